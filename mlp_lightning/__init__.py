@@ -1,0 +1,55 @@
+"""Train multi-layer perceptrons: PyTorch Lightning trains, Hydra configures, TensorBoard shows.
+
+The public names are loaded when they are first used (PEP 562), so ``import mlp_lightning`` imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlp_lightning.config import Config, parse_config
+    from mlp_lightning.data import TabularDataModule
+    from mlp_lightning.data.iris import IrisDataModule
+    from mlp_lightning.data.xor import XORDataModule
+    from mlp_lightning.models import MLP, MLPModule
+    from mlp_lightning.training import TrainingResult, train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "mlp_lightning.config",
+    "IrisDataModule": "mlp_lightning.data.iris",
+    "MLP": "mlp_lightning.models",
+    "MLPModule": "mlp_lightning.models",
+    "TabularDataModule": "mlp_lightning.data",
+    "TrainingResult": "mlp_lightning.training",
+    "XORDataModule": "mlp_lightning.data.xor",
+    "parse_config": "mlp_lightning.config",
+    "train": "mlp_lightning.training",
+}
+
+__all__ = [
+    "MLP",
+    "Config",
+    "IrisDataModule",
+    "MLPModule",
+    "TabularDataModule",
+    "TrainingResult",
+    "XORDataModule",
+    "parse_config",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

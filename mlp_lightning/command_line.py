@@ -1,0 +1,147 @@
+"""The command ``mlp-train`` (``python scripts/train.py``): Hydra in front, :func:`mlp_lightning.train` behind.
+
+What is wrong with a command is found, all of it at once, before Hydra makes a folder and before torch is
+imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config.overrides import check_overrides, explicit_keys
+from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.training.run_folder import new_run_dir, newest_checkpoint
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
+OUTPUT_FOLDER = Path("lightning_logs")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """One run of a sweep: its overrides and its figures, or what went wrong."""
+
+    overrides: list[str]
+    metrics: dict[str, dict[str, float]]
+    error: str = ""
+
+
+def main() -> None:
+    """Run the command line of this process; ends the process with its exit code."""
+    arguments = get_args_parser().parse_args()
+    asks_only = (
+        arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
+    )
+    outcomes: list[_Outcome] = []
+    if not asks_only:
+        config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+        sys.argv += _output_overrides(config, arguments.overrides, arguments.multirun)
+
+    @hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")
+    def task(composed: DictConfig) -> float:
+        return _run(composed, outcomes)
+
+    task()
+    failed = [one for one in outcomes if one.error]
+    if not asks_only and arguments.multirun and config.verbosity > 0:
+        _print_sweep(outcomes)
+    sys.exit(EXIT_FAILED if failed else 0)
+
+
+def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
+    """The configuration of the (first) run; ends the process when anything is wrong with it."""
+    try:
+        config = check_overrides(
+            overrides,
+            multirun=multirun,
+            config_name=config_name or "train",
+            config_dir=None if config_dir is None else Path(config_dir),
+        )
+        _check_checkpoint(config, multirun)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_WRONG_USE)
+    return config
+
+
+def _check_checkpoint(config: Config, multirun: bool) -> None:
+    wanted, parent = config.ckpt_path, OUTPUT_FOLDER / config.name
+    if wanted is None:
+        return
+    rule = hint = ""
+    if wanted in ("last", "best"):
+        if multirun:
+            rule = "names one run, but a sweep starts several"
+            hint = "give the path of a checkpoint"
+        elif newest_checkpoint(parent, wanted) is None:
+            rule = f"names a checkpoint of the newest run in {parent}, and no run there has one"
+            hint = "train one first, or give the path of a checkpoint"
+    elif not Path(wanted).expanduser().is_file():
+        rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
+    if rule:
+        raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
+
+
+def _output_overrides(config: Config, overrides: list[str], multirun: bool) -> list[str]:
+    """Overrides that give Hydra a folder which was created for this command alone."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    extra = []
+    if key not in explicit_keys(overrides):
+        folder = str(new_run_dir(OUTPUT_FOLDER / config.name)).replace("\\", "\\\\").replace("'", "\\'")
+        extra.append(f"{key}='{folder}'")
+    if config.verbosity == 0:
+        extra.append("hydra/hydra_logging=none")
+    return extra
+
+
+def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
+    """Train one run. Returns its validation loss (training loss without validation), for sweepers that search."""
+    from mlp_lightning.training import train
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(plain, dict)
+        config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        result = train(config, hydra_config.runtime.output_dir)
+    except MLPLightningError as error:
+        # One failing run does not end a sweep; it is told at once, and the exit code says it at the end.
+        job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
+        print(f"{job}{error}", file=sys.stderr, flush=True)
+        outcomes.append(_Outcome(overrides, {}, str(error)))
+        return math.nan
+    if result.status == "interrupted":
+        sys.exit(EXIT_INTERRUPTED)
+    outcomes.append(_Outcome(overrides, result.metrics))
+    return result.metrics.get("val", result.metrics["train"])["loss"]
+
+
+def _print_sweep(outcomes: list[_Outcome]) -> None:
+    """The figures of all runs of a sweep side by side, so that overfitting shows."""
+    finished = [one for one in outcomes if one.metrics]
+    columns = [(split, name) for split, figures in finished[0].metrics.items() for name in figures] if finished else []
+    width = max([len(" ".join(one.overrides)) for one in outcomes] + [4])
+    titles = {"train": "training", "val": "validation", "test": "test"}
+    heads = [f"{titles[split]} {name}" for split, name in columns]
+    print("\nAll runs of the sweep")
+    print("  " + "run".ljust(width) + "".join(f"  {head:>{max(len(head), 12)}}" for head in heads))
+    for one in outcomes:
+        cells = [
+            f"{one.metrics[split][name]:.6g}" if split in one.metrics else "-" for split, name in columns
+        ] if one.metrics else ["failed: " + one.error.splitlines()[0]]
+        row = "".join(f"  {cell:>{max(len(head), 12)}}" for cell, head in zip(cells, heads or [""]))
+        print("  " + " ".join(one.overrides).ljust(width) + (row if one.metrics else f"  {cells[0]}"))
+
+
+if __name__ == "__main__":
+    main()

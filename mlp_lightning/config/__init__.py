@@ -1,0 +1,41 @@
+"""The configuration: schema, checks and the files of ``conf/``. Imports no torch."""
+
+from mlp_lightning.config.conf_files import conf_dir
+from mlp_lightning.config.parsing import parse_config
+from mlp_lightning.config.schema import (
+    CallbacksConfig,
+    CheckpointConfig,
+    Config,
+    ConstantSchedule,
+    CosineSchedule,
+    DataConfig,
+    EarlyStoppingConfig,
+    LoggerConfig,
+    ModelConfig,
+    OneCycleSchedule,
+    OptimizerConfig,
+    PlateauSchedule,
+    ScheduleConfig,
+    StepSchedule,
+    TrainerConfig,
+)
+
+__all__ = [
+    "CallbacksConfig",
+    "CheckpointConfig",
+    "Config",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "DataConfig",
+    "EarlyStoppingConfig",
+    "LoggerConfig",
+    "ModelConfig",
+    "OneCycleSchedule",
+    "OptimizerConfig",
+    "PlateauSchedule",
+    "ScheduleConfig",
+    "StepSchedule",
+    "TrainerConfig",
+    "conf_dir",
+    "parse_config",
+]

@@ -1,0 +1,130 @@
+"""Combinations of valid values that cannot be meant together.
+
+One small function per contradiction; each yields the fault to report, under the key that is easiest to
+change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from mlp_lightning.config import schema
+from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT
+from mlp_lightning.errors import Fault
+
+
+def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> list[Fault]:
+    """All contradictions of a configuration whose single values are valid.
+
+    Args:
+        config: the configuration.
+        explicit: dotted keys that the user set himself; only those can contradict a list of widths.
+    """
+    faults = [fault for check in _CHECKS for fault in check(config)]
+    return [*faults, *_depth_and_widths(config, explicit)]
+
+
+def _depth_and_widths(config: schema.Config, explicit: Collection[str]) -> Iterator[Fault]:
+    model = config.model
+    if isinstance(model.hidden_units, list):
+        if "model.depth" in explicit and model.depth is not None and model.depth != len(model.hidden_units):
+            yield Fault(
+                "model.depth",
+                model.depth,
+                f"contradicts model.hidden_units = {model.hidden_units}, which lists {len(model.hidden_units)}",
+                "leave model.depth out when you list the widths",
+            )
+    elif model.depth == 0 and model.hidden_units is not None:
+        yield Fault(
+            "model.hidden_units",
+            model.hidden_units,
+            "contradicts model.depth = 0: a linear model has no hidden layer",
+            "choose another model, or set model.depth to 1 or more",
+        )
+    elif model.depth != 0 and model.hidden_units is None:
+        yield Fault("model.hidden_units", None, "must be given unless model.depth is 0", "for example 10")
+
+
+def _parts_of_hidden_layers(config: schema.Config) -> Iterator[Fault]:
+    if config.model.layer_widths:
+        return
+    for key, value, idle in (("dropout", config.model.dropout, 0.0), ("norm", config.model.norm, "none")):
+        if value != idle:
+            yield Fault(f"model.{key}", value, "has no effect without hidden layers", f"set it to {idle}")
+
+
+def _batch_norm_of_one_row(config: schema.Config) -> Iterator[Fault]:
+    if config.model.norm == "batch" and config.data.batch_size == 1:
+        yield Fault("data.batch_size", 1, "contradicts model.norm = 'batch', which needs 2 rows", "use 2 or more")
+
+
+def _split(config: schema.Config) -> Iterator[Fault]:
+    data = config.data
+    for key in ("val_fraction", "test_fraction"):
+        value = getattr(data, key)
+        if value > 0 and data.name in DATA_SETS_WITHOUT_SPLIT:
+            yield Fault(f"data.{key}", value, f"must be 0 for {data.name}, whose rows are all training rows")
+    if data.val_fraction + data.test_fraction >= 1:
+        yield Fault(
+            "data.val_fraction",
+            data.val_fraction,
+            f"and data.test_fraction = {data.test_fraction} leave no training rows",
+            "their sum must be less than 1",
+        )
+
+
+def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
+    """Nothing can watch a validation metric when there are no validation rows."""
+    if config.data.val_fraction > 0:
+        return
+    hint = "set data.val_fraction above 0"
+    if config.callbacks.early_stopping is not None:
+        monitor = config.callbacks.early_stopping.monitor
+        yield Fault("callbacks.early_stopping.monitor", monitor, "needs validation rows and there are none", hint)
+    watchers = [("callbacks.checkpoint.monitor", getattr(config.callbacks.checkpoint, "monitor", ""))]
+    if isinstance(config.scheduler, schema.PlateauSchedule):
+        watchers.append(("scheduler.monitor", config.scheduler.monitor))
+    for key, monitor in watchers:
+        if monitor.endswith("/val"):
+            yield Fault(key, monitor, "needs validation rows and there are none", f"{hint}, or watch loss/train")
+
+
+def _length(config: schema.Config) -> Iterator[Fault]:
+    if config.trainer.max_steps is None and config.trainer.max_epochs is None:
+        yield Fault(
+            "trainer.max_steps", None, "and trainer.max_epochs = None give the run no end", "set one of the two"
+        )
+
+
+def _nesterov(config: schema.Config) -> Iterator[Fault]:
+    options = config.optimizer.options
+    if options.get("nesterov"):
+        if not options.get("momentum"):
+            yield Fault("optimizer.nesterov", True, "needs optimizer.momentum above 0", "for example 0.9")
+        if options.get("dampening"):
+            yield Fault("optimizer.nesterov", True, "needs optimizer.dampening = 0")
+
+
+def _best_without_checkpoint(config: schema.Config) -> Iterator[Fault]:
+    if config.report_weights == "best" and config.callbacks.checkpoint is None:
+        yield Fault("report_weights", "best", "needs callbacks.checkpoint, which is null", "use last")
+
+
+def _histograms_without_tensorboard(config: schema.Config) -> Iterator[Fault]:
+    interval = config.callbacks.histograms_every_n_steps
+    if interval is not None and not config.logger.tensorboard:
+        yield Fault(
+            "callbacks.histograms_every_n_steps", interval, "needs logger.tensorboard, which is false", "use null"
+        )
+
+
+_CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
+    _parts_of_hidden_layers,
+    _batch_norm_of_one_row,
+    _split,
+    _validation_metrics,
+    _length,
+    _nesterov,
+    _best_without_checkpoint,
+    _histograms_without_tensorboard,
+)

@@ -1,0 +1,37 @@
+"""Names that a configuration may use. Plain tuples, so that they can be checked before torch is imported.
+
+``tests/config/test_names.py`` holds each tuple against the code that implements the names.
+"""
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu")
+NORMS = ("none", "batch", "layer")
+INITS = (
+    "default",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "orthogonal",
+    "zeros",
+)
+DATA_SETS = ("xor", "iris")
+# Data sets that are nothing but training rows: they cannot be split.
+DATA_SETS_WITHOUT_SPLIT = ("xor",)
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+PRECISIONS = ("32", "64", "bf16-mixed")
+MONITORS = ("loss/train", "loss/val", "accuracy/val")
+# Classes of torch.optim whose step needs no closure and takes dense gradients of any shape.
+TORCH_OPTIMIZERS = (
+    "ASGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+)

@@ -1,0 +1,231 @@
+"""The schema of the configuration: one frozen dataclass per section, one line of meaning per option.
+
+The defaults here are those of a run that names nothing; the files in ``conf/`` build on them. Which
+combinations of values contradict each other is said in :mod:`mlp_lightning.config.contradictions`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Union
+
+from mlp_lightning.config import names
+from mlp_lightning.config.rules import above, at_least, between, not_empty, one_of, option
+
+Auto = Literal["auto"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and parts of the MLP."""
+
+    hidden_units: Union[int, list[int], None] = option(
+        10, at_least(1), meaning="width of every hidden layer, or a list with one width per hidden layer"
+    )
+    depth: Union[int, None] = option(
+        None, at_least(0), meaning="number of hidden layers; null: 1 for a width, the length of a list"
+    )
+    activation: str = option("relu", one_of(names.ACTIVATIONS), meaning="after every hidden layer")
+    dropout: float = option(0.0, between(0, 1), meaning="probability of zeroing a hidden unit in training")
+    norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
+    bias: bool = option(True, meaning="whether the linear layers have a bias")
+    init: str = option("default", one_of(names.INITS), meaning="initial weights; default: torch.nn.Linear's")
+
+    @property
+    def layer_widths(self) -> list[int]:
+        """Widths of the hidden layers, first to last; empty for a linear model."""
+        if isinstance(self.hidden_units, list):
+            return list(self.hidden_units)
+        if self.hidden_units is None:
+            return []
+        return [self.hidden_units] * (1 if self.depth is None else self.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set, its split and its batches."""
+
+    name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
+    batch_size: Union[int, None] = option(
+        None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch)"
+    )
+    val_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for validation")
+    test_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for the test")
+    standardize: bool = option(False, meaning="scale features to mean 0, deviation 1 of the training rows")
+    shuffle: bool = option(True, meaning="draw a new order of the training rows in every epoch")
+    suggested_lr: dict[str, float] = option(
+        {}, above(0), meaning="learning rates that suit this data set, by name of the optimizer group"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """One of torch's optimizers; every further key of its section is an argument of that class."""
+
+    name: str = option("SGD", one_of(names.TORCH_OPTIMIZERS), meaning="class in torch.optim")
+    lr: float = option(0.1, at_least(0), meaning="learning rate at the start")
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantSchedule:
+    """The learning rate stays what it is."""
+
+    name: str = option("none", meaning="which schedule")
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineSchedule:
+    """From the optimizer's learning rate down to ``eta_min`` along half a cosine, over the whole run."""
+
+    name: str = option("cosine", meaning="which schedule")
+    eta_min: float = option(0.0, at_least(0), meaning="learning rate at the end")
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycleSchedule:
+    """Up to ``max_lr`` and down again over the whole run."""
+
+    name: str = option("one_cycle", meaning="which schedule")
+    max_lr: Union[float, None] = option(None, above(0), meaning="highest learning rate; null: optimizer.lr")
+    pct_start: float = option(0.3, between(0, 1), meaning="share of the run in which the rate rises")
+    div_factor: float = option(25.0, above(0), meaning="max_lr / first learning rate")
+    final_div_factor: float = option(1e4, above(0), meaning="first learning rate / last learning rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSchedule:
+    """Times ``gamma`` every ``step_size`` epochs or steps."""
+
+    name: str = option("step", meaning="which schedule")
+    step_size: int = option(30, at_least(1), meaning="intervals between two changes")
+    gamma: float = option(0.1, above(0), meaning="factor of each change")
+    interval: str = option("epoch", one_of(("epoch", "step")), meaning="what step_size counts")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlateauSchedule:
+    """Times ``factor`` when the monitored loss has not improved for ``patience`` checks.
+
+    ``loss/val`` is checked after each validation, ``loss/train`` (the mean over an epoch) after each epoch.
+    """
+
+    name: str = option("plateau", meaning="which schedule")
+    monitor: str = option(
+        "auto", one_of(("auto", "loss/train", "loss/val")), meaning="auto: loss/val where there is one"
+    )
+    factor: float = option(0.1, between(0, 1), meaning="factor of each change")
+    patience: int = option(10, at_least(0), meaning="checks without improvement before a change")
+    threshold: float = option(1e-4, at_least(0), meaning="relative improvement that counts as one")
+    min_lr: float = option(0.0, at_least(0), meaning="lowest learning rate")
+
+
+ScheduleConfig = Union[ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule, PlateauSchedule]
+SCHEDULES: dict[str, type] = {
+    "none": ConstantSchedule,
+    "cosine": CosineSchedule,
+    "one_cycle": OneCycleSchedule,
+    "step": StepSchedule,
+    "plateau": PlateauSchedule,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How long, where and how exactly to train."""
+
+    accelerator: str = option("auto", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    precision: str = option("32", one_of(names.PRECISIONS), meaning="number format of weights and arithmetic")
+    max_steps: Union[int, None] = option(None, at_least(1), meaning="optimizer steps; null: no limit")
+    max_epochs: Union[int, None] = option(None, at_least(1), meaning="passes over the training rows")
+    log_every_n_steps: int = option(10, at_least(1), meaning="steps between two logged training losses")
+    print_every_n_steps: Union[int, None, Auto] = option(
+        "auto", at_least(1), meaning="steps between two printed lines; auto: about 20, none beside a bar"
+    )
+    check_val_every_n_epoch: int = option(1, at_least(1), meaning="epochs between two validations")
+    steps_per_execution: Union[int, Auto] = option(
+        "auto", at_least(1), meaning="optimizer steps inside one call of the training loop's body"
+    )
+    gradient_clip_val: Union[float, None] = option(None, above(0), meaning="largest gradient; null: any")
+    gradient_clip_algorithm: str = option(
+        "norm", one_of(("norm", "value")), meaning="clip the norm of all gradients, or each value"
+    )
+    accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
+    threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """Stop when the monitored metric no longer improves."""
+
+    monitor: str = option("loss/val", one_of(("loss/val", "accuracy/val")), meaning="which metric")
+    patience: int = option(10, at_least(1), meaning="validations without improvement before the stop")
+    min_delta: float = option(0.0, at_least(0), meaning="smallest change that counts as improvement")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When and by which metric checkpoints are kept."""
+
+    monitor: str = option(
+        "auto", one_of(("auto", *names.MONITORS)), meaning="metric of best.ckpt; auto: loss/val, else loss/train"
+    )
+    every_n_steps: Union[int, None] = option(
+        None, at_least(1), meaning="also save at every multiple of this many steps"
+    )
+    every_n_seconds: Union[float, None] = option(
+        30.0, at_least(0), meaning="also save last.ckpt when this long has passed; null: do not"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CallbacksConfig:
+    """What accompanies the training."""
+
+    checkpoint: Union[CheckpointConfig, None] = dataclasses.field(default_factory=CheckpointConfig)
+    early_stopping: Union[EarlyStoppingConfig, None] = None
+    lr_monitor: bool = option(True, meaning="log the learning rate")
+    histograms_every_n_steps: Union[int, None] = option(
+        None, at_least(1), meaning="steps between two histograms of weights and gradients; null: none"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggerConfig:
+    """Where metrics are written, inside the run folder."""
+
+    tensorboard: bool = option(True, meaning="event files for TensorBoard")
+    csv: bool = option(True, meaning="metrics.csv")
+    graph: bool = option(True, meaning="the model graph, in TensorBoard")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    name: str = option("xor", not_empty(), meaning="folder of the run inside lightning_logs")
+    seed: int = option(0, between(0, 2**63), meaning="decides weights, split, shuffling and dropout")
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    scheduler: ScheduleConfig = dataclasses.field(default_factory=ConstantSchedule)
+    trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
+    callbacks: CallbacksConfig = dataclasses.field(default_factory=CallbacksConfig)
+    logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
+    report_weights: str = option(
+        "last", one_of(("last", "best")), meaning="which weights the final figures are measured with"
+    )
+    ckpt_path: Union[str, None] = option(
+        None, not_empty(), meaning="go on from a checkpoint: last, best, or the path of a .ckpt file"
+    )
+    verbosity: int = option(
+        1, between(0, 2, high_included=True), meaning="0: errors only, 1: progress and result, 2: more"
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
+        plain = dataclasses.asdict(self)
+        options = plain["optimizer"].pop("options")
+        plain["optimizer"].update(options)
+        return plain

@@ -1,0 +1,166 @@
+"""The LightningDataModule that every data set of this package derives from."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlp_lightning.data.executions import ExecutionLimits, ExecutionLoader, TrainingSteps
+from mlp_lightning.data.rows import EvaluationBatches, Rows
+from mlp_lightning.data.splits import stratified_split
+from mlp_lightning.errors import DataError
+
+
+class TabularDataModule(pl.LightningDataModule, abc.ABC):
+    """A table held in memory: whole batches are indexed at once, on the device that trains.
+
+    A subclass says what its table is (:meth:`load`) and which ``task`` it poses. The rows are split after
+    their class, and standardising statistics are taken from the training rows alone; they are handed to the
+    model (:attr:`feature_mean_F`, :attr:`feature_scale_F`), which applies them itself, so the rows here stay
+    raw.
+
+    Args:
+        batch_size: rows per batch; ``None`` for all training rows at once.
+        val_fraction: share of all rows kept for validation.
+        test_fraction: share of all rows kept for the test.
+        standardize: whether the model shall see features of mean 0 and deviation 1.
+        shuffle: whether every epoch has an order of its own.
+        seed: decides the split and the order.
+        accumulate_grad_batches: batches whose gradients make one optimizer step.
+        steps_per_execution: most optimizer steps inside one ``training_step``.
+        steps_between_checkpoints: executions also end at every multiple of it.
+        dtype: floating point type of the rows on the device.
+    """
+
+    task: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        val_fraction: float = 0.0,
+        test_fraction: float = 0.0,
+        standardize: bool = False,
+        shuffle: bool = True,
+        seed: int = 0,
+        accumulate_grad_batches: int = 1,
+        steps_per_execution: int = 1,
+        steps_between_checkpoints: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.standardize = standardize
+        self.shuffle = shuffle
+        self.seed = seed
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.steps_per_execution = steps_per_execution
+        self.steps_between_checkpoints = steps_between_checkpoints
+        self.dtype = dtype
+        self.splits: dict[str, Rows] = {}
+        self._on_device: dict[str, Rows] = {}
+
+    @abc.abstractmethod
+    def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32]]:
+        """All rows: features ``(B, F)`` and targets as :class:`~mlp_lightning.data.rows.Rows` has them."""
+
+    def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
+        """What to print about the final predictions of all training rows; nothing by default."""
+        return ""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and split the rows; a second call does nothing."""
+        if self.splits:
+            return
+        features_BF, targets = self.load()
+        parts = stratified_split(np.asarray(targets).reshape(-1), self.val_fraction, self.test_fraction, self.seed)
+        rows = Rows(torch.from_numpy(features_BF), torch.from_numpy(targets))
+        self.splits = {
+            name: rows[torch.from_numpy(part)]
+            for name, part in zip(("train", "val", "test"), parts, strict=True)
+            if len(part)
+        }
+        if "train" not in self.splits:
+            raise DataError(f"No training rows are left of {len(rows)}: lower data.val_fraction or data.test_fraction.")
+
+    @property
+    def in_features(self) -> int:
+        return self.splits["train"].features_BF.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Number of logits that a model of these rows returns."""
+        if self.task == "multiclass":
+            return len(self.class_names)
+        return self.splits["train"].targets.shape[1]
+
+    @property
+    def feature_mean_F(self) -> torch.Tensor:
+        """What the model subtracts from each feature."""
+        features_BF = self.splits["train"].features_BF.double()
+        return features_BF.mean(0).float() if self.standardize else torch.zeros(self.in_features)
+
+    @property
+    def feature_scale_F(self) -> torch.Tensor:
+        """What the model then divides each feature by: the deviation, 1 for a constant feature."""
+        if not self.standardize:
+            return torch.ones(self.in_features)
+        deviation_F = self.splits["train"].features_BF.double().std(0, correction=0)
+        return torch.where(deviation_F > 0, deviation_F, 1.0).float()
+
+    @property
+    def training_steps(self) -> TrainingSteps:
+        """Which training rows each optimizer step sees."""
+        return TrainingSteps(
+            self.rows_on_device("train"), self.batch_size, self.accumulate_grad_batches, self.shuffle, self.seed
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return TrainingSteps(self.splits["train"], self.batch_size, self.accumulate_grad_batches).steps_per_epoch
+
+    def rows_on_device(self, split: str) -> Rows:
+        """The rows of a split on the device of the Trainer (the CPU without one); moved there once."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        moved = self._on_device.get(split)
+        if moved is None or moved.features_BF.device != device:
+            moved = self._on_device[split] = self.splits[split].to(device, self.dtype)
+        return moved
+
+    def train_dataloader(self) -> ExecutionLoader:
+        trainer = self.trainer
+        if trainer is None:
+            raise RuntimeError("train_dataloader() needs a Trainer: it follows the Trainer's step count.")
+        return ExecutionLoader(self.training_steps, lambda: self._limits(trainer), lambda: trainer.global_step)
+
+    def val_dataloader(self) -> EvaluationBatches | list[EvaluationBatches]:
+        return self.evaluation_dataloader("val")
+
+    def test_dataloader(self) -> EvaluationBatches | list[EvaluationBatches]:
+        return self.evaluation_dataloader("test")
+
+    def evaluation_dataloader(self, split: str) -> EvaluationBatches | list[EvaluationBatches]:
+        """All rows of a split, once; an empty list for a split without rows."""
+        return EvaluationBatches(self.rows_on_device(split)) if split in self.splits else []
+
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> object:
+        """Nothing to do: the rows are on the device already."""
+        return batch
+
+    def _limits(self, trainer: pl.Trainer) -> ExecutionLimits:
+        ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            ends.append(trainer.max_epochs * self.steps_per_epoch)
+        return ExecutionLimits(
+            self.steps_per_execution,
+            trainer.check_val_every_n_epoch if "val" in self.splits else None,
+            self.steps_between_checkpoints,
+            min(ends, default=None),
+        )

@@ -1,0 +1,52 @@
+"""Rows of a table as two tensors.
+
+Shapes: ``B`` rows, ``F`` features, ``T`` target columns (absent for class labels).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Features and targets of some rows, on one device.
+
+    Attributes:
+        features_BF: floating point.
+        targets: ``(B, T)`` floating point for the tasks binary and regression, ``(B,)`` int64 class labels
+            for multiclass.
+    """
+
+    features_BF: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return self.features_BF.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        return Rows(self.features_BF[index], self.targets[index])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
+        """The rows on ``device`` with floating point numbers of ``dtype``; class labels stay integers."""
+        targets_dtype = dtype if self.targets.is_floating_point() else self.targets.dtype
+        return Rows(self.features_BF.to(device, dtype), self.targets.to(device, targets_dtype))
+
+
+class EvaluationBatches:
+    """All rows once, in their order, in batches of at most ``batch_size``: a sized iterable for Lightning."""
+
+    def __init__(self, rows: Rows, batch_size: int = 65_536) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        features = self.rows.features_BF.split(self.batch_size)
+        return zip(features, self.rows.targets.split(self.batch_size), strict=True)

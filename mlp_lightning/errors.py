@@ -1,0 +1,78 @@
+"""Every exception and warning of this package that a user can meet.
+
+All exceptions derive from :class:`MLPLightningError`, so that a caller can catch "anything this package
+says on purpose" with one name; each also derives from the built-in that fits it, so that code that knows
+nothing of this package still handles it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+class MLPLightningError(Exception):
+    """Base of all errors that this package raises on purpose; its message is written for the user."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        key: dotted name of the configuration key, e.g. ``model.hidden_units``.
+        value: the value that was given.
+        rule: what the value must satisfy, as the end of a sentence ("must be …", "is not a key of …").
+        hint: what to do about it, often the nearest valid name; empty when the rule says it all.
+    """
+
+    key: str
+    value: Any
+    rule: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.key} = {self.value!r} {self.rule}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ConfigError(MLPLightningError, ValueError):
+    """The configuration is wrong; :attr:`faults` lists everything that could be found at once."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        count = len(self.faults)
+        title = "The configuration has a fault:" if count == 1 else f"The configuration has {count} faults:"
+        return "\n".join([title, *(f"  {fault}" for fault in self.faults)])
+
+
+class DataError(MLPLightningError, ValueError):
+    """The data cannot be used as it is."""
+
+
+class DeviceError(MLPLightningError, RuntimeError):
+    """The requested accelerator or precision is not available on this machine."""
+
+
+class CheckpointError(MLPLightningError, ValueError):
+    """A checkpoint is missing, unreadable, or does not belong to this configuration."""
+
+
+class RunFolderError(MLPLightningError, FileExistsError):
+    """The run folder already belongs to another run."""
+
+
+class TrainingError(MLPLightningError, RuntimeError):
+    """Training cannot go on; the message names the cause and the optimizer step."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The training loss became NaN or infinite."""
+
+
+class NoParameterChangedError(TrainingError):
+    """Optimizer steps were taken, yet no parameter of the model changed."""

@@ -1,0 +1,254 @@
+"""The LightningModule: an MLP with its standardizer, task, optimizer and schedule.
+
+Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric
+
+from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.data.executions import Execution, TrainingSteps
+from mlp_lightning.models.mlp import MLP, Standardizer
+from mlp_lightning.models.optimizers import Schedule, build_optimizer, build_schedule
+from mlp_lightning.models.step_count import count_steps, set_epoch, set_steps
+from mlp_lightning.models.step_loop import StepLoop
+from mlp_lightning.models.tasks import make_task
+from mlp_lightning.models.trace import StepTrace
+
+
+class MLPModule(pl.LightningModule):
+    """Trains an :class:`~mlp_lightning.models.mlp.MLP` on a :class:`~mlp_lightning.data.TabularDataModule`.
+
+    One ``training_step`` runs all optimizer steps of one
+    :class:`~mlp_lightning.data.executions.Execution`, with torch's own optimizer (Lightning's manual
+    optimization). ``forward`` takes raw rows: standardising is part of the model.
+
+    All arguments are plain data, or dataclasses of plain data, and are kept as the module's hyperparameters,
+    so ``MLPModule.load_from_checkpoint(path)`` needs nothing else.
+
+    Args:
+        in_features: F.
+        out_features: C.
+        task: ``binary``, ``multiclass`` or ``regression``.
+        model: shape of the MLP.
+        optimizer: which optimizer.
+        scheduler: how its learning rate changes.
+        seed: the weights are those that ``torch.manual_seed(seed)`` draws in layer order.
+        gradient_clip_val: largest norm (or value) of the gradient; ``None`` for no limit.
+        gradient_clip_algorithm: ``norm`` or ``value``.
+        histograms_every_n_steps: steps between two histograms; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        task: str,
+        model: ModelConfig | Mapping[str, Any] | None = None,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+        scheduler: ScheduleConfig | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str = "norm",
+        histograms_every_n_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        model_config = ModelConfig(**_plain(model))
+        self.optimizer_config = OptimizerConfig(**_plain(optimizer))
+        schedule_fields = _plain(scheduler)
+        self.schedule_config = SCHEDULES[schedule_fields.get("name", "none")](**schedule_fields)
+        self.save_hyperparameters(
+            {
+                "in_features": in_features,
+                "out_features": out_features,
+                "task": task,
+                "model": _plain(model_config),
+                "optimizer": _plain(self.optimizer_config),
+                "scheduler": _plain(self.schedule_config),
+                "seed": seed,
+                "gradient_clip_val": gradient_clip_val,
+                "gradient_clip_algorithm": gradient_clip_algorithm,
+                "histograms_every_n_steps": histograms_every_n_steps,
+            },
+            logger=False,
+        )
+        self.task = make_task(task, out_features)
+        self.standardizer = Standardizer(in_features)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.mlp = MLP(
+                in_features,
+                out_features,
+                model_config.layer_widths,
+                model_config.activation,
+                model_config.dropout,
+                model_config.norm,
+                model_config.bias,
+                model_config.init,
+            )
+        self.stop_requested = False
+        self._schedule: Schedule | None = None
+        self._loop: StepLoop | None = None
+        self._raw_steps: TrainingSteps | None = None
+        self._ready_steps: TrainingSteps | None = None
+        self._restored_epoch_loss = 0.0
+        # Not registered as submodules: they hold no part of the model.
+        self._meters: dict[str, tuple[MeanMetric, Metric]] = {}
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of raw features ``(B, F)``."""
+        return self.mlp(self.standardizer(features_BF))
+
+    # ---- training ----------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.parameters(), self.optimizer_config)
+        has_validation = "val" in self._datamodule.splits
+        self._schedule = build_schedule(optimizer, self.schedule_config, self._total_steps(), has_validation)
+        if self._schedule is None:
+            return optimizer
+        # Lightning saves and restores the scheduler; stepping it is up to the step loop.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler, "monitor": "loss/val"}}
+
+    def on_train_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self._loop = StepLoop(
+            self.mlp,
+            self.task,
+            optimizer,
+            self._schedule,
+            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]
+            self.hparams["histograms_every_n_steps"],
+            self.hparams["gradient_clip_val"],
+            self.hparams["gradient_clip_algorithm"],
+            lambda: self.stop_requested,
+            self._restored_epoch_loss,
+        )
+
+    def training_step(self, execution: Execution, batch_idx: int) -> dict[str, StepTrace]:
+        """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
+        assert self._loop is not None
+        trace = self._loop.run(dataclasses.replace(execution, training_steps=self._standardized(execution)))
+        count_steps(self.trainer, trace.steps)
+        if trace.steps:
+            set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)
+        if self.stop_requested:
+            self.trainer.should_stop = True
+        return {"trace": trace}
+
+    def _standardized(self, execution: Execution) -> TrainingSteps:
+        """The training steps with features as the MLP takes them; worked out once, not at every step."""
+        if self._ready_steps is None or execution.training_steps is not self._raw_steps:
+            self._raw_steps = execution.training_steps
+            with torch.no_grad():
+                self._ready_steps = self._raw_steps.with_features(self.standardizer(self._raw_steps.rows.features_BF))
+        return self._ready_steps
+
+    @property
+    def _datamodule(self) -> Any:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            raise RuntimeError("MLPModule trains on a TabularDataModule: Trainer.fit(module, datamodule=…)")
+        return datamodule
+
+    def _total_steps(self) -> int:
+        """Length of the whole run in optimizer steps."""
+        limits = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
+            limits.append(self.trainer.max_epochs * self._datamodule.steps_per_epoch)
+        return max(1, min(limits))
+
+    # ---- checkpoints -------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._loop is not None:
+            checkpoint["epoch_loss"] = self._loop.epoch_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the checkpoint's step count alone.
+
+        Lightning would restore where its own loops were, in executions and spans, and those may be cut
+        otherwise in the run that goes on. Everything else follows from the number of steps made.
+        """
+        self._restored_epoch_loss = checkpoint.get("epoch_loss", 0.0)
+        if self._trainer is not None and self.trainer.training:
+            checkpoint.pop("loops", None)
+            step = checkpoint["global_step"]
+            set_steps(self.trainer, step)
+            set_epoch(self.trainer, step // self._datamodule.steps_per_epoch)
+
+    # ---- validation and test -----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._meters = {"val": self._new_meters()}
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._measure("val", *batch)
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._figures()["val"]
+        for name, value in figures.items():
+            self.log(f"{name}/val", value, logger=False)
+        if self._schedule is not None and self._schedule.moment == "validation" and self.trainer.training:
+            self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]
+
+    def on_test_epoch_start(self) -> None:
+        self._meters = {}
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        split = self.test_splits[dataloader_idx]
+        if split not in self._meters:
+            self._meters[split] = self._new_meters()
+        self._measure(split, *batch)
+
+    def on_test_epoch_end(self) -> None:
+        for split, figures in self._figures().items():
+            for name, value in figures.items():
+                self.log(f"{name}/{split}", value, logger=False)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Which split each test data loader holds, in order."""
+        loaders = self.trainer.test_dataloaders
+        return tuple(loaders) if isinstance(loaders, Mapping) else ("test",)
+
+    def _new_meters(self) -> tuple[MeanMetric, Metric]:
+        return MeanMetric().to(self.device), self.task.torchmetric().to(self.device)
+
+    def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
+        logits_BC = self(features_BF)
+        loss_meter, metric_meter = self._meters[split]
+        loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
+        metric_meter.update(self.task.predictions(logits_BC), _labels(targets, self.task.name))
+
+    def _figures(self) -> dict[str, dict[str, Tensor]]:
+        """Loss and metric of every split that was measured."""
+        return {
+            split: {"loss": loss.compute(), self.task.metric_name: metric.compute()}
+            for split, (loss, metric) in self._meters.items()
+        }
+
+
+def _labels(targets: Tensor, task: str) -> Tensor:
+    return targets.long() if task == "binary" else targets
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A dataclass, a mapping or nothing as a plain dict."""
+    if config is None:
+        return {}
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return dataclasses.asdict(config)
+    return dict(config)

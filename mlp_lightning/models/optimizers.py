@@ -1,0 +1,97 @@
+"""torch's own optimizers and learning-rate schedulers, built from the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from mlp_lightning.config import (
+    CosineSchedule,
+    OneCycleSchedule,
+    OptimizerConfig,
+    PlateauSchedule,
+    ScheduleConfig,
+    StepSchedule,
+)
+from mlp_lightning.errors import ConfigError, Fault
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    """An optimizer of ``torch.optim`` over ``parameters``.
+
+    Raises:
+        ConfigError: if torch has no such class or the class refuses an argument.
+    """
+    optimizer_class = getattr(torch.optim, config.name, None)
+    if optimizer_class is None:
+        raise ConfigError([Fault("optimizer.name", config.name, f"is not in torch.optim of torch {torch.__version__}")])
+    arguments = {name: tuple(one) if isinstance(one, list) else one for name, one in config.options.items()}
+    try:
+        return optimizer_class(parameters, lr=config.lr, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([Fault("optimizer", {"lr": config.lr, **arguments}, f"was refused by torch: {error}")]) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A learning-rate scheduler and when to step it.
+
+    Attributes:
+        scheduler: torch's.
+        moment: ``"step"`` after every optimizer step, ``"epoch"`` after every epoch, ``"epoch_loss"`` after
+            every epoch with its mean training loss, ``"validation"`` after every validation with its loss.
+    """
+
+    scheduler: LRScheduler
+    moment: str
+
+
+def build_schedule(
+    optimizer: Optimizer, config: ScheduleConfig, total_steps: int, has_validation: bool
+) -> Schedule | None:
+    """The scheduler that ``config`` asks for; ``None`` for a constant learning rate.
+
+    Args:
+        optimizer: whose learning rate to change.
+        config: one of the schedules.
+        total_steps: length of the run in optimizer steps.
+        has_validation: whether there are validation rows for a plateau to be found on.
+    """
+    if isinstance(config, CosineSchedule):
+        return Schedule(lr_scheduler.CosineAnnealingLR(optimizer, total_steps, config.eta_min), "step")
+    if isinstance(config, OneCycleSchedule):
+        return Schedule(_one_cycle(optimizer, config, total_steps), "step")
+    if isinstance(config, StepSchedule):
+        return Schedule(lr_scheduler.StepLR(optimizer, config.step_size, config.gamma), config.interval)
+    if isinstance(config, PlateauSchedule):
+        on_validation = has_validation if config.monitor == "auto" else config.monitor == "loss/val"
+        plateau = lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            factor=config.factor,
+            patience=config.patience,
+            threshold=config.threshold,
+            min_lr=config.min_lr,
+        )
+        return Schedule(plateau, "validation" if on_validation else "epoch_loss")
+    return None
+
+
+def _one_cycle(optimizer: Optimizer, config: OneCycleSchedule, total_steps: int) -> LRScheduler:
+    highest = optimizer.param_groups[0]["lr"] if config.max_lr is None else config.max_lr
+    arguments: dict[str, Any] = {"cycle_momentum": False}
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=highest,
+        # One more than the run is long: torch's scheduler refuses the step after the last.
+        total_steps=total_steps + 1,
+        pct_start=config.pct_start,
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+        **arguments,
+    )

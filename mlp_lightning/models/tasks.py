@@ -1,0 +1,115 @@
+"""The three tasks: what a model's logits mean, the loss, and the metrics.
+
+Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets per row.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
+from torchmetrics.regression import MeanAbsoluteError
+
+
+class Task(abc.ABC):
+    """What to learn from the targets.
+
+    Attributes:
+        name: ``binary``, ``multiclass`` or ``regression``.
+        metric_name: name of the metric beside the loss, e.g. ``accuracy``.
+    """
+
+    name: str
+    metric_name: str
+
+    @abc.abstractmethod
+    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over the rows, a scalar."""
+
+    @abc.abstractmethod
+    def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        """The metric over the rows, a scalar: what :meth:`torchmetric` computes, of one batch."""
+
+    @abc.abstractmethod
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        """Logits as probabilities ``(B, C)``, or as predicted values for a regression."""
+
+    @abc.abstractmethod
+    def torchmetric(self) -> Metric:
+        """A fresh torchmetrics object for the metric, to be updated with :meth:`predictions` and targets."""
+
+
+class BinaryTask(Task):
+    """One logit; class 1 when its probability is above one half. Loss: binary cross-entropy."""
+
+    name = "binary"
+    metric_name = "accuracy"
+
+    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits_BC, targets)
+
+    def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return ((logits_BC > 0) == (targets > 0.5)).float().mean()
+
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        # torchmetrics would take logits that all happen to lie in [0, 1] for probabilities.
+        return torch.sigmoid(logits_BC)
+
+    def torchmetric(self) -> Metric:
+        return BinaryAccuracy(validate_args=False)
+
+
+class MulticlassTask(Task):
+    """One logit per class; the class with the largest one. Loss: cross-entropy."""
+
+    name = "multiclass"
+    metric_name = "accuracy"
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits_BC, targets)
+
+    def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return (logits_BC.argmax(-1) == targets).float().mean()
+
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        return logits_BC.softmax(-1)
+
+    def torchmetric(self) -> Metric:
+        return MulticlassAccuracy(self.classes, average="micro", validate_args=False)
+
+
+class RegressionTask(Task):
+    """One output per target. Loss: mean squared error."""
+
+    name = "regression"
+    metric_name = "mae"
+
+    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(logits_BC, targets)
+
+    def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return F.l1_loss(logits_BC, targets)
+
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        return logits_BC
+
+    def torchmetric(self) -> Metric:
+        return MeanAbsoluteError()
+
+
+def make_task(name: str, out_features: int) -> Task:
+    """The task called ``name`` for a model with ``out_features`` logits."""
+    if name == "binary":
+        return BinaryTask()
+    if name == "multiclass":
+        return MulticlassTask(out_features)
+    if name == "regression":
+        return RegressionTask()
+    raise ValueError(f"task = {name!r} must be one of binary, multiclass, regression")

@@ -1,0 +1,61 @@
+"""What a run says: to the terminal, and to ``train.log`` in its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+log = logging.getLogger("mlp_lightning")
+
+
+class RunConsole:
+    """Prints for the user unless he wants quiet, and logs every line.
+
+    Args:
+        verbosity: 0 prints nothing, 1 the progress and the result, 2 also what Lightning has to say.
+        console: where to print; standard output if ``None``.
+    """
+
+    def __init__(self, verbosity: int, console: Console | None = None) -> None:
+        self.verbosity = verbosity
+        self.rich = console or Console(highlight=False, soft_wrap=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether there is a terminal that wants a moving progress bar."""
+        return self.verbosity > 0 and self.rich.is_terminal
+
+    def line(self, text: str = "") -> None:
+        """Print and log one line (or several) of plain text."""
+        if self.verbosity > 0:
+            self.rich.print(text, markup=False)
+        for one in text.splitlines():
+            log.info(one)
+
+    @contextmanager
+    def logging_to(self, path: Path) -> Iterator[None]:
+        """Inside the context, log lines of this package, Lightning's and warnings go to ``path``.
+
+        Lightning prints its own log lines on the terminal; that is left on only for verbosity 2.
+        """
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+        before: list[tuple[logging.Logger, int, list[logging.Handler], bool]] = []
+        for name in ("mlp_lightning", "lightning.pytorch", "lightning.fabric"):
+            logger = logging.getLogger(name)
+            before.append((logger, logger.level, logger.handlers.copy(), logger.propagate))
+            logger.setLevel(logging.INFO)
+            # Lightning's handlers print to the terminal.
+            logger.handlers = [file, *(logger.handlers if self.verbosity > 1 or name == "mlp_lightning" else [])]
+            logger.propagate = False
+        try:
+            yield
+        finally:
+            for logger, level, handlers, propagate in before:
+                logger.setLevel(level)
+                logger.handlers, logger.propagate = handlers, propagate
+            file.close()

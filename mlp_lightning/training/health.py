@@ -1,0 +1,86 @@
+"""Notices, early and by name, that a run cannot learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError
+from mlp_lightning.models import MLPModule
+from mlp_lightning.models.trace import StepTrace
+
+# After this many steps, or at the end of a shorter run, some parameter must have changed.
+_STEPS_TO_CHANGE = 100
+
+
+class TrainingHealth(pl.Callback):
+    """Ends a run whose loss is no longer a number, or in which no parameter changes."""
+
+    def __init__(self) -> None:
+        self._initial: dict[str, Tensor] | None = None
+        self._first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._first_step = trainer.global_step
+        self._initial = {name: one.detach().clone() for name, one in pl_module.named_parameters()}
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
+    ) -> None:
+        trace = outputs["trace"]
+        if not trace.steps:
+            return
+        losses_S = trace.losses_S()
+        finite_S = losses_S.isfinite()
+        if not finite_S.all():
+            position = int((~finite_S).nonzero()[0])
+            raise NonFiniteLossError(_non_finite_message(trace.first_step + position, losses_S[position].item(), trainer))
+        if self._initial is not None and trainer.global_step - self._first_step >= _STEPS_TO_CHANGE:
+            self._check_change(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
+        if self._initial is not None and trainer.global_step > self._first_step:
+            self._check_change(trainer, pl_module)
+
+    def _check_change(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:
+        initial, self._initial = self._initial, None
+        assert initial is not None
+        current = dict(pl_module.named_parameters())
+        if any(not torch.equal(initial[name], current[name].detach()) for name in initial):
+            return
+        raise NoParameterChangedError(
+            f"No parameter changed in steps {self._first_step} to {trainer.global_step - 1}:"
+            f" {', '.join(initial)} are what they were. {_why_unchanged(trainer.optimizers[0], current)}"
+        )
+
+
+def _non_finite_message(step: int, loss: float, trainer: pl.Trainer) -> str:
+    optimizer = trainer.optimizers[0]
+    lr = optimizer.param_groups[0]["lr"]
+    return (
+        f"The training loss became {loss} at step {step} ({type(optimizer).__name__}, learning rate {lr:g})."
+        " Lower optimizer.lr, limit the gradient with trainer.gradient_clip_val=1, or look for"
+        " values in the data that are not finite or very large."
+    )
+
+
+def _why_unchanged(optimizer: Optimizer, parameters: Mapping[str, torch.nn.Parameter]) -> str:
+    name = type(optimizer).__name__
+    held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    if not any(id(one) in held for one in parameters.values()):
+        return f"The optimizer {name} holds none of them: it was built for another model."
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if not any(rates):
+        return f"The learning rate of {name} is {rates[0]:g}: set optimizer.lr above 0."
+    gradients = [one.grad for one in parameters.values()]
+    if not any(one is not None and one.count_nonzero() for one in gradients):
+        return (
+            "All their gradients are zero: choose another model.activation or model.init, or standardise the"
+            " features (data.standardize=true)."
+        )
+    return f"The updates of {name} are too small for the number format: raise optimizer.lr ({rates[0]:g})."

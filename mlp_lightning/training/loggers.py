@@ -1,0 +1,152 @@
+"""The loggers of a run: TensorBoard event files and ``metrics.csv``, both directly in the run folder."""
+
+from __future__ import annotations
+
+import csv
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from torch import nn
+
+from mlp_lightning.config import Config
+from mlp_lightning.training.run_folder import RunFolder
+
+# Keys of the configuration that say how a run is kept or shown, not what it is.
+_NOT_HYPERPARAMETERS = ("name", "verbosity", "ckpt_path", "logger", "callbacks.checkpoint")
+
+
+class MetricsCSV(Logger):
+    """Appends a row for each call of ``log_metrics`` to ``metrics.csv``; cells without a value stay empty.
+
+    The columns are fixed when the file is begun, so a row is never written twice and a run that is killed
+    leaves a file that is complete up to its last flush.
+
+    Args:
+        path: the file; rows that it already has are kept.
+        columns: metric names, in order; ``step`` comes before them.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        super().__init__()
+        self._path = path
+        self._columns = columns
+        self._rows: list[list[str]] = [] if path.exists() else [["step", *columns]]
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: the run folder has them in ``config.yaml``."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._rows.append([str(step), *("" if (v := metrics.get(c)) is None else repr(float(v)) for c in self._columns)])
+
+    def save(self) -> None:
+        if self._rows:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerows(self._rows)
+            self._rows = []
+
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """TensorBoard event files in the run folder, with a truthful entry in the HParams tab.
+
+    Lightning's own logger writes a placeholder metric and the end status SUCCESS when a run starts. Here the
+    start of the session is written at the start (:meth:`open_session`) and its end, with its real status, at
+    the end (:meth:`close_session`). No experiment record is written: TensorBoard takes the columns of its
+    table from one such record, while without any it gathers them from all runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+
+    def open_session(self, config: Config) -> None:
+        """Write the hyperparameters and the start time."""
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for name, value in hyperparameters(config).items():
+            kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+            setattr(start.hparams[name], kind, value)
+        self._write_session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+    def close_session(self, status: str) -> None:
+        """Write the end time and the status, and close the event file.
+
+        Args:
+            status: of ``result.json``; a run that is ``finished`` is a success, any other is not.
+        """
+        outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
+        self._write_session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+        self.experiment.close()
+
+    def write_graph(self, model: nn.Module, features_BF: torch.Tensor) -> None:
+        """Write the model graph, traced with ``features_BF``."""
+        with warnings.catch_warnings():
+            # torch traces with a part of itself that it has deprecated; there is no other way to a graph yet.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            self.experiment.add_graph(model, features_BF)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: see :meth:`open_session`."""
+
+    def log_graph(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: see :meth:`write_graph`."""
+
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        if self._experiment is not None:
+            self.experiment.flush()
+
+    def finalize(self, status: str) -> None:
+        """Lightning calls this after fit and after test; the session ends in :meth:`close_session`."""
+        self.save()
+
+    def _write_session(self, tag: str, **record: Any) -> None:
+        content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**record))
+        value = Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
+        self.experiment._get_file_writer().add_summary(Summary(value=[value]))
+        self.experiment.flush()
+
+
+def make_loggers(folder: RunFolder, config: Config, metric_name: str) -> list[Logger]:
+    """The loggers that the configuration asks for."""
+    loggers: list[Logger] = []
+    if config.logger.tensorboard:
+        loggers.append(RunTensorBoard(folder.path))
+    if config.logger.csv:
+        figures = tuple(f"{name}/{split}" for split in ("train", "val", "test") for name in ("loss", metric_name))
+        loggers.append(MetricsCSV(folder.metrics, (*figures, "learning_rate")))
+    return loggers
+
+
+def hyperparameters(config: Config) -> dict[str, float | str | bool]:
+    """The configuration as flat values for TensorBoard's HParams tab, e.g. ``model.hidden_units``."""
+    flat: dict[str, float | str | bool] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if prefix in _NOT_HYPERPARAMETERS:
+            return
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                flatten(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value if isinstance(value, (bool, int, float, str)) else str(value)
+
+    flatten("", config.to_dict())
+    return flat
+

@@ -1,0 +1,59 @@
+"""Hands the figures of a run to its loggers, at true optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+
+from mlp_lightning.models import MLPModule
+from mlp_lightning.models.trace import StepTrace
+
+
+class MetricsRecorder(pl.Callback):
+    """Logs ``loss/…``, the task's metric, the learning rate and histograms.
+
+    The x-axis is the number of optimizer steps made before a figure was measured, for all splits: the
+    training loss at step s and a validation after s steps belong to the same weights.
+
+    Args:
+        log_lr: whether to log the learning rate.
+    """
+
+    def __init__(self, log_lr: bool = True) -> None:
+        self._log_lr = log_lr
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
+    ) -> None:
+        trace, metric_name = outputs["trace"], pl_module.task.metric_name
+        for logged in trace.logged:
+            figures = {"loss/train": logged.loss, f"{metric_name}/train": logged.metric}
+            if self._log_lr:
+                figures["learning_rate"] = logged.lr
+            _log(trainer, figures, logged.step)
+        for histogram in trace.histograms:
+            for logger in trainer.loggers:
+                if isinstance(logger, pl.loggers.TensorBoardLogger):
+                    for name, values in histogram.weights.items():
+                        logger.experiment.add_histogram(f"weights/{name}", values, histogram.step)
+                    for name, values in histogram.gradients.items():
+                        logger.experiment.add_histogram(f"gradients/{name}", values, histogram.step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _log(trainer, _figures_of(trainer, "val"), trainer.global_step)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
+        # The figures of train and val are in the curves already, as of the last step that was logged.
+        _log(trainer, _figures_of(trainer, "test"), trainer.global_step)
+
+
+def _figures_of(trainer: pl.Trainer, split: str) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith(f"/{split}")}
+
+
+def _log(trainer: pl.Trainer, figures: Mapping[str, float], step: int) -> None:
+    if figures:
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(figures), step)

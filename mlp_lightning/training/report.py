@@ -1,0 +1,57 @@
+"""The end of a run, for a person to read."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.table import Table
+
+from mlp_lightning.training.console import RunConsole
+from mlp_lightning.training.result import TrainingResult
+
+_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def report(result: TrainingResult, console: RunConsole, details: str) -> None:
+    """Show the figures of every split, the run's facts, the run folder and how to look at it.
+
+    Args:
+        result: of the run.
+        console: where to show it.
+        details: what the data set has to say about the predictions, possibly empty.
+    """
+    if result.metrics:
+        _figures(result, console)
+    console.line(
+        f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}"
+        + (f"; stopped early: {result.stopped_by}" if result.stopped_by else "")
+    )
+    if details:
+        console.line(details)
+    console.line(f"Run folder:  {result.run_dir}")
+    if any(result.run_dir.glob("events.out.tfevents.*")):
+        console.line(f"TensorBoard: tensorboard --logdir {shlex.quote(str(_shown(result.run_dir)))}")
+
+
+def _figures(result: TrainingResult, console: RunConsole) -> None:
+    names = list(next(iter(result.metrics.values())))
+    rows = [
+        [_SPLIT_NAMES[split], *(f"{figures[name]:.6g}" for name in names)] for split, figures in result.metrics.items()
+    ]
+    title = f"Final figures ({result.weights} weights)"
+    if console.is_terminal:
+        table = Table("", *names, title=title)
+        for row in rows:
+            table.add_row(*row)
+        console.rich.print(table)
+        return
+    console.line(title)
+    console.line(f"  {'':<10}" + "".join(f"{name:>14}" for name in names))
+    for split, *figures in rows:
+        console.line(f"  {split:<10}" + "".join(f"{figure:>14}" for figure in figures))
+
+
+def _shown(run_dir: Path) -> Path:
+    """The folder to give to TensorBoard."""
+    return run_dir

@@ -1,0 +1,110 @@
+"""The folder of one run: claiming it, and what is written into it besides metrics and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import RunFolderError
+from mlp_lightning.training.files import atomic_write
+
+_PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
+# What a run is called and how it is shown and kept does not change what is computed.
+_NOT_IN_HASH = ("name", "verbosity", "ckpt_path", "logger")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of the files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    def write_result(self, content: dict[str, Any]) -> None:
+        """Write ``result.json``, whole or not at all: its presence means that the run has ended."""
+        with atomic_write(self.result) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def claim(run_dir: Path, config: Config) -> RunFolder:
+    """Make ``run_dir`` the folder of this run, and of no other.
+
+    The claim is the exclusive creation of ``config.yaml``: of two runs that are given one folder, in
+    whatever order and however close, exactly one gets it.
+
+    Raises:
+        RunFolderError: if the folder belongs to another run. Nothing in it is touched.
+    """
+    folder = RunFolder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False)
+    try:
+        with folder.config.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise RunFolderError(
+            f"The folder {run_dir} already belongs to another run (it has a config.yaml). Choose another folder;"
+            f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
+        ) from error
+    return folder
+
+
+def new_run_dir(parent: Path) -> Path:
+    """Create a folder named after this moment in ``parent``; no two calls ever get the same one."""
+    while True:
+        path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of everything in the configuration that can change a number; the same for the same run."""
+    content = {key: value for key, value in config.to_dict().items() if key not in _NOT_IN_HASH}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def newest_checkpoint(parent: Path, which: str) -> Path | None:
+    """The newest ``last.ckpt`` or ``best.ckpt`` among the runs directly in ``parent``."""
+    found = list(parent.glob(f"*/checkpoints/{which}.ckpt"))
+    return max(found, key=os.path.getmtime, default=None)

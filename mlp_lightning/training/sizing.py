@@ -1,0 +1,53 @@
+"""What ``auto`` means: steps per execution and CPU threads, from the size of the model and its batches.
+
+Both are functions of sizes alone, never of measured time, so that a run is cut the same way every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+
+# A step of a small network costs about this much before any arithmetic (Python and operator dispatch)…
+_SECONDS_PER_STEP = 3e-4
+# …and one core does about this many multiply-adds a second on matrices of moderate size.
+_MULTIPLY_ADDS_PER_SECOND = 1e10
+# An execution should take about this long: the Trainer's bookkeeping is a few milliseconds per execution,
+# and the progress display moves once per execution.
+_SECONDS_PER_EXECUTION = 0.25
+_MOST_STEPS_PER_EXECUTION = 1000
+# Below this size of the largest matrix product, handing work to other threads costs more than it saves.
+_MULTIPLY_ADDS_FOR_THREADS = 2e6
+
+
+def auto_steps_per_execution(layer_widths: list[int], rows_per_step: int) -> int:
+    """How many optimizer steps of a network take about a quarter of a second, at most 1,000.
+
+    Args:
+        layer_widths: all widths, from the input features to the outputs.
+        rows_per_step: rows that one optimizer step sees.
+    """
+    # Forward, gradient of the inputs and gradient of the weights: three products of the same size.
+    multiply_adds = 3 * rows_per_step * sum(a * b for a, b in pairwise(layer_widths))
+    seconds = _SECONDS_PER_STEP + multiply_adds / _MULTIPLY_ADDS_PER_SECOND
+    return max(1, min(_MOST_STEPS_PER_EXECUTION, int(_SECONDS_PER_EXECUTION / seconds)))
+
+
+def auto_threads(layer_widths: list[int], rows_per_batch: int) -> int:
+    """One thread for small matrices, as many as torch would take otherwise."""
+    largest = max(rows_per_batch * a * b for a, b in pairwise(layer_widths))
+    return 1 if largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads inside the context, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,410 @@
+"""The one door to training: a configuration and a folder in, a trained model and its record out."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from rich.console import Console
+from torch import nn
+
+from mlp_lightning.config import Config, parse_config
+from mlp_lightning.data import TabularDataModule, data_module_class
+from mlp_lightning.data.randomness import derived_seed
+from mlp_lightning.errors import CheckpointError, DeviceError, NonFiniteLossError
+from mlp_lightning.models import MLPModule
+from mlp_lightning.training.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointKeeper,
+    RandomState,
+    StopRequested,
+    check_same_run,
+    read_checkpoint,
+)
+from mlp_lightning.training.console import RunConsole, log
+from mlp_lightning.training.health import TrainingHealth
+from mlp_lightning.training.history import carry_over
+from mlp_lightning.training.loggers import RunTensorBoard, make_loggers
+from mlp_lightning.training.progress import ProgressDisplay
+from mlp_lightning.training.recorder import MetricsRecorder
+from mlp_lightning.training.report import report
+from mlp_lightning.training.result import TrainingResult
+from mlp_lightning.training.run_folder import RunFolder, claim, config_hash, newest_checkpoint, versions
+from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads, cpu_threads
+from mlp_lightning.training.stop import stop_signals
+
+_PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
+
+
+def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None) -> TrainingResult:
+    """Train one model and leave its record in ``run_dir``.
+
+    Everything that trains goes through here. The caller's random number generators, thread count, signal
+    handlers and warning filters are as before when it returns.
+
+    Args:
+        config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes.
+        run_dir: folder of the run; created if it is not there, claimed exclusively.
+        console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
+
+    Returns:
+        The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        RunFolderError: the folder belongs to another run.
+        CheckpointError, DataError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
+            then has a ``result.json`` whose ``status`` is ``failed``.
+
+    Example:
+        >>> import tempfile
+        >>> config = {"trainer": {"max_steps": 100}, "optimizer": {"name": "Adam", "lr": 0.01}, "verbosity": 0}
+        >>> result = train(config, tempfile.mkdtemp() + "/run")
+        >>> result.status, result.steps
+        ('finished', 100)
+    """
+    if not isinstance(config, Config):
+        config = parse_config(config)
+    checkpoint_path = _find_checkpoint(config, Path(run_dir))
+    folder = claim(Path(run_dir).absolute(), config)
+    run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console))
+    with run.console.logging_to(folder.log), _isolated_randomness(config.seed), _quiet_libraries():
+        return run.execute()
+
+
+class _Run:
+    """One training run, from its claimed folder to its result."""
+
+    def __init__(self, config: Config, folder: RunFolder, checkpoint_path: Path | None, console: RunConsole) -> None:
+        self.config = config
+        self.folder = folder
+        self.checkpoint_path = checkpoint_path
+        self.console = console
+        self.started_at = datetime.datetime.now(datetime.timezone.utc)
+        self.started = time.monotonic()
+        self.fit_time_s = 0.0
+        self.loggers: list[Logger] = []
+        self.trainer: pl.Trainer | None = None
+        self.keeper: CheckpointKeeper | None = None
+
+    def execute(self) -> TrainingResult:
+        """Train and record how it ended, whatever happens."""
+        try:
+            result, details = self._train()
+        except BaseException as error:
+            log.error("%s", traceback.format_exc())
+            self._record(self._result("failed", error=f"{type(error).__name__}: {error}"))
+            raise
+        self._record(result)
+        report(result, self.console, details)
+        return result
+
+    def _train(self) -> tuple[TrainingResult, str]:
+        config = self.config
+        data = _build_data(config)
+        module = _build_module(config, data)
+        widths = [data.in_features, *config.model.layer_widths, data.out_features]
+        training_steps = data.training_steps
+        data.steps_per_execution = _steps_per_execution(config, widths, training_steps.rows_per_step)
+        last_step = _last_step(config, data.steps_per_epoch)
+        with cpu_threads(_threads(config, widths, training_steps.batch_size)):
+            self.trainer = trainer = self._build_trainer(data, module, last_step)
+            self._go_on_from_checkpoint(data)
+            self._announce(data, module, last_step)
+            self._open_loggers(module, data)
+            stopped = self._fit(trainer, module, data)
+            if stopped:
+                self.console.line(self._how_to_go_on())
+                return self._result("interrupted", module), ""
+            return self._evaluated(trainer, module, data)
+
+    def _build_trainer(self, data: TabularDataModule, module: MLPModule, last_step: int) -> pl.Trainer:
+        config, options = self.config, self.config.trainer
+        has_validation = "val" in data.splits
+        self.loggers = make_loggers(self.folder, config, module.task.metric_name)
+        self.keeper = CheckpointKeeper(self.folder, config, has_validation, last_step)
+        callbacks: list[pl.Callback] = [
+            TrainingHealth(),
+            MetricsRecorder(config.callbacks.lr_monitor),
+            ProgressDisplay(self.console, last_step, options.print_every_n_steps),
+            RandomState(),
+            self.keeper,
+        ]
+        stopping = config.callbacks.early_stopping
+        if stopping is not None:
+            mode = "max" if stopping.monitor.startswith("accuracy") else "min"
+            callbacks.append(
+                EarlyStopping(
+                    stopping.monitor, stopping.min_delta, stopping.patience, mode=mode, check_on_train_epoch_end=False
+                )
+            )
+        try:
+            return pl.Trainer(
+                accelerator=options.accelerator,
+                devices=1,
+                precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]
+                max_steps=-1 if options.max_steps is None else options.max_steps,
+                max_epochs=-1 if options.max_epochs is None else options.max_epochs,
+                check_val_every_n_epoch=options.check_val_every_n_epoch,
+                limit_val_batches=1.0 if has_validation else 0,
+                num_sanity_val_steps=0,
+                log_every_n_steps=options.log_every_n_steps,
+                callbacks=callbacks,
+                logger=self.loggers or False,
+                plugins=[AtomicCheckpointIO()],
+                default_root_dir=self.folder.path,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+        except MisconfigurationException as error:
+            raise DeviceError(
+                f"trainer.accelerator = {options.accelerator!r} with trainer.precision = {options.precision!r}:"
+                f" {error} Use trainer.accelerator=auto to take what this machine has."
+            ) from error
+
+    def _go_on_from_checkpoint(self, data: TabularDataModule) -> None:
+        path, options = self.checkpoint_path, self.config.trainer
+        if path is None:
+            return
+        checkpoint = read_checkpoint(path)
+        check_same_run(checkpoint, path, self.config)
+        if checkpoint["global_step"] >= _last_step(self.config, data.steps_per_epoch):
+            raise CheckpointError(
+                f"ckpt_path: {path} was taken after {checkpoint['global_step']} steps, and the run is to end there or"
+                " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
+            )
+        period = options.check_val_every_n_epoch * data.steps_per_epoch if "val" in data.splits else None
+        carry_over(checkpoint, path, self.folder, self.config, period)
+        self.console.line(f"Going on from step {checkpoint['global_step']} of {path}")
+
+    def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:
+        config = self.config
+        widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
+        activation = f" {config.model.activation}" if config.model.layer_widths else ""
+        rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
+        parameters = sum(one.numel() for one in module.parameters())
+        self.console.line(
+            f"Training {widths}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
+            f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
+        )
+
+    def _open_loggers(self, module: MLPModule, data: TabularDataModule) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, RunTensorBoard):
+                logger.open_session(self.config)
+                if self.config.logger.graph and self.checkpoint_path is None:
+                    with torch.random.fork_rng(devices=[]):
+                        graph_model = nn.Sequential()
+                        graph_model.add_module("standardizer", module.standardizer)
+                        graph_model.add_module("mlp", module.mlp)
+                        logger.write_graph(graph_model.eval(), torch.zeros(1, data.in_features))
+                        graph_model.train()
+
+    def _fit(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> bool:
+        """Train; returns whether the run was asked to stop before its end."""
+
+        def request_stop() -> None:
+            module.stop_requested = True
+
+        path = None if self.checkpoint_path is None else self.folder.last_checkpoint
+        started = time.monotonic()
+        try:
+            with stop_signals(request_stop):
+                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        except (StopRequested, SIGTERMException):
+            return True
+        finally:
+            self.fit_time_s = time.monotonic() - started
+        return False
+
+    def _evaluated(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> tuple[TrainingResult, str]:
+        """Measure the final weights over all rows of every split."""
+        if self.config.report_weights == "best":
+            module.load_state_dict(read_checkpoint(self.folder.best_checkpoint)["state_dict"])
+        loaders = {split: data.evaluation_dataloader(split) for split in data.splits}
+        trainer.test(module, dataloaders=loaders, verbose=False)
+        names = ("loss", module.task.metric_name)
+        metrics = {
+            split: {name: float(trainer.callback_metrics[f"{name}/{split}"]) for name in names} for split in data.splits
+        }
+        if not all(np.isfinite(value) for figures in metrics.values() for value in figures.values()):
+            raise NonFiniteLossError(
+                f"The figures after the last step ({trainer.global_step}) are not finite: {metrics}. Lower optimizer.lr"
+                f" ({self.config.optimizer.lr:g}) or limit the gradient with trainer.gradient_clip_val=1."
+            )
+        rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
+        module.eval()
+        with torch.no_grad():
+            predictions = module.task.predictions(module(rows.features_BF)).float().cpu().numpy()
+        return self._result("finished", module, metrics), data.describe_predictions(predictions)
+
+    def _result(
+        self,
+        status: str,
+        module: MLPModule | None = None,
+        metrics: dict[str, dict[str, float]] | None = None,
+        error: str = "",
+    ) -> TrainingResult:
+        trainer, keeper = self.trainer, self.keeper
+        steps = trainer.global_step if trainer is not None else 0
+        datamodule = getattr(trainer, "datamodule", None)
+        best = None
+        if keeper is not None and self.folder.best_checkpoint.is_file():
+            best = {"monitor": keeper.monitor, "value": keeper.best_value, "step": keeper.best_step}
+        return TrainingResult(
+            status=status,
+            run_dir=self.folder.path,
+            metrics=metrics or {},
+            weights=self.config.report_weights,
+            steps=steps,
+            epochs=steps // datamodule.steps_per_epoch if datamodule is not None else 0,
+            wall_time_s=time.monotonic() - self.started,
+            fit_time_s=self.fit_time_s,
+            device=str(trainer.strategy.root_device) if trainer is not None else "",
+            best=best,
+            stopped_by=_stopped_by(trainer) if status == "finished" and trainer is not None else "",
+            resumed_from=None if self.checkpoint_path is None else str(self.checkpoint_path),
+            error=error,
+            module=module,
+        )
+
+    def _record(self, result: TrainingResult) -> None:
+        """Close the loggers with the status of the run, then write ``result.json``."""
+        for logger in self.loggers:
+            if isinstance(logger, RunTensorBoard):
+                logger.close_session(result.status)
+            else:
+                logger.finalize(result.status)
+        ended_at = datetime.datetime.now(datetime.timezone.utc)
+        surroundings = {
+            "seed": self.config.seed,
+            "config_hash": config_hash(self.config),
+            "started_at": self.started_at.isoformat(),
+            "ended_at": ended_at.isoformat(),
+            "versions": versions(),
+        }
+        self.folder.write_result({**result.to_json(), **surroundings})
+
+    def _how_to_go_on(self) -> str:
+        if self.config.callbacks.checkpoint is None:
+            return "Stopped as asked. Nothing was saved, since callbacks.checkpoint is null."
+        return f"Stopped as asked. To go on, give the same command with ckpt_path={self.folder.last_checkpoint}"
+
+
+def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from; ``last`` and ``best`` are those of the newest run beside ``run_dir``."""
+    wanted = config.ckpt_path
+    if wanted is None:
+        return None
+    if wanted not in ("last", "best"):
+        path = Path(wanted).expanduser().absolute()
+        if not path.is_file():
+            raise CheckpointError(f"ckpt_path: there is no file {path}")
+        return path
+    found = newest_checkpoint(run_dir.absolute().parent, wanted)
+    if found is None:
+        raise CheckpointError(f"ckpt_path = {wanted}: no run in {run_dir.absolute().parent} has a {wanted}.ckpt")
+    return found
+
+
+def _build_data(config: Config) -> TabularDataModule:
+    options = config.data
+    checkpoint = config.callbacks.checkpoint
+    data = data_module_class(options.name)(
+        batch_size=options.batch_size,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        standardize=options.standardize,
+        shuffle=options.shuffle,
+        seed=config.seed,
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+        steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
+        dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
+    )
+    data.setup()
+    return data
+
+
+def _build_module(config: Config, data: TabularDataModule) -> MLPModule:
+    module = MLPModule(
+        data.in_features,
+        data.out_features,
+        data.task,
+        config.model,
+        config.optimizer,
+        config.scheduler,
+        config.seed,
+        config.trainer.gradient_clip_val,
+        config.trainer.gradient_clip_algorithm,
+        config.callbacks.histograms_every_n_steps,
+    )
+    module.standardizer.mean_F.copy_(data.feature_mean_F)
+    module.standardizer.scale_F.copy_(data.feature_scale_F)
+    return module
+
+
+def _steps_per_execution(config: Config, widths: list[int], rows_per_step: int) -> int:
+    wanted = config.trainer.steps_per_execution
+    return auto_steps_per_execution(widths, rows_per_step) if wanted == "auto" else int(wanted)
+
+
+def _threads(config: Config, widths: list[int], rows_per_batch: int) -> int:
+    wanted = config.trainer.threads
+    return auto_threads(widths, rows_per_batch) if wanted == "auto" else int(wanted)
+
+
+def _last_step(config: Config, steps_per_epoch: int) -> int:
+    """Number of steps of the whole run."""
+    limits = []
+    if config.trainer.max_steps is not None:
+        limits.append(config.trainer.max_steps)
+    if config.trainer.max_epochs is not None:
+        limits.append(config.trainer.max_epochs * steps_per_epoch)
+    return min(limits)
+
+
+def _stopped_by(trainer: pl.Trainer) -> str:
+    """What ended the run before its full length, in words; empty if nothing did."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and trainer.should_stop:
+            return f"{callback.monitor} did not improve in {callback.patience} validations"
+    return ""
+
+
+@contextmanager
+def _isolated_randomness(seed: int) -> Iterator[None]:
+    """Seed the global generators for what a run draws from them (dropout), and give the caller his back."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        own = derived_seed(seed, "training")
+        torch.manual_seed(own)
+        random.seed(own)
+        np.random.seed(own % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Silence warnings about the libraries' own insides, which a user can do nothing about."""
+    with warnings.catch_warnings():
+        # Lightning 2.6 asks torch's pytree a question that torch 2.13 wants asked otherwise.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        yield
