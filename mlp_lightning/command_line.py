@@ -128,19 +128,22 @@ def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
 
 def _print_sweep(outcomes: list[_Outcome]) -> None:
     """The figures of all runs of a sweep side by side, so that overfitting shows."""
+    common = set.intersection(*(set(one.overrides) for one in outcomes)) if len(outcomes) > 1 else set()
+    names = [" ".join(word for word in one.overrides if word not in common) for one in outcomes]
+    width = max(map(len, names), default=0)
     finished = [one for one in outcomes if one.metrics]
     columns = [(split, name) for split, figures in finished[0].metrics.items() for name in figures] if finished else []
-    width = max([len(" ".join(one.overrides)) for one in outcomes] + [4])
     titles = {"train": "training", "val": "validation", "test": "test"}
     heads = [f"{titles[split]} {name}" for split, name in columns]
     print("\nAll runs of the sweep")
-    print("  " + "run".ljust(width) + "".join(f"  {head:>{max(len(head), 12)}}" for head in heads))
-    for one in outcomes:
+    print(f"  {'':<{width}}  " + "  ".join(f"{head:>12}" for head in heads))
+    for name, one in zip(names, outcomes, strict=True):
         cells = [
-            f"{one.metrics[split][name]:.6g}" if split in one.metrics else "-" for split, name in columns
-        ] if one.metrics else ["failed: " + one.error.splitlines()[0]]
-        row = "".join(f"  {cell:>{max(len(head), 12)}}" for cell, head in zip(cells, heads or [""]))
-        print("  " + " ".join(one.overrides).ljust(width) + (row if one.metrics else f"  {cells[0]}"))
+            f"{one.metrics[split][figure]:>{max(len(head), 12)}.6g}"
+            for (split, figure), head in zip(columns, heads, strict=True)
+            if one.metrics
+        ]
+        print(f"  {name:<{width}}  " + ("  ".join(cells) if cells else f"failed: {one.error.splitlines()[0]}"))
 
 
 if __name__ == "__main__":

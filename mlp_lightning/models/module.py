@@ -119,7 +119,7 @@ class MLPModule(pl.LightningModule):
         if self._schedule is None:
             return optimizer
         # Lightning saves and restores the scheduler; stepping it is up to the step loop.
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler, "monitor": "loss/val"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler}}
 
     def on_train_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
@@ -225,7 +225,7 @@ class MLPModule(pl.LightningModule):
         return tuple(loaders) if isinstance(loaders, Mapping) else ("test",)
 
     def _new_meters(self) -> tuple[MeanMetric, Metric]:
-        return MeanMetric().to(self.device), self.task.torchmetric().to(self.device)
+        return MeanMetric(nan_strategy="disable").to(self.device), self.task.torchmetric().to(self.device)
 
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
         logits_BC = self(features_BF)

@@ -19,15 +19,20 @@ _STEPS_TO_CHANGE = 100
 
 
 class TrainingHealth(pl.Callback):
-    """Ends a run whose loss is no longer a number, or in which no parameter changes."""
+    """Ends a run whose loss is no longer a number, or in which no parameter changes.
 
-    def __init__(self) -> None:
+    Args:
+        last_step: number of steps of the whole run.
+    """
+
+    def __init__(self, last_step: int) -> None:
+        self._check_at = min(_STEPS_TO_CHANGE, last_step)
         self._initial: dict[str, Tensor] | None = None
-        self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._first_step = trainer.global_step
-        self._initial = {name: one.detach().clone() for name, one in pl_module.named_parameters()}
+        # A run that goes on from a checkpoint has changed its parameters before.
+        if trainer.global_step == 0:
+            self._initial = {name: one.detach().clone() for name, one in pl_module.named_parameters()}
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
@@ -40,21 +45,16 @@ class TrainingHealth(pl.Callback):
         if not finite_S.all():
             position = int((~finite_S).nonzero()[0])
             raise NonFiniteLossError(_non_finite_message(trace.first_step + position, losses_S[position].item(), trainer))
-        if self._initial is not None and trainer.global_step - self._first_step >= _STEPS_TO_CHANGE:
-            self._check_change(trainer, pl_module)
+        if self._initial is not None and trainer.global_step >= self._check_at:
+            initial, self._initial = self._initial, None
+            self._check_change(trainer, pl_module, initial)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
-        if self._initial is not None and trainer.global_step > self._first_step:
-            self._check_change(trainer, pl_module)
-
-    def _check_change(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:
-        initial, self._initial = self._initial, None
-        assert initial is not None
+    def _check_change(self, trainer: pl.Trainer, pl_module: MLPModule, initial: Mapping[str, Tensor]) -> None:
         current = dict(pl_module.named_parameters())
         if any(not torch.equal(initial[name], current[name].detach()) for name in initial):
             return
         raise NoParameterChangedError(
-            f"No parameter changed in steps {self._first_step} to {trainer.global_step - 1}:"
+            f"No parameter changed in steps 0 to {trainer.global_step - 1}:"
             f" {', '.join(initial)} are what they were. {_why_unchanged(trainer.optimizers[0], current)}"
         )
 

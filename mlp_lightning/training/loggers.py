@@ -37,7 +37,7 @@ class MetricsCSV(Logger):
         super().__init__()
         self._path = path
         self._columns = columns
-        self._rows: list[list[str]] = [] if path.exists() else [["step", *columns]]
+        self._rows: list[list[str]] = []
 
     @property
     def name(self) -> str:
@@ -55,8 +55,9 @@ class MetricsCSV(Logger):
 
     def save(self) -> None:
         if self._rows:
+            head = [] if self._path.exists() else [["step", *self._columns]]
             with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerows(self._rows)
+                csv.writer(file, lineterminator="\n").writerows(head + self._rows)
             self._rows = []
 
     def finalize(self, status: str) -> None:

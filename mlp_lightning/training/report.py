@@ -29,9 +29,10 @@ def report(result: TrainingResult, console: RunConsole, details: str) -> None:
     )
     if details:
         console.line(details)
-    console.line(f"Run folder:  {result.run_dir}")
+    folder = _shortest(result.run_dir)
+    console.line(f"Run folder:  {folder}")
     if any(result.run_dir.glob("events.out.tfevents.*")):
-        console.line(f"TensorBoard: tensorboard --logdir {shlex.quote(str(_shown(result.run_dir)))}")
+        console.line(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder))}")
 
 
 def _figures(result: TrainingResult, console: RunConsole) -> None:
@@ -52,6 +53,6 @@ def _figures(result: TrainingResult, console: RunConsole) -> None:
         console.line(f"  {split:<10}" + "".join(f"{figure:>14}" for figure in figures))
 
 
-def _shown(run_dir: Path) -> Path:
-    """The folder to give to TensorBoard."""
-    return run_dir
+def _shortest(path: Path) -> Path:
+    """The path as one would type it: relative where it lies below the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

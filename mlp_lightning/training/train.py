@@ -137,7 +137,7 @@ class _Run:
         self.loggers = make_loggers(self.folder, config, module.task.metric_name)
         self.keeper = CheckpointKeeper(self.folder, config, has_validation, last_step)
         callbacks: list[pl.Callback] = [
-            TrainingHealth(),
+            TrainingHealth(last_step),
             MetricsRecorder(config.callbacks.lr_monitor),
             ProgressDisplay(self.console, last_step, options.print_every_n_steps),
             RandomState(),
@@ -186,6 +186,12 @@ class _Run:
             raise CheckpointError(
                 f"ckpt_path: {path} was taken after {checkpoint['global_step']} steps, and the run is to end there or"
                 " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
+            )
+        stopped = next((one for one in checkpoint["callbacks"].values() if "wait_count" in one), None)
+        if self.config.callbacks.early_stopping is not None and stopped and stopped["wait_count"] >= stopped["patience"]:
+            raise CheckpointError(
+                f"ckpt_path: {path} is the end of a run that had stopped early, after {checkpoint['global_step']} steps."
+                " Leave early stopping out (callbacks=default) to train on."
             )
         period = options.check_val_every_n_epoch * data.steps_per_epoch if "val" in data.splits else None
         carry_over(checkpoint, path, self.folder, self.config, period)

@@ -1,0 +1,32 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config.overrides import explicit_keys
+
+ComposeConfig = Callable[..., Config]
+
+
+@pytest.fixture(scope="session")
+def compose_config() -> ComposeConfig:
+    """The configuration of a list of command-line overrides, quiet."""
+
+    def composed(*overrides: str) -> Config:
+        return parse_config(plain_config(["verbosity=0", *overrides]), explicit_keys(overrides))
+
+    return composed
+
+
+def plain_config(overrides: Sequence[str]) -> dict[str, object]:
+    """What Hydra composes of overrides, as plain dicts."""
+    with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name="train"):
+        plain = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+    assert isinstance(plain, dict)
+    return plain
