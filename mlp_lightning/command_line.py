@@ -38,23 +38,26 @@ class _Outcome:
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     arguments = get_args_parser().parse_args()
-    asks_only = (
-        arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
-    )
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        _hydra_main([])  # answers and ends
+        return
+    config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    sys.argv += _output_overrides(config, arguments.overrides, arguments.multirun)
     outcomes: list[_Outcome] = []
-    if not asks_only:
-        config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
-        sys.argv += _output_overrides(config, arguments.overrides, arguments.multirun)
+    _hydra_main(outcomes)
+    if arguments.multirun and config.verbosity > 0:
+        _print_sweep(outcomes)
+    sys.exit(EXIT_FAILED if any(one.error for one in outcomes) else 0)
+
+
+def _hydra_main(outcomes: list[_Outcome]) -> None:
+    """Hand the command line to Hydra, which runs one training per job."""
 
     @hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")
     def task(composed: DictConfig) -> float:
         return _run(composed, outcomes)
 
     task()
-    failed = [one for one in outcomes if one.error]
-    if not asks_only and arguments.multirun and config.verbosity > 0:
-        _print_sweep(outcomes)
-    sys.exit(EXIT_FAILED if failed else 0)
 
 
 def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:

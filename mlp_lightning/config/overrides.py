@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -183,6 +182,6 @@ def _composition_fault(error: Exception, overrides: Collection[str]) -> Fault:
     key = key.lstrip("+~") or "configuration"
     hint = ""
     if "=" not in guilty and guilty:
-        known = nearest(key, [name for name in schema.Config.__dataclass_fields__])
+        known = nearest(key, list(schema.Config.__dataclass_fields__))
         hint = f"did you mean {known}?" if known else ""
     return Fault(key, value or None, f"cannot be composed: {message}", hint)

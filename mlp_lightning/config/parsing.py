@@ -14,7 +14,7 @@ from typing import Any, Literal, Union
 from mlp_lightning.config import schema
 from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
-from mlp_lightning.config.rules import Rule, above, at_least, between
+from mlp_lightning.config.rules import Rule, at_least, between
 from mlp_lightning.errors import ConfigError, Fault
 
 _TYPE_WORDS = {
@@ -126,7 +126,7 @@ def _checked(value: Any, annotation: Any, field: dataclasses.Field[Any], key: st
     if annotation == schema.ScheduleConfig:
         return _build_schedule(value, key, faults)
     alternatives = _alternatives(annotation)
-    section = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
+    section: Any = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
     if section is not None:
         return None if value is None and type(None) in alternatives else _build(section, value, key, faults)
     rule: Rule | None = field.metadata.get("rule")

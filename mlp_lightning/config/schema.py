@@ -140,7 +140,7 @@ class TrainerConfig:
     max_steps: Union[int, None] = option(None, at_least(1), meaning="optimizer steps; null: no limit")
     max_epochs: Union[int, None] = option(None, at_least(1), meaning="passes over the training rows")
     log_every_n_steps: int = option(10, at_least(1), meaning="steps between two logged training losses")
-    print_every_n_steps: Union[int, None, Auto] = option(
+    print_every_n_steps: Union[int, Auto, None] = option(
         "auto", at_least(1), meaning="steps between two printed lines; auto: about 20, none beside a bar"
     )
     check_val_every_n_epoch: int = option(1, at_least(1), meaning="epochs between two validations")

@@ -10,7 +10,7 @@ from mlp_lightning.errors import DataError
 
 
 def stratified_split(
-    labels_B: NDArray[np.int64], val_fraction: float, test_fraction: float, seed: int
+    labels_B: NDArray[np.generic], val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the training, validation and test rows, every class in about the same proportion.
 
@@ -31,7 +31,7 @@ def stratified_split(
 
 
 def _two_parts(
-    rows: NDArray[np.int64], labels_B: NDArray[np.int64], fraction: float, seed: int, part: str
+    rows: NDArray[np.int64], labels_B: NDArray[np.generic], fraction: float, seed: int, part: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     # Imported here: it takes half a second, and a data set without a split does not need it.
     from sklearn.model_selection import train_test_split
@@ -48,4 +48,4 @@ def _two_parts(
             f"data.{part}_fraction: {fraction:.4g} of {len(rows)} rows cannot be split off with every class in it"
             f" ({error}). Use a larger fraction, or 0 for none."
         ) from error
-    return kept, split_off
+    return np.asarray(kept), np.asarray(split_off)

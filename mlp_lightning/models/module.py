@@ -249,6 +249,4 @@ def _plain(config: Any) -> dict[str, Any]:
     """A dataclass, a mapping or nothing as a plain dict."""
     if config is None:
         return {}
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return dataclasses.asdict(config)
-    return dict(config)
+    return dict(config) if isinstance(config, Mapping) else dataclasses.asdict(config)

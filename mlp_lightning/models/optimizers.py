@@ -35,7 +35,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
     try:
         return optimizer_class(parameters, lr=config.lr, **arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError([Fault("optimizer", {"lr": config.lr, **arguments}, f"was refused by torch: {error}")]) from error
+        raise ConfigError(
+            [Fault("optimizer", {"lr": config.lr, **arguments}, f"was refused by torch: {error}")]
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

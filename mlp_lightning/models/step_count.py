@@ -9,6 +9,7 @@ An execution makes many steps with torch's own optimizer, so it tells the Traine
 from __future__ import annotations
 
 import lightning.pytorch as pl
+from lightning.pytorch.loops.progress import _ProcessedTracker
 
 
 def count_steps(trainer: pl.Trainer, steps: int) -> None:
@@ -33,6 +34,7 @@ def set_epoch(trainer: pl.Trainer, epoch: int) -> None:
     progress = trainer.fit_loop.epoch_progress
     difference = epoch - trainer.current_epoch
     for tracker in (progress.total, progress.current):
+        assert isinstance(tracker, _ProcessedTracker)
         tracker.ready += difference
         tracker.started += difference
         tracker.processed += difference

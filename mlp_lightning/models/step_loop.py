@@ -94,9 +94,7 @@ class StepLoop:
             for (step, _, _, _, lr), loss, metric in zip(to_log, losses, metrics, strict=True)
         ]
 
-    def _gradients_of(
-        self, batch_size: int, rows_per_step: int
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _gradients_of(self, batch_size: int, rows_per_step: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The function that computes loss, logits and gradients of one step."""
         model, loss_of = self.model, self.task.loss
 

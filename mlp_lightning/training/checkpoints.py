@@ -36,7 +36,7 @@ _MAY_CHANGE_IN_TRAINER = (
 )
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818 - a signal for unwinding, not an error
     """Unwinds a run that was asked to stop, after its state has been saved. Never reaches the user."""
 
 

@@ -44,7 +44,9 @@ class TrainingHealth(pl.Callback):
         finite_S = losses_S.isfinite()
         if not finite_S.all():
             position = int((~finite_S).nonzero()[0])
-            raise NonFiniteLossError(_non_finite_message(trace.first_step + position, losses_S[position].item(), trainer))
+            raise NonFiniteLossError(
+                _non_finite_message(trace.first_step + position, losses_S[position].item(), trainer)
+            )
         if self._initial is not None and trainer.global_step >= self._check_at:
             initial, self._initial = self._initial, None
             self._check_change(trainer, pl_module, initial)

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from mlp_lightning.config import Config
 from mlp_lightning.training.checkpoints import read_checkpoint
+from mlp_lightning.training.files import atomic_write
 from mlp_lightning.training.run_folder import RunFolder
+
+# protobuf makes the classes in this module when it is imported, so type checkers do not see them.
+event_pb2: Any = _event_pb2
 
 
 def carry_over(checkpoint: dict[str, Any], path: Path, folder: RunFolder, config: Config, period: int | None) -> None:
@@ -39,14 +43,12 @@ def carry_over(checkpoint: dict[str, Any], path: Path, folder: RunFolder, config
         _copy_csv(source.metrics, folder.metrics, step, period)
     if config.logger.tensorboard:
         _copy_events(source.path, folder.path, step, period)
-    folder.last_checkpoint.parent.mkdir(exist_ok=True)
-    keeper = next((state for state in checkpoint["callbacks"].values() if "best_step" in state), None)
-    if keeper is not None and keeper["best_step"] is not None and source.best_checkpoint.is_file():
-        # A best that came after this checkpoint is not yet part of the history.
-        if read_checkpoint(source.best_checkpoint)["global_step"] == keeper["best_step"]:
-            shutil.copy2(source.best_checkpoint, folder.best_checkpoint)
+    best_step = next((state["best_step"] for state in checkpoint["callbacks"].values() if "best_step" in state), None)
+    # A best that came after this checkpoint is not yet part of the history.
+    if best_step is not None and _step_of(source.best_checkpoint) == best_step:
+        _copy_whole(source.best_checkpoint, folder.best_checkpoint)
     # Last: a folder with last.ckpt in it can itself be gone on from.
-    shutil.copy(path, folder.last_checkpoint)
+    _copy_whole(path, folder.last_checkpoint)
 
 
 def belongs_to_history(tag: str, at_step: int, step: int, period: int | None) -> bool:
@@ -61,6 +63,15 @@ def belongs_to_history(tag: str, at_step: int, step: int, period: int | None) ->
     if tag.endswith("/val"):
         return at_step <= step and period is not None and at_step % period == 0
     return at_step < step
+
+
+def _step_of(path: Path) -> int | None:
+    return read_checkpoint(path)["global_step"] if path.is_file() else None
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    with source.open("rb") as old, atomic_write(target) as new:
+        shutil.copyfileobj(old, new)
 
 
 def _copy_csv(source: Path, target: Path, step: int, period: int | None) -> None:
@@ -97,8 +108,7 @@ def _copy_events(source: Path, target: Path, step: int, period: int | None) -> N
                 and belongs_to_history(value.tag, event.step, step, period)
             ]
             if kept:
-                copied = Event(wall_time=event.wall_time, step=event.step)
+                copied = event_pb2.Event(wall_time=event.wall_time, step=event.step)
                 copied.summary.value.extend(kept)
                 writer.add_event(copied)
     writer.close()
-

@@ -11,12 +11,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.compat.proto import summary_pb2 as _summary_pb2
+from tensorboard.plugins.hparams import api_pb2 as _api_pb2
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import plugin_data_pb2 as _plugin_data_pb2
 from torch import nn
 
 from mlp_lightning.config import Config
 from mlp_lightning.training.run_folder import RunFolder
+
+# protobuf makes the classes in these modules when they are imported, so type checkers do not see them.
+summary_pb2: Any = _summary_pb2
+api_pb2: Any = _api_pb2
+plugin_data_pb2: Any = _plugin_data_pb2
 
 # Keys of the configuration that say how a run is kept or shown, not what it is.
 _NOT_HYPERPARAMETERS = ("name", "verbosity", "ckpt_path", "logger", "callbacks.checkpoint")
@@ -51,7 +58,9 @@ class MetricsCSV(Logger):
         """Nothing to do: the run folder has them in ``config.yaml``."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._rows.append([str(step), *("" if (v := metrics.get(c)) is None else repr(float(v)) for c in self._columns)])
+        self._rows.append(
+            [str(step), *("" if (v := metrics.get(c)) is None else repr(float(v)) for c in self._columns)]
+        )
 
     def save(self) -> None:
         if self._rows:
@@ -119,8 +128,8 @@ class RunTensorBoard(TensorBoardLogger):
 
     def _write_session(self, tag: str, **record: Any) -> None:
         content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**record))
-        value = Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
-        self.experiment._get_file_writer().add_summary(Summary(value=[value]))
+        value = summary_pb2.Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
+        self.experiment._get_file_writer().add_summary(summary_pb2.Summary(value=[value]))
         self.experiment.flush()
 
 
@@ -150,4 +159,3 @@ def hyperparameters(config: Config) -> dict[str, float | str | bool]:
 
     flatten("", config.to_dict())
     return flat
-

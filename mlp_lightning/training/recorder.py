@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mlp_lightning.models import MLPModule
 from mlp_lightning.models.trace import StepTrace
@@ -17,12 +18,17 @@ class MetricsRecorder(pl.Callback):
     The x-axis is the number of optimizer steps made before a figure was measured, for all splits: the
     training loss at step s and a validation after s steps belong to the same weights.
 
+    Training losses are those of single steps, as training saw them; the last one, after the last step, is
+    that of all training rows, so the end of the curve is the figure that is reported.
+
     Args:
         log_lr: whether to log the learning rate.
+        final_training_figures: whether the weights that are measured at the end are those of the last step.
     """
 
-    def __init__(self, log_lr: bool = True) -> None:
+    def __init__(self, log_lr: bool = True, final_training_figures: bool = True) -> None:
         self._log_lr = log_lr
+        self._final_splits = ("train", "test") if final_training_figures else ("test",)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
@@ -35,7 +41,7 @@ class MetricsRecorder(pl.Callback):
             _log(trainer, figures, logged.step)
         for histogram in trace.histograms:
             for logger in trainer.loggers:
-                if isinstance(logger, pl.loggers.TensorBoardLogger):
+                if isinstance(logger, TensorBoardLogger):
                     for name, values in histogram.weights.items():
                         logger.experiment.add_histogram(f"weights/{name}", values, histogram.step)
                     for name, values in histogram.gradients.items():
@@ -45,8 +51,9 @@ class MetricsRecorder(pl.Callback):
         _log(trainer, _figures_of(trainer, "val"), trainer.global_step)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
-        # The figures of train and val are in the curves already, as of the last step that was logged.
-        _log(trainer, _figures_of(trainer, "test"), trainer.global_step)
+        # The last validation is in the curves already.
+        final = [_figures_of(trainer, split) for split in self._final_splits]
+        _log(trainer, {name: value for figures in final for name, value in figures.items()}, trainer.global_step)
 
 
 def _figures_of(trainer: pl.Trainer, split: str) -> dict[str, float]:

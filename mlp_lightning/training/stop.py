@@ -25,7 +25,8 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # A handler that was not set from Python reads as None and cannot be put back as it was.
+    before = {int(number): signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)

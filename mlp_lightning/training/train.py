@@ -15,9 +15,10 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import nn
 
@@ -138,7 +139,7 @@ class _Run:
         self.keeper = CheckpointKeeper(self.folder, config, has_validation, last_step)
         callbacks: list[pl.Callback] = [
             TrainingHealth(last_step),
-            MetricsRecorder(config.callbacks.lr_monitor),
+            MetricsRecorder(config.callbacks.lr_monitor, config.report_weights == "last"),
             ProgressDisplay(self.console, last_step, options.print_every_n_steps),
             RandomState(),
             self.keeper,
@@ -188,9 +189,13 @@ class _Run:
                 " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
             )
         stopped = next((one for one in checkpoint["callbacks"].values() if "wait_count" in one), None)
-        if self.config.callbacks.early_stopping is not None and stopped and stopped["wait_count"] >= stopped["patience"]:
+        if (
+            self.config.callbacks.early_stopping is not None
+            and stopped
+            and stopped["wait_count"] >= stopped["patience"]
+        ):
             raise CheckpointError(
-                f"ckpt_path: {path} is the end of a run that had stopped early, after {checkpoint['global_step']} steps."
+                f"ckpt_path: {path} is the end of a run that stopped early, after {checkpoint['global_step']} steps."
                 " Leave early stopping out (callbacks=default) to train on."
             )
         period = options.check_val_every_n_epoch * data.steps_per_epoch if "val" in data.splits else None
