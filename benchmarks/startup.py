@@ -75,7 +75,12 @@ def _seconds_of(command: Command) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, *command.arguments], cwd=folder, capture_output=True, encoding="utf-8", check=False
+            [sys.executable, *command.arguments],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         taken = time.perf_counter() - started
     if done.returncode != command.exit_code:

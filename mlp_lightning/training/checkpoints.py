@@ -135,6 +135,7 @@ class CheckpointKeeper(Checkpoint):
         self.best_step: int | None = None
         self._pending_best: dict[str, Any] | None = None
         self._last_saved_at = time.monotonic()
+        self._last_loss = torch.tensor(float("nan"))
         self._due = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,10 +158,12 @@ class CheckpointKeeper(Checkpoint):
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
     ) -> None:
         trace, step = outputs["trace"], trainer.global_step
-        on_lattice = self._on_lattice(step) or step >= self._last_step
+        on_lattice, at_end = self._on_lattice(step), step >= self._last_step
+        if trace.steps:
+            self._last_loss = trace.losses[-1]
         if self.monitor == "loss/train" and on_lattice and trace.steps:
-            self._consider(trainer, trace.losses[-1].item())
-        self._due = on_lattice or pl_module.stop_requested or self._is_time()
+            self._consider(trainer, self._last_loss.item())
+        self._due = on_lattice or at_end or pl_module.stop_requested or self._is_time()
         if trace.steps and self._validation_is_regular(trainer):
             return
         self._save_if_due(trainer)
@@ -174,6 +177,13 @@ class CheckpointKeeper(Checkpoint):
             self._consider(trainer, float(trainer.callback_metrics[self.monitor]))
         self._due = self._due or trainer.should_stop
         self._save_if_due(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Without any better moment the end is the best. After last.ckpt: a run that goes on from there has not
+        # ended here.
+        if self.monitor == "loss/train" and self.best_value is None:
+            self._consider(trainer, self._last_loss.item())
+            self._write_best(trainer)
 
     def _on_lattice(self, step: int) -> bool:
         interval = self._options.every_n_steps if self._options is not None else None
@@ -205,11 +215,14 @@ class CheckpointKeeper(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self._folder.last_checkpoint)
+        self._write_best(trainer)
+        self._due = False
+        self._last_saved_at = time.monotonic()
+
+    def _write_best(self, trainer: pl.Trainer) -> None:
         if self._pending_best is not None:
             trainer.strategy.checkpoint_io.save_checkpoint(self._pending_best, self._folder.best_checkpoint)
             self._pending_best = None
-        self._due = False
-        self._last_saved_at = time.monotonic()
 
 
 class RandomState(pl.Callback):

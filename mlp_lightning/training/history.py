@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from mlp_lightning.config import Config
 from mlp_lightning.training.checkpoints import read_checkpoint
 from mlp_lightning.training.files import atomic_write
+from mlp_lightning.training.loggers import MetricsCSV, RunTensorBoard
 from mlp_lightning.training.run_folder import RunFolder
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
 event_pb2: Any = _event_pb2
 
 
-def carry_over(checkpoint: dict[str, Any], path: Path, folder: RunFolder, config: Config, period: int | None) -> None:
+def carry_over(
+    checkpoint: dict[str, Any], path: Path, folder: RunFolder, loggers: Iterable[Logger], period: int | None
+) -> None:
     """Copy the history up to a checkpoint into the folder of the run that goes on from it.
 
     A checkpoint that does not lie in a run folder has no history; then only the checkpoint is copied.
@@ -34,15 +37,16 @@ def carry_over(checkpoint: dict[str, Any], path: Path, folder: RunFolder, config
         checkpoint: its content.
         path: its file.
         folder: of the new run.
-        config: of the new run.
+        loggers: of the new run; their files get the history.
         period: steps between two regular validations; ``None`` without validation.
     """
     step = checkpoint["global_step"]
     source = RunFolder(path.resolve().parent.parent)
-    if config.logger.csv and source.metrics.is_file():
-        _copy_csv(source.metrics, folder.metrics, step, period)
-    if config.logger.tensorboard:
-        _copy_events(source.path, folder.path, step, period)
+    for logger in loggers:
+        if isinstance(logger, MetricsCSV) and source.metrics.is_file():
+            _copy_csv(source.metrics, folder.metrics, step, period)
+        elif isinstance(logger, RunTensorBoard):
+            _copy_events(source.path, logger, step, period)
     best_step = next((state["best_step"] for state in checkpoint["callbacks"].values() if "best_step" in state), None)
     # A best that came after this checkpoint is not yet part of the history.
     if best_step is not None and _step_of(source.best_checkpoint) == best_step:
@@ -89,16 +93,12 @@ def _copy_csv(source: Path, target: Path, step: int, period: int | None) -> None
                 writer.writerow(row)
 
 
-def _copy_events(source: Path, target: Path, step: int, period: int | None) -> None:
-    files = sorted(source.glob("events.out.tfevents.*"))
-    if not files:
-        return
-    writer = EventFileWriter(str(target), filename_suffix=".history")
-    for file in files:
+def _copy_events(source: Path, target: RunTensorBoard, step: int, period: int | None) -> None:
+    for file in source.glob("events.out.tfevents.*"):
         # The loader ends quietly where a killed run has cut a file short.
         for event in LegacyEventFileLoader(str(file)).Load():
             if event.WhichOneof("what") == "graph_def":
-                writer.add_event(event)
+                target.add_event(event)
                 continue
             kept = [
                 value
@@ -110,5 +110,4 @@ def _copy_events(source: Path, target: Path, step: int, period: int | None) -> N
             if kept:
                 copied = event_pb2.Event(wall_time=event.wall_time, step=event.step)
                 copied.summary.value.extend(kept)
-                writer.add_event(copied)
-    writer.close()
+                target.add_event(copied)

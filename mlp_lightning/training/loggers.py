@@ -104,6 +104,14 @@ class RunTensorBoard(TensorBoardLogger):
         self._write_session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
         self.experiment.close()
 
+    def add_event(self, event: Any) -> None:
+        """Write an event of another file, as it is.
+
+        It goes into the same file as all others: of several files TensorBoard decides by their names, in
+        which 10 comes before 9, which one it reads first.
+        """
+        self.experiment._get_file_writer().event_writer.add_event(event)
+
     def write_graph(self, model: nn.Module, features_BF: torch.Tensor) -> None:
         """Write the model graph, traced with ``features_BF``."""
         with warnings.catch_warnings():

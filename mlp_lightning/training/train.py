@@ -199,7 +199,7 @@ class _Run:
                 " Leave early stopping out (callbacks=default) to train on."
             )
         period = options.check_val_every_n_epoch * data.steps_per_epoch if "val" in data.splits else None
-        carry_over(checkpoint, path, self.folder, self.config, period)
+        carry_over(checkpoint, path, self.folder, self.loggers, period)
         self.console.line(f"Going on from step {checkpoint['global_step']} of {path}")
 
     def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:

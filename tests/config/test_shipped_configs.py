@@ -1,0 +1,284 @@
+"""Every file in conf/ composes, is valid and trains; the published settings are what the sources publish."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ComposeConfig, plain_config
+
+from mlp_lightning import train
+from mlp_lightning.config import (
+    CallbacksConfig,
+    Config,
+    LoggerConfig,
+    ModelConfig,
+    TrainerConfig,
+    conf_dir,
+    parse_config,
+)
+from mlp_lightning.config.overrides import check_overrides
+from mlp_lightning.config.schema import SCHEDULES
+
+# "hydra" holds options of Hydra itself, which are no part of a run's configuration.
+GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
+# What a choice cannot do without; everything else must work with the defaults.
+COMPANIONS = {"callbacks=early_stopping": ["data=iris"]}
+
+
+def with_companions(choice: str) -> list[str]:
+    return [choice, *COMPANIONS.get(choice, [])]
+
+
+def test_the_groups_of_a_run_are_all_there() -> None:
+    wanted = {"callbacks", "data", "experiment", "logger", "model", "optimizer", "scheduler", "trainer"}
+    assert wanted <= set(GROUPS)
+    assert all(options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_file_is_a_valid_choice(choice: str) -> None:
+    config = check_overrides(with_companions(choice))
+    assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(("model", "data"), list(itertools.product(options("model"), options("data"))))
+def test_every_model_goes_with_every_data_set(model: str, data: str, compose_config: ComposeConfig) -> None:
+    # A data set names the model that suits it; a model that the user names wins, wherever it stands.
+    expected = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
+    config = compose_config(f"model={model}", f"data={data}")
+    assert config == compose_config(f"data={data}", f"model={model}")
+    assert dataclasses.asdict(config.model) == expected
+    assert config.data.name == data
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_file_sets_all_keys_of_its_section(choice: str) -> None:
+    """Hydra overrides only keys that are there: a missing one could be set with ``+`` alone."""
+    plain = plain_config(with_companions(choice))
+    schedule = SCHEDULES[plain["scheduler"]["name"]]
+    sections = {"model": ModelConfig, "trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
+    for name, section in {**sections, "scheduler": schedule}.items():
+        assert set(plain[name]) == {field.name for field in dataclasses.fields(section)}, name
+    assert set(plain) == {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_config_survives_being_written_and_read(choice: str, compose_config: ComposeConfig) -> None:
+    """A run folder's config.yaml must say what was trained."""
+    config = compose_config(*with_companions(choice))
+    assert parse_config(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+
+
+# trainer=gpu trains where there is a GPU; without one it can only be composed.
+@pytest.mark.parametrize("choice", [one for one in CHOICES if one != "trainer=gpu"])
+def test_every_file_trains(choice: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    group = choice.split("=")[0]
+    surroundings = {"trainer": "trainer=cpu", "logger": "logger=none"}
+    others = [word for name, word in surroundings.items() if name != group]
+    config = compose_config(*with_companions(choice), *others, "trainer.max_steps=2")
+    result = train(config, tmp_path / "run")
+    assert (result.status, result.steps) == ("finished", 2)
+    trainer = result.module.trainer
+    assert type(trainer.optimizers[0]).__name__ == config.optimizer.name
+    assert len(trainer.lr_scheduler_configs) == (0 if config.scheduler.name == "none" else 1)
+
+
+# ---- the schema's defaults and the files agree -----------------------------------------------------------
+
+
+def test_default_files_are_the_defaults_of_the_schema(compose_config: ComposeConfig) -> None:
+    config = compose_config()
+    assert config.callbacks == CallbacksConfig()
+    assert config.logger == LoggerConfig()
+    assert config.report_weights == Config().report_weights
+    # xor decides the length and the intervals.
+    of_the_data_set = ("max_steps", "max_epochs", "log_every_n_steps", "print_every_n_steps")
+    ours, expected = dataclasses.asdict(config.trainer), dataclasses.asdict(TrainerConfig())
+    for name in of_the_data_set:
+        del ours[name], expected[name]
+    assert ours == expected
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_scheduler_files_are_the_defaults_of_the_schema(name: str, compose_config: ComposeConfig) -> None:
+    assert compose_config(f"scheduler={name}").scheduler == SCHEDULES[name]()
+
+
+# ---- published settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "widths"), [("mlp", [2]), ("wide_deep", [10, 10, 10])])
+def test_xor_is_exactly_as_published(model: str, widths: list[int], compose_config: ComposeConfig) -> None:
+    config = compose_config(f"model={model}", "data=xor")
+    assert config.model == ModelConfig(
+        hidden_units=widths[0],
+        depth=len(widths),
+        activation="sigmoid",
+        dropout=0.0,
+        norm="none",
+        bias=True,
+        init="default",
+    )
+    assert config.model.layer_widths == widths
+    assert (config.optimizer.name, config.optimizer.lr) == ("SGD", 1.0)
+    assert not any(config.optimizer.options.values())
+    assert config.scheduler.name == "none"
+    assert config.seed == 777
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (10001, None)
+    assert (config.trainer.log_every_n_steps, config.trainer.print_every_n_steps) == (100, 100)
+    assert (config.trainer.precision, config.trainer.accumulate_grad_batches) == ("32", 1)
+    assert config.trainer.gradient_clip_val is None
+    assert (config.data.name, config.data.batch_size, config.data.standardize) == ("xor", None, False)
+    assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("model", ["mlp", "wide_deep"])
+def test_published_xor_experiments_are_their_model_and_data(model: str, compose_config: ComposeConfig) -> None:
+    experiment = compose_config(f"experiment=lab8_2_{model}")
+    assert experiment.name == f"lab8_2_{model}"
+    assert dataclasses.replace(experiment, name="xor") == compose_config(f"model={model}", "data=xor")
+
+
+def test_no_choice_at_all_is_the_small_published_xor_run(compose_config: ComposeConfig) -> None:
+    assert compose_config() == compose_config("model=mlp", "data=xor")
+
+
+def test_iris_experiment_is_exactly_as_published(compose_config: ComposeConfig) -> None:
+    config = compose_config("experiment=iris_hidden_units")
+    assert config.name == "iris_hidden_units"
+    assert config.data.name == "iris"
+    assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
+    assert config.data.standardize is False
+    assert config.data.batch_size is None
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 100)
+    assert (config.optimizer.name, config.optimizer.lr) == ("SGD", 0.1)
+    assert not any(config.optimizer.options.values())
+    assert (config.model.layer_widths, config.model.activation) == ([100], "relu")
+    assert config.scheduler.name == "none"
+
+
+@pytest.mark.parametrize("units", [5, 100, 1000])
+def test_iris_experiment_takes_the_swept_width(units: int, compose_config: ComposeConfig) -> None:
+    config = compose_config("experiment=iris_hidden_units", f"model.hidden_units={units}")
+    assert config.model.layer_widths == [units]
+    assert config.name == "iris_hidden_units"
+
+
+# ---- who wins --------------------------------------------------------------------------------------------
+
+
+def test_iris_brings_its_defaults(compose_config: ComposeConfig) -> None:
+    config = compose_config("data=iris")
+    assert config.name == "iris"
+    assert config.seed == 0
+    assert config.model.layer_widths == [100]
+    assert config.optimizer.lr == 0.1
+    assert (config.data.val_fraction, config.data.test_fraction, config.data.standardize) == (0.2, 0.2, True)
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 100)
+    assert config.trainer.log_every_n_steps == 1
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_trainer_debug_overrides_what_the_data_set_suggests(data: str, compose_config: ComposeConfig) -> None:
+    trainer = compose_config(f"data={data}", "trainer=debug").trainer
+    assert trainer.max_steps == 10
+    assert (trainer.log_every_n_steps, trainer.print_every_n_steps, trainer.steps_per_execution) == (1, 1, 1)
+    assert trainer.accelerator == "cpu"
+
+
+def test_command_line_overrides_what_trainer_debug_sets(compose_config: ComposeConfig) -> None:
+    trainer = compose_config("trainer=debug", "trainer.max_steps=3", "trainer.log_every_n_steps=2").trainer
+    assert (trainer.max_steps, trainer.log_every_n_steps, trainer.print_every_n_steps) == (3, 2, 1)
+
+
+def test_command_line_overrides_what_an_experiment_sets(compose_config: ComposeConfig) -> None:
+    config = compose_config("experiment=iris_hidden_units", "data.val_fraction=0.3", "name=mine", "optimizer=adam")
+    assert (config.data.val_fraction, config.data.test_fraction) == (0.3, 0.0)
+    assert config.name == "mine"
+    assert config.optimizer.name == "Adam"
+
+
+def test_seed_zero_replaces_the_seed_of_the_data_set(compose_config: ComposeConfig) -> None:
+    assert compose_config("data=xor", "seed=0").seed == 0
+
+
+def test_learning_rate_of_the_data_set_is_for_the_optimizer_that_it_names(compose_config: ComposeConfig) -> None:
+    assert compose_config("data=xor", "optimizer=sgd").optimizer.lr == 1.0
+    adam = compose_config("data=xor", "optimizer=adam").optimizer
+    assert (adam.name, adam.lr) == ("Adam", 0.001)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_given_learning_rate_wins(optimizer: str, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=xor", f"optimizer={optimizer}", "optimizer.lr=0.01")
+    assert config.optimizer.lr == 0.01
+
+
+# ---- widths and depth ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "widths"),
+    [
+        (["model=mlp", "model.hidden_units=7"], [7]),
+        (["model=wide_deep", "model.hidden_units=4"], [4, 4, 4]),
+        (["model=wide_deep", "model.hidden_units=4", "model.depth=2"], [4, 4]),
+        (["model=mlp", "model.depth=3"], [2, 2, 2]),
+        (["model=mlp", "model.hidden_units=[3,5,7]"], [3, 5, 7]),
+        (["model=wide_deep", "model.hidden_units=[3,5]"], [3, 5]),
+        (["model=wide_deep", "model.hidden_units=[3,5]", "model.depth=2"], [3, 5]),
+        (["model=deep"], [32] * 6),
+        (["model=linear"], []),
+        (["model=linear", "model.hidden_units=[6]"], [6]),
+        (["model=linear", "model.hidden_units=6", "model.depth=2"], [6, 6]),
+    ],
+)
+def test_widths_and_depth(overrides: list[str], widths: list[int], compose_config: ComposeConfig) -> None:
+    model = compose_config(*overrides).model
+    assert model.layer_widths == widths
+    assert model.depth == len(widths)
+
+
+def test_a_width_without_a_depth_is_one_hidden_layer() -> None:
+    model = parse_config({"model": {"hidden_units": 4}, "trainer": {"max_steps": 1}}).model
+    assert (model.layer_widths, model.depth) == ([4], 1)
+
+
+# ---- length of the run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "epochs"),
+    [
+        (["data=iris", "trainer.max_steps=1000"], 1000, None),
+        (["data=xor", "trainer.max_epochs=5"], None, 5),
+        (["data=iris", "trainer.max_steps=1000", "trainer.max_epochs=7"], 1000, 7),
+        (["data=xor", "trainer.max_steps=3", "trainer.max_epochs=7"], 3, 7),
+        # null takes a limit away; it is not a length that could replace the other one.
+        (["data=xor", "trainer.max_epochs=null"], 10001, None),
+        (["data=xor", "trainer.max_steps=null", "trainer.max_epochs=7"], None, 7),
+        (["data=iris", "++trainer.max_steps=1000"], 1000, None),
+        (["experiment=iris_hidden_units", "trainer.max_steps=1000"], 1000, None),
+    ],
+)
+def test_a_given_length_replaces_the_suggested_one(
+    overrides: list[str], steps: int | None, epochs: int | None, compose_config: ComposeConfig
+) -> None:
+    trainer = compose_config(*overrides).trainer
+    assert (trainer.max_steps, trainer.max_epochs) == (steps, epochs)
+
+
+def test_lengths_that_nobody_gave_are_both_kept() -> None:
+    trainer = parse_config({"trainer": {"max_steps": 3, "max_epochs": 7}}).trainer
+    assert (trainer.max_steps, trainer.max_epochs) == (3, 7)

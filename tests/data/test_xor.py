@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tolerances import assert_same_bits
+
+from mlp_lightning.data.xor import XORDataModule
+
+
+def test_the_four_points() -> None:
+    data = XORDataModule()
+    data.setup()
+    assert list(data.splits) == ["train"]
+    rows = data.splits["train"]
+    assert_same_bits(rows.features_BF, torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]))
+    assert_same_bits(rows.targets, torch.tensor([[0.0], [1.0], [1.0], [0.0]]))
+
+
+def test_the_task() -> None:
+    data = XORDataModule()
+    data.setup()
+    assert (data.task, data.in_features, data.out_features, data.steps_per_epoch) == ("binary", 2, 1, 1)
+
+
+def test_the_published_run_is_described_as_published() -> None:
+    hypothesis_BC = np.array([[0.00106364], [0.99889404], [0.99889404], [0.00165861]], dtype=np.float32)
+    text = XORDataModule().describe_predictions(hypothesis_BC)
+    assert text == (
+        "\nHypothesis:  [[0.00106364]\n [0.99889404]\n [0.99889404]\n [0.00165861]]"
+        "\nCorrect:  [[0.]\n [1.]\n [1.]\n [0.]]"
+        "\nAccuracy:  1.0"
+    )
+
+
+def test_a_model_that_always_says_one_is_right_half_the_time() -> None:
+    text = XORDataModule().describe_predictions(np.full((4, 1), 0.9, dtype=np.float32))
+    assert text.endswith("\nCorrect:  [[1.]\n [1.]\n [1.]\n [1.]]\nAccuracy:  0.5")
+
+
+def test_one_half_is_class_zero() -> None:
+    text = XORDataModule().describe_predictions(np.full((4, 1), 0.5, dtype=np.float32))
+    assert "Correct:  [[0.]\n [0.]\n [0.]\n [0.]]" in text
