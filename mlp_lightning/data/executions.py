@@ -76,18 +76,17 @@ class TrainingSteps:
             count -= steps
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Execution:
-    """Consecutive optimizer steps ``first_step … first_step + count - 1``."""
+    """Consecutive optimizer steps ``first_step … first_step + count - 1``: what Lightning takes for a batch.
 
-    training_steps: TrainingSteps
-    first_step: int
-    count: int
+    Not a dataclass on purpose: Lightning looks into dataclasses for tensors to convert, and would copy all
+    rows at every execution.
+    """
 
-    @property
-    def epochs_finished(self) -> int:
-        """How many epochs are finished when the last step of the execution is done, from the run's start."""
-        return (self.first_step + self.count) // self.training_steps.steps_per_epoch
+    def __init__(self, training_steps: TrainingSteps, first_step: int, count: int) -> None:
+        self.training_steps = training_steps
+        self.first_step = first_step
+        self.count = count
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.training_steps.batches(self.first_step, self.count)

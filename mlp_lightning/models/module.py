@@ -140,7 +140,7 @@ class MLPModule(pl.LightningModule):
     def training_step(self, execution: Execution, batch_idx: int) -> dict[str, StepTrace]:
         """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
         assert self._loop is not None
-        trace = self._loop.run(dataclasses.replace(execution, training_steps=self._standardized(execution)))
+        trace = self._loop.run(Execution(self._standardized(execution), execution.first_step, execution.count))
         count_steps(self.trainer, trace.steps)
         if trace.steps:
             set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)

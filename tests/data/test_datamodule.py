@@ -32,6 +32,13 @@ class TwoClasses(TabularDataModule):
         return features_BF.astype(np.float32), np.repeat([0, 1], [30, 10])
 
 
+class OneTarget(TabularDataModule):
+    task = "regression"
+
+    def load(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return np.arange(14, dtype=np.float32).reshape(7, 2), np.arange(7, dtype=np.float32).reshape(7, 1)
+
+
 class ThreeTargets(TabularDataModule):
     """A regression with three targets per row."""
 
@@ -180,7 +187,7 @@ def test_rows_on_the_device_have_the_type_that_was_asked_for() -> None:
     assert rows.features_BF.dtype == torch.float64
     assert rows.targets.dtype == torch.int64
     assert_same_bits(rows.features_BF, data.splits["train"].features_BF.double())
-    regression = ThreeTargets(dtype=torch.float64)
+    regression = OneTarget(dtype=torch.float64)
     regression.setup()
     assert regression.rows_on_device("train").targets.dtype == torch.float64
 

@@ -77,7 +77,7 @@ def test_every_epoch_visits_each_row_once_and_keeps_the_last_partial_batch(accum
     for epoch in range(5):
         batches = visited(steps, epoch * steps.steps_per_epoch, steps.steps_per_epoch)
         assert [len(batch) for batch in batches] == sizes
-        assert sorted(sum(batches, [])) == list(range(11))
+        assert sorted(row for batch in batches for row in batch) == list(range(11))
 
 
 def test_batches_follow_the_order_of_their_epoch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,26 +31,32 @@ def test_file_appears_only_when_complete(tmp_path) -> None:
 def test_failed_write_leaves_the_old_file(tmp_path, failure) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    with pytest.raises(type(failure)), atomic_write(target) as file:
-        file.write(b"half")
-        raise failure
+
+    def fail_half_way() -> None:
+        with atomic_write(target) as file:
+            file.write(b"half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail_half_way()
     assert target.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_temporary_file_lies_beside_its_target_and_reaches_the_disk(tmp_path, monkeypatch) -> None:
-    synced: list[str] = []
-    real = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), real(handle))
-    )
-    with atomic_write(tmp_path / "folder" / "file") as file:
-        assert os.path.dirname(
-            file.name if isinstance(file.name, str) else os.readlink(f"/proc/self/fd/{file.fileno()}")
-        ) == str(tmp_path / "folder")
-    assert len(synced) == 2
-    assert synced[0].startswith(str(tmp_path / "folder" / ".file."))
-    assert synced[1] == str(tmp_path / "folder")
+    synced: list[Path] = []
+
+    def watched(handle: int, sync=os.fsync) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    folder = tmp_path / "folder"
+    with atomic_write(folder / "file") as file:
+        file.write(b"content")
+    # The file before its rename, then the folder, which holds the name.
+    assert [one.parent for one in synced] == [folder, tmp_path]
+    assert synced[0].name.startswith(".file.")
 
 
 def test_checkpoints_hold_only_plain_data(tmp_path, compose_config) -> None:

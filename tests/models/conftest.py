@@ -1,0 +1,29 @@
+"""Fixtures for the tests of the models."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+
+
+@pytest.fixture(scope="session")
+def make_trainer() -> Callable[..., pl.Trainer]:
+    """A quiet Trainer on the CPU; keyword arguments are those of ``pl.Trainer``."""
+
+    def made(**settings: Any) -> pl.Trainer:
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        with warnings.catch_warnings():
+            # On a machine with a GPU, Lightning recommends it.
+            warnings.filterwarnings("ignore", message="GPU available but not used")
+            return pl.Trainer(accelerator="cpu", devices=1, **{**quiet, **settings})
+
+    return made
