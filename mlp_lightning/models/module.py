@@ -105,6 +105,7 @@ class MLPModule(pl.LightningModule):
         self._restored_epoch_loss = 0.0
         # Not registered as submodules: they hold no part of the model.
         self._meters: dict[str, tuple[MeanMetric, Metric]] = {}
+        self._measured: set[str] = set()
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of raw features ``(B, F)``."""
@@ -192,7 +193,7 @@ class MLPModule(pl.LightningModule):
     # ---- validation and test -----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._meters = {"val": self._new_meters()}
+        self._start_meters()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._measure("val", *batch)
@@ -205,13 +206,10 @@ class MLPModule(pl.LightningModule):
             self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]
 
     def on_test_epoch_start(self) -> None:
-        self._meters = {}
+        self._start_meters()
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.test_splits[dataloader_idx]
-        if split not in self._meters:
-            self._meters[split] = self._new_meters()
-        self._measure(split, *batch)
+        self._measure(self.test_splits[dataloader_idx], *batch)
 
     def on_test_epoch_end(self) -> None:
         for split, figures in self._figures().items():
@@ -224,12 +222,19 @@ class MLPModule(pl.LightningModule):
         loaders = self.trainer.test_dataloaders
         return tuple(loaders) if isinstance(loaders, Mapping) else ("test",)
 
-    def _new_meters(self) -> tuple[MeanMetric, Metric]:
-        return MeanMetric(nan_strategy="disable").to(self.device), self.task.torchmetric().to(self.device)
+    def _start_meters(self) -> None:
+        """Forget what was measured before; the meters themselves are kept, as making them takes long."""
+        self._measured.clear()
+        for loss_meter, metric_meter in self._meters.values():
+            loss_meter.reset()
+            metric_meter.reset()
 
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
         logits_BC = self(features_BF)
-        loss_meter, metric_meter = self._meters[split]
+        if split not in self._meters:
+            self._meters[split] = (MeanMetric(nan_strategy="disable"), self.task.torchmetric())
+        self._measured.add(split)
+        loss_meter, metric_meter = (meter.to(self.device) for meter in self._meters[split])
         loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
         metric_meter.update(self.task.predictions(logits_BC), _labels(targets, self.task.name))
 
@@ -238,6 +243,7 @@ class MLPModule(pl.LightningModule):
         return {
             split: {"loss": loss.compute(), self.task.metric_name: metric.compute()}
             for split, (loss, metric) in self._meters.items()
+            if split in self._measured
         }
 
 

@@ -83,7 +83,9 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        # A queue that is never full: the training loop shall not wait for the thread that writes. What is
+        # written shows in TensorBoard after ten seconds at most.
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False, max_queue=10_000, flush_secs=10)
 
     def open_session(self, config: Config) -> None:
         """Write the hyperparameters and the start time."""

@@ -204,7 +204,8 @@ GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math
 def drawn_layers(init: str, activation: str) -> list[tuple[nn.Linear, float]]:
     """A hidden and an output layer, each with its gain."""
     torch.manual_seed(0)
-    hidden, output = linears(MLP(FAN_IN, OUTPUTS, [UNITS], activation=activation, init=init))
+    model = MLP(FAN_IN, OUTPUTS, [UNITS], activation=activation, init=init).requires_grad_(False)
+    hidden, output = linears(model)
     return [(hidden, GAINS[activation]), (output, 1.0)]
 
 
