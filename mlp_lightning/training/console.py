@@ -40,7 +40,7 @@ class RunConsole:
     def logging_to(self, path: Path) -> Iterator[None]:
         """Inside the context, log lines of this package, Lightning's and warnings go to ``path``.
 
-        Lightning prints its own log lines on the terminal; that is left on only for verbosity 2.
+        For verbosity 2, Lightning's also go to the terminal.
         """
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
@@ -49,8 +49,8 @@ class RunConsole:
             logger = logging.getLogger(name)
             before.append((logger, logger.level, logger.handlers.copy(), logger.propagate))
             logger.setLevel(logging.INFO)
-            # Lightning's handlers print to the terminal.
-            logger.handlers = [file, *(logger.handlers if self.verbosity > 1 or name == "mlp_lightning" else [])]
+            to_terminal = self.verbosity > 1 and name != "mlp_lightning"
+            logger.handlers = [file, logging.StreamHandler()] if to_terminal else [file]
             logger.propagate = False
         try:
             yield

@@ -98,7 +98,9 @@ def test_an_optimizer_that_torch_does_not_have_is_named() -> None:
         (OptimizerConfig("Adam", -1.0), "-1.0"),
     ],
 )
-def test_an_argument_that_torch_refuses_is_a_fault_of_the_configuration(config: OptimizerConfig, mentioned: str) -> None:
+def test_an_argument_that_torch_refuses_is_a_fault_of_the_configuration(
+    config: OptimizerConfig, mentioned: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         build_optimizer(parameters(), config)
     (fault,) = caught.value.faults

@@ -358,11 +358,11 @@ def test_one_cycle_schedule(counts: list[int]) -> None:
 
 @pytest.mark.parametrize("counts", [[60], [1] * 60, [13, 1, 46]])
 def test_plateau_schedule_follows_the_mean_loss_of_each_epoch(counts: list[int]) -> None:
-    config = PlateauSchedule(monitor="loss/train", factor=0.5, patience=1, threshold=0.05, min_lr=0.02)
+    config = PlateauSchedule(monitor="loss/train", factor=0.5, patience=1, threshold=0.2, min_lr=0.02)
     model, rates, _ = scheduled(config, 60, counts)
     reference = network()
     optimizer = sgd(reference)
-    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1, threshold=0.05, min_lr=0.02)
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1, threshold=0.2, min_lr=0.02)
     epoch: list[float] = []
     expected_rates = [0.1]
 
@@ -460,7 +460,9 @@ def test_steps_that_are_multiples_of_the_interval_are_logged(
 
 def test_logging_does_not_change_the_training() -> None:
     models = network(), network()
-    for model, options in zip(models, ({"log_interval": 1, "histogram_interval": 1}, {"log_interval": 999}), strict=True):
+    for model, options in zip(
+        models, ({"log_interval": 1, "histogram_interval": 1}, {"log_interval": 999}), strict=True
+    ):
         step_loop(model, torch.optim.Adam(model.parameters()), **options).run(
             Execution(TrainingSteps(rows(), 7), 1, 20)
         )
@@ -509,9 +511,7 @@ def test_a_requested_stop_ends_the_execution_between_two_steps(made: int) -> Non
     assert (trace.steps, len(trace.logged), trace.next_step) == (made, made, made)
     reference_optimizer = sgd(reference)
     scheduler = lr_scheduler.StepLR(reference_optimizer, 1, 0.9)
-    by_hand(
-        reference, reference_optimizer, first_batches(made, 7), after_step=lambda number, loss: scheduler.step()
-    )
+    by_hand(reference, reference_optimizer, first_batches(made, 7), after_step=lambda number, loss: scheduler.step())
     assert_same_weights(model, reference)
     assert optimizer.param_groups[0]["lr"] == reference_optimizer.param_groups[0]["lr"]
 

@@ -167,7 +167,9 @@ def test_a_meter_is_fresh_each_time(name: str) -> None:
     assert_close(fresh.compute(), task.metric(logits_BC[:9], targets[:9]))
 
 
-@pytest.mark.parametrize(("name", "metric_name"), [("binary", "accuracy"), ("multiclass", "accuracy"), ("regression", "mae")])
+@pytest.mark.parametrize(
+    ("name", "metric_name"), [("binary", "accuracy"), ("multiclass", "accuracy"), ("regression", "mae")]
+)
 def test_names(name: str, metric_name: str) -> None:
     task = make_task(name, 3)
     assert (task.name, task.metric_name) == (name, metric_name)

@@ -1,0 +1,115 @@
+"""The real command: what it prints, what a sweep leaves, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+import yaml
+from commands import only_run, train
+from rich.console import Console
+
+import mlp_lightning
+
+pytestmark = pytest.mark.slow
+
+
+def test_sweep_over_hidden_units(tmp_path) -> None:
+    done = train("-m", "data=iris", "model.hidden_units=5,100,1000", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    sweep = only_run(tmp_path, "iris")
+    assert {one.name for one in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml"}
+    table = done.stdout[done.stdout.index("All runs of the sweep") :].splitlines()
+    assert re.split(r"\s{2,}", table[1].strip())[:4] == [
+        "training loss",
+        "training accuracy",
+        "validation loss",
+        "validation accuracy",
+    ]
+    losses = []
+    for number, (units, row) in enumerate(zip((5, 100, 1000), table[2:], strict=True)):
+        result = json.loads((sweep / str(number) / "result.json").read_text())
+        config = yaml.safe_load((sweep / str(number) / "config.yaml").read_text())
+        assert config["model"]["hidden_units"] == units
+        name, *figures = row.split()
+        assert name == f"model.hidden_units={units}"
+        expected = [result["metrics"][split][one] for split in ("train", "val", "test") for one in ("loss", "accuracy")]
+        assert [float(figure) for figure in figures] == pytest.approx(expected, rel=1e-5)
+        losses.append(result["metrics"]["train"]["loss"])
+    # The published lesson: wider networks end with a lower training loss.
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_runs_of_a_sweep_are_those_of_single_commands(tmp_path) -> None:
+    assert train("-m", "data=xor", "seed=3,4", "trainer.max_steps=300", folder=tmp_path).returncode == 0
+    sweep = only_run(tmp_path, "xor")
+    done = train("data=xor", "seed=4", "name=alone", "trainer.max_steps=300", folder=tmp_path)
+    assert done.returncode == 0
+    alone = only_run(tmp_path, "alone")
+    assert (sweep / "1" / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
+
+
+def test_failing_run_does_not_end_the_sweep(tmp_path) -> None:
+    done = train("-m", "data=iris", "optimizer.lr=1e30,0.1", "trainer.max_epochs=3", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Run 0 (data=iris optimizer.lr=1e+30 trainer.max_epochs=3): The training loss became")
+    assert "Traceback" not in done.stderr
+    assert re.search(r"optimizer\.lr=1e\+30 +failed: The training loss became nan", done.stdout)
+    sweep = only_run(tmp_path, "iris")
+    statuses = [json.loads((sweep / str(number) / "result.json").read_text())["status"] for number in (0, 1)]
+    assert statuses == ["failed", "finished"]
+
+
+def test_failed_run_is_one_clear_message(tmp_path) -> None:
+    done = train("data=xor", "optimizer.lr=0", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("No parameter changed in steps 0 to ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_plain_lines_without_a_terminal(tmp_path) -> None:
+    done = train("data=iris", "trainer.max_epochs=40", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    run = only_run(tmp_path, "iris")
+    lines = done.stdout.splitlines()
+    assert lines[0] == (
+        "Training 4-100-3 relu (803 parameters) on iris (90 train, 30 val, 30 test rows) with SGD, learning rate 0.1,"
+        " 40 steps"
+    )
+    assert len([line for line in lines if line.startswith("step")]) == 20
+    shown = run.relative_to(tmp_path)
+    assert lines[-2:] == [f"Run folder:  {shown}", f"TensorBoard: tensorboard --logdir {shown}"]
+    table = next(number for number, line in enumerate(lines) if line.startswith("Final figures"))
+    assert lines[table + 1].split() == ["loss", "accuracy"]
+    assert [line.split()[0] for line in lines[table + 2 : table + 5]] == ["training", "validation", "test"]
+    assert re.fullmatch(r"40 steps \(40 epochs\) in \d+\.\d s on cpu", lines[table + 5])
+    # Everything that was printed can be read again later.
+    log = (run / "train.log").read_text()
+    assert all(line in log for line in lines if line)
+
+
+def test_bar_in_a_terminal(tmp_path, compose_config) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    config = compose_config("data=iris", "trainer.max_epochs=30", "verbosity=1")
+    mlp_lightning.train(config, tmp_path / "run", console)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"30/30 steps .* \d+ steps/s loss 0\.\d+  accuracy 0\.\d+", text)
+    assert not re.search(r"^step ", text, re.MULTILINE)
+    assert re.search(r"validation +│ 0\.\d+ │ 0\.\d+", text)
+
+
+@pytest.mark.parametrize("verbosity", [0, 2])
+def test_one_option_for_quiet_and_loud(verbosity, tmp_path) -> None:
+    done = train("data=xor", "trainer.max_steps=200", f"verbosity={verbosity}", folder=tmp_path)
+    assert done.returncode == 0
+    if verbosity == 0:
+        assert done.stdout == done.stderr == ""
+    else:
+        assert "GPU available" in done.stdout + done.stderr

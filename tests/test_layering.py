@@ -1,0 +1,70 @@
+"""Imports go one way, and what must start quickly imports no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
+# A part may import from itself and from those before it. `data` and `models` share a level, but the rows know
+# nothing of the models.
+ORDER = ["errors", "config", "data", "models", "training", "command_line"]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    """Every module of this package that ``module`` imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names = [node.module or ""]
+        yield from (name for name in names if name.split(".")[0] == "mlp_lightning")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.relative_to(PACKAGE).as_posix())
+def test_imports_go_one_way(module) -> None:
+    part = part_of(module)
+    if part == "__init__":
+        return  # the root names public objects lazily; nothing may import the root itself
+    assert part in ORDER, f"{part} has no place in the import order"
+    for name in imports_of(module):
+        parts = name.split(".")
+        assert len(parts) > 1, f"{module} imports the package root"
+        assert ORDER.index(parts[1]) <= ORDER.index(part), f"{part} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["mlp_lightning", "mlp_lightning.config.overrides", "mlp_lightning.command_line", "mlp_lightning.errors"],
+)
+def test_no_torch(module) -> None:
+    code = f"import sys, {module}; print([one for one in ('torch', 'lightning', 'sklearn') if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names() -> None:
+    import mlp_lightning
+
+    for name in mlp_lightning.__all__:
+        assert getattr(mlp_lightning, name).__name__ == name
+    assert set(mlp_lightning.__all__) <= set(dir(mlp_lightning))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mlp_lightning.nothing
+
+
+def test_scripts_hold_no_logic() -> None:
+    for script in (PACKAGE.parent / "scripts").glob("*.py"):
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= 40
