@@ -38,7 +38,7 @@ class RunConsole:
 
     @contextmanager
     def logging_to(self, path: Path) -> Iterator[None]:
-        """Inside the context, log lines of this package, Lightning's and warnings go to ``path``.
+        """Inside the context, log lines of this package and of Lightning go to ``path``.
 
         For verbosity 2, Lightning's also go to the terminal.
         """

@@ -153,12 +153,6 @@ def test_an_execution_is_a_window_on_the_steps() -> None:
     assert found == visited(steps, 0, 9)[2:]
 
 
-@pytest.mark.parametrize(("first_step", "count", "epochs"), [(0, 3, 0), (0, 4, 1), (3, 1, 1), (4, 3, 1), (2, 14, 4)])
-def test_epochs_finished_by_an_execution(first_step: int, count: int, epochs: int) -> None:
-    steps = TrainingSteps(numbered_rows(10), batch_size=3)
-    assert Execution(steps, first_step, count).epochs_finished == epochs
-
-
 # ---- where executions and spans end ------------------------------------------------------------------------
 
 

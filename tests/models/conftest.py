@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+
+from mlp_lightning.training.sizing import cpu_threads
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Matrices as small as those here only lose by a second thread."""
+    with cpu_threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

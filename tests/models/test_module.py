@@ -211,7 +211,7 @@ def test_the_counters_are_those_of_an_ordinary_lightning_module(make_trainer: Ma
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
             self.epochs.append(self.trainer.current_epoch)
             return F.cross_entropy(self.network(batch[0]), batch[1])
 
@@ -220,9 +220,7 @@ def test_the_counters_are_those_of_an_ordinary_lightning_module(make_trainer: Ma
         module, traces, ordinary = module_for(data, optimizer=OptimizerConfig("SGD", 0.1)), Traces(), Ordinary()
         trainer = fitted(make_trainer, data, module, callbacks=[traces], **limits)
         rows = data.splits["train"]
-        batches = [
-            [rows.features_BF[start : start + 30], rows.targets[start : start + 30]] for start in range(0, 150, 30)
-        ]
+        batches = EvaluationBatches(rows, 30)
         other = make_trainer(**limits, callbacks=[])
         other.fit(ordinary, train_dataloaders=batches)
         assert (trainer.global_step, trainer.current_epoch) == (other.global_step, other.current_epoch)
