@@ -2,18 +2,19 @@
 
 Hydra stops at the first thing it cannot do. Here every override is looked at by itself first, then the
 configuration is composed with whatever may be composed, and the schema checks the outcome; so one attempt
-shows every fault.
+shows every fault. What passes is composed once more exactly as Hydra will, so Hydra finds nothing new.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +24,8 @@ from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.parsing import nearest, parse_config, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
-_NO_CHOICE = ("null", "None", "")
+# What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
+_COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 def check_overrides(
@@ -45,143 +47,223 @@ def check_overrides(
     Raises:
         ConfigError: with every fault that was found.
     """
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError([Fault("--config-dir", str(config_dir), "is not a folder")])
     return _Check(overrides, multirun, config_name, config_dir).run()
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
     """The dotted keys that overrides set."""
-    return frozenset(one.split("=", 1)[0].lstrip("+~") for one in overrides)
+    return frozenset(_key_of(one) for one in overrides)
 
 
 class _Check:
+    """One check of one command line; gathers faults as it goes."""
+
     def __init__(self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None) -> None:
         self.overrides = overrides
         self.multirun = multirun
         self.config_name = config_name
         self.folders = [conf_dir()] if config_dir is None else [config_dir, conf_dir()]
+        self.searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
         self.explicit = explicit_keys(overrides)
         self.faults: dict[str, Fault] = {}
-        self.composable: list[str] = []
-        self.searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
-        self.more_values: list[tuple[str, str]] = []
-        self.more_options: list[tuple[str, str]] = []
+        # What is composed to be checked: groups first, values with ++, so that Hydra takes unknown keys and the
+        # schema can report all of them. Beside each, the override as it was given, with its first value.
+        self.groups: list[tuple[str, str]] = []
+        self.values: list[tuple[str, str]] = []
+        self.further: list[tuple[str, str, bool]] = []  # (key, another swept value, whether it is a group)
 
     def run(self) -> schema.Config:
-        for one in self._parsed():
+        parsed = list(self._parsed())
+        for one in parsed:
+            self._find_folders(one)
+        for one in parsed:
             self._look_at(one)
-        config = None
         with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name="train"):
-            composed = self._compose(self.composable)
+            composed = self._composed_without_culprits()
+            config = None if composed is None else self._checked(composed)
             if composed is not None:
-                config = self._checked(composed)
                 self._check_further_values(composed)
+            if not self.faults:
+                self._compose_as_given()
         if self.faults or config is None:
             raise ConfigError(self.faults.values())
         return config
+
+    # ---- each override by itself -------------------------------------------------------------------------
 
     def _parsed(self) -> Iterable[Override]:
         parser = OverridesParser.create()
         for text in self.overrides:
             try:
+                if not _key_of(text):
+                    raise HydraException("there is no key")
                 yield parser.parse_override(text)
             except HydraException as error:
                 key, _, value = text.partition("=")
-                rule = f"cannot be read as KEY=VALUE: {str(error).splitlines()[0]}"
-                self._add(Fault(key, value, rule, "quote a value with special characters: 'key=\"value\"'"))
+                hint = "quote a value with special characters: 'key=\"value\"'"
+                self._add(Fault(key, value, f"cannot be read as KEY=VALUE: {str(error).splitlines()[0]}", hint))
+
+    def _find_folders(self, override: Override) -> None:
+        """Take note of a folder with configuration files that is given to Hydra itself."""
+        if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list):
+            places = [str(one) for one in override.value()]  # type: ignore[union-attr]
+            self.folders += [Path(one.removeprefix("file://")) for one in places if one.startswith("file://")]
 
     def _look_at(self, override: Override) -> None:
-        key = override.key_or_group
+        key, given = override.key_or_group, str(override.input_line)
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-            # A single composition knows one value; Hydra itself checks its own options.
-            if not override.is_sweep_override() and override.input_line is not None:
-                self.composable.append(override.input_line)
+            if not override.is_sweep_override():  # a single composition knows one value
+                self.values.append((given, given))
             return
         if override.is_delete():
-            self.composable.append(str(override.input_line))
+            self.values.append((given, given))
             return
         values = self._values(key, override)
+        is_group = "." not in key and bool(self._options(key))
+        if is_group:
+            values = self._known_options(key, values)
         if not values:
             return
-        if "." not in key and self._options(key):
-            self._choose(key, override, values)
+        first = f"{given.partition('=')[0]}={values[0]}" if override.is_sweep_override() else given
+        if is_group:
+            package = f"@{override.package}" if override.package else ""
+            self.groups.append((f"{key}{package}={values[0]}", first))
         else:
-            # With ++ Hydra takes unknown keys too, and the schema reports all of them.
-            self.composable.append(f"++{key}={values[0]}")
-            self.more_values += [(key, value) for value in values[1:]]
+            # + is for keys that are not there yet: Hydra shall say so if it is.
+            sign = "+" if override.is_add() and not override.is_force_add() else "++"
+            self.values.append((f"{sign}{key}={values[0]}", first))
+        self.further += [(key, value, is_group) for value in values[1:]]
 
     def _values(self, key: str, override: Override) -> list[str]:
         """The values of an override as text; several only in a sweep."""
         if not override.is_sweep_override():
             return [override.get_value_element_as_str()]
         if not self.multirun:
-            text = override.get_value_element_as_str()
+            text = str(override.input_line).partition("=")[2]
             self._add(Fault(key, text, "is several values", "add -m (or --multirun) to run each of them"))
             return []
-        if not override.is_discrete_sweep():
-            return []
-        return list(override.sweep_string_iterator())
+        swept = override.value()
+        if isinstance(swept, Glob):
+            return swept.filter(self._options(key))
+        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
 
-    def _choose(self, group: str, override: Override, values: list[str]) -> None:
+    def _known_options(self, group: str, values: list[str]) -> list[str]:
         options = self._options(group)
-        good = []
         for value in values:
-            if value in options or value in _NO_CHOICE:
-                good.append(value)
-            else:
+            if value not in options:
                 self._add(unknown_name(group, value, "must be one of " + ", ".join(options), options))
-        if good:
-            package = f"@{override.package}" if override.package else ""
-            self.composable.append(f"{group}{package}={good[0]}")
-            self.more_options += [(group, value) for value in good[1:]]
+        return [value for value in values if value in options]
 
     def _options(self, group: str) -> list[str]:
-        files = [file for folder in self.folders for file in (folder / group).glob("*.yaml")]
-        return sorted({file.stem for file in files})
+        if not group:
+            return []
+        return sorted({file.stem for folder in self.folders for file in (folder / group).glob("*.yaml")})
 
-    def _compose(self, overrides: list[str]) -> DictConfig | None:
+    # ---- all of them together ----------------------------------------------------------------------------
+
+    def _composed_without_culprits(self) -> dict[str, Any] | None:
+        """The configuration as plain dicts, composed of every override that does not make it impossible."""
+        groups = [lenient for lenient, _ in self.groups]
         try:
-            return compose(self.config_name, overrides + self.searchpath)
-        except (HydraException, OmegaConfBaseException) as error:
-            self._add(_composition_fault(error, self.overrides))
+            return self._compose([*groups, *(lenient for lenient, _ in self.values)])
+        except _COMPOSITION_ERRORS as error:
+            together = error
+        try:
+            base = self._compose(groups)
+        except _COMPOSITION_ERRORS as error:
+            for lenient, given in self.groups:
+                self._refuse_if_culprit([lenient], given)
+            if not self.faults:
+                self._add(_composition_fault(error, "configuration", None))
+            return None
+        good = [
+            lenient for lenient, given in self.values if not self._refuse_if_culprit([*groups, lenient], given, base)
+        ]
+        try:
+            return self._compose([*groups, *good])
+        except _COMPOSITION_ERRORS:
+            self._add(_composition_fault(together, "configuration", None))
             return None
 
-    def _checked(self, composed: DictConfig) -> schema.Config | None:
+    def _compose_as_given(self) -> None:
+        """Find what Hydra would refuse, now that nothing else is wrong."""
+        groups = [given for _, given in self.groups]
         try:
-            plain = OmegaConf.to_container(composed, resolve=True)
-            assert isinstance(plain, dict)
-            return parse_config({str(key): value for key, value in plain.items()}, self.explicit)
+            self._compose([*groups, *(given for _, given in self.values)])
+            return
+        except _COMPOSITION_ERRORS as error:
+            together = error
+        for _, given in self.groups:
+            self._refuse_if_culprit([given], given)
+        lenient_groups = [lenient for lenient, _ in self.groups]
+        for _, given in self.values:
+            self._refuse_if_culprit([*lenient_groups, given], given)
+        if not self.faults:
+            self._add(_composition_fault(together, "configuration", None))
+
+    def _refuse_if_culprit(self, overrides: list[str], given: str, base: dict[str, Any] | None = None) -> bool:
+        """Report the override ``given`` if ``overrides``, of which it is the last, cannot be composed."""
+        try:
+            self._compose(overrides)
+        except _COMPOSITION_ERRORS as error:
+            self._add_refused(error, given, base)
+            return True
+        return False
+
+    def _compose(self, overrides: list[str]) -> dict[str, Any]:
+        composed = compose(self.config_name, [*overrides, *self.searchpath])
+        plain = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def _checked(self, plain: dict[str, Any]) -> schema.Config | None:
+        try:
+            return parse_config(plain, self.explicit)
         except ConfigError as error:
             for fault in error.faults:
                 self._add(fault)
-        except OmegaConfBaseException as error:
-            self._add(_composition_fault(error, self.overrides))
         return None
 
-    def _check_further_values(self, composed: DictConfig) -> None:
+    def _check_further_values(self, plain: dict[str, Any]) -> None:
         parser = OverridesParser.create()
-        for key, text in self.more_values:
-            other = copy.deepcopy(composed)
-            OmegaConf.set_struct(other, False)
-            OmegaConf.update(other, key, parser.parse_override(f"{key}={text}").value(), force_add=True)
-            self._checked(other)
-        for group, option in self.more_options:
-            others = [one for one in self.composable if not one.startswith(f"{group}=")]
-            recomposed = self._compose([*others, f"{group}={option}"])
-            if recomposed is not None:
-                self._checked(recomposed)
+        for key, text, is_group in self.further:
+            if is_group:
+                others = [one for one, _ in [*self.groups, *self.values] if not one.startswith(f"{key}=")]
+                try:
+                    self._checked(self._compose([*others, f"{key}={text}"]))
+                except _COMPOSITION_ERRORS as error:
+                    self._add(_composition_fault(error, key, text))
+            else:
+                other: DictConfig = OmegaConf.create(copy.deepcopy(plain))
+                OmegaConf.update(other, key, parser.parse_override(f"{key}={text}").value(), force_add=True)
+                changed = OmegaConf.to_container(other)
+                assert isinstance(changed, dict)
+                self._checked({str(name): value for name, value in changed.items()})
+
+    # ---- faults ------------------------------------------------------------------------------------------
 
     def _add(self, fault: Fault) -> None:
         self.faults.setdefault(str(fault), fault)
 
+    def _add_refused(self, error: Exception, given: str, base: dict[str, Any] | None) -> None:
+        """The fault of an override that cannot be composed, with the nearest name where a name is missing."""
+        key, _, value = given.partition("=")
+        fault = _composition_fault(error, key.lstrip("+~"), value or None)
+        section, _, last = fault.key.rpartition(".")
+        place: Any = base
+        for part in section.split(".") if section else []:
+            place = place.get(part) if isinstance(place, dict) else None
+        match = nearest(last, list(place)) if isinstance(place, dict) and last not in place else None
+        hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
+        self._add(Fault(fault.key, fault.value, fault.rule, hint))
 
-def _composition_fault(error: Exception, overrides: Collection[str]) -> Fault:
-    """What Hydra or OmegaConf could not compose, in one line, under the override that it names."""
-    message = " ".join(str(error).split())
-    guilty = next((one for one in overrides if one.split("=", 1)[0].lstrip("+~") in message), "")
-    key, _, value = guilty.partition("=")
-    key = key.lstrip("+~") or "configuration"
-    hint = ""
-    if "=" not in guilty and guilty:
-        known = nearest(key, list(schema.Config.__dataclass_fields__))
-        hint = f"did you mean {known}?" if known else ""
-    return Fault(key, value or None, f"cannot be composed: {message}", hint)
+
+def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
+    """What Hydra or OmegaConf says, in one line."""
+    return Fault(key, value, f"cannot be composed: {' '.join(str(error).split())}")
+
+
+def _key_of(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")

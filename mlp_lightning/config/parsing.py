@@ -159,7 +159,7 @@ def _build_schedule(plain: Any, key: str, faults: list[Fault]) -> Any:
         faults.append(Fault(key, plain, "must be a section", "choose one with scheduler=cosine, for example"))
         return None
     name = plain.get("name", "none")
-    if name not in schema.SCHEDULES:
+    if not isinstance(name, str) or name not in schema.SCHEDULES:
         rule = "must be one of " + ", ".join(schema.SCHEDULES)
         faults.append(unknown_name(f"{key}.name", name, rule, schema.SCHEDULES))
         return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.data.executions import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.data.rows import EvaluationBatches, Rows
-from mlp_lightning.data.splits import stratified_split
+from mlp_lightning.data.splits import random_split, stratified_split
 from mlp_lightning.errors import DataError
 
 
@@ -20,9 +20,9 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
     """A table held in memory: whole batches are indexed at once, on the device that trains.
 
     A subclass says what its table is (:meth:`load`) and which ``task`` it poses. The rows are split after
-    their class, and standardising statistics are taken from the training rows alone; they are handed to the
-    model (:attr:`feature_mean_F`, :attr:`feature_scale_F`), which applies them itself, so the rows here stay
-    raw.
+    their class (at random for a regression). Standardising statistics are taken from the training rows alone
+    and handed to the model (:attr:`feature_mean_F`, :attr:`feature_scale_F`), which applies them itself, so
+    the rows here stay raw.
 
     Args:
         batch_size: rows per batch; ``None`` for all training rows at once.
@@ -80,7 +80,10 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         if self.splits:
             return
         features_BF, targets = self.load()
-        parts = stratified_split(np.asarray(targets).reshape(-1), self.val_fraction, self.test_fraction, self.seed)
+        if self.task == "regression":
+            parts = random_split(len(targets), self.val_fraction, self.test_fraction, self.seed)
+        else:
+            parts = stratified_split(targets.reshape(len(targets)), self.val_fraction, self.test_fraction, self.seed)
         rows = Rows(torch.from_numpy(features_BF), torch.from_numpy(targets))
         self.splits = {
             name: rows[torch.from_numpy(part)]

@@ -6,6 +6,7 @@ Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,12 +165,12 @@ class MLPModule(pl.LightningModule):
             raise RuntimeError("MLPModule trains on a TabularDataModule: Trainer.fit(module, datamodule=…)")
         return datamodule
 
-    def _total_steps(self) -> int:
-        """Length of the whole run in optimizer steps."""
+    def _total_steps(self) -> int | None:
+        """Length of the whole run in optimizer steps; ``None`` for a run without a limit."""
         limits = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
         if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
             limits.append(self.trainer.max_epochs * self._datamodule.steps_per_epoch)
-        return max(1, min(limits))
+        return min(limits, default=None)
 
     # ---- checkpoints -------------------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ class MLPModule(pl.LightningModule):
         figures = self._figures()["val"]
         for name, value in figures.items():
             self.log(f"{name}/val", value, logger=False)
-        if self._schedule is not None and self._schedule.moment == "validation" and self.trainer.training:
+        if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
             self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]
 
     def on_test_epoch_start(self) -> None:
@@ -215,6 +216,11 @@ class MLPModule(pl.LightningModule):
         for split, figures in self._figures().items():
             for name, value in figures.items():
                 self.log(f"{name}/{split}", value, logger=False)
+
+    @property
+    def _is_fitting(self) -> bool:
+        """Whether this validation is one of a training run (during which ``trainer.training`` is off)."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -232,7 +238,9 @@ class MLPModule(pl.LightningModule):
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
         logits_BC = self(features_BF)
         if split not in self._meters:
-            self._meters[split] = (MeanMetric(nan_strategy="disable"), self.task.torchmetric())
+            # A loss of NaN stays one: it shall be seen. ("disable" would do the same, but torchmetrics 1.9 then
+            # forgets the weights.)
+            self._meters[split] = (MeanMetric(nan_strategy=math.nan), self.task.torchmetric())
         self._measured.add(split)
         loss_meter, metric_meter = (meter.to(self.device) for meter in self._meters[split])
         loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])

@@ -55,19 +55,27 @@ class Schedule:
 
 
 def build_schedule(
-    optimizer: Optimizer, config: ScheduleConfig, total_steps: int, has_validation: bool
+    optimizer: Optimizer, config: ScheduleConfig, total_steps: int | None, has_validation: bool
 ) -> Schedule | None:
     """The scheduler that ``config`` asks for; ``None`` for a constant learning rate.
 
     Args:
         optimizer: whose learning rate to change.
         config: one of the schedules.
-        total_steps: length of the run in optimizer steps.
+        total_steps: length of the run in optimizer steps; ``None`` for a run without a limit.
         has_validation: whether there are validation rows for a plateau to be found on.
+
+    Raises:
+        ConfigError: for a schedule over the whole run when the run has no limit.
     """
-    if isinstance(config, CosineSchedule):
-        return Schedule(lr_scheduler.CosineAnnealingLR(optimizer, total_steps, config.eta_min), "step")
-    if isinstance(config, OneCycleSchedule):
+    if isinstance(config, (CosineSchedule, OneCycleSchedule)):
+        if total_steps is None:
+            raise ConfigError(
+                [Fault("scheduler.name", config.name, "needs a run of known length", "set max_steps or max_epochs")]
+            )
+        total_steps = max(1, total_steps)
+        if isinstance(config, CosineSchedule):
+            return Schedule(lr_scheduler.CosineAnnealingLR(optimizer, total_steps, config.eta_min), "step")
         return Schedule(_one_cycle(optimizer, config, total_steps), "step")
     if isinstance(config, StepSchedule):
         return Schedule(lr_scheduler.StepLR(optimizer, config.step_size, config.gamma), config.interval)

@@ -35,6 +35,6 @@ OPTIONS = [
 def test_every_option_is_documented(key, field) -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{key}` |")]
     rule = field.metadata["rule"]
-    assert any(
-        field.metadata["meaning"] in row and (rule is None or f"| {rule.sentence} |" in row) for row in rows
-    ), f"docs/configuration.md does not say this of {key}"
+    assert any(field.metadata["meaning"] in row and (rule is None or f"| {rule.sentence} |" in row) for row in rows), (
+        f"docs/configuration.md does not say this of {key}"
+    )

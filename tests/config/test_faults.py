@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlp_lightning.config import parse_config
+from mlp_lightning.config.names import DATA_SETS
 from mlp_lightning.config.schema import Config
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 
@@ -314,8 +315,8 @@ def test_betas_out_of_range(value: list[float]) -> None:
         ("model.activation", "xyz", "sigmoid, tanh, relu", ""),
         ("model.norm", "batchnorm", "none, batch, layer", "did you mean batch?"),
         ("model.init", "xavier", "default, xavier_uniform", "did you mean xavier_normal?"),
-        ("data.name", "irs", "xor, iris", "did you mean iris?"),
-        ("data.name", "XOR", "xor, iris", "did you mean xor?"),
+        ("data.name", "irs", ", ".join(DATA_SETS), "did you mean iris?"),
+        ("data.name", "XOR", ", ".join(DATA_SETS), "did you mean xor?"),
         ("optimizer.name", "adam", "ASGD, Adadelta", "did you mean Adam?"),
         ("optimizer.name", "LBFGS", "ASGD, Adadelta", ""),
         ("scheduler.name", "cosin", "none, cosine, one_cycle, step, plateau", "did you mean cosine?"),

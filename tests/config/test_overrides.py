@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlp_lightning.config import conf_dir
 from mlp_lightning.config.overrides import check_overrides, explicit_keys
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -93,19 +94,20 @@ def test_adding_to_a_mapping() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "options", "hint"),
+    ("override", "hint"),
     [
-        ("model=wid", "deep, linear, mlp, wide, wide_deep", "did you mean wide?"),
-        ("model=xyz", "deep, linear, mlp, wide, wide_deep", ""),
-        ("data=irs", "iris, xor", "did you mean iris?"),
-        ("optimizer=Adam", "adagrad, adam, adamw, nadam, rmsprop, sgd", "did you mean adam?"),
-        ("scheduler=cosin", "cosine, none, one_cycle, plateau, step", "did you mean cosine?"),
-        ("trainer=5", "cpu, debug, default, gpu", ""),
-        ("experiment=lab8_2", "iris_hidden_units, lab8_2_mlp, lab8_2_wide_deep", "did you mean lab8_2_mlp?"),
+        ("model=wid", "did you mean wide?"),
+        ("model=xyz", ""),
+        ("data=irs", "did you mean iris?"),
+        ("optimizer=Adam", "did you mean adam?"),
+        ("scheduler=cosin", "did you mean cosine?"),
+        ("trainer=5", ""),
+        ("experiment=lab8_2", "did you mean lab8_2_mlp?"),
     ],
 )
-def test_unknown_option_of_a_group(override: str, options: str, hint: str) -> None:
+def test_unknown_option_of_a_group(override: str, hint: str) -> None:
     group, option = override.split("=")
+    options = ", ".join(sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")))
     assert fault_of(override) == Fault(group, option, f"must be one of {options}", hint)
 
 

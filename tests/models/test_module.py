@@ -357,7 +357,7 @@ def test_a_plateau_of_the_validation_loss_lowers_the_rate_after_validations(
     make_trainer: MakeTrainer, steps_per_execution: int, every_n_epochs: int
 ) -> None:
     data = IrisDataModule(batch_size=30, val_fraction=0.2, steps_per_execution=steps_per_execution)
-    # No improvement can be as large as this threshold: every validation but the first halves the rate.
+    # No improvement can be as large as this threshold: every validation halves the rate.
     plateau = PlateauSchedule(factor=0.5, patience=0, threshold=10.0)
     module, traces = module_for(data, scheduler=plateau), Traces()
     trainer = fitted(
@@ -369,9 +369,8 @@ def test_a_plateau_of_the_validation_loss_lowers_the_rate_after_validations(
         log_every_n_steps=4,
         callbacks=[traces],
     )
-    validations = 8 // every_n_epochs
-    assert [one.lr for one in traces.logged] == [0.1 * 0.5 ** max(0, epoch // every_n_epochs - 1) for epoch in range(8)]
-    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.5 ** (validations - 1)
+    assert [one.lr for one in traces.logged] == [0.1 * 0.5 ** (epoch // every_n_epochs) for epoch in range(8)]
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.5 ** (8 // every_n_epochs)
 
 
 def test_only_validations_of_the_training_step_a_plateau(make_trainer: MakeTrainer) -> None:
@@ -382,7 +381,7 @@ def test_only_validations_of_the_training_step_a_plateau(make_trainer: MakeTrain
     trainer = fitted(make_trainer, data, module, max_epochs=3, num_sanity_val_steps=2)
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     trainer.validate(module, datamodule=data, verbose=False)
-    assert rate == 0.1 * 0.5**2
+    assert rate == 0.1 * 0.5**3
     assert module._schedule is not None
     assert module._schedule.scheduler.last_epoch == 3
 
