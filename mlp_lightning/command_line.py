@@ -70,6 +70,7 @@ def _checked_config(overrides: list[str], multirun: bool, config_name: str | Non
             config_dir=None if config_dir is None else Path(config_dir),
         )
         _check_checkpoint(config, multirun)
+        _check_output(overrides, multirun)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_WRONG_USE)
@@ -92,6 +93,15 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
+
+
+def _check_output(overrides: list[str], multirun: bool) -> None:
+    """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
+    key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if name == key and any(Path(value.strip("'\"")).glob(inside)):
+            raise ConfigError([Fault(key, value, "is the folder of another run", "choose a new one")])
 
 
 def _output_overrides(config: Config, overrides: list[str], multirun: bool) -> list[str]:

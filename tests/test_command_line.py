@@ -113,3 +113,12 @@ def test_one_option_for_quiet_and_loud(verbosity, tmp_path) -> None:
         assert done.stdout == done.stderr == ""
     else:
         assert "GPU available" in done.stdout + done.stderr
+
+
+def test_folder_of_another_run_is_never_written_to(tmp_path) -> None:
+    assert train("data=xor", "trainer.max_steps=3", "hydra.run.dir=mine", folder=tmp_path).returncode == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()}
+    again = train("data=xor", "trainer.max_steps=4", "hydra.run.dir=mine", folder=tmp_path)
+    assert again.returncode == 2
+    assert "hydra.run.dir = 'mine' is the folder of another run; choose a new one" in again.stderr
+    assert {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()} == before

@@ -26,7 +26,15 @@ api_pb2: Any = _api_pb2
 plugin_data_pb2: Any = _plugin_data_pb2
 
 # Keys of the configuration that say how a run is kept or shown, not what it is.
-_NOT_HYPERPARAMETERS = ("name", "verbosity", "ckpt_path", "logger", "callbacks.checkpoint")
+_NOT_HYPERPARAMETERS = (
+    "name",
+    "verbosity",
+    "ckpt_path",
+    "logger",
+    "callbacks.checkpoint",
+    "data.suggested_lr",
+    "trainer.print_every_n_steps",
+)
 
 
 class MetricsCSV(Logger):

@@ -25,7 +25,7 @@ from torch import nn
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import TabularDataModule, data_module_class
 from mlp_lightning.data.randomness import derived_seed
-from mlp_lightning.errors import CheckpointError, DeviceError, NonFiniteLossError
+from mlp_lightning.errors import CheckpointError, DataError, DeviceError, NonFiniteLossError
 from mlp_lightning.models import MLPModule
 from mlp_lightning.training.checkpoints import (
     AtomicCheckpointIO,
@@ -82,7 +82,7 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
     checkpoint_path = _find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console))
-    with run.console.logging_to(folder.log), _isolated_randomness(config.seed), _quiet_libraries():
+    with run.console.logging_to(folder.log), _isolated_randomness(config), _quiet_libraries():
         return run.execute()
 
 
@@ -347,6 +347,12 @@ def _build_data(config: Config) -> TabularDataModule:
         dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
     )
     data.setup()
+    rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
+    if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
+        raise DataError(
+            f"data.batch_size = {options.batch_size} leaves a batch with 1 of the {rows} training rows, and"
+            " model.norm = 'batch' needs 2 in every batch. Use another batch size, or model.norm=layer."
+        )
     return data
 
 
@@ -397,11 +403,13 @@ def _stopped_by(trainer: pl.Trainer) -> str:
 
 
 @contextmanager
-def _isolated_randomness(seed: int) -> Iterator[None]:
+def _isolated_randomness(config: Config) -> Iterator[None]:
     """Seed the global generators for what a run draws from them (dropout), and give the caller his back."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        own = derived_seed(seed, "training")
+    # Of several GPUs a run uses the first; touching the others would take memory on them.
+    may_use_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    with torch.random.fork_rng(devices=[0] if may_use_gpu else []):
+        own = derived_seed(config.seed, "training")
         torch.manual_seed(own)
         random.seed(own)
         np.random.seed(own % 2**32)
@@ -418,4 +426,6 @@ def _quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's pytree a question that torch 2.13 wants asked otherwise.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        # Whoever asks for the CPU knows that there is a GPU.
+        warnings.filterwarnings("ignore", message="GPU available but not used")
         yield

@@ -556,6 +556,45 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(
     assert rates[0] == rates[1] < 0.01
 
 
+class SaveAt(pl.Callback):
+    """Saves a checkpoint after the execution that ends at ``step``."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step = step
+        self.path = path
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("after", EXECUTIONS)
+@pytest.mark.parametrize("before", EXECUTIONS)
+@pytest.mark.parametrize("val_fraction", [0.0, 0.2])
+def test_a_run_may_go_on_cut_into_other_executions(
+    make_trainer: MakeTrainer, tmp_path: Path, val_fraction: float, before: int, after: int
+) -> None:
+    def data(steps_per_execution: int, steps_between_checkpoints: int | None = None) -> IrisDataModule:
+        return IrisDataModule(
+            batch_size=10,
+            val_fraction=val_fraction,
+            steps_per_execution=steps_per_execution,
+            steps_between_checkpoints=steps_between_checkpoints,
+        )
+
+    # In the middle of an epoch, and of what Lightning takes for one.
+    path = tmp_path / "middle.ckpt"
+    whole, resumed = module_for(data(before)), module_for(data(after))
+    whole_trainer = fitted(make_trainer, data(before, 17), whole, max_epochs=5, callbacks=[SaveAt(17, path)])
+    traces = Traces()
+    trainer = fitted(make_trainer, data(after), resumed, path, max_epochs=5, callbacks=[traces])
+    assert len(traces.losses) == whole_trainer.global_step - 17
+    assert (trainer.global_step, trainer.current_epoch) == (whole_trainer.global_step, whole_trainer.current_epoch)
+    assert_same_weights(resumed, whole)
+    if val_fraction:
+        assert figures(trainer, "val") == figures(whole_trainer, "val")
+
+
 # ---- regression --------------------------------------------------------------------------------------------
 
 

@@ -150,3 +150,14 @@ def test_gpu_that_is_not_there(tmp_path, compose_config) -> None:
 def test_plain_dict_is_taken_as_configuration(tmp_path) -> None:
     config = {"trainer": {"max_steps": 3}, "verbosity": 0, "logger": {"tensorboard": False, "csv": False}}
     assert mlp_lightning.train(config, tmp_path / "run").steps == 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 89])
+def test_batch_norm_needs_two_rows_in_every_batch(batch_size, tmp_path, compose_config) -> None:
+    """Of 90 training rows, batches of 89 leave one with a single row."""
+    config = compose_config("data=iris", "model.norm=layer", f"data.batch_size={batch_size}", "trainer.max_epochs=1")
+    plain = config.to_dict()
+    assert mlp_lightning.train(config, tmp_path / "layer").status == "finished"
+    plain["model"]["norm"] = "batch"
+    with pytest.raises(ValueError, match=r"data\.batch_size = (1 |89 leaves a batch with 1 of the 90)"):
+        mlp_lightning.train(plain, tmp_path / "batch")

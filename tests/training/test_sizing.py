@@ -64,6 +64,7 @@ def test_the_largest_matrix_decides_about_threads() -> None:
     for order in itertools.permutations([5, 2000, 2000, 7]):
         large = any(a == b == 2000 for a, b in itertools.pairwise(order))
         assert auto_threads(list(order), 10) == (2 if large else 1)
+    assert auto_threads([300] * 50, 10) == 1
     draw = random.Random(0)
     for _ in range(50):
         widths = [draw.randint(1, 2000) for _ in range(4)]
