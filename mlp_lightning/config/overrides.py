@@ -39,7 +39,7 @@ def check_overrides(
         overrides: as given on the command line.
         multirun: whether several values per key are allowed.
         config_name: the primary configuration file.
-        config_dir: a further folder with configuration files, searched first.
+        config_dir: a further folder with configuration files.
 
     Returns:
         The configuration; of the first run if it is a sweep.

@@ -149,6 +149,9 @@ def _checked_value(value: Any, alternatives: list[Any], rule: Rule | None, key: 
         if rule is not None and not all(rule.holds(element) for element in elements):
             faults.append(Fault(key, value, f"must have only values {rule.sentence}"))
         return value
+    if isinstance(value, float) and math.isinf(value):
+        faults.append(Fault(key, value, "must be finite"))
+        return value
     if rule is not None and not rule.holds(value):
         faults.append(unknown_name(key, value, f"must be {rule.sentence}", rule.names))
     return float(value) if float in fits and int not in fits and not isinstance(value, bool) else value

@@ -7,8 +7,8 @@ what is said cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 
@@ -28,11 +28,11 @@ class Rule:
 
 
 def at_least(minimum: float) -> Rule:
-    return Rule(f"at least {minimum}", lambda value: value >= minimum and not _infinite(value))
+    return Rule(f"at least {minimum}", lambda value: value >= minimum)
 
 
 def above(minimum: float) -> Rule:
-    return Rule(f"greater than {minimum}", lambda value: value > minimum and not _infinite(value))
+    return Rule(f"greater than {minimum}", lambda value: value > minimum)
 
 
 def between(low: float, high: float, *, high_included: bool = False) -> Rule:
@@ -43,6 +43,16 @@ def between(low: float, high: float, *, high_included: bool = False) -> Rule:
 
 def one_of(names: Sequence[str]) -> Rule:
     return Rule("one of " + ", ".join(names), lambda value: value in names, tuple(names))
+
+
+def folder_name() -> Rule:
+    """A folder below another one: no way out of it, and no placeholder of OmegaConf's."""
+
+    def holds(value: str) -> bool:
+        path = PurePath(value)
+        return bool(value.strip()) and value != "???" and not path.is_absolute() and ".." not in path.parts
+
+    return Rule("the name of a folder, relative and without ..", holds)
 
 
 def not_empty() -> Rule:
@@ -58,7 +68,3 @@ def option(default: Any, rule: Rule | None = None, *, meaning: str) -> Any:
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def _infinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import above, at_least, between, not_empty, one_of, option
+from mlp_lightning.config.rules import above, at_least, between, folder_name, not_empty, one_of, option
 
 Auto = Literal["auto"]
 
@@ -204,7 +204,7 @@ class LoggerConfig:
 class Config:
     """Everything that decides a run."""
 
-    name: str = option("xor", not_empty(), meaning="folder of the run inside lightning_logs")
+    name: str = option("xor", folder_name(), meaning="folder of the run inside lightning_logs")
     seed: int = option(0, between(0, 2**63), meaning="decides weights, split, shuffling and dropout")
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

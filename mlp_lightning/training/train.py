@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import random
 import time
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,17 @@ from rich.console import Console
 from torch import nn
 
 from mlp_lightning.config import Config, parse_config
-from mlp_lightning.data import TabularDataModule, data_module_class
-from mlp_lightning.data.randomness import derived_seed
-from mlp_lightning.errors import CheckpointError, DataError, DeviceError, NonFiniteLossError
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.errors import CheckpointError, DeviceError, NonFiniteLossError
 from mlp_lightning.models import MLPModule
+from mlp_lightning.training.build import (
+    build_data,
+    build_module,
+    layer_widths,
+    run_length,
+    steps_per_execution,
+    threads,
+)
 from mlp_lightning.training.checkpoints import (
     AtomicCheckpointIO,
     CheckpointKeeper,
@@ -44,8 +48,9 @@ from mlp_lightning.training.recorder import MetricsRecorder
 from mlp_lightning.training.report import report
 from mlp_lightning.training.result import TrainingResult
 from mlp_lightning.training.run_folder import RunFolder, claim, config_hash, newest_checkpoint, versions
-from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads, cpu_threads
+from mlp_lightning.training.sizing import cpu_threads
 from mlp_lightning.training.stop import stop_signals
+from mlp_lightning.training.surroundings import isolated_randomness, quiet_libraries
 
 _PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
 
@@ -67,7 +72,7 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
     Raises:
         ConfigError: the configuration is wrong.
         RunFolderError: the folder belongs to another run.
-        CheckpointError, DataError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
+        CheckpointError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
             then has a ``result.json`` whose ``status`` is ``failed``.
 
     Example:
@@ -82,7 +87,7 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
     checkpoint_path = _find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console))
-    with run.console.logging_to(folder.log), _isolated_randomness(config), _quiet_libraries():
+    with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
         return run.execute()
 
 
@@ -115,13 +120,11 @@ class _Run:
 
     def _train(self) -> tuple[TrainingResult, str]:
         config = self.config
-        data = _build_data(config)
-        module = _build_module(config, data)
-        widths = [data.in_features, *config.model.layer_widths, data.out_features]
-        training_steps = data.training_steps
-        data.steps_per_execution = _steps_per_execution(config, widths, training_steps.rows_per_step)
-        last_step = _last_step(config, data.steps_per_epoch)
-        with cpu_threads(_threads(config, widths, training_steps.batch_size)):
+        data = build_data(config)
+        module = build_module(config, data)
+        data.steps_per_execution = steps_per_execution(config, data)
+        last_step = run_length(config, data.steps_per_epoch)
+        with cpu_threads(threads(config, data)):
             self.trainer = trainer = self._build_trainer(data, module, last_step)
             self._go_on_from_checkpoint(data)
             self._announce(data, module, last_step)
@@ -183,7 +186,7 @@ class _Run:
             return
         checkpoint = read_checkpoint(path)
         check_same_run(checkpoint, path, self.config)
-        if checkpoint["global_step"] >= _last_step(self.config, data.steps_per_epoch):
+        if checkpoint["global_step"] >= run_length(self.config, data.steps_per_epoch):
             raise CheckpointError(
                 f"ckpt_path: {path} was taken after {checkpoint['global_step']} steps, and the run is to end there or"
                 " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
@@ -204,7 +207,7 @@ class _Run:
 
     def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:
         config = self.config
-        widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
+        widths = "-".join(str(one) for one in layer_widths(config, data))
         activation = f" {config.model.activation}" if config.model.layer_widths else ""
         rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
         parameters = sum(one.numel() for one in module.parameters())
@@ -332,100 +335,9 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:
     return found
 
 
-def _build_data(config: Config) -> TabularDataModule:
-    options = config.data
-    checkpoint = config.callbacks.checkpoint
-    data = data_module_class(options.name)(
-        batch_size=options.batch_size,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        standardize=options.standardize,
-        shuffle=options.shuffle,
-        seed=config.seed,
-        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
-        steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
-        dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
-    )
-    data.setup()
-    rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
-    if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
-        raise DataError(
-            f"data.batch_size = {options.batch_size} leaves a batch with 1 of the {rows} training rows, and"
-            " model.norm = 'batch' needs 2 in every batch. Use another batch size, or model.norm=layer."
-        )
-    return data
-
-
-def _build_module(config: Config, data: TabularDataModule) -> MLPModule:
-    module = MLPModule(
-        data.in_features,
-        data.out_features,
-        data.task,
-        config.model,
-        config.optimizer,
-        config.scheduler,
-        config.seed,
-        config.trainer.gradient_clip_val,
-        config.trainer.gradient_clip_algorithm,
-        config.callbacks.histograms_every_n_steps,
-    )
-    module.standardizer.mean_F.copy_(data.feature_mean_F)
-    module.standardizer.scale_F.copy_(data.feature_scale_F)
-    return module
-
-
-def _steps_per_execution(config: Config, widths: list[int], rows_per_step: int) -> int:
-    wanted = config.trainer.steps_per_execution
-    return auto_steps_per_execution(widths, rows_per_step) if wanted == "auto" else int(wanted)
-
-
-def _threads(config: Config, widths: list[int], rows_per_batch: int) -> int:
-    wanted = config.trainer.threads
-    return auto_threads(widths, rows_per_batch) if wanted == "auto" else int(wanted)
-
-
-def _last_step(config: Config, steps_per_epoch: int) -> int:
-    """Number of steps of the whole run."""
-    limits = []
-    if config.trainer.max_steps is not None:
-        limits.append(config.trainer.max_steps)
-    if config.trainer.max_epochs is not None:
-        limits.append(config.trainer.max_epochs * steps_per_epoch)
-    return min(limits)
-
-
 def _stopped_by(trainer: pl.Trainer) -> str:
     """What ended the run before its full length, in words; empty if nothing did."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and trainer.should_stop:
             return f"{callback.monitor} did not improve in {callback.patience} validations"
     return ""
-
-
-@contextmanager
-def _isolated_randomness(config: Config) -> Iterator[None]:
-    """Seed the global generators for what a run draws from them (dropout), and give the caller his back."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    # Of several GPUs a run uses the first; touching the others would take memory on them.
-    may_use_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()
-    with torch.random.fork_rng(devices=[0] if may_use_gpu else []):
-        own = derived_seed(config.seed, "training")
-        torch.manual_seed(own)
-        random.seed(own)
-        np.random.seed(own % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Silence warnings about the libraries' own insides, which a user can do nothing about."""
-    with warnings.catch_warnings():
-        # Lightning 2.6 asks torch's pytree a question that torch 2.13 wants asked otherwise.
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-        # Whoever asks for the CPU knows that there is a GPU.
-        warnings.filterwarnings("ignore", message="GPU available but not used")
-        yield

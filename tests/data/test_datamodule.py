@@ -121,6 +121,15 @@ def test_several_targets_per_row() -> None:
     assert_same_bits(data.splits["train"].targets, torch.arange(21, dtype=torch.float32).reshape(7, 3))
 
 
+def test_a_regression_is_split_by_rows_whatever_its_targets() -> None:
+    data = ThreeTargets(val_fraction=2 / 7, test_fraction=1 / 7)
+    data.setup()
+    assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 4, "val": 2, "test": 1}
+    for rows in data.splits.values():
+        # Row i has the features 2i, 2i + 1 and the targets 3i, 3i + 1, 3i + 2.
+        assert_same_bits(rows.targets[:, 0] * 2, rows.features_BF[:, 0] * 3)
+
+
 # ---- standardising -----------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mlp_lightning.data.splits import stratified_split
+from mlp_lightning.data.splits import random_split, stratified_split
 from mlp_lightning.errors import DataError, MLPLightningError
 
 LABELS_B = np.repeat([0, 1, 2], 50)
@@ -114,3 +114,35 @@ def test_the_message_has_the_fraction_as_it_was_given_beside_another() -> None:
 def test_a_class_with_a_single_row_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"data\.val_fraction"):
         stratified_split(np.array([0] * 10 + [1]), 0.2, 0.0, seed=0)
+
+
+# ---- rows without classes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("val_fraction", "test_fraction"), [(0.0, 0.0), (0.2, 0.0), (0.1, 0.3), (0.5, 0.4)])
+def test_a_random_split_is_disjoint_complete_ascending_and_of_exact_size(
+    val_fraction: float, test_fraction: float
+) -> None:
+    train, val, test = random_split(50, val_fraction, test_fraction, seed=0)
+    assert sorted([*train.tolist(), *val.tolist(), *test.tolist()]) == list(range(50))
+    assert (len(val), len(test)) == (round(50 * val_fraction), round(50 * test_fraction))
+    for part in (train, val, test):
+        assert (np.diff(part) > 0).all()
+
+
+def test_a_random_split_depends_on_the_seed_alone() -> None:
+    first, again, other = (random_split(50, 0.2, 0.2, seed)[1].tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_every_row_is_drawn_about_as_often_as_any_other() -> None:
+    counts = np.zeros(20)
+    for seed in range(400):
+        counts[random_split(20, 0.25, 0.0, seed)[1]] += 1
+    # 100 expected of each; the standard deviation is 9.
+    assert (np.abs(counts - 100) < 45).all()
+
+
+def test_an_impossible_random_split_is_named() -> None:
+    with pytest.raises(DataError, match=r"data\.val_fraction: 0\.001 of 50 rows"):
+        random_split(50, 0.001, 0.0, seed=0)

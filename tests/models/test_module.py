@@ -470,6 +470,15 @@ def test_validation_is_without_dropout_and_leaves_the_module_training(make_train
     assert module.mlp.training
 
 
+def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) -> None:
+    data = IrisDataModule(val_fraction=0.2)
+    module = module_for(data)
+    trainer = make_trainer()
+    nn.init.constant_(module.mlp.layers[0].weight, math.nan)  # type: ignore[arg-type]
+    trainer.validate(module, EvaluationBatches(data.rows_on_device("val"), 7), verbose=False)
+    assert math.isnan(trainer.callback_metrics["loss/val"])
+
+
 # ---- raw rows and checkpoints ------------------------------------------------------------------------------
 
 
@@ -593,6 +602,44 @@ def test_a_run_may_go_on_cut_into_other_executions(
     assert_same_weights(resumed, whole)
     if val_fraction:
         assert figures(trainer, "val") == figures(whole_trainer, "val")
+
+
+class SaveAtValidation(pl.Callback):
+    """Saves a checkpoint at the end of the validation after ``step``; counts validations."""
+
+    def __init__(self, step: int | None, path: Path) -> None:
+        self.step = step
+        self.path = path
+        self.validated_at: list[int] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated_at.append(trainer.global_step)
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("after", EXECUTIONS)
+@pytest.mark.parametrize("before", EXECUTIONS)
+def test_a_run_that_goes_on_after_a_validation_does_not_repeat_it(
+    make_trainer: MakeTrainer, tmp_path: Path, before: int, after: int
+) -> None:
+    path = tmp_path / "validated.ckpt"
+
+    def run(steps_per_execution: int, save_at: int | None) -> tuple[MLPModule, list[int], float]:
+        data = IrisDataModule(batch_size=40, val_fraction=0.2, steps_per_execution=steps_per_execution)
+        module = module_for(data, scheduler=PlateauSchedule(factor=0.5, patience=0, threshold=10.0))
+        seen = SaveAtValidation(save_at, path)
+        settings: dict[str, Any] = {"max_epochs": 8, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+        start = None if save_at is not None else path
+        trainer = fitted(make_trainer, data, module, start, callbacks=[seen], **settings)
+        return module, seen.validated_at, trainer.optimizers[0].param_groups[0]["lr"]
+
+    whole, validated_at, rate = run(before, save_at=12)
+    assert validated_at == [6, 12, 18, 24]
+    resumed, validated_afterwards, rate_afterwards = run(after, save_at=None)
+    assert validated_afterwards == [18, 24]
+    assert rate_afterwards == rate
+    assert_same_weights(resumed, whole)
 
 
 # ---- regression --------------------------------------------------------------------------------------------

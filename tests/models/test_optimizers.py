@@ -196,3 +196,16 @@ def test_every_option_of_a_plateau_reaches_torch() -> None:
     plateau: Any = schedule.scheduler
     assert (plateau.factor, plateau.patience, plateau.threshold, plateau.min_lrs) == (0.3, 4, 0.02, [1e-3])
     assert plateau.mode == "min"
+
+
+@pytest.mark.parametrize("config", [CosineSchedule(), OneCycleSchedule()])
+def test_a_schedule_over_the_whole_run_needs_a_run_of_known_length(config: ScheduleConfig) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_schedule(sgd(), config, None, has_validation=False)
+    (fault,) = caught.value.faults
+    assert (fault.key, fault.value) == ("scheduler.name", config.name)
+
+
+@pytest.mark.parametrize("config", [ConstantSchedule(), StepSchedule(), PlateauSchedule()])
+def test_other_schedules_do_not(config: ScheduleConfig) -> None:
+    build_schedule(sgd(), config, None, has_validation=False)

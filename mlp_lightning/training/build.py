@@ -1,0 +1,88 @@
+"""Data module and module of a configuration, and the sizes that follow from both."""
+
+from __future__ import annotations
+
+import torch
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule, data_module_class
+from mlp_lightning.errors import DataError
+from mlp_lightning.models import MLPModule
+from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads
+
+
+def build_data(config: Config) -> TabularDataModule:
+    """The data module, loaded and split.
+
+    Raises:
+        DataError: if the rows cannot be split or batched as the configuration asks.
+    """
+    options = config.data
+    checkpoint = config.callbacks.checkpoint
+    data = data_module_class(options.name)(
+        batch_size=options.batch_size,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        standardize=options.standardize,
+        shuffle=options.shuffle,
+        seed=config.seed,
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+        steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
+        dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
+    )
+    data.setup()
+    rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
+    if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
+        raise DataError(
+            f"data.batch_size = {options.batch_size} leaves a batch with 1 of the {rows} training rows, and"
+            " model.norm = 'batch' needs 2 in every batch. Use another batch size, or model.norm=layer."
+        )
+    return data
+
+
+def build_module(config: Config, data: TabularDataModule) -> MLPModule:
+    """The module with its initial weights, and the statistics of the training rows in its standardizer."""
+    module = MLPModule(
+        data.in_features,
+        data.out_features,
+        data.task,
+        config.model,
+        config.optimizer,
+        config.scheduler,
+        config.seed,
+        config.trainer.gradient_clip_val,
+        config.trainer.gradient_clip_algorithm,
+        config.callbacks.histograms_every_n_steps,
+    )
+    module.standardizer.mean_F.copy_(data.feature_mean_F)
+    module.standardizer.scale_F.copy_(data.feature_scale_F)
+    return module
+
+
+def layer_widths(config: Config, data: TabularDataModule) -> list[int]:
+    """All widths of the network, from the input features to the logits."""
+    return [data.in_features, *config.model.layer_widths, data.out_features]
+
+
+def steps_per_execution(config: Config, data: TabularDataModule) -> int:
+    wanted = config.trainer.steps_per_execution
+    if wanted != "auto":
+        return int(wanted)
+    return auto_steps_per_execution(layer_widths(config, data), data.training_steps.rows_per_step)
+
+
+def threads(config: Config, data: TabularDataModule) -> int:
+    wanted = config.trainer.threads
+    if wanted != "auto":
+        return int(wanted)
+    return auto_threads(layer_widths(config, data), data.training_steps.batch_size)
+
+
+def run_length(config: Config, steps_per_epoch: int) -> int:
+    """Number of steps of the whole run."""
+    limits = []
+    if config.trainer.max_steps is not None:
+        limits.append(config.trainer.max_steps)
+    if config.trainer.max_epochs is not None:
+        limits.append(config.trainer.max_epochs * steps_per_epoch)
+    return min(limits)
