@@ -32,6 +32,9 @@ class TrainingSteps:
         accumulate_grad_batches: batches whose gradients make one optimizer step.
         shuffle: whether every epoch has an order of its own; a full batch is never reordered.
         seed: seed of the run.
+
+    Raises:
+        ValueError: for a number of rows or batches below 1.
     """
 
     def __init__(
@@ -42,12 +45,16 @@ class TrainingSteps:
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
+        for name, count in (("batch_size", batch_size), ("accumulate_grad_batches", accumulate_grad_batches)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} = {count} must be at least 1")
         self.rows = rows
-        self.batch_size = min(batch_size or len(rows), len(rows))
+        self.batch_size = len(rows) if batch_size is None else min(batch_size, len(rows))
         self.rows_per_step = min(self.batch_size * accumulate_grad_batches, len(rows))
         self.steps_per_epoch = -(-len(rows) // self.rows_per_step)
         self.shuffle = shuffle
         self.seed = seed
+        self._last_order: tuple[int, Tensor] | None = None
 
     def with_features(self, features_BF: Tensor) -> TrainingSteps:
         """The same steps over other features of the same rows."""
@@ -57,7 +64,10 @@ class TrainingSteps:
 
     def order(self, epoch: int) -> Tensor:
         """Row numbers in the order in which ``epoch`` visits them; shape ``(B,)``."""
-        return torch.randperm(len(self.rows), generator=generator(self.seed, "shuffle", epoch))
+        if self._last_order is None or self._last_order[0] != epoch:
+            drawn = torch.randperm(len(self.rows), generator=generator(self.seed, "shuffle", epoch))
+            self._last_order = (epoch, drawn.to(self.rows.features_BF.device))
+        return self._last_order[1]
 
     def batches(self, first_step: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Features and targets of ``count`` steps from ``first_step`` on."""
@@ -68,7 +78,7 @@ class TrainingSteps:
             epoch, position = divmod(first_step, self.steps_per_epoch)
             steps = min(count, self.steps_per_epoch - position)
             here = slice(position * self.rows_per_step, (position + steps) * self.rows_per_step)
-            part = self.rows[self.order(epoch)[here].to(self.rows.features_BF.device) if self.shuffle else here]
+            part = self.rows[self.order(epoch)[here] if self.shuffle else here]
             yield from zip(
                 part.features_BF.split(self.rows_per_step), part.targets.split(self.rows_per_step), strict=True
             )

@@ -99,6 +99,9 @@ class MLPModule(pl.LightningModule):
                 model_config.init,
             )
         self.stop_requested = False
+        #: Whether figures of validations and tests go to the Trainer's loggers. ``train`` has them logged by a
+        #: callback, which knows the true step of every figure.
+        self.log_to_loggers = True
         self._schedule: Schedule | None = None
         self._loop: StepLoop | None = None
         self._raw_steps: TrainingSteps | None = None
@@ -138,6 +141,7 @@ class MLPModule(pl.LightningModule):
             lambda: self.stop_requested,
             self._restored_epoch_loss,
         )
+        self._restored_epoch_loss = 0.0
 
     def training_step(self, execution: Execution, batch_idx: int) -> dict[str, StepTrace]:
         """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
@@ -201,8 +205,10 @@ class MLPModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         figures = self._figures()["val"]
+        if self.log_to_loggers and self._is_fitting:
+            self.log("step", float(self.trainer.global_step))  # Lightning's name for the x-axis of what is logged
         for name, value in figures.items():
-            self.log(f"{name}/val", value, logger=False)
+            self.log(f"{name}/val", value, logger=self._to_loggers)
         if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
             self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]
 
@@ -215,7 +221,12 @@ class MLPModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         for split, figures in self._figures().items():
             for name, value in figures.items():
-                self.log(f"{name}/{split}", value, logger=False)
+                self.log(f"{name}/{split}", value, logger=self._to_loggers)
+
+    @property
+    def _to_loggers(self) -> bool | None:
+        # None is yes, but without Lightning's warning when the Trainer has no logger.
+        return None if self.log_to_loggers else False
 
     @property
     def _is_fitting(self) -> bool:

@@ -18,13 +18,12 @@ _MULTIPLY_ADDS_PER_SECOND = 1e10
 # An execution should take about this long: the Trainer's bookkeeping is a few milliseconds per execution,
 # and the progress display moves once per execution.
 _SECONDS_PER_EXECUTION = 0.25
-_MOST_STEPS_PER_EXECUTION = 1000
 # Below this size of the largest matrix product, handing work to other threads costs more than it saves.
 _MULTIPLY_ADDS_FOR_THREADS = 2e6
 
 
 def auto_steps_per_execution(layer_widths: list[int], rows_per_step: int) -> int:
-    """How many optimizer steps of a network take about a quarter of a second, at most 1,000.
+    """How many optimizer steps of a network take about a quarter of a second, at least 1.
 
     Args:
         layer_widths: all widths, from the input features to the outputs.
@@ -33,7 +32,7 @@ def auto_steps_per_execution(layer_widths: list[int], rows_per_step: int) -> int
     # Forward, gradient of the inputs and gradient of the weights: three products of the same size.
     multiply_adds = 3 * rows_per_step * sum(a * b for a, b in pairwise(layer_widths))
     seconds = _SECONDS_PER_STEP + multiply_adds / _MULTIPLY_ADDS_PER_SECOND
-    return max(1, min(_MOST_STEPS_PER_EXECUTION, int(_SECONDS_PER_EXECUTION / seconds)))
+    return max(1, int(_SECONDS_PER_EXECUTION / seconds))
 
 
 def auto_threads(layer_widths: list[int], rows_per_batch: int) -> int:

@@ -242,6 +242,7 @@ class _Run:
         except (StopRequested, SIGTERMException):
             return True
         finally:
+            module.stop_requested = False
             self.fit_time_s = time.monotonic() - started
         return False
 

@@ -660,3 +660,14 @@ def test_a_regression_is_learned(make_trainer: MakeTrainer, target_count: int) -
     with torch.no_grad():
         errors = (module(rows.features_BF) - rows.targets).double().numpy()
     assert_close(figures(trainer, "test", "mae"), [(errors**2).mean(), np.abs(errors).mean()])
+
+
+# ---- a Trainer of one's own --------------------------------------------------------------------------------
+
+
+def test_validate_and_test_return_their_figures(make_trainer: MakeTrainer) -> None:
+    data = IrisDataModule(val_fraction=0.2, test_fraction=0.2)
+    module = module_for(data)
+    trainer = make_trainer()
+    assert set(trainer.validate(module, datamodule=data, verbose=False)[0]) == {"loss/val", "accuracy/val"}
+    assert set(trainer.test(module, datamodule=data, verbose=False)[0]) == {"loss/test", "accuracy/test"}
