@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 log = logging.getLogger("mlp_lightning")
 
@@ -29,9 +29,16 @@ class RunConsole:
         """Whether there is a terminal that wants a moving progress bar."""
         return self.verbosity > 0 and self.rich.is_terminal
 
-    def line(self, text: str = "") -> None:
-        """Print and log one line (or several) of plain text."""
-        if self.verbosity > 0:
+    def line(self, text: str = "", in_terminal: RenderableType | None = None) -> None:
+        """Print and log one line (or several) of plain text.
+
+        Args:
+            text: what to print and log.
+            in_terminal: what a terminal shows in its place.
+        """
+        if self.is_terminal and in_terminal is not None:
+            self.rich.print(in_terminal)
+        elif self.verbosity > 0:
             self.rich.print(text, markup=False)
         for one in text.splitlines():
             log.info(one)

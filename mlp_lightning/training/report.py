@@ -41,16 +41,11 @@ def _figures(result: TrainingResult, console: RunConsole) -> None:
         [_SPLIT_NAMES[split], *(f"{figures[name]:.6g}" for name in names)] for split, figures in result.metrics.items()
     ]
     title = f"Final figures ({result.weights} weights)"
-    if console.is_terminal:
-        table = Table("", *names, title=title)
-        for row in rows:
-            table.add_row(*row)
-        console.rich.print(table)
-        return
-    console.line(title)
-    console.line(f"  {'':<10}" + "".join(f"{name:>14}" for name in names))
-    for split, *figures in rows:
-        console.line(f"  {split:<10}" + "".join(f"{figure:>14}" for figure in figures))
+    table = Table("", *names, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    lines = [f"  {name:<10}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
+    console.line("\n".join([title, *lines]), in_terminal=table)
 
 
 def _shortest(path: Path) -> Path:

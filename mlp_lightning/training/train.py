@@ -112,7 +112,9 @@ class _Run:
             result, details = self._train()
         except BaseException as error:
             log.error("%s", traceback.format_exc())
-            self._record(self._result("failed", error=f"{type(error).__name__}: {error}"))
+            # A second Ctrl-C does not wait for a step to end; Lightning turns it into SystemExit.
+            status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+            self._record(self._result(status, error=f"{type(error).__name__}: {error}"))
             raise
         self._record(result)
         report(result, self.console, details)

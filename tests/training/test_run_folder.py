@@ -80,6 +80,18 @@ def test_unexpected_error_is_recorded_too(tmp_path, compose_config, monkeypatch)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["error"] == "ZeroDivisionError: surprise"
 
 
+def test_interruption_that_does_not_wait_is_recorded_as_one(tmp_path, compose_config, monkeypatch) -> None:
+    """A second Ctrl-C."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlp_lightning.training.progress.ProgressDisplay.on_train_batch_end", interrupted)
+    with pytest.raises(SystemExit):
+        mlp_lightning.train(compose_config(*SHORT), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
+
+
 def test_folder_of_another_run_is_refused_and_untouched(tmp_path, compose_config) -> None:
     first = mlp_lightning.train(compose_config(*SHORT), tmp_path / "run")
     before = {file: file.read_bytes() for file in first.run_dir.rglob("*") if file.is_file()}
