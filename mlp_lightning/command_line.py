@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -42,11 +45,24 @@ def main() -> None:
         _hydra_main([])  # answers and ends
         return
     config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
-    sys.argv += _output_overrides(config, arguments.overrides, arguments.multirun)
     outcomes: list[_Outcome] = []
-    _hydra_main(outcomes)
-    if arguments.multirun and config.verbosity > 0:
-        _print_sweep(outcomes)
+    folder: Path | None = None
+    try:
+        extra, folder = _output_overrides(config, arguments.overrides, arguments.multirun)
+        sys.argv += extra
+        _hydra_main(outcomes)
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        # Before or after a training; during one, the run saves itself first.
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        if arguments.multirun and config.verbosity > 0:
+            _print_sweep(outcomes)
+        if folder is not None and not any(file.parent.name != ".hydra" for file in folder.rglob("config.yaml")):
+            shutil.rmtree(folder, ignore_errors=True)  # no run ever began in it
     sys.exit(EXIT_FAILED if any(one.error for one in outcomes) else 0)
 
 
@@ -78,7 +94,7 @@ def _checked_config(overrides: list[str], multirun: bool, config_name: str | Non
 
 
 def _check_checkpoint(config: Config, multirun: bool) -> None:
-    wanted, parent = config.ckpt_path, OUTPUT_FOLDER / config.name
+    wanted = config.ckpt_path
     if wanted is None:
         return
     rule = hint = ""
@@ -86,8 +102,8 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         if multirun:
             rule = "names one run, but a sweep starts several"
             hint = "give the path of a checkpoint"
-        elif newest_checkpoint(parent, wanted) is None:
-            rule = f"names a checkpoint of the newest run in {parent}, and no run there has one"
+        elif _checkpoint_of_newest_run(config) is None:
+            rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER / config.name}, and no run there has one"
             hint = "train one first, or give the path of a checkpoint"
     elif not Path(wanted).expanduser().is_file():
         rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
@@ -95,25 +111,39 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
 
+def _checkpoint_of_newest_run(config: Config) -> Path | None:
+    return newest_checkpoint(OUTPUT_FOLDER / config.name, str(config.ckpt_path))
+
+
 def _check_output(overrides: list[str], multirun: bool) -> None:
     """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")
-        if name == key and any(Path(value.strip("'\"")).glob(inside)):
+        if name.lstrip("+") == key and any(Path(value.strip("'\"")).glob(inside)):
             raise ConfigError([Fault(key, value, "is the folder of another run", "choose a new one")])
 
 
-def _output_overrides(config: Config, overrides: list[str], multirun: bool) -> list[str]:
-    """Overrides that give Hydra a folder which was created for this command alone."""
+def _output_overrides(config: Config, overrides: list[str], multirun: bool) -> tuple[list[str], Path | None]:
+    """Overrides that give Hydra a folder created for this command alone, and the folder."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    extra = []
+    extra: list[str] = []
+    folder: Path | None = None
+    if config.ckpt_path in ("last", "best"):
+        # Found once, here, where runs are put; not beside a folder that the user chose.
+        extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
     if key not in explicit_keys(overrides):
-        folder = str(new_run_dir(OUTPUT_FOLDER / config.name)).replace("\\", "\\\\").replace("'", "\\'")
-        extra.append(f"{key}='{folder}'")
+        folder = new_run_dir(OUTPUT_FOLDER / config.name)
+        extra.append(f"{key}={_quoted(folder)}")
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
-    return extra
+    return extra, folder
+
+
+def _quoted(path: Path | None) -> str:
+    """A path as Hydra's grammar takes it whatever is in it."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
@@ -127,11 +157,14 @@ def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
         assert isinstance(plain, dict)
         config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
         result = train(config, hydra_config.runtime.output_dir)
-    except MLPLightningError as error:
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
         # One failing run does not end a sweep; it is told at once, and the exit code says it at the end.
+        message = str(error) if isinstance(error, MLPLightningError) else _unexpected(error, hydra_config)
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
-        print(f"{job}{error}", file=sys.stderr, flush=True)
-        outcomes.append(_Outcome(overrides, {}, str(error)))
+        print(f"{job}{message}", file=sys.stderr, flush=True)
+        outcomes.append(_Outcome(overrides, {}, message))
         return math.nan
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
@@ -139,8 +172,16 @@ def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
     return result.metrics.get("val", result.metrics["train"])["loss"]
 
 
+def _unexpected(error: Exception, hydra_config: HydraConf) -> str:
+    log = Path(hydra_config.runtime.output_dir) / "train.log"
+    first_line = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first_line}\nThe whole story is in {log}; HYDRA_FULL_ERROR=1 shows it here."
+
+
 def _print_sweep(outcomes: list[_Outcome]) -> None:
     """The figures of all runs of a sweep side by side, so that overfitting shows."""
+    if not outcomes:
+        return
     common = set.intersection(*(set(one.overrides) for one in outcomes)) if len(outcomes) > 1 else set()
     names = [" ".join(word for word in one.overrides if word not in common) for one in outcomes]
     width = max(map(len, names), default=0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
+import time
 
 import pytest
 import yaml
-from commands import only_run, train
+from commands import only_run, start, train
 from rich.console import Console
 
 import mlp_lightning
@@ -122,3 +124,35 @@ def test_folder_of_another_run_is_never_written_to(tmp_path) -> None:
     assert again.returncode == 2
     assert "hydra.run.dir = 'mine' is the folder of another run; choose a new one" in again.stderr
     assert {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()} == before
+
+
+def test_reader_that_goes_away_does_not_end_the_training(tmp_path) -> None:
+    """As in `… | head -2`."""
+    process = start("data=xor", "trainer.max_steps=3000", folder=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Training")
+    process.stdout.close()
+    assert process.wait(60) == 0
+    result = json.loads((only_run(tmp_path, "xor") / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("finished", 3000)
+
+
+def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
+    process = start("data=xor", folder=tmp_path)
+    while not any(tmp_path.glob("lightning_logs/xor/*/.hydra")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed == "Interrupted.\n"
+    assert list((tmp_path / "lightning_logs" / "xor").iterdir()) == []
+
+
+def test_unexpected_error_is_one_message(tmp_path) -> None:
+    done = train("data=xor", "model.hidden_units=10000000", "model.depth=3", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    log = only_run(tmp_path, "xor").relative_to(tmp_path) / "train.log"
+    assert done.stderr.startswith("RuntimeError: ")
+    assert f"{log}; HYDRA_FULL_ERROR=1 shows it here." in done.stderr
+    assert "Traceback" in (tmp_path / log).read_text()

@@ -147,7 +147,13 @@ class _Check:
         swept = override.value()
         if isinstance(swept, Glob):
             return swept.filter(self._options(key))
-        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+        if override.is_discrete_sweep():
+            return list(override.sweep_string_iterator())
+        if "hydra/sweeper" not in self.explicit:
+            text = str(override.input_line).partition("=")[2]
+            hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with hydra/sweeper="
+            self._add(Fault(key, text, "is a search space and not a list of values", hint))
+        return []
 
     def _known_options(self, group: str, values: list[str]) -> list[str]:
         options = self._options(group)

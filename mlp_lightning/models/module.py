@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, Metric
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.data.datamodule import TabularDataModule
 from mlp_lightning.data.executions import Execution, TrainingSteps
 from mlp_lightning.models.mlp import MLP, Standardizer
 from mlp_lightning.models.optimizers import Schedule, build_optimizer, build_schedule
@@ -114,6 +115,17 @@ class MLPModule(pl.LightningModule):
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of raw features ``(B, F)``."""
         return self.mlp(self.standardizer(features_BF))
+
+    def take_statistics(self, datamodule: TabularDataModule) -> None:
+        """Let the model standardise features as ``datamodule`` says, unless it already has statistics of its own."""
+        mean_F, scale_F = self.standardizer.mean_F, self.standardizer.scale_F
+        if not mean_F.any() and bool((scale_F == 1).all()):
+            mean_F.copy_(datamodule.feature_mean_F)
+            scale_F.copy_(datamodule.feature_scale_F)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.take_statistics(self._datamodule)
 
     # ---- training ----------------------------------------------------------------------------------------
 

@@ -55,8 +55,7 @@ def build_module(config: Config, data: TabularDataModule) -> MLPModule:
         config.callbacks.histograms_every_n_steps,
     )
     module.log_to_loggers = False
-    module.standardizer.mean_F.copy_(data.feature_mean_F)
-    module.standardizer.scale_F.copy_(data.feature_scale_F)
+    module.take_statistics(data)
     return module
 
 

@@ -134,7 +134,6 @@ class CheckpointKeeper(Checkpoint):
         self.best_step: int | None = None
         self._pending_best: dict[str, Any] | None = None
         self._last_saved_at = time.monotonic()
-        self._last_loss = torch.tensor(float("nan"))
         self._due = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,10 +157,8 @@ class CheckpointKeeper(Checkpoint):
     ) -> None:
         trace, step = outputs["trace"], trainer.global_step
         on_lattice, at_end = self._on_lattice(step), step >= self._last_step
-        if trace.steps:
-            self._last_loss = trace.losses[-1]
         if self.monitor == "loss/train" and on_lattice and trace.steps:
-            self._consider(trainer, self._last_loss.item())
+            self._consider(trainer, _training_loss(trainer, pl_module))
         self._due = on_lattice or at_end or pl_module.stop_requested or self._is_time()
         if trace.steps and self._validation_is_regular(trainer):
             return
@@ -177,11 +174,11 @@ class CheckpointKeeper(Checkpoint):
         self._due = self._due or trainer.should_stop
         self._save_if_due(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
         # Without any better moment the end is the best. After last.ckpt: a run that goes on from there has not
         # ended here.
         if self.monitor == "loss/train" and self.best_value is None:
-            self._consider(trainer, self._last_loss.item())
+            self._consider(trainer, _training_loss(trainer, pl_module))
             self._write_best(trainer)
 
     def _on_lattice(self, step: int) -> bool:
@@ -221,6 +218,19 @@ class CheckpointKeeper(Checkpoint):
         if self._pending_best is not None:
             trainer.strategy.checkpoint_io.save_checkpoint(self._pending_best, self._folder.best_checkpoint)
             self._pending_best = None
+
+
+@torch.no_grad()
+def _training_loss(trainer: pl.Trainer, pl_module: MLPModule) -> float:
+    """Loss of the present weights over all training rows.
+
+    The losses of the steps are no measure of them: each was measured before an update, on one batch.
+    """
+    rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]
+    pl_module.eval()
+    loss = pl_module.task.loss(pl_module(rows.features_BF), rows.targets)
+    pl_module.train()
+    return loss.item()
 
 
 def _snapshot(value: Any) -> Any:

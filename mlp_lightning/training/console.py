@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 log = logging.getLogger("mlp_lightning")
+
+
+class _PatientConsole(Console):
+    """Goes on without a word when nobody reads any more, as after ``| head``: the training is what counts."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # What is still buffered would fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class RunConsole:
@@ -22,7 +32,7 @@ class RunConsole:
 
     def __init__(self, verbosity: int, console: Console | None = None) -> None:
         self.verbosity = verbosity
-        self.rich = console or Console(highlight=False, soft_wrap=True)
+        self.rich = console or _PatientConsole(highlight=False, soft_wrap=True)
 
     @property
     def is_terminal(self) -> bool:

@@ -25,6 +25,9 @@ summary_pb2: Any = _summary_pb2
 api_pb2: Any = _api_pb2
 plugin_data_pb2: Any = _plugin_data_pb2
 
+# What is logged can be seen, in TensorBoard and in metrics.csv, after this long at most.
+_SECONDS_BETWEEN_WRITES = 10
+
 # Keys of the configuration that say how a run is kept or shown, not what it is.
 _NOT_HYPERPARAMETERS = (
     "name",
@@ -53,6 +56,7 @@ class MetricsCSV(Logger):
         self._path = path
         self._columns = columns
         self._rows: list[list[str]] = []
+        self._saved_at = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -69,8 +73,11 @@ class MetricsCSV(Logger):
         self._rows.append(
             [str(step), *("" if (v := metrics.get(c)) is None else repr(float(v)) for c in self._columns)]
         )
+        if time.monotonic() - self._saved_at >= _SECONDS_BETWEEN_WRITES:
+            self.save()
 
     def save(self) -> None:
+        self._saved_at = time.monotonic()
         if self._rows:
             head = [] if self._path.exists() else [["step", *self._columns]]
             with self._path.open("a", newline="", encoding="utf-8") as file:
@@ -91,9 +98,15 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, folder: Path) -> None:
-        # A queue that is never full: the training loop shall not wait for the thread that writes. What is
-        # written shows in TensorBoard after ten seconds at most.
-        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False, max_queue=10_000, flush_secs=10)
+        # A queue that is never full: the training loop shall not wait for the thread that writes.
+        super().__init__(
+            save_dir=folder,
+            name="",
+            version="",
+            default_hp_metric=False,
+            max_queue=10_000,
+            flush_secs=_SECONDS_BETWEEN_WRITES,
+        )
 
     def open_session(self, config: Config) -> None:
         """Write the hyperparameters and the start time."""

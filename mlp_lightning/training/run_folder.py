@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from mlp_lightning.training.files import atomic_write
 
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
 # What a run is called and how it is shown and kept does not change what is computed.
-_NOT_IN_HASH = ("name", "verbosity", "ckpt_path", "logger")
+_NOT_IN_HASH = ("name", "verbosity", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +93,11 @@ def new_run_dir(parent: Path) -> Path:
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of everything in the configuration that can change a number; the same for the same run."""
-    content = {key: value for key, value in config.to_dict().items() if key not in _NOT_IN_HASH}
+    """SHA-256 of the configuration without what only says how a run is called, shown and kept."""
+    content = config.to_dict()
+    for key in _NOT_IN_HASH:
+        section, _, name = key.rpartition(".")
+        (content[section] if section else content).pop(name)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -105,6 +107,12 @@ def versions() -> dict[str, str]:
 
 
 def newest_checkpoint(parent: Path, which: str) -> Path | None:
-    """The newest ``last.ckpt`` or ``best.ckpt`` among the runs directly in ``parent``."""
-    found = list(parent.glob(f"*/checkpoints/{which}.ckpt"))
-    return max(found, key=os.path.getmtime, default=None)
+    """``last.ckpt`` or ``best.ckpt`` of the newest run directly in ``parent`` that has one.
+
+    The newest is the one that was started last: when its ``config.yaml`` was written.
+    """
+    runs = [
+        file.parent for file in parent.glob("*/config.yaml") if (file.parent / f"checkpoints/{which}.ckpt").is_file()
+    ]
+    newest = max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime_ns, default=None)
+    return None if newest is None else newest / "checkpoints" / f"{which}.ckpt"

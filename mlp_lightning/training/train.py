@@ -130,7 +130,7 @@ class _Run:
             self.trainer = trainer = self._build_trainer(data, module, last_step)
             self._go_on_from_checkpoint(data)
             self._announce(data, module, last_step)
-            self._open_loggers(module, data)
+            self._write_graph(module, data)
             stopped = self._fit(trainer, module, data)
             if stopped:
                 self.console.line(self._how_to_go_on())
@@ -141,6 +141,9 @@ class _Run:
         config, options = self.config, self.config.trainer
         has_validation = "val" in data.splits
         self.loggers = make_loggers(self.folder, config, module.task.metric_name)
+        for logger in self.loggers:
+            if isinstance(logger, RunTensorBoard):
+                logger.open_session(config)
         self.keeper = CheckpointKeeper(self.folder, config, has_validation, last_step)
         callbacks: list[pl.Callback] = [
             TrainingHealth(last_step),
@@ -218,17 +221,18 @@ class _Run:
             f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
         )
 
-    def _open_loggers(self, module: MLPModule, data: TabularDataModule) -> None:
+    def _write_graph(self, module: MLPModule, data: TabularDataModule) -> None:
+        """The model graph, for TensorBoard; a run that goes on has it in its history."""
+        if not self.config.logger.graph or self.checkpoint_path is not None:
+            return
         for logger in self.loggers:
             if isinstance(logger, RunTensorBoard):
-                logger.open_session(self.config)
-                if self.config.logger.graph and self.checkpoint_path is None:
-                    with torch.random.fork_rng(devices=[]):
-                        graph_model = nn.Sequential()
-                        graph_model.add_module("standardizer", module.standardizer)
-                        graph_model.add_module("mlp", module.mlp)
-                        logger.write_graph(graph_model.eval(), torch.zeros(1, data.in_features))
-                        graph_model.train()
+                with torch.random.fork_rng(devices=[]):
+                    graph_model = nn.Sequential()
+                    graph_model.add_module("standardizer", module.standardizer)
+                    graph_model.add_module("mlp", module.mlp)
+                    logger.write_graph(graph_model.eval(), torch.zeros(1, data.in_features))
+                    graph_model.train()
 
     def _fit(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> bool:
         """Train; returns whether the run was asked to stop before its end."""

@@ -322,8 +322,10 @@ def test_swept_key_replaces_the_suggested_length() -> None:
 
 
 def test_search_spaces_are_left_to_the_sweeper() -> None:
-    config = check_overrides(["optimizer.lr=interval(0.001,0.1)"], multirun=True)
-    assert config == check_overrides([])
+    space = "optimizer.lr=interval(0.001,0.1)"
+    assert check_overrides([space, "hydra/sweeper=basic"], multirun=True) == check_overrides([])
+    fault = fault_of(space, multirun=True)
+    assert (fault.key, fault.rule) == ("optimizer.lr", "is a search space and not a list of values")
 
 
 # ---- configuration files of the user's own ---------------------------------------------------------------

@@ -671,3 +671,15 @@ def test_validate_and_test_return_their_figures(make_trainer: MakeTrainer) -> No
     trainer = make_trainer()
     assert set(trainer.validate(module, datamodule=data, verbose=False)[0]) == {"loss/val", "accuracy/val"}
     assert set(trainer.test(module, datamodule=data, verbose=False)[0]) == {"loss/test", "accuracy/test"}
+
+
+def test_features_are_standardised_as_the_data_module_says(make_trainer: MakeTrainer) -> None:
+    data = IrisDataModule(standardize=True, val_fraction=0.2)
+    module = MLPModule(4, 3, "multiclass")
+    fitted(make_trainer, data, module, max_steps=1)
+    assert_same_bits(module.standardizer.mean_F, data.feature_mean_F)
+    assert_same_bits(module.standardizer.scale_F, data.feature_scale_F)
+    # A module that has statistics keeps them: its weights were trained with them.
+    other = IrisDataModule(standardize=True, seed=5, val_fraction=0.5)
+    fitted(make_trainer, other, module, max_steps=1)
+    assert_same_bits(module.standardizer.mean_F, data.feature_mean_F)

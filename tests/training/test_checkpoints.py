@@ -95,6 +95,17 @@ def test_best_is_the_best_validation(tmp_path, compose_config) -> None:
     assert reported.metrics["val"]["loss"] < result.metrics["val"]["loss"]
 
 
+@pytest.mark.parametrize("every_n_steps", ["null", "1"])
+def test_best_training_loss_is_that_of_the_weights_in_the_file(every_n_steps, tmp_path, compose_config) -> None:
+    """The first step of this run throws the loss from 1.2 to 50; no step's loss is that of the weights after it."""
+    case = ["experiment=iris_hidden_units", "model.hidden_units=1000", "trainer.max_epochs=6", "report_weights=best"]
+    config = compose_config(*case, f"callbacks.checkpoint.every_n_steps={every_n_steps}")
+    result = mlp_lightning.train(config, tmp_path / "run")
+    assert result.best is not None
+    assert result.best["monitor"] == "loss/train"
+    assert result.metrics["train"]["loss"] == pytest.approx(result.best["value"], rel=1e-6)
+
+
 def test_accuracy_is_best_when_highest(tmp_path, compose_config) -> None:
     case = [*MINI_BATCHES, "callbacks.checkpoint.monitor=accuracy/val", "trainer.max_epochs=8"]
     result = mlp_lightning.train(compose_config(*case), tmp_path / "run")

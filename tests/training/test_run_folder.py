@@ -145,11 +145,17 @@ def test_hash_tells_what_changes_numbers(compose_config) -> None:
     assert base != config_hash(compose_config("data=xor", "model.hidden_units=3"))
 
 
-def test_newest_checkpoint(tmp_path) -> None:
+def test_newest_checkpoint_is_that_of_the_run_started_last(tmp_path) -> None:
     assert newest_checkpoint(tmp_path, "last") is None
-    result = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("a", "b")]
-    for age, file in enumerate(reversed(result)):
-        file.parent.mkdir(parents=True)
+    for age, name in enumerate(("c", "b", "a")):  # a is the newest
+        config = tmp_path / name / "config.yaml"
+        config.parent.mkdir()
+        config.touch()
+        os.utime(config, (age, age))
+    for name in ("c", "b"):
+        file = tmp_path / name / "checkpoints" / "last.ckpt"
+        file.parent.mkdir()
         file.touch()
-        os.utime(file, (age, age))
-    assert newest_checkpoint(tmp_path, "last") == result[0]
+        os.utime(file, (100 if name == "c" else 0,) * 2)
+    assert newest_checkpoint(tmp_path, "last") == tmp_path / "b" / "checkpoints" / "last.ckpt"
+    assert newest_checkpoint(tmp_path, "best") is None
