@@ -53,8 +53,8 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> sc
             unknown options, contradictions between keys.
     """
     faults: list[Fault] = []
-    data = plain.get("data")
-    if "name" not in plain and isinstance(data, Mapping) and isinstance(data.get("name"), str):
+    data = plain.get("data") if isinstance(plain, Mapping) else None
+    if isinstance(data, Mapping) and "name" not in plain and isinstance(data.get("name"), str):
         plain = {"name": data["name"], **plain}
     config = _build(schema.Config, plain, "", faults)
     if not faults:

@@ -63,7 +63,11 @@ class DataConfig:
 class OptimizerConfig:
     """One of torch's optimizers; every further key of its section is an argument of that class."""
 
-    name: str = option("SGD", one_of(names.TORCH_OPTIMIZERS), meaning="class in torch.optim; optimizer=adam chooses it with its arguments")
+    name: str = option(
+        "SGD",
+        one_of(names.TORCH_OPTIMIZERS),
+        meaning="class in torch.optim; optimizer=adam chooses it with its arguments",
+    )
     lr: float = option(0.1, at_least(0), meaning="learning rate at the start")
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
