@@ -108,7 +108,7 @@ class _Check:
     def _find_folders(self, override: Override) -> None:
         """Take note of a folder with configuration files that is given to Hydra itself."""
         if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list):
-            places = [str(one) for one in override.value()]  # type: ignore[union-attr]
+            places = [str(one) for one in override.value()]  # type: ignore[union-attr]  # checked to be a list above
             self.folders += [Path(one.removeprefix("file://")) for one in places if one.startswith("file://")]
 
     def _look_at(self, override: Override) -> None:

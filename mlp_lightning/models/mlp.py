@@ -90,7 +90,7 @@ class MLP(nn.Module):
         return self.layers(features_BF)
 
     def _draw_weights(self, draw: Callable[[Tensor, float], Any], activation: str) -> None:
-        hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]
+        hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]  # torch wants a literal
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 draw(layer.weight, 1.0 if layer is self.layers[-1] else hidden_gain)

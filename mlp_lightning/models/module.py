@@ -146,7 +146,7 @@ class MLPModule(pl.LightningModule):
             self.task,
             optimizer,
             self._schedule,
-            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]
+            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]  # set by a connector of the Trainer
             self.hparams["histograms_every_n_steps"],
             self.hparams["gradient_clip_val"],
             self.hparams["gradient_clip_algorithm"],
@@ -222,7 +222,7 @@ class MLPModule(pl.LightningModule):
         for name, value in figures.items():
             self.log(f"{name}/val", value, logger=self._to_loggers)
         if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
-            self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]
+            self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]  # a plateau scheduler takes the loss
 
     def on_test_epoch_start(self) -> None:
         self._start_meters()

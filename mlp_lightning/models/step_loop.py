@@ -137,7 +137,7 @@ class StepLoop:
             self.epoch_loss += loss.item()
             if epoch_ends:
                 mean = self.epoch_loss / steps_per_epoch
-                self.schedule.scheduler.step(mean)  # type: ignore[arg-type]
+                self.schedule.scheduler.step(mean)  # type: ignore[arg-type]  # a plateau scheduler takes the loss
                 self.epoch_loss = 0.0
 
     def _histogram(self, step: int) -> Histogram:

@@ -152,7 +152,7 @@ class CheckpointKeeper(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last_saved_at = time.monotonic()
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
     ) -> None:
         trace, step = outputs["trace"], trainer.global_step
@@ -174,7 +174,7 @@ class CheckpointKeeper(Checkpoint):
         self._due = self._due or trainer.should_stop
         self._save_if_due(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
         # Without any better moment the end is the best. After last.ckpt: a run that goes on from there has not
         # ended here.
         if self.monitor == "loss/train" and self.best_value is None:
@@ -191,7 +191,7 @@ class CheckpointKeeper(Checkpoint):
 
     def _validation_is_regular(self, trainer: pl.Trainer) -> bool:
         """Whether the steps made so far end with a validation that belongs to an epoch's end."""
-        epochs, position = divmod(trainer.global_step, trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]
+        epochs, position = divmod(trainer.global_step, trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]  # train sets it
         interval = trainer.check_val_every_n_epoch or 1
         return self._has_validation and position == 0 and epochs % interval == 0
 
@@ -226,7 +226,7 @@ def _training_loss(trainer: pl.Trainer, pl_module: MLPModule) -> float:
 
     The losses of the steps are no measure of them: each was measured before an update, on one batch.
     """
-    rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]
+    rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]  # train sets it
     pl_module.eval()
     loss = pl_module.task.loss(pl_module(rows.features_BF), rows.targets)
     pl_module.train()

@@ -34,7 +34,7 @@ class TrainingHealth(pl.Callback):
         if trainer.global_step == 0:
             self._initial = {name: one.detach().clone() for name, one in pl_module.named_parameters()}
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
     ) -> None:
         trace = outputs["trace"]

@@ -60,7 +60,7 @@ class ProgressDisplay(pl.Callback):
             )
             self._bar.start()
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
     ) -> None:
         trace = outputs["trace"]
@@ -73,7 +73,7 @@ class ProgressDisplay(pl.Callback):
         if self._bar is not None and trace.steps:
             self._move_bar(self._bar, trainer, trace, metric_name)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
         figures, metric_name = trainer.callback_metrics, pl_module.task.metric_name
         loss, metric = float(figures["loss/val"]), float(figures[f"{metric_name}/val"])
         self._validation = f"  | validation {_figures_text(loss, metric_name, metric)}"

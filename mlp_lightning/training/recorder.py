@@ -30,7 +30,7 @@ class MetricsRecorder(pl.Callback):
         self._log_lr = log_lr
         self._final_splits = ("train", "test") if final_training_figures else ("test",)
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
         self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
     ) -> None:
         trace, metric_name = outputs["trace"], pl_module.task.metric_name
@@ -50,7 +50,7 @@ class MetricsRecorder(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         _log(trainer, _figures_of(trainer, "val"), trainer.global_step)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]
+    def on_test_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
         # The last validation is in the curves already.
         final = [_figures_of(trainer, split) for split in self._final_splits]
         _log(trainer, {name: value for figures in final for name, value in figures.items()}, trainer.global_step)

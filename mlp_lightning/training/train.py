@@ -164,7 +164,7 @@ class _Run:
             return pl.Trainer(
                 accelerator=options.accelerator,
                 devices=1,
-                precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]
+                precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]  # Lightning wants a literal
                 max_steps=-1 if options.max_steps is None else options.max_steps,
                 max_epochs=-1 if options.max_epochs is None else options.max_epochs,
                 check_val_every_n_epoch=options.check_val_every_n_epoch,
@@ -344,7 +344,7 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:
 
 def _stopped_by(trainer: pl.Trainer) -> str:
     """What ended the run before its full length, in words; empty if nothing did."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector of the Trainer
         if isinstance(callback, EarlyStopping) and trainer.should_stop:
             return f"{callback.monitor} did not improve in {callback.patience} validations"
     return ""

@@ -10,7 +10,7 @@ from mlp_lightning.data.iris import IrisDataModule
 
 
 def iris(**options: object) -> IrisDataModule:
-    data = IrisDataModule(**options)  # type: ignore[arg-type]
+    data = IrisDataModule(**options)
     data.setup()
     return data
 

@@ -63,9 +63,9 @@ def test_the_split_depends_on_the_seed_alone() -> None:
 
 
 def test_splitting_leaves_the_global_generators_alone() -> None:
-    before = np.random.get_state()[1].copy()  # type: ignore[index]
+    before = np.random.get_state()[1].copy()
     stratified_split(LABELS_B, 0.2, 0.2, seed=1)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_another_val_fraction_leaves_the_test_rows_where_they_are() -> None:

@@ -275,7 +275,7 @@ def test_a_requested_stop_ends_the_run_after_the_step(make_trainer: MakeTrainer,
                 module.stop_requested = True
             return self.network(features_BF)
 
-    module.mlp = Impatient(module.mlp)  # type: ignore[assignment]
+    module.mlp = Impatient(module.mlp)
     trainer = fitted(make_trainer, data, module, max_steps=100)
     assert trainer.global_step == asked == 12
     unhurried = module_for(data)
@@ -474,7 +474,7 @@ def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) 
     data = IrisDataModule(val_fraction=0.2)
     module = module_for(data)
     trainer = make_trainer()
-    nn.init.constant_(module.mlp.layers[0].weight, math.nan)  # type: ignore[arg-type]
+    nn.init.constant_(module.mlp.layers[0].weight, math.nan)
     trainer.validate(module, EvaluationBatches(data.rows_on_device("val"), 7), verbose=False)
     assert math.isnan(trainer.callback_metrics["loss/val"])
 

@@ -400,7 +400,7 @@ def test_the_loss_of_an_unfinished_epoch_is_handed_on() -> None:
         assert loop.epoch_loss == 0.0
     assert whole.schedule is not None
     assert resumed.schedule is not None
-    best = [loop.schedule.scheduler.best for loop in (whole, resumed)]  # type: ignore[union-attr]
+    best = [loop.schedule.scheduler.best for loop in (whole, resumed)]
     assert best[0] == best[1]
 
 
