@@ -38,3 +38,7 @@ TORCH_OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
+# Those that work number by number, whose update is proportional to the learning rate, and in which a gradient that
+# is always zero changes nothing: runs with these can train as one stack, each with a learning rate of its own.
+# (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)
+STACKABLE_OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")

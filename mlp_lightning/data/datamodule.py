@@ -141,7 +141,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("train_dataloader() needs a Trainer: it follows the Trainer's step count.")
-        return ExecutionLoader(self.training_steps, lambda: self._limits(trainer), lambda: trainer.global_step)
+        return ExecutionLoader(self.training_steps, lambda: self.limits(trainer), lambda: trainer.global_step)
 
     def val_dataloader(self) -> EvaluationBatches | list[EvaluationBatches]:
         return self.evaluation_dataloader("val")
@@ -157,7 +157,8 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         """Nothing to do: the rows are on the device already."""
         return batch
 
-    def _limits(self, trainer: pl.Trainer) -> ExecutionLimits:
+    def limits(self, trainer: pl.Trainer) -> ExecutionLimits:
+        """Where executions and spans have to end, by what the Trainer was told."""
         ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             ends.append(trainer.max_epochs * self.steps_per_epoch)

@@ -71,18 +71,18 @@ class MLPModule(pl.LightningModule):
         schedule_fields = _plain(scheduler)
         self.schedule_config = SCHEDULES[schedule_fields.get("name", "none")](**schedule_fields)
         self.save_hyperparameters(
-            {
-                "in_features": in_features,
-                "out_features": out_features,
-                "task": task,
-                "model": _plain(model_config),
-                "optimizer": _plain(self.optimizer_config),
-                "scheduler": _plain(self.schedule_config),
-                "seed": seed,
-                "gradient_clip_val": gradient_clip_val,
-                "gradient_clip_algorithm": gradient_clip_algorithm,
-                "histograms_every_n_steps": histograms_every_n_steps,
-            },
+            module_hyperparameters(
+                in_features,
+                out_features,
+                task,
+                model_config,
+                self.optimizer_config,
+                self.schedule_config,
+                seed,
+                gradient_clip_val,
+                gradient_clip_algorithm,
+                histograms_every_n_steps,
+            ),
             logger=False,
         )
         self.task = make_task(task, out_features)
@@ -276,6 +276,33 @@ class MLPModule(pl.LightningModule):
             for split, (loss, metric) in self._meters.items()
             if split in self._measured
         }
+
+
+def module_hyperparameters(
+    in_features: int,
+    out_features: int,
+    task: str,
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    scheduler: ScheduleConfig,
+    seed: int,
+    gradient_clip_val: float | None,
+    gradient_clip_algorithm: str,
+    histograms_every_n_steps: int | None,
+) -> dict[str, Any]:
+    """The arguments of an :class:`MLPModule` as plain data: what its checkpoint says of how to build it."""
+    return {
+        "in_features": in_features,
+        "out_features": out_features,
+        "task": task,
+        "model": _plain(model),
+        "optimizer": _plain(optimizer),
+        "scheduler": _plain(scheduler),
+        "seed": seed,
+        "gradient_clip_val": gradient_clip_val,
+        "gradient_clip_algorithm": gradient_clip_algorithm,
+        "histograms_every_n_steps": histograms_every_n_steps,
+    }
 
 
 def _labels(targets: Tensor, task: str) -> Tensor:

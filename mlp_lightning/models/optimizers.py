@@ -93,7 +93,8 @@ def build_schedule(
 
 
 def _one_cycle(optimizer: Optimizer, config: OneCycleSchedule, total_steps: int) -> LRScheduler:
-    highest = optimizer.param_groups[0]["lr"] if config.max_lr is None else config.max_lr
+    groups = optimizer.param_groups
+    highest = [group["lr"] if config.max_lr is None else config.max_lr for group in groups]
     arguments: dict[str, Any] = {"cycle_momentum": False}
     return lr_scheduler.OneCycleLR(
         optimizer,

@@ -1,6 +1,8 @@
 """The three tasks: what a model's logits mean, the loss, and the metrics.
 
-Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets per row.
+Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets per row. Losses and metrics reduce over the trailing
+axes (rows and outputs) only: logits ``(B, C)`` give a scalar, logits of a stack ``(K, B, C)`` one figure for each
+of its K members, and so on for further leading axes.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the rows, a scalar."""
+        """Mean loss over the rows."""
+
+    @abc.abstractmethod
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        """The gradient of the mean loss over the rows with respect to the logits; of the logits' shape."""
 
     @abc.abstractmethod
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        """The metric over the rows, a scalar: what :meth:`torchmetric` computes, of one batch."""
+        """The metric over the rows: what :meth:`torchmetric` computes, of one batch."""
 
     @abc.abstractmethod
     def predictions(self, logits_BC: Tensor) -> Tensor:
@@ -50,10 +56,16 @@ class BinaryTask(Task):
     metric_name = "accuracy"
 
     def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BC, targets)
+        if logits_BC.dim() == 2:  # one operation instead of two, in the loop over the steps of one model
+            return F.binary_cross_entropy_with_logits(logits_BC, targets)
+        targets = targets.expand_as(logits_BC)
+        return F.binary_cross_entropy_with_logits(logits_BC, targets, reduction="none").mean((-2, -1))
+
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return torch.sigmoid(logits_BC).sub_(targets).div_(_numbers(logits_BC))
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return ((logits_BC > 0) == (targets > 0.5)).float().mean()
+        return ((logits_BC > 0) == (targets > 0.5)).float().mean((-2, -1))
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         # torchmetrics would take logits that all happen to lie in [0, 1] for probabilities.
@@ -73,10 +85,19 @@ class MulticlassTask(Task):
         self.classes = classes
 
     def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BC, targets)
+        if logits_BC.dim() == 2:
+            return F.cross_entropy(logits_BC, targets)
+        index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
+        return -logits_BC.log_softmax(-1).gather(-1, index_B1).mean((-2, -1))
+
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
+        gradient_BC = logits_BC.softmax(-1)
+        gradient_BC.scatter_add_(-1, index_B1, torch.full_like(gradient_BC[..., :1], -1.0))
+        return gradient_BC.div_(logits_BC.shape[-2])
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return (logits_BC.argmax(-1) == targets).float().mean()
+        return (logits_BC.argmax(-1) == targets).float().mean(-1)
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         return logits_BC.softmax(-1)
@@ -92,16 +113,26 @@ class RegressionTask(Task):
     metric_name = "mae"
 
     def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(logits_BC, targets)
+        if logits_BC.dim() == 2:
+            return F.mse_loss(logits_BC, targets)
+        return (logits_BC - targets).square_().mean((-2, -1))
+
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+        return (logits_BC - targets).mul_(2 / _numbers(logits_BC))
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        return F.l1_loss(logits_BC, targets)
+        return (logits_BC - targets).abs().mean((-2, -1))
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         return logits_BC
 
     def torchmetric(self) -> Metric:
         return MeanAbsoluteError()
+
+
+def _numbers(logits_BC: Tensor) -> int:
+    """How many numbers a mean over rows and outputs is taken of."""
+    return logits_BC.shape[-2] * logits_BC.shape[-1]
 
 
 def make_task(name: str, out_features: int) -> Task:

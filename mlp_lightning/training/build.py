@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule, data_module_class
@@ -57,6 +58,17 @@ def build_module(config: Config, data: TabularDataModule) -> MLPModule:
     module.log_to_loggers = False
     module.take_statistics(data)
     return module
+
+
+def build_early_stopping(config: Config) -> EarlyStopping | None:
+    """Lightning's callback, where the configuration asks for it."""
+    options = config.callbacks.early_stopping
+    if options is None:
+        return None
+    mode = "max" if options.monitor.startswith("accuracy") else "min"
+    return EarlyStopping(
+        options.monitor, options.min_delta, options.patience, mode=mode, check_on_train_epoch_end=False
+    )
 
 
 def layer_widths(config: Config, data: TabularDataModule) -> list[int]:

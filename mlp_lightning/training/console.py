@@ -54,12 +54,12 @@ class RunConsole:
             log.info(one)
 
     @contextmanager
-    def logging_to(self, path: Path) -> Iterator[None]:
-        """Inside the context, log lines of this package and of Lightning go to ``path``.
+    def logging_to(self, path: Path | None) -> Iterator[None]:
+        """Inside the context, log lines of this package and of Lightning go to ``path``, or nowhere.
 
         For verbosity 2, Lightning's also go to the terminal.
         """
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
         before: list[tuple[logging.Logger, int, list[logging.Handler], bool]] = []
         for name in ("mlp_lightning", "lightning.pytorch", "lightning.fabric"):

@@ -25,6 +25,7 @@ summary_pb2: Any = _summary_pb2
 api_pb2: Any = _api_pb2
 plugin_data_pb2: Any = _plugin_data_pb2
 
+LR = "learning_rate"
 # What is logged can be seen, in TensorBoard and in metrics.csv, after this long at most.
 _SECONDS_BETWEEN_WRITES = 10
 
@@ -110,11 +111,7 @@ class RunTensorBoard(TensorBoardLogger):
 
     def open_session(self, config: Config) -> None:
         """Write the hyperparameters and the start time."""
-        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-        for name, value in hyperparameters(config).items():
-            kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
-            setattr(start.hparams[name], kind, value)
-        self._write_session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+        self._write(session_start(config))
 
     def close_session(self, status: str) -> None:
         """Write the end time and the status, and close the event file.
@@ -122,9 +119,7 @@ class RunTensorBoard(TensorBoardLogger):
         Args:
             status: of ``result.json``; a run that is ``finished`` is a success, any other is not.
         """
-        outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
-        end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
-        self._write_session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+        self._write(session_end(status))
         self.experiment.close()
 
     def add_event(self, event: Any) -> None:
@@ -157,11 +152,40 @@ class RunTensorBoard(TensorBoardLogger):
         """Lightning calls this after fit and after test; the session ends in :meth:`close_session`."""
         self.save()
 
-    def _write_session(self, tag: str, **record: Any) -> None:
-        content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**record))
-        value = summary_pb2.Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
-        self.experiment._get_file_writer().add_summary(summary_pb2.Summary(value=[value]))
+    def _write(self, summary: Any) -> None:
+        self.experiment._get_file_writer().add_summary(summary)
         self.experiment.flush()
+
+
+def session_start(config: Config) -> Any:
+    """The summary that tells the HParams tab of a run: its hyperparameters and that it starts now."""
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in hyperparameters(config).items():
+        kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+        setattr(start.hparams[name], kind, value)
+    return _session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+
+def session_end(status: str) -> Any:
+    """The summary that tells the HParams tab that a run ends now, and how.
+
+    Args:
+        status: of ``result.json``; a run that is ``finished`` is a success, any other is not.
+    """
+    outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
+    end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
+    return _session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+
+def _session(tag: str, **record: Any) -> Any:
+    content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**record))
+    value = summary_pb2.Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
+    return summary_pb2.Summary(value=[value])
+
+
+def metric_columns(metric_name: str) -> tuple[str, ...]:
+    """The columns of ``metrics.csv`` after ``step``."""
+    return (*(f"{name}/{split}" for split in ("train", "val", "test") for name in ("loss", metric_name)), LR)
 
 
 def make_loggers(folder: RunFolder, config: Config, metric_name: str) -> list[Logger]:
@@ -170,8 +194,7 @@ def make_loggers(folder: RunFolder, config: Config, metric_name: str) -> list[Lo
     if config.logger.tensorboard:
         loggers.append(RunTensorBoard(folder.path))
     if config.logger.csv:
-        figures = tuple(f"{name}/{split}" for split in ("train", "val", "test") for name in ("loss", metric_name))
-        loggers.append(MetricsCSV(folder.metrics, (*figures, "learning_rate")))
+        loggers.append(MetricsCSV(folder.metrics, metric_columns(metric_name)))
     return loggers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -17,6 +18,8 @@ from mlp_lightning.config import Config
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.training.files import atomic_write
 
+# libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
+_YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
 # What a run is called and how it is shown and kept does not change what is computed.
 _NOT_IN_HASH = ("name", "verbosity", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
@@ -69,7 +72,7 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
     """
     folder = RunFolder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False)
+    text = yaml.dump(config.to_dict(), Dumper=_YAML_DUMPER, sort_keys=False)
     try:
         with folder.config.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -101,6 +104,18 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def surroundings(config: Config, started_at: datetime.datetime) -> dict[str, Any]:
+    """What ``result.json`` says of a run that ends now besides its result."""
+    return {
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "started_at": started_at.isoformat(),
+        "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "versions": versions(),
+    }
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}

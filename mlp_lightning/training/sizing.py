@@ -5,7 +5,7 @@ Both are functions of sizes alone, never of measured time, so that a run is cut 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -18,6 +18,8 @@ _MULTIPLY_ADDS_PER_SECOND = 1e10
 # An execution should take about this long: the Trainer's bookkeeping is a few milliseconds per execution,
 # and the progress display moves once per execution.
 _SECONDS_PER_EXECUTION = 0.25
+# In a batch of matrix products, one of a member of a stack costs at least as much as this many multiply-adds.
+_LEAST_MULTIPLY_ADDS = 1000
 # Below this size of the largest matrix product, handing work to other threads costs more than it saves.
 _MULTIPLY_ADDS_FOR_THREADS = 2e6
 
@@ -39,6 +41,19 @@ def auto_threads(layer_widths: list[int], rows_per_batch: int) -> int:
     """One thread for small matrices, as many as torch would take otherwise."""
     largest = max(rows_per_batch * a * b for a, b in pairwise(layer_widths))
     return 1 if largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
+
+
+def stack_steps_per_execution(members: int, layer_widths: Sequence[int], rows_per_step: int) -> int:
+    """The same for a stack of ``members`` networks that are padded to ``layer_widths``."""
+    products = [max(rows_per_step * a * b, _LEAST_MULTIPLY_ADDS) for a, b in pairwise(layer_widths)]
+    seconds = _SECONDS_PER_STEP + 3 * members * sum(products) / _MULTIPLY_ADDS_PER_SECOND
+    return max(1, int(_SECONDS_PER_EXECUTION / seconds))
+
+
+def stack_threads(members: int, layer_widths: Sequence[int], rows_per_batch: int) -> int:
+    """The same for a stack: the products of one layer are made for all members at once."""
+    largest = max(max(rows_per_batch * a * b, _LEAST_MULTIPLY_ADDS) for a, b in pairwise(layer_widths))
+    return 1 if members * largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -21,18 +20,17 @@ from torch import nn
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.errors import CheckpointError, DeviceError, NonFiniteLossError
+from mlp_lightning.errors import CheckpointError, NonFiniteLossError
 from mlp_lightning.models import MLPModule
 from mlp_lightning.training.build import (
     build_data,
+    build_early_stopping,
     build_module,
-    layer_widths,
     run_length,
     steps_per_execution,
     threads,
 )
 from mlp_lightning.training.checkpoints import (
-    AtomicCheckpointIO,
     CheckpointKeeper,
     RandomState,
     StopRequested,
@@ -40,19 +38,18 @@ from mlp_lightning.training.checkpoints import (
     read_checkpoint,
 )
 from mlp_lightning.training.console import RunConsole, log
-from mlp_lightning.training.health import TrainingHealth
+from mlp_lightning.training.health import TrainingHealth, non_finite_figures_message
 from mlp_lightning.training.history import carry_over
 from mlp_lightning.training.loggers import RunTensorBoard, make_loggers
 from mlp_lightning.training.progress import ProgressDisplay
 from mlp_lightning.training.recorder import MetricsRecorder
-from mlp_lightning.training.report import report
+from mlp_lightning.training.report import announcement, how_to_go_on, report
 from mlp_lightning.training.result import TrainingResult
-from mlp_lightning.training.run_folder import RunFolder, claim, config_hash, newest_checkpoint, versions
+from mlp_lightning.training.run_folder import RunFolder, claim, newest_checkpoint, surroundings
 from mlp_lightning.training.sizing import cpu_threads
 from mlp_lightning.training.stop import stop_signals
 from mlp_lightning.training.surroundings import isolated_randomness, quiet_libraries
-
-_PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
+from mlp_lightning.training.trainer import build_trainer
 
 
 def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None) -> TrainingResult:
@@ -152,38 +149,9 @@ class _Run:
             RandomState(),
             self.keeper,
         ]
-        stopping = config.callbacks.early_stopping
-        if stopping is not None:
-            mode = "max" if stopping.monitor.startswith("accuracy") else "min"
-            callbacks.append(
-                EarlyStopping(
-                    stopping.monitor, stopping.min_delta, stopping.patience, mode=mode, check_on_train_epoch_end=False
-                )
-            )
-        try:
-            return pl.Trainer(
-                accelerator=options.accelerator,
-                devices=1,
-                precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]  # Lightning wants a literal
-                max_steps=-1 if options.max_steps is None else options.max_steps,
-                max_epochs=-1 if options.max_epochs is None else options.max_epochs,
-                check_val_every_n_epoch=options.check_val_every_n_epoch,
-                limit_val_batches=1.0 if has_validation else 0,
-                num_sanity_val_steps=0,
-                log_every_n_steps=options.log_every_n_steps,
-                callbacks=callbacks,
-                logger=self.loggers or False,
-                plugins=[AtomicCheckpointIO()],
-                default_root_dir=self.folder.path,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
-        except MisconfigurationException as error:
-            raise DeviceError(
-                f"trainer.accelerator = {options.accelerator!r} with trainer.precision = {options.precision!r}:"
-                f" {error} Use trainer.accelerator=auto to take what this machine has."
-            ) from error
+        if (stopping := build_early_stopping(config)) is not None:
+            callbacks.append(stopping)
+        return build_trainer(config, self.folder.path, has_validation, callbacks, self.loggers)
 
     def _go_on_from_checkpoint(self, data: TabularDataModule) -> None:
         path, options = self.checkpoint_path, self.config.trainer
@@ -212,14 +180,8 @@ class _Run:
 
     def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:
         config = self.config
-        widths = "-".join(str(one) for one in layer_widths(config, data))
-        activation = f" {config.model.activation}" if config.model.layer_widths else ""
-        rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
         parameters = sum(one.numel() for one in module.parameters())
-        self.console.line(
-            f"Training {widths}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
-            f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
-        )
+        self.console.line(announcement(config, data, parameters, last_step))
 
     def _write_graph(self, module: MLPModule, data: TabularDataModule) -> None:
         """The model graph, for TensorBoard; a run that goes on has it in its history."""
@@ -263,10 +225,7 @@ class _Run:
             split: {name: float(trainer.callback_metrics[f"{name}/{split}"]) for name in names} for split in data.splits
         }
         if not all(np.isfinite(value) for figures in metrics.values() for value in figures.values()):
-            raise NonFiniteLossError(
-                f"The figures after the last step ({trainer.global_step}) are not finite: {metrics}. Lower optimizer.lr"
-                f" ({self.config.optimizer.lr:g}) or limit the gradient with trainer.gradient_clip_val=1."
-            )
+            raise NonFiniteLossError(non_finite_figures_message(trainer.global_step, metrics, self.config.optimizer.lr))
         rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
         module.eval()
         with torch.no_grad():
@@ -310,20 +269,10 @@ class _Run:
                 logger.close_session(result.status)
             else:
                 logger.finalize(result.status)
-        ended_at = datetime.datetime.now(datetime.timezone.utc)
-        surroundings = {
-            "seed": self.config.seed,
-            "config_hash": config_hash(self.config),
-            "started_at": self.started_at.isoformat(),
-            "ended_at": ended_at.isoformat(),
-            "versions": versions(),
-        }
-        self.folder.write_result({**result.to_json(), **surroundings})
+        self.folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
 
     def _how_to_go_on(self) -> str:
-        if self.config.callbacks.checkpoint is None:
-            return "Stopped as asked. Nothing was saved, since callbacks.checkpoint is null."
-        return f"Stopped as asked. To go on, give the same command with ckpt_path={self.folder.last_checkpoint}"
+        return how_to_go_on(self.config, self.folder)
 
 
 def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:

@@ -1,0 +1,305 @@
+"""What every member of a stack leaves in its run folder: the same as a run by itself.
+
+A thousand runs end at the same moment here, so what costs a single run nothing worth mentioning (a thread per event
+file, 50 µs per logged figure) is done for all of them at once.
+
+Shapes: ``M`` members that have ended, ``S`` logged steps, ``N`` numbers in the flat parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.models.stacked_module import StackedModule
+from mlp_lightning.training.files import atomic_write
+from mlp_lightning.training.health import non_finite_figures_message
+from mlp_lightning.training.loggers import metric_columns
+from mlp_lightning.training.member_checkpoints import member_checkpoint
+from mlp_lightning.training.member_events import MemberEvents
+from mlp_lightning.training.report import announcement, how_to_go_on, report_lines
+from mlp_lightning.training.result import TrainingResult
+from mlp_lightning.training.run_folder import RunFolder, surroundings
+from mlp_lightning.training.stack_history import Series
+from mlp_lightning.training.stack_keeper import Ending, Moment, StackKeeper
+
+# Members are written in groups of this many, so that their event files are never all in memory.
+_WRITTEN_AT_ONCE = 128
+_LINES_OF_A_LOG = 20
+
+
+@dataclasses.dataclass
+class Member:
+    """One run of a stack.
+
+    Attributes:
+        config: what to train.
+        folder: claimed for it.
+        data: its rows.
+    """
+
+    config: Config
+    folder: RunFolder
+    data: TabularDataModule
+
+
+class MemberFiles:
+    """Writes the run folders of members that have ended.
+
+    Args:
+        members: all of the stack.
+        metric_name: of the task.
+        last_step: number of steps of the whole run.
+        on_end: called with the number of a member and its result, once its folder is complete.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        metric_name: str,
+        last_step: int,
+        on_end: Callable[[int, TrainingResult], None],
+    ) -> None:
+        self._members = members
+        self._metric = metric_name
+        self._last_step = last_step
+        self._on_end = on_end
+        self._events = MemberEvents(metric_name)
+        self._started_at = datetime.datetime.now(datetime.timezone.utc)
+        self._started = time.monotonic()
+        self.fit_started = time.monotonic()
+
+    def members_ended(self, keeper: StackKeeper, endings: Sequence[Ending], last: Moment) -> None:
+        """Measure the members for the last time and write their folders."""
+        module = keeper.module
+        assert module is not None
+        finished = [one for one in endings if one.status == "finished"]
+        figures: dict[str, dict[str, Tensor]] = {}
+        weights = None
+        if finished:
+            data = self._members[0].data
+            present = {split: module.evaluate(split) for split in data.splits}
+            keeper.consider_end(present["train"]["loss"])
+            figures = present
+            if self._members[0].config.report_weights == "best" and "weights" in keeper.best_tensors:
+                weights = keeper.best_tensors["weights"]
+                figures = {split: module.evaluate(split, weights) for split in data.splits}
+        tensors = {
+            "last": {name: one.cpu() for name, one in keeper.tensors().items()},
+            "best": {name: one.cpu() for name, one in keeper.best_tensors.items()},
+        }
+        for start in range(0, len(endings), _WRITTEN_AT_ONCE):
+            part = endings[start : start + _WRITTEN_AT_ONCE]
+            numbers = [one.member for one in part]
+            training, validation = keeper.history.series("train", numbers), keeper.history.series("val", numbers)
+            scalars = self._scalars(part, training, validation)
+            for place, ending in enumerate(part):
+                own = (_of(training, place, ending), _of(validation, place, ending))
+                self._write(keeper, module, ending, last, tensors, figures, weights, own, scalars[place])
+
+    def _scalars(self, endings: Sequence[Ending], training: Series, validation: Series) -> list[bytes]:
+        config = self._members[0].config
+        if not config.logger.tensorboard:
+            return [b""] * len(endings)
+        with_lr = config.callbacks.lr_monitor
+        if all(one.status != "failed" for one in endings):
+            return self._events.scalars(training, validation, with_lr)
+        # A failed run has figures up to its failure only.
+        return [
+            self._events.scalars(_of(training, place, one), _of(validation, place, one), with_lr)[0]
+            for place, one in enumerate(endings)
+        ]
+
+    def _write(
+        self,
+        keeper: StackKeeper,
+        module: StackedModule,
+        ending: Ending,
+        last: Moment,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        figures: Mapping[str, Mapping[str, Tensor]],
+        weights: Tensor | None,
+        series: tuple[Series, Series],
+        scalars: bytes,
+    ) -> None:
+        """Everything of one member; ``result.json`` comes last."""
+        member = self._members[ending.member]
+        config, folder = member.config, member.folder
+        place = module.present.index(ending.member)
+        metrics = {
+            split: {name: one[place].item() for name, one in by_name.items()} for split, by_name in figures.items()
+        }
+        if ending.status != "finished":
+            metrics = {}
+        elif not all(math.isfinite(value) for one in metrics.values() for value in one.values()):
+            message = non_finite_figures_message(ending.steps, metrics, config.optimizer.lr)
+            ending = dataclasses.replace(ending, status="failed", error=f"NonFiniteLossError: {message}")
+        final = self._final_figures(config, metrics)
+        if ending.status == "failed":
+            metrics = {}
+        else:
+            self._write_checkpoints(keeper, module, ending, last, tensors, place)
+        if config.logger.tensorboard:
+            mlp = module.model.unstack(place).cpu().float() if config.logger.graph else None
+            started = self._started_at.timestamp()
+            content = self._events.file(config, mlp, started, scalars, final, ending.steps, ending.status)
+            (folder.path / self._events.file_name(started)).write_bytes(content)
+        if config.logger.csv:
+            _write_csv(folder.metrics, *series, final, ending.steps, self._metric, config.callbacks.lr_monitor)
+        result = self._result(keeper, module, ending, metrics)
+        details = ""
+        if ending.status == "finished":
+            predictions = module.predict_split("train", place, weights).float().cpu().numpy()
+            details = member.data.describe_predictions(predictions)
+        self._write_log(member, module, result, series, details)
+        folder.write_result({**result.to_json(), **surroundings(config, self._started_at)})
+        self._on_end(ending.member, result)
+
+    def _final_figures(self, config: Config, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """What the end adds to the curves, by tag: see ``MetricsRecorder``."""
+        splits = ("train", "test") if config.report_weights == "last" else ("test",)
+        return {
+            f"{name}/{split}": value for split in splits if split in metrics for name, value in metrics[split].items()
+        }
+
+    def _write_checkpoints(
+        self,
+        keeper: StackKeeper,
+        module: StackedModule,
+        ending: Ending,
+        last: Moment,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        place: int,
+    ) -> None:
+        member = self._members[ending.member]
+        if member.config.callbacks.checkpoint is None:
+            return
+        best = keeper.best[ending.member]
+        # The best of the very end comes after the last checkpoint, as in a run by itself.
+        at_end = (
+            keeper.monitor == "loss/train" and best.step == last.step and not self._on_lattice(member.config, last.step)
+        )
+        known = type(best)() if at_end else best
+        common = (member.config, member.data, module.model, module.loop.optimizer, place)
+        for path, which, moment, then, why, after in (
+            (member.folder.last_checkpoint, "last", last, known, ending.stopped_by, False),
+            (member.folder.best_checkpoint, "best", best.moment, best, "", at_end),
+        ):
+            if moment is not None:
+                content = member_checkpoint(
+                    *common, tensors[which], moment, ending.member, keeper.monitor, then, why, after
+                )
+                with atomic_write(path) as file:
+                    torch.save(content, file)
+
+    @staticmethod
+    def _on_lattice(config: Config, step: int) -> bool:
+        options = config.callbacks.checkpoint
+        return options is not None and options.every_n_steps is not None and step % options.every_n_steps == 0
+
+    def _result(
+        self, keeper: StackKeeper, module: StackedModule, ending: Ending, metrics: dict[str, dict[str, float]]
+    ) -> TrainingResult:
+        member, best = self._members[ending.member], keeper.best[ending.member]
+        now = time.monotonic()
+        return TrainingResult(
+            status=ending.status,
+            run_dir=member.folder.path,
+            metrics=metrics,
+            weights=member.config.report_weights,
+            steps=ending.steps,
+            epochs=ending.steps // member.data.steps_per_epoch,
+            wall_time_s=now - self._started,
+            fit_time_s=now - self.fit_started,
+            device=str(module.device),
+            best=(
+                {"monitor": keeper.monitor, "value": best.value, "step": best.step}
+                if member.folder.best_checkpoint.is_file()
+                else None
+            ),
+            stopped_by=ending.stopped_by,
+            error=ending.error,
+        )
+
+    def _write_log(
+        self,
+        member: Member,
+        module: StackedModule,
+        result: TrainingResult,
+        series: tuple[Series, Series],
+        details: str,
+    ) -> None:
+        """``train.log``: the lines that a run by itself would have printed."""
+        parameters = sum(
+            (inputs + member.config.model.bias) * outputs
+            for inputs, outputs in zip(
+                [member.data.in_features, *member.config.model.layer_widths],
+                [*member.config.model.layer_widths, member.data.out_features],
+                strict=True,
+            )
+        )
+        lines = [announcement(member.config, member.data, parameters, self._last_step)]
+        lines.append(f"Trained as one of {len(self._members)} members of a stack")
+        training = series[0]
+        interval = max(1, len(training.steps) // _LINES_OF_A_LOG)
+        for step, (loss, metric, _) in zip(
+            training.steps[::interval].tolist(), training.values[0, ::interval].tolist(), strict=True
+        ):
+            lines.append(f"step {step:>6}  loss {loss:.9f}  {self._metric} {metric:.4f}")
+        if result.error:
+            lines.append(result.error)
+        if result.status == "interrupted":
+            lines.append(how_to_go_on(member.config, member.folder))
+        lines += report_lines(result, details)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = "".join(f"[{stamp}][mlp_lightning][INFO] {line}\n" for line in lines)
+        member.folder.log.write_text(text, encoding="utf-8")
+
+
+def _of(series: Series, place: int, ending: Ending) -> Series:
+    """The figures of one member, up to its failure if it failed."""
+    values = series.values[place : place + 1]
+    count = len(series.steps)
+    if ending.status == "failed":
+        finite_S = np.isfinite(values[0]).all(-1)
+        count = count if finite_S.all() else int((~finite_S).argmax())
+    return Series(series.steps[:count], series.wall_times[:count], values[:, :count])
+
+
+def _write_csv(
+    path: Path,
+    training: Series,
+    validation: Series,
+    final: Mapping[str, float],
+    steps: int,
+    metric_name: str,
+    with_lr: bool,
+) -> None:
+    """``metrics.csv``, in the order in which a run by itself writes it: a validation before the next step."""
+    columns = metric_columns(metric_name)
+    rows = [
+        # Accuracies and learning rates have few values, but a loss is never the same twice.
+        (step, 1, f"{step},{loss!r},{metric!r},,,,,{rate!r}\n" if with_lr else f"{step},{loss!r},{metric!r},,,,,\n")
+        for step, (loss, metric, rate) in zip(training.steps.tolist(), training.values[0].tolist(), strict=True)
+    ]
+    if len(validation.steps):
+        rows += [
+            (step, 0, f"{step},,,{loss!r},{metric!r},,,\n")
+            for step, (loss, metric) in zip(validation.steps.tolist(), validation.values[0].tolist(), strict=True)
+        ]
+        rows.sort(key=lambda row: row[:2])
+    lines = [",".join(["step", *columns]) + "\n", *(text for _, _, text in rows)]
+    if final:
+        cells = ("" if (value := final.get(name)) is None else repr(value) for name in columns)
+        lines.append(",".join([str(steps), *cells]) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")

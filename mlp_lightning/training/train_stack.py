@@ -1,0 +1,182 @@
+"""Training many runs as one stacked model: the same door as :func:`mlp_lightning.training.train`, for several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.randomness import derived_seed
+from mlp_lightning.data.stacked import StackedDataModule
+from mlp_lightning.models.mlp import MLP
+from mlp_lightning.models.stacked_mlp import StackedMLP
+from mlp_lightning.models.stacked_module import StackedModule
+from mlp_lightning.models.tasks import make_task
+from mlp_lightning.training.build import build_data, layer_widths, run_length
+from mlp_lightning.training.checkpoints import StopRequested
+from mlp_lightning.training.console import RunConsole
+from mlp_lightning.training.member_files import Member, MemberFiles
+from mlp_lightning.training.result import TrainingResult
+from mlp_lightning.training.run_folder import claim
+from mlp_lightning.training.sizing import cpu_threads, stack_steps_per_execution, stack_threads
+from mlp_lightning.training.stack_keeper import StackKeeper
+from mlp_lightning.training.stop import stop_signals
+from mlp_lightning.training.surroundings import isolated_randomness, quiet_libraries
+from mlp_lightning.training.trainer import build_trainer
+
+
+class StackProgress(Protocol):
+    """Who is told how a stack gets on."""
+
+    def steps_made(self, steps: int, members: int) -> None:
+        """``steps`` more optimizer steps were made by each of ``members`` members."""
+
+    def run_ended(self, number: int, result: TrainingResult) -> bool:
+        """The run with this place in the list has ended; its folder is complete.
+
+        Returns:
+            Whether the others shall go on.
+        """
+        ...
+
+
+def train_stack(
+    configs: Sequence[Config], run_dirs: Sequence[Path], progress: StackProgress | None = None
+) -> list[TrainingResult]:
+    """Train several runs as one stacked model and leave the record of each in its folder.
+
+    Every run folder is what :func:`~mlp_lightning.training.train` would have left, to rounding. A run whose loss is
+    no number any more, or that cannot learn, is recorded as failed and does not harm the others; it is not raised.
+
+    Args:
+        configs: of the runs; they may differ in what :mod:`mlp_lightning.sweeps.grouping` says.
+        run_dirs: folder of each run; created if it is not there, claimed exclusively.
+        progress: told of steps made and of runs that have ended.
+
+    Returns:
+        The result of each run, without its module: load it from its checkpoint.
+
+    Raises:
+        RunFolderError: a folder belongs to another run.
+        DataError, DeviceError: no run can be started; none has then been claimed.
+    """
+    run = _StackRun(configs, run_dirs, progress)
+    console = RunConsole(configs[0].verbosity)
+    with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
+        return run.execute()
+
+
+class _StackRun:
+    """One training of a stack, from its configurations to its results."""
+
+    def __init__(self, configs: Sequence[Config], run_dirs: Sequence[Path], progress: StackProgress | None) -> None:
+        self.configs = list(configs)
+        self.run_dirs = [Path(one).absolute() for one in run_dirs]
+        self.progress = progress
+        self.results: dict[int, TrainingResult] = {}
+        self.module: StackedModule | None = None
+
+    def execute(self) -> list[TrainingResult]:
+        config = self.configs[0]
+        distinct, of_member = _data_modules(self.configs)
+        data = StackedDataModule(distinct, of_member)
+        self.module = module = _build_module(self.configs, distinct[0])
+        last_step = run_length(config, data.steps_per_epoch)
+        widths = [max(one) for one in zip(*(layer_widths(one, distinct[0]) for one in self.configs), strict=True)]
+        wanted = config.trainer.steps_per_execution
+        rows = distinct[0].training_steps.rows_per_step
+        count = len(self.configs)
+        steps = stack_steps_per_execution(count, widths, rows) if wanted == "auto" else int(wanted)
+        data.steps_per_execution = steps
+        threads = config.trainer.threads
+        with cpu_threads(stack_threads(count, widths, rows) if threads == "auto" else int(threads)):
+            members = [
+                Member(one, claim(folder, one), distinct[number])
+                for one, folder, number in zip(self.configs, self.run_dirs, of_member, strict=True)
+            ]
+            writer = MemberFiles(members, module.task.metric_name, last_step, self._ended)
+            keeper = StackKeeper(config, _monitor(config, data), last_step, writer)
+            trainer = build_trainer(config, self.run_dirs[0], "val" in data.splits, [keeper, _Progress(self.progress)])
+            self._fit(trainer, module, data)
+        return [self.results[number] for number in range(len(self.configs))]
+
+    def _fit(self, trainer: pl.Trainer, module: StackedModule, data: StackedDataModule) -> None:
+        def request_stop() -> None:
+            module.stop_requested = True
+
+        try:
+            with stop_signals(request_stop):
+                trainer.fit(module, datamodule=data, weights_only=True)
+        except (StopRequested, SIGTERMException):
+            return
+
+    def _ended(self, number: int, result: TrainingResult) -> None:
+        self.results[number] = result
+        if self.progress is not None and not self.progress.run_ended(number, result):
+            assert self.module is not None
+            self.module.stop_requested = True
+
+
+class _Progress(pl.Callback):
+    """Tells how many steps were made."""
+
+    def __init__(self, progress: StackProgress | None) -> None:
+        self._progress = progress
+
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
+        self, trainer: pl.Trainer, pl_module: StackedModule, outputs: Any, *_: Any
+    ) -> None:
+        if self._progress is not None:
+            self._progress.steps_made(outputs["trace"].steps, len(pl_module.present))
+
+
+def _data_modules(configs: Sequence[Config]) -> tuple[list[TabularDataModule], list[int]]:
+    """A data module for every seed, and which one each run has."""
+    seeds = sorted({one.seed for one in configs})
+    first = {one.seed: one for one in reversed(configs)}
+    number = {seed: place for place, seed in enumerate(seeds)}
+    return [build_data(first[seed]) for seed in seeds], [number[one.seed] for one in configs]
+
+
+def _build_module(configs: Sequence[Config], data: TabularDataModule) -> StackedModule:
+    """The stack with each member's own initial weights."""
+    mlps = []
+    with torch.random.fork_rng(devices=[]):
+        for one in configs:
+            torch.manual_seed(one.seed)
+            model = one.model
+            mlps.append(
+                MLP(
+                    data.in_features,
+                    data.out_features,
+                    model.layer_widths,
+                    model.activation,
+                    model.dropout,
+                    bias=model.bias,
+                    init=model.init,
+                )
+            )
+    first = configs[0]
+    return StackedModule(
+        StackedMLP.stack(mlps, first.model.activation, [one.model.dropout for one in configs]),
+        make_task(data.task, data.out_features),
+        [one.optimizer for one in configs],
+        first.scheduler,
+        [derived_seed(one.seed, "training") for one in configs],
+        first.trainer.gradient_clip_val,
+        first.trainer.gradient_clip_algorithm,
+    )
+
+
+def _monitor(config: Config, data: StackedDataModule) -> str:
+    checkpoint = config.callbacks.checkpoint
+    monitor = "auto" if checkpoint is None else checkpoint.monitor
+    if monitor != "auto":
+        return monitor
+    return "loss/val" if "val" in data.splits else "loss/train"
