@@ -229,7 +229,18 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        plain = dataclasses.asdict(self)
+        plain = _plain(self)
         options = plain["optimizer"].pop("options")
         plain["optimizer"].update(options)
         return plain
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as nested dicts; several times as fast as ``dataclasses.asdict``, which copies every leaf."""
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value

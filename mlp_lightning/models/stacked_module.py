@@ -141,18 +141,9 @@ class StackedModule(pl.LightningModule):
         return {name: figure_K.to(self.model.flat_N.dtype).cpu() for name, figure_K in total.items()}
 
     @torch.no_grad()
-    def predict_split(self, split: str, position: int, flat_N: Tensor | None = None) -> Tensor:
-        """Probabilities (or values) of one member, ``(B, C)``, for all rows of a split."""
-        features, _ = self._rows(split)
-        own = features[position] if features.dim() == 3 else features
-        weights = self.model.flat_N if flat_N is None else flat_N
-        parts = [part.contiguous() for part in self.model.parts(weights, position)]
-        x, per_layer = own, 2 if self.model.has_bias else 1
-        for start in range(0, len(parts), per_layer):
-            x = torch.nn.functional.linear(x, *parts[start : start + per_layer])
-            if start + per_layer < len(parts):
-                x = self.model.activate(x)
-        return self.task.predictions(x)
+    def predictions(self, split: str, flat_N: Tensor | None = None) -> Tensor:
+        """Probabilities (or values) of every present member for all rows of a split, ``(K, B, C)``."""
+        return self.task.predictions(self._logits(self._rows(split)[0], flat_N))
 
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the members at these positions alone; the others take no time any more."""

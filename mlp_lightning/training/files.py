@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +30,29 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write many small files so that each is whole or not there; cheaper than one by one.
+
+    All of them are brought to the disk together before the first gets its name.
+    """
+    waiting = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    for path, content in contents.items():
+        waiting[path].write_bytes(content)
+    bring_to_disk(waiting.values())
+    for path, name in waiting.items():
+        name.replace(path)
+
+
+def bring_to_disk(files: Iterable[Path]) -> None:
+    """Wait until what was written is on the disk."""
+    if hasattr(os, "sync"):
+        os.sync()
+        return
+    for path in files:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _umask() -> int:

@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class MemberEvents:
     def file(
         self,
         config: Config,
-        mlp: MLP | None,
+        make_mlp: Callable[[], MLP],
         started: float,
         scalars: bytes,
         final: Mapping[str, float],
@@ -59,7 +59,7 @@ class MemberEvents:
 
         Args:
             config: of the run.
-            mlp: the model, to draw its graph; ``None`` for no graph.
+            make_mlp: makes the model, to draw its graph.
             started: when the run started, in seconds since 1970.
             scalars: records of its logged steps.
             final: figures measured at the end, by tag.
@@ -67,8 +67,8 @@ class MemberEvents:
             status: how it ended.
         """
         parts = [file_header(started), event_record(event_pb2.Event(wall_time=started, summary=session_start(config)))]
-        if mlp is not None:
-            parts.append(self._graph(config, mlp))
+        if config.logger.graph:
+            parts.append(self._graph(config, make_mlp))
         parts.append(scalars)
         now = time.time()
         if final:
@@ -82,12 +82,12 @@ class MemberEvents:
         self._files += 1
         return f"events.out.tfevents.{int(started):010d}.{socket.gethostname()}.{os.getpid()}.{self._files}"
 
-    def _graph(self, config: Config, mlp: MLP) -> bytes:
+    def _graph(self, config: Config, make_mlp: Callable[[], MLP]) -> bytes:
         """The records of the model graph; members of one shape have the same."""
         model = config.model
-        key = (tuple(model.layer_widths), model.activation, model.dropout > 0, model.bias, mlp.in_features)
+        key = (tuple(model.layer_widths), model.dropout > 0)
         if key not in self._graphs:
-            self._graphs[key] = _traced(mlp)
+            self._graphs[key] = _traced(make_mlp())
         return self._graphs[key]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +18,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.models.mlp import MLP
 from mlp_lightning.models.stacked_module import StackedModule
-from mlp_lightning.training.files import atomic_write
+from mlp_lightning.training.files import bring_to_disk, write_all
 from mlp_lightning.training.health import non_finite_figures_message
 from mlp_lightning.training.loggers import metric_columns
 from mlp_lightning.training.member_checkpoints import member_checkpoint
 from mlp_lightning.training.member_events import MemberEvents
 from mlp_lightning.training.report import announcement, how_to_go_on, report_lines
 from mlp_lightning.training.result import TrainingResult
-from mlp_lightning.training.run_folder import RunFolder, surroundings
+from mlp_lightning.training.run_folder import RunFolder, result_bytes, surroundings
 from mlp_lightning.training.stack_history import Series
 from mlp_lightning.training.stack_keeper import Ending, Moment, StackKeeper
 
@@ -78,26 +81,18 @@ class MemberFiles:
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._started = time.monotonic()
         self.fit_started = time.monotonic()
+        self._written: list[Path] = []
 
     def members_ended(self, keeper: StackKeeper, endings: Sequence[Ending], last: Moment) -> None:
         """Measure the members for the last time and write their folders."""
         module = keeper.module
         assert module is not None
-        finished = [one for one in endings if one.status == "finished"]
-        figures: dict[str, dict[str, Tensor]] = {}
-        weights = None
-        if finished:
-            data = self._members[0].data
-            present = {split: module.evaluate(split) for split in data.splits}
-            keeper.consider_end(present["train"]["loss"])
-            figures = present
-            if self._members[0].config.report_weights == "best" and "weights" in keeper.best_tensors:
-                weights = keeper.best_tensors["weights"]
-                figures = {split: module.evaluate(split, weights) for split in data.splits}
+        final = self._measured(keeper, module) if any(one.status == "finished" for one in endings) else _Final()
         tensors = {
             "last": {name: one.cpu() for name, one in keeper.tensors().items()},
             "best": {name: one.cpu() for name, one in keeper.best_tensors.items()},
         }
+        results: list[tuple[int, TrainingResult]] = []
         for start in range(0, len(endings), _WRITTEN_AT_ONCE):
             part = endings[start : start + _WRITTEN_AT_ONCE]
             numbers = [one.member for one in part]
@@ -105,7 +100,34 @@ class MemberFiles:
             scalars = self._scalars(part, training, validation)
             for place, ending in enumerate(part):
                 own = (_of(training, place, ending), _of(validation, place, ending))
-                self._write(keeper, module, ending, last, tensors, figures, weights, own, scalars[place])
+                result = self._write(keeper, module, ending, last, tensors, final, own, scalars[place])
+                results.append((ending.member, result))
+        # A result says that all the rest of its folder is there; so it comes after all the rest is on the disk.
+        contents = {}
+        for number, result in results:
+            member = self._members[number]
+            plain = {**result.to_json(), **surroundings(member.config, self._started_at)}
+            contents[member.folder.result] = result_bytes(plain)
+        bring_to_disk(path for path in self._written if path not in contents)
+        self._written.clear()
+        write_all(contents)
+        for number, result in results:
+            self._on_end(number, result)
+
+    def _measured(self, keeper: StackKeeper, module: StackedModule) -> _Final:
+        """The figures of all members over all rows of every split, of the weights that are reported."""
+        splits, config = self._members[0].data.splits, self._members[0].config
+        figures = {split: module.evaluate(split) for split in splits}
+        keeper.consider_end(figures["train"]["loss"])
+        weights = None
+        if config.report_weights == "best" and "weights" in keeper.best_tensors:
+            weights = keeper.best_tensors["weights"]
+            figures = {split: module.evaluate(split, weights) for split in splits}
+        predictions = None
+        if type(self._members[0].data).describe_predictions is not TabularDataModule.describe_predictions:
+            predictions = module.predictions("train", weights).float().cpu().numpy()
+        by_name = {split: {name: one.tolist() for name, one in named.items()} for split, named in figures.items()}
+        return _Final(by_name, predictions)
 
     def _scalars(self, endings: Sequence[Ending], training: Series, validation: Series) -> list[bytes]:
         config = self._members[0].config
@@ -127,17 +149,16 @@ class MemberFiles:
         ending: Ending,
         last: Moment,
         tensors: Mapping[str, Mapping[str, Tensor]],
-        figures: Mapping[str, Mapping[str, Tensor]],
-        weights: Tensor | None,
+        measured: _Final,
         series: tuple[Series, Series],
         scalars: bytes,
-    ) -> None:
-        """Everything of one member; ``result.json`` comes last."""
+    ) -> TrainingResult:
+        """Everything of one member but ``result.json``."""
         member = self._members[ending.member]
         config, folder = member.config, member.folder
         place = module.present.index(ending.member)
         metrics = {
-            split: {name: one[place].item() for name, one in by_name.items()} for split, by_name in figures.items()
+            split: {name: one[place] for name, one in named.items()} for split, named in measured.figures.items()
         }
         if ending.status != "finished":
             metrics = {}
@@ -150,20 +171,25 @@ class MemberFiles:
         else:
             self._write_checkpoints(keeper, module, ending, last, tensors, place)
         if config.logger.tensorboard:
-            mlp = module.model.unstack(place).cpu().float() if config.logger.graph else None
             started = self._started_at.timestamp()
-            content = self._events.file(config, mlp, started, scalars, final, ending.steps, ending.status)
-            (folder.path / self._events.file_name(started)).write_bytes(content)
+            content = self._events.file(
+                config, lambda: _alone(module, place), started, scalars, final, ending.steps, ending.status
+            )
+            self._put(folder.path / self._events.file_name(started), content)
         if config.logger.csv:
-            _write_csv(folder.metrics, *series, final, ending.steps, self._metric, config.callbacks.lr_monitor)
+            text = _csv(*series, final, ending.steps, self._metric, config.callbacks.lr_monitor)
+            self._put(folder.metrics, text.encode())
         result = self._result(keeper, module, ending, metrics)
         details = ""
-        if ending.status == "finished":
-            predictions = module.predict_split("train", place, weights).float().cpu().numpy()
-            details = member.data.describe_predictions(predictions)
-        self._write_log(member, module, result, series, details)
-        folder.write_result({**result.to_json(), **surroundings(config, self._started_at)})
-        self._on_end(ending.member, result)
+        if result.status == "finished" and measured.predictions is not None:
+            details = member.data.describe_predictions(measured.predictions[place])
+        self._put(folder.log, self._log(member, result, series, details).encode())
+        return result
+
+    def _put(self, path: Path, content: bytes) -> None:
+        """Write a file of a folder that no other process looks into yet."""
+        path.write_bytes(content)
+        self._written.append(path)
 
     def _final_figures(self, config: Config, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """What the end adds to the curves, by tag: see ``MetricsRecorder``."""
@@ -199,8 +225,10 @@ class MemberFiles:
                 content = member_checkpoint(
                     *common, tensors[which], moment, ending.member, keeper.monitor, then, why, after
                 )
-                with atomic_write(path) as file:
-                    torch.save(content, file)
+                path.parent.mkdir(exist_ok=True)
+                buffer = io.BytesIO()
+                torch.save(content, buffer)
+                self._put(path, buffer.getvalue())
 
     @staticmethod
     def _on_lattice(config: Config, step: int) -> bool:
@@ -231,14 +259,7 @@ class MemberFiles:
             error=ending.error,
         )
 
-    def _write_log(
-        self,
-        member: Member,
-        module: StackedModule,
-        result: TrainingResult,
-        series: tuple[Series, Series],
-        details: str,
-    ) -> None:
+    def _log(self, member: Member, result: TrainingResult, series: tuple[Series, Series], details: str) -> str:
         """``train.log``: the lines that a run by itself would have printed."""
         parameters = sum(
             (inputs + member.config.model.bias) * outputs
@@ -262,8 +283,20 @@ class MemberFiles:
             lines.append(how_to_go_on(member.config, member.folder))
         lines += report_lines(result, details)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = "".join(f"[{stamp}][mlp_lightning][INFO] {line}\n" for line in lines)
-        member.folder.log.write_text(text, encoding="utf-8")
+        return "".join(f"[{stamp}][mlp_lightning][INFO] {line}\n" for line in lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Final:
+    """What is measured at the end: figures by split and name, one per member, and training predictions."""
+
+    figures: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
+    predictions: NDArray[np.float32] | None = None
+
+
+def _alone(module: StackedModule, place: int) -> MLP:
+    """A member by itself, on the CPU."""
+    return module.model.unstack(place).cpu().float()
 
 
 def _of(series: Series, place: int, ending: Ending) -> Series:
@@ -276,15 +309,14 @@ def _of(series: Series, place: int, ending: Ending) -> Series:
     return Series(series.steps[:count], series.wall_times[:count], values[:, :count])
 
 
-def _write_csv(
-    path: Path,
+def _csv(
     training: Series,
     validation: Series,
     final: Mapping[str, float],
     steps: int,
     metric_name: str,
     with_lr: bool,
-) -> None:
+) -> str:
     """``metrics.csv``, in the order in which a run by itself writes it: a validation before the next step."""
     columns = metric_columns(metric_name)
     rows = [
@@ -302,4 +334,4 @@ def _write_csv(
     if final:
         cells = ("" if (value := final.get(name)) is None else repr(value) for name in columns)
         lines.append(",".join([str(steps), *cells]) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)

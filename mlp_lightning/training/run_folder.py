@@ -58,7 +58,12 @@ class RunFolder:
     def write_result(self, content: dict[str, Any]) -> None:
         """Write ``result.json``, whole or not at all: its presence means that the run has ended."""
         with atomic_write(self.result) as file:
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+            file.write(result_bytes(content))
+
+
+def result_bytes(content: dict[str, Any]) -> bytes:
+    """The text of ``result.json``."""
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def claim(run_dir: Path, config: Config) -> RunFolder:

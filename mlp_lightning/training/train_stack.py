@@ -146,22 +146,20 @@ def _data_modules(configs: Sequence[Config]) -> tuple[list[TabularDataModule], l
 
 def _build_module(configs: Sequence[Config], data: TabularDataModule) -> StackedModule:
     """The stack with each member's own initial weights."""
+    drawn: dict[tuple[Any, ...], MLP] = {}
     mlps = []
     with torch.random.fork_rng(devices=[]):
         for one in configs:
-            torch.manual_seed(one.seed)
             model = one.model
-            mlps.append(
-                MLP(
-                    data.in_features,
-                    data.out_features,
-                    model.layer_widths,
-                    model.activation,
-                    model.dropout,
-                    bias=model.bias,
-                    init=model.init,
+            # Runs that differ in what does not touch the initial weights draw them once.
+            key = (one.seed, tuple(model.layer_widths), model.init)
+            if key not in drawn:
+                torch.manual_seed(one.seed)
+                widths, init = model.layer_widths, model.init
+                drawn[key] = MLP(
+                    data.in_features, data.out_features, widths, model.activation, bias=model.bias, init=init
                 )
-            )
+            mlps.append(drawn[key])
     first = configs[0]
     return StackedModule(
         StackedMLP.stack(mlps, first.model.activation, [one.model.dropout for one in configs]),
