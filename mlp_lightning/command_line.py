@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -23,57 +24,77 @@ from omegaconf import DictConfig, OmegaConf
 from mlp_lightning.config import Config, conf_dir, parse_config
 from mlp_lightning.config.overrides import check_overrides, explicit_keys
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.sweeps.worker import unexpected
 from mlp_lightning.training.run_folder import new_run_dir, newest_checkpoint
+
+if TYPE_CHECKING:
+    from mlp_lightning.sweeps.sweep import Sweep
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
 OUTPUT_FOLDER = Path("lightning_logs")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """One run of a sweep: its overrides and its figures, or what went wrong."""
+@dataclasses.dataclass
+class _Command:
+    """What this process was asked to do, and how it went.
 
-    overrides: list[str]
-    metrics: dict[str, dict[str, float]]
-    error: str = ""
+    Attributes:
+        sweep: the sweep; ``None`` for a single run.
+        made: the folder that was made for this command; ``None`` if it was there.
+        failed: whether a run failed that Hydra started by itself.
+    """
+
+    sweep: Sweep | None = None
+    made: Path | None = None
+    failed: bool = False
 
 
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     arguments = get_args_parser().parse_args()
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
-        _hydra_main([])  # answers and ends
+        _hydra_main(_Command())  # answers and ends
         return
     config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
-    outcomes: list[_Outcome] = []
-    folder: Path | None = None
+    command = _Command()
     try:
-        extra, folder = _output_overrides(config, arguments.overrides, arguments.multirun)
-        sys.argv += extra
-        _hydra_main(outcomes)
-    except OSError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+        sys.argv += _prepare(command, config, arguments.overrides, arguments.multirun)
+        _hydra_main(command)
+    except (OSError, MLPLightningError) as error:
+        known = isinstance(error, MLPLightningError)
+        print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED)
     except KeyboardInterrupt:
         # Before or after a training; during one, the run saves itself first.
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        if arguments.multirun and config.verbosity > 0:
-            _print_sweep(outcomes)
-        if folder is not None and not any(file.parent.name != ".hydra" for file in folder.rglob("config.yaml")):
-            shutil.rmtree(folder, ignore_errors=True)  # no run ever began in it
-    sys.exit(EXIT_FAILED if any(one.error for one in outcomes) else 0)
+        if command.sweep is not None:
+            command.sweep.finish()
+        made = command.made
+        if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
+            shutil.rmtree(made, ignore_errors=True)  # no run ever began in it
+    if command.sweep is not None and command.sweep.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
 
 
-def _hydra_main(outcomes: list[_Outcome]) -> None:
+def _hydra_main(command: _Command) -> None:
     """Hand the command line to Hydra, which runs one training per job."""
 
-    @hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")
     def task(composed: DictConfig) -> float:
-        return _run(composed, outcomes)
+        return _run(composed, command)
 
-    task()
+    if command.sweep is not None:
+        # The vectorized launcher finds this and hands all jobs over together; others call the task for each job.
+        task.run_jobs = command.sweep.run_jobs  # type: ignore[attr-defined]  # functions take attributes
+    hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
+
+
+def _program() -> str:
+    """How this command was started, as one would type it."""
+    started = Path(sys.argv[0])
+    return f"python {shlex.quote(sys.argv[0])}" if started.suffix == ".py" else started.name
 
 
 def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
@@ -86,7 +107,7 @@ def _checked_config(overrides: list[str], multirun: bool, config_name: str | Non
             config_dir=None if config_dir is None else Path(config_dir),
         )
         _check_checkpoint(config, multirun)
-        _check_output(overrides, multirun)
+        _check_output(config, overrides, multirun)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_WRONG_USE)
@@ -115,8 +136,13 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
     return newest_checkpoint(OUTPUT_FOLDER / config.name, str(config.ckpt_path))
 
 
-def _check_output(overrides: list[str], multirun: bool) -> None:
+def _check_output(config: Config, overrides: list[str], multirun: bool) -> None:
     """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
+    if config.sweep.name is not None and multirun and not config.sweep.resume:
+        folder = _sweep_folder(config)
+        if folder.exists():
+            hint = "go on with it by sweep.resume=true, or choose another name"
+            raise ConfigError([Fault("sweep.name", config.sweep.name, f"is there already ({folder})", hint)])
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")
@@ -124,20 +150,34 @@ def _check_output(overrides: list[str], multirun: bool) -> None:
             raise ConfigError([Fault(key, value, "is the folder of another run", "choose a new one")])
 
 
-def _output_overrides(config: Config, overrides: list[str], multirun: bool) -> tuple[list[str], Path | None]:
-    """Overrides that give Hydra a folder created for this command alone, and the folder."""
+def _sweep_folder(config: Config) -> Path:
+    return OUTPUT_FOLDER / config.name / str(config.sweep.name)
+
+
+def _prepare(command: _Command, config: Config, overrides: list[str], multirun: bool) -> list[str]:
+    """Make the folder of the command. Returns overrides that tell Hydra of it."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     extra: list[str] = []
-    folder: Path | None = None
     if config.ckpt_path in ("last", "best"):
         # Found once, here, where runs are put; not beside a folder that the user chose.
         extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
-    if key not in explicit_keys(overrides):
-        folder = new_run_dir(OUTPUT_FOLDER / config.name)
-        extra.append(f"{key}={_quoted(folder)}")
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
-    return extra, folder
+    given = [one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key]
+    if given:
+        folder = Path(given[-1].strip("'\""))
+    else:
+        if multirun and config.sweep.name is not None:
+            folder = _sweep_folder(config)
+            command.made = None if folder.exists() else folder
+        else:
+            folder = command.made = new_run_dir(OUTPUT_FOLDER / config.name)
+        extra.append(f"{key}={_quoted(folder)}")
+    if multirun:
+        from mlp_lightning.sweeps.sweep import Sweep
+
+        command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity)
+    return extra
 
 
 def _quoted(path: Path | None) -> str:
@@ -146,58 +186,30 @@ def _quoted(path: Path | None) -> str:
     return f"'{text}'"
 
 
-def _run(composed: DictConfig, outcomes: list[_Outcome]) -> float:
+def _run(composed: DictConfig, command: _Command) -> float:
     """Train one run. Returns its validation loss (training loss without validation), for sweepers that search."""
     from mlp_lightning.training import train
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
+    folder = Path(hydra_config.runtime.output_dir)
     try:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
         config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
-        result = train(config, hydra_config.runtime.output_dir)
+        result = train(config, folder)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         # One failing run does not end a sweep; it is told at once, and the exit code says it at the end.
-        message = str(error) if isinstance(error, MLPLightningError) else _unexpected(error, hydra_config)
+        message = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
-        outcomes.append(_Outcome(overrides, {}, message))
+        command.failed = True
         return math.nan
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
-    outcomes.append(_Outcome(overrides, result.metrics))
     return result.metrics.get("val", result.metrics["train"])["loss"]
-
-
-def _unexpected(error: Exception, hydra_config: HydraConf) -> str:
-    log = Path(hydra_config.runtime.output_dir) / "train.log"
-    first_line = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {first_line}\nThe whole story is in {log}; HYDRA_FULL_ERROR=1 shows it here."
-
-
-def _print_sweep(outcomes: list[_Outcome]) -> None:
-    """The figures of all runs of a sweep side by side, so that overfitting shows."""
-    if not outcomes:
-        return
-    common = set.intersection(*(set(one.overrides) for one in outcomes)) if len(outcomes) > 1 else set()
-    names = [" ".join(word for word in one.overrides if word not in common) for one in outcomes]
-    width = max(map(len, names), default=0)
-    finished = [one for one in outcomes if one.metrics]
-    columns = [(split, name) for split, figures in finished[0].metrics.items() for name in figures] if finished else []
-    titles = {"train": "training", "val": "validation", "test": "test"}
-    heads = [f"{titles[split]} {name}" for split, name in columns]
-    print("\nAll runs of the sweep")
-    print(f"  {'':<{width}}  " + "  ".join(f"{head:>12}" for head in heads))
-    for name, one in zip(names, outcomes, strict=True):
-        cells = [
-            f"{one.metrics[split][figure]:>{max(len(head), 12)}.6g}"
-            for (split, figure), head in zip(columns, heads, strict=True)
-            if one.metrics
-        ]
-        print(f"  {name:<{width}}  " + ("  ".join(cells) if cells else f"failed: {one.error.splitlines()[0]}"))
 
 
 if __name__ == "__main__":

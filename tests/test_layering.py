@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
 # A part may import from itself and from those before it. `data` and `models` share a level, but the rows know
 # nothing of the models.
-ORDER = ["errors", "config", "data", "models", "training", "command_line"]
+ORDER = ["errors", "config", "data", "models", "training", "sweeps", "command_line"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

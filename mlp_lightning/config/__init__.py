@@ -17,6 +17,7 @@ from mlp_lightning.config.schema import (
     PlateauSchedule,
     ScheduleConfig,
     StepSchedule,
+    SweepConfig,
     TrainerConfig,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "PlateauSchedule",
     "ScheduleConfig",
     "StepSchedule",
+    "SweepConfig",
     "TrainerConfig",
     "conf_dir",
     "parse_config",

@@ -118,6 +118,11 @@ def _histograms_without_tensorboard(config: schema.Config) -> Iterator[Fault]:
         )
 
 
+def _resume_without_name(config: schema.Config) -> Iterator[Fault]:
+    if config.sweep.resume and config.sweep.name is None:
+        yield Fault("sweep.resume", True, "needs sweep.name, which says what to go on with", "for example widths")
+
+
 _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _parts_of_hidden_layers,
     _batch_norm_of_one_row,
@@ -127,4 +132,5 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _nesterov,
     _best_without_checkpoint,
     _histograms_without_tensorboard,
+    _resume_without_name,
 )

@@ -205,6 +205,17 @@ class LoggerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """How the runs of a sweep (``--multirun``) belong together."""
+
+    name: Union[str, None] = option(
+        None, folder_name(), meaning="folder of the sweep inside lightning_logs/<name>; null: the time of its start"
+    )
+    resume: bool = option(False, meaning="go on with the sweep of this name: make only the runs that are not done")
+    fail_fast: bool = option(False, meaning="end at the first run that fails")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides a run."""
 
@@ -217,6 +228,7 @@ class Config:
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = dataclasses.field(default_factory=CallbacksConfig)
     logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
+    sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     report_weights: str = option(
         "last", one_of(("last", "best")), meaning="which weights the final figures are measured with"
     )

@@ -23,7 +23,7 @@ from mlp_lightning.training.run_folder import RunFolder
 
 CONFIG_KEY = "config"
 # Sections of the configuration that a run may change when it goes on from a checkpoint.
-_MAY_CHANGE = ("name", "verbosity", "ckpt_path", "report_weights", "logger", "callbacks")
+_MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
     "accelerator",
     "max_steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,13 @@ class _PatientConsole(Console):
         self.quiet = True
         # What is still buffered would fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def print_error(text: str) -> None:
+    """Print on the standard error output, whatever the verbosity."""
+    log.error("%s", text)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 class RunConsole:

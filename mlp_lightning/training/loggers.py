@@ -34,6 +34,7 @@ _NOT_HYPERPARAMETERS = (
     "name",
     "verbosity",
     "ckpt_path",
+    "sweep",
     "logger",
     "callbacks.checkpoint",
     "data.suggested_lr",

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlp_lightning.training.files import atomic_write
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
 # What a run is called and how it is shown and kept does not change what is computed.
-_NOT_IN_HASH = ("name", "verbosity", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
+_NOT_IN_HASH = ("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,21 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
             f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
         ) from error
     return folder
+
+
+def record_refusal(run_dir: Path, plain: Mapping[str, Any], error: str) -> None:
+    """Leave the record of a run that could not begin: what was asked, and why it was refused.
+
+    A folder that belongs to a run which is still without a result gets only the result; one of an ended run is not
+    touched.
+    """
+    folder = RunFolder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not folder.config.is_file():
+        folder.config.write_text(yaml.dump(dict(plain), Dumper=_YAML_DUMPER, sort_keys=False), encoding="utf-8")
+    if not folder.result.is_file():
+        content = {"status": "failed", "run_dir": str(run_dir), "metrics": {}, "steps": 0, "wall_time_s": 0.0}
+        folder.write_result({**content, "error": error, "versions": versions()})
 
 
 def new_run_dir(parent: Path) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -178,3 +179,58 @@ def test_names(name: str, metric_name: str) -> None:
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="'ranking' must be one of binary, multiclass, regression"):
         make_task("ranking", 1)
+
+
+# ---- stacks ------------------------------------------------------------------------------------------------
+
+
+def leading_examples(name: str, leading: tuple[int, ...], own_targets: bool) -> tuple[Task, Tensor, Tensor]:
+    """Logits with leading axes; targets that all share, or with the same leading axes."""
+    examples = [example(name, seed, rows=9) for seed in range(math.prod(leading))]
+    logits = torch.stack([one for _, one, _ in examples]).view(*leading, 9, -1).double()
+    targets = torch.stack([one for _, _, one in examples]).view(*leading, *examples[0][2].shape)
+    targets = targets.double() if targets.is_floating_point() else targets
+    return examples[0][0], logits, targets if own_targets else targets[(0,) * len(leading)]
+
+
+@pytest.mark.parametrize("own_targets", [True, False])
+@pytest.mark.parametrize("leading", [(1,), (3,), (2, 3)])
+@pytest.mark.parametrize("name", TASKS)
+def test_leading_axes_give_the_figures_of_each_slice(name: str, leading: tuple[int, ...], own_targets: bool) -> None:
+    task, logits, targets = leading_examples(name, leading, own_targets)
+    losses, metrics = task.loss(logits, targets), task.metric(logits, targets)
+    gradients = task.loss_gradient(logits, targets)
+    assert losses.shape == metrics.shape == leading
+    assert gradients.shape == logits.shape
+    for place in itertools.product(*(range(length) for length in leading)):
+        wanted = targets[place] if own_targets else targets
+        assert_close(losses[place], task.loss(logits[place], wanted), atol=1e-12)
+        assert_close(metrics[place], task.metric(logits[place], wanted))
+        assert_close(gradients[place], task.loss_gradient(logits[place], wanted), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_steps_whose_rows_all_members_share(name: str) -> None:
+    """Logits ``(S, K, B, C)`` with the targets of each step, ``(S, 1, B, …)``."""
+    task, logits, _ = leading_examples(name, (2, 3), own_targets=False)
+    targets = torch.stack([example(name, seed, rows=9)[2] for seed in (7, 8)])
+    losses, metrics = task.loss(logits, targets.unsqueeze(1)), task.metric(logits, targets.unsqueeze(1))
+    for step, member in itertools.product(range(2), range(3)):
+        assert_close(losses[step, member], task.loss(logits[step, member], targets[step]), atol=1e-12)
+        assert_close(metrics[step, member], task.metric(logits[step, member], targets[step]))
+
+
+@pytest.mark.parametrize("leading", [(), (3,)])
+@pytest.mark.parametrize("scale", [0.01, 3.0, 30.0, 1e4])
+@pytest.mark.parametrize("name", TASKS)
+def test_loss_gradient_is_that_of_autograd(name: str, scale: float, leading: tuple[int, ...]) -> None:
+    task, logits, targets = leading_examples(name, leading or (1,), own_targets=True)
+    if not leading:
+        logits, targets = logits[0], targets[0]
+    logits = (scale * logits).requires_grad_()
+    (expected,) = torch.autograd.grad(task.loss(logits, targets).sum(), logits)
+    before = logits.detach().clone()
+    with torch.no_grad():
+        gradient = task.loss_gradient(logits.detach(), targets)
+    assert_close(gradient, expected, atol=1e-12 * scale)
+    assert_same_bits(logits.detach(), before)

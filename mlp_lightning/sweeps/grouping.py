@@ -1,0 +1,168 @@
+"""Which runs of a sweep may train as one stack: a function of their configurations and of sizes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mlp_lightning.config import Config
+from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
+from mlp_lightning.errors import MLPLightningError
+
+# Members of one stack may differ in these; the rest has to be the same. (The depth is part of the rest.)
+_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "model.hidden_units", "model.init")
+_MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay")
+# Arguments of torch's optimizers that ask for another implementation of the update, or turn it around.
+_OTHER_UPDATES = ("maximize", "capturable", "differentiable", "fused", "foreach", "centered")
+# A product of small matrices takes as long as one of this many multiply-adds.
+_LEAST_MULTIPLY_ADDS = 1000
+# Zeros may at most double the arithmetic.
+_MOST_PADDING = 2.0
+# Weights, gradient, learning rates, decays, initial weights; optimizer state (up to 3), and best of all of these.
+_NUMBERS_PER_WEIGHT = 12
+# Buffers per hidden unit and row: input, output, after dropout, gradient, mask, product.
+_NUMBERS_PER_UNIT = 6
+# Loss, metric and learning rate of a logged step, in double precision, twice while they are put together.
+_BYTES_PER_LOGGED_STEP = 3 * 8 * 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a data set and a configuration say about the size of one run.
+
+    Attributes:
+        in_features: F.
+        out_features: C.
+        rows_per_step: rows that an optimizer step sees.
+        rows: rows of all splits.
+        steps: optimizer steps of the run.
+    """
+
+    in_features: int
+    out_features: int
+    rows_per_step: int
+    rows: int
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """How runs are put together.
+
+    Attributes:
+        stacks: groups of places in the list of runs; each trains as one stack.
+        alone: places of the runs that train by themselves, each with the reason.
+    """
+
+    stacks: list[list[int]]
+    alone: list[tuple[int, str]]
+
+
+def group_runs(
+    configs: Sequence[Config], sizes_of: Callable[[Config], Sizes], memory: int, stacks_at_least: int = 1
+) -> Grouping:
+    """Put runs together that differ only in what the members of a stack may differ in.
+
+    Stacks are cut so that no more than ``memory`` is used, and so that zero-padding at most doubles the arithmetic
+    (widths of 4 and 4,096 do not belong together).
+
+    Args:
+        configs: of the runs.
+        sizes_of: sizes of a run; asked once for each group. A run that it refuses is left alone, to fail by itself.
+        memory: bytes that one stack may take.
+        stacks_at_least: cut stacks further until there are this many, to spread them over as many processes.
+    """
+    alone: list[tuple[int, str]] = []
+    groups: dict[str, list[int]] = {}
+    for place, config in enumerate(configs):
+        reason = why_alone(config)
+        if reason:
+            alone.append((place, reason))
+        else:
+            groups.setdefault(group_key(config), []).append(place)
+    stacks: list[list[int]] = []
+    for places in groups.values():
+        try:
+            sizes = sizes_of(configs[places[0]])
+        except MLPLightningError:
+            alone += [(place, "its data cannot be used") for place in places]
+            continue
+        stacks += _cut([(place, configs[place]) for place in places], sizes, memory)
+    while stacks and len(stacks) < stacks_at_least and max(map(len, stacks)) > 1:
+        largest = max(stacks, key=len)
+        stacks.remove(largest)
+        middle = len(largest) // 2
+        stacks += [largest[:middle], largest[middle:]]
+    alone += [(one[0], "no other run has its shape") for one in stacks if len(one) == 1]
+    return Grouping(sorted(sorted(one) for one in stacks if len(one) > 1), sorted(alone))
+
+
+def why_alone(config: Config) -> str:
+    """Why a run cannot be a member of a stack; empty if it can."""
+    optimizer = config.optimizer
+    if config.ckpt_path is not None:
+        return "it goes on from a checkpoint"
+    if config.model.norm != "none":
+        return f"model.norm = {config.model.norm} is not stacked"
+    if config.trainer.precision == "bf16-mixed":
+        return "trainer.precision = bf16-mixed is not stacked"
+    if config.callbacks.histograms_every_n_steps is not None:
+        return "callbacks.histograms_every_n_steps needs each run's own layers"
+    if optimizer.name not in STACKABLE_OPTIMIZERS:
+        return f"{optimizer.name} does not work number by number with a learning rate that only scales its update"
+    for name in _OTHER_UPDATES:
+        if optimizer.options.get(name):
+            return f"optimizer.{name} = {optimizer.options[name]} is not stacked"
+    if optimizer.options.get("eps", 1) == 0:
+        return "optimizer.eps = 0 divides zeros by zeros in padding"
+    return ""
+
+
+def group_key(config: Config) -> str:
+    """What has to be the same in all members of a stack."""
+    content = config.to_dict()
+    for key in (*_MAY_DIFFER, *_MAY_DIFFER_TOO):
+        section, _, name = key.rpartition(".")
+        place: dict[str, Any] = content[section] if section else content
+        place.pop(name, None)
+    return json.dumps(content, sort_keys=True)
+
+
+def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> Iterator[list[int]]:
+    """Cut a group into stacks: the narrowest first, as long as padding and memory allow."""
+    widths = {place: [sizes.in_features, *one.model.layer_widths, sizes.out_features] for place, one in members}
+    config = members[0][1]
+    logged = sizes.steps // config.trainer.log_every_n_steps + 1
+    bytes_per_number = 8 if config.trainer.precision == "64" else 4
+    stack: list[int] = []
+    widest: list[int] = []
+    arithmetic = 0
+    for place in sorted(widths, key=lambda one: (_arithmetic(widths[one], sizes.rows_per_step), widths[one], one)):
+        wider = [max(pair) for pair in zip(widest or widths[place], widths[place], strict=True)]
+        own = _arithmetic(widths[place], sizes.rows_per_step)
+        padded = (len(stack) + 1) * _arithmetic(wider, sizes.rows_per_step)
+        taken = (len(stack) + 1) * _bytes(wider, sizes, logged, bytes_per_number)
+        if stack and (padded > _MOST_PADDING * (arithmetic + own) or taken > memory):
+            yield stack
+            stack, arithmetic, wider = [], 0, widths[place]
+        stack.append(place)
+        widest, arithmetic = wider, arithmetic + own
+    if stack:
+        yield stack
+
+
+def _arithmetic(widths: Sequence[int], rows: int) -> int:
+    """Multiply-adds of one forward pass; backward it is twice as many for any network."""
+    return sum(max(rows * a * b, _LEAST_MULTIPLY_ADDS) for a, b in itertools.pairwise(widths))
+
+
+def _bytes(widths: Sequence[int], sizes: Sizes, logged: int, bytes_per_number: int) -> int:
+    """What one member takes in a stack as wide as ``widths``."""
+    weights = sum((a + 1) * b for a, b in itertools.pairwise(widths))
+    units = sum(widths[1:-1])
+    numbers = _NUMBERS_PER_WEIGHT * weights + _NUMBERS_PER_UNIT * units * sizes.rows_per_step
+    numbers += 2 * sizes.rows * (sizes.in_features + sizes.out_features)
+    return numbers * bytes_per_number + logged * _BYTES_PER_LOGGED_STEP

@@ -1,0 +1,153 @@
+"""Which runs of a sweep have been made: the run folders themselves say it.
+
+There is no second record that could disagree with them. A run is the hash of its resolved configuration; it is done
+when its folder has a ``result.json`` that says ``finished``. Nothing is ever overwritten: the folder of a run that
+failed, was interrupted or killed moves into ``superseded/`` before the run is made again under its number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from mlp_lightning.config import Config, parse_config
+from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
+from mlp_lightning.sweeps.records import RunRecord, read_record
+from mlp_lightning.training.run_folder import RunFolder, config_hash
+
+SUPERSEDED = "superseded"
+_LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a run belongs.
+
+    Attributes:
+        folder: its run folder; not there yet, or free to be claimed, unless the run is done.
+        done: the record of the run if it is done already.
+    """
+
+    folder: Path
+    done: RunRecord | None = None
+
+
+class Ledger:
+    """The runs in the folder of one sweep.
+
+    Args:
+        folder: of the sweep.
+        resume: whether runs that are there already count.
+    """
+
+    def __init__(self, folder: Path, resume: bool) -> None:
+        self.folder = folder
+        self._known: dict[str, list[Path]] = {}
+        self._taken: set[Path] = set()
+        if folder.is_dir():
+            self._read(resume)
+
+    def _read(self, resume: bool) -> None:
+        for path in sorted(self.folder.iterdir()):
+            if not path.is_dir() or path.name == SUPERSEDED or not RunFolder(path).config.is_file():
+                continue
+            self._taken.add(path)
+            identity = _identity(path) if resume else None
+            if identity is not None:
+                self._known.setdefault(identity, []).append(path)
+
+    def place(self, config: Config, wanted: Path) -> Placement:
+        """Find the place of a run: its old folder if it was made before, else ``wanted`` or a new number.
+
+        A run that was begun before and is not done moves out of the way. A folder of another run is never used.
+        """
+        folders = self._known.get(config_hash(config), [])
+        if folders:
+            # The one under the wanted name first: equal runs, if a sweep has any, keep their numbers.
+            folder = wanted if wanted in folders else folders[0]
+            folders.remove(folder)
+            record = _record(folder)
+            if record is not None and record.status == "finished":
+                return Placement(folder, record)
+            self.supersede(folder)
+            return Placement(folder)
+        return Placement(self.free(wanted))
+
+    def free(self, wanted: Path) -> Path:
+        """``wanted`` if no run has it, else a folder with the next number that none has; taken from now on.
+
+        What lies under ``wanted`` and is no readable run (one that was killed while it began) moves away.
+        """
+        folder = wanted
+        if folder in self._taken:
+            if _identity(folder) is None:
+                self.supersede(folder)
+            else:
+                numbers = [int(path.name) for path in self._taken if path.name.isdigit()]
+                folder = wanted.with_name(str(max(numbers, default=-1) + 1))
+        self._taken.add(folder)
+        return folder
+
+    def supersede(self, folder: Path) -> None:
+        """Move an old attempt out of the way: ``superseded/<its name>-<attempt>``."""
+        target = self.folder / SUPERSEDED
+        target.mkdir(exist_ok=True)
+        attempt = 1
+        while (target / f"{folder.name}-{attempt}").exists():
+            attempt += 1
+        folder.rename(target / f"{folder.name}-{attempt}")
+
+
+def _identity(folder: Path) -> str | None:
+    """The hash of the configuration that a folder was claimed with; ``None`` if it cannot be read."""
+    try:
+        plain = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
+        return config_hash(parse_config(plain))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError, TypeError, AttributeError):
+        return None
+
+
+def _record(folder: Path) -> RunRecord | None:
+    try:
+        return read_record(folder)
+    except MLPLightningError:
+        return None
+
+
+@contextmanager
+def sweep_lock(folder: Path) -> Iterator[None]:
+    """Inside the context, no other process runs a sweep in this folder; the lock dies with its process.
+
+    Raises:
+        RunFolderError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    with path.open("a+") as file:
+        if not _locked(file.fileno()):
+            raise RunFolderError(
+                f"Another process runs a sweep in {folder} (it holds {path}). Wait for its end, or choose another"
+                " sweep.name."
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(handle: int) -> bool:
+    """Take the lock of an open file; whether it was free."""
+    if os.name != "posix":
+        return True  # two processes then find out at the folder of the first run, which only one can claim
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

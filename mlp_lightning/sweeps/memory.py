@@ -1,0 +1,39 @@
+"""How much memory there is to train in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_ASSUMED = 4 * 2**30
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without pushing anything out: of the machine, or of the container if it has less.
+
+    Where the system does not say, 4 GiB are assumed.
+    """
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED
+
+
+def _of_container() -> int:
+    """What the control group leaves, on Linux."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return max(limit - int((group / "memory.current").read_text()), limit // 10)
+    except (OSError, ValueError):
+        return 2**62

@@ -1,0 +1,72 @@
+"""Spreads the parts of a sweep over processes, of this machine or of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.sweeps.worker import Outcome, train_part
+
+
+def parts_in_processes(
+    parts: Sequence[tuple[Sequence[Config], Sequence[Path]]], processes: int, backend: str
+) -> Iterator[tuple[int, list[Outcome]]]:
+    """Train the parts, each in one of several processes, and yield the number and the outcomes of each as it ends.
+
+    Args:
+        parts: configurations and folders of the runs of each part.
+        processes: how many at once; -1: one for every core.
+        backend: joblib's: ``loky`` (processes of this machine), ``ray`` or ``dask`` (a cluster that this process is
+            connected to, or one that is started on this machine), ``threading``, ``multiprocessing``.
+
+    Raises:
+        ConfigError: if joblib has no such backend, or what it needs is not installed.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    with contextlib.ExitStack() as stack:
+        _prepare(backend, processes, stack)
+        try:
+            stack.enter_context(parallel_config(backend=backend, n_jobs=processes))
+        except (ValueError, KeyError) as error:
+            hint = "use loky, ray or dask"
+            raise ConfigError([Fault("hydra.launcher.backend", backend, "is not known to joblib", hint)]) from error
+        work = (delayed(_numbered)(number, configs, folders) for number, (configs, folders) in enumerate(parts))
+        results: Any = Parallel(return_as="generator_unordered")(work)
+        yield from results
+
+
+def _numbered(number: int, configs: Sequence[Config], folders: Sequence[Path]) -> tuple[int, list[Outcome]]:
+    return number, train_part(configs, folders)
+
+
+def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:
+    """Make a cluster's backend known to joblib, and start a local cluster if there is no connection yet."""
+    if backend == "dask":
+        with _needs("dask"):
+            from dask.distributed import Client, get_client  # type: ignore[import-not-found]  # an extra
+        try:
+            get_client()
+        except ValueError:
+            stack.enter_context(Client(n_workers=processes, threads_per_worker=1, dashboard_address=None))
+    elif backend == "ray":
+        with _needs("ray"):
+            import ray  # type: ignore[import-not-found]  # an extra
+            from ray.util.joblib import register_ray  # type: ignore[import-not-found]  # an extra
+        if not ray.is_initialized():
+            ray.init(num_cpus=processes, include_dashboard=False, log_to_driver=False)
+            stack.callback(ray.shutdown)
+        register_ray()
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        hint = f"pip install 'mlp-lightning[{extra}]'"
+        raise ConfigError([Fault("hydra.launcher.backend", extra, "is not installed", hint)]) from error

@@ -1,0 +1,171 @@
+"""What the runs of a sweep left: one record per run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlp_lightning.errors import RunFolderError
+
+UNENDED = "unended"
+# Folders that hold no run of their own: Hydra's, and runs that another one took the place of.
+_NO_RUNS = (".hydra", "superseded")
+_STATUSES = ("finished", "interrupted", "failed")
+# The loader in C reads the same language some ten times faster; PyYAML can be built without it.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What is known about one run.
+
+    Attributes:
+        number: job number in its sweep; ``None`` for a run whose folder is not named by a number.
+        folder: the run folder.
+        status: ``finished``, ``interrupted`` or ``failed`` as in ``result.json``; ``unended`` without one: the
+            run was killed, or is still going on.
+        overrides: those of the job, e.g. ``model.hidden_units=5``; empty for a run started from Python.
+        config: the resolved configuration as nested plain dicts (``Config.to_dict()``).
+        metrics: ``{split: {"loss": …, metric: …}}`` of a finished run; else empty.
+        steps: optimizer steps made.
+        wall_time_s: seconds from the start of the run to its end.
+        error: what went wrong in a failed run.
+    """
+
+    number: int | None
+    folder: Path
+    status: str
+    overrides: tuple[str, ...]
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, float]]
+    steps: int = 0
+    wall_time_s: float = 0.0
+    error: str = ""
+
+    @property
+    def place(self) -> tuple[str, bool, int, str]:
+        """Sorts runs by sweep folder, then job number; runs without a number follow by name."""
+        return str(self.folder.parent), self.number is None, self.number or 0, self.folder.name
+
+
+def read_records(paths: Iterable[Path]) -> list[RunRecord]:
+    """Read every run folder at or below ``paths``, in the order of their sweep folders and job numbers.
+
+    A run folder is one with a ``config.yaml``. What lies in a folder named ``.hydra`` or ``superseded`` below
+    the given paths is none; a run that is reached by two of the paths counts once.
+
+    Raises:
+        RunFolderError: if a file of a run cannot be read or is not what a run writes; the message names it.
+    """
+    folders = {folder.resolve(): folder for path in paths for folder in _run_folders(path)}
+    return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.place)
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(path):
+        below[:] = [name for name in below if name not in _NO_RUNS]
+        if "config.yaml" in files and Path(folder).name != ".hydra":
+            yield Path(folder)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read one run folder.
+
+    Raises:
+        RunFolderError: see :func:`read_records`.
+    """
+    config = _checked(folder / "config.yaml", _yaml(folder / "config.yaml"), dict, "a mapping of keys to values")
+    overrides = _read_overrides(folder / ".hydra" / "overrides.yaml")
+    number = int(folder.name) if folder.name.isascii() and folder.name.isdigit() else None
+    result_path = folder / "result.json"
+    if not result_path.exists():
+        return RunRecord(number, folder, UNENDED, overrides, config, {})
+    result = _checked(result_path, _json(result_path), dict, "a mapping of keys to values")
+    return RunRecord(
+        number,
+        folder,
+        _status(result_path, result.get("status")),
+        overrides,
+        config,
+        _metrics(result_path, result.get("metrics")),
+        steps=int(_number(result_path, result.get("steps", 0))),
+        wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
+        error=str(result.get("error") or ""),
+    )
+
+
+def _read_overrides(path: Path) -> tuple[str, ...]:
+    if not path.exists():
+        return ()
+    overrides = _checked(path, _yaml(path), list, "a list of overrides")
+    return tuple(_checked(path, one, str, "a list of overrides as KEY=VALUE") for one in overrides)
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(_text(path), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        where = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise _damaged(path, f"is not valid YAML ({error.problem}{where})") from error
+    except yaml.YAMLError as error:
+        raise _damaged(path, f"is not valid YAML ({str(error).splitlines()[0]})") from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise _damaged(path, f"is not valid JSON ({error})") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _status(path: Path, value: Any) -> str:
+    if value not in _STATUSES:
+        raise _damaged(path, f"has the status {value!r}, which is none of {', '.join(_STATUSES)}")
+    return value
+
+
+def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
+    expected = "metrics as {split: {name: number}}"
+    splits = _checked(path, {} if value is None else value, dict, expected)
+    return {
+        split: {name: _number(path, one) for name, one in _checked(path, figures, dict, expected).items()}
+        for split, figures in splits.items()
+    }
+
+
+def _number(path: Path, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _damaged(path, f"has {value!r} where a number belongs")
+    return float(value)
+
+
+def _checked(path: Path, value: Any, kind: type, expected: str) -> Any:
+    if not isinstance(value, kind):
+        raise _damaged(path, f"has {_short(value)} where {expected} should be")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _damaged(path: Path, what: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} {what}: the file is damaged. Mend it, or move its run folder {path.parent} away, and try again"
+    )

@@ -1,0 +1,294 @@
+"""One sweep: from the jobs that a launcher hands over to the leaderboard at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlp_lightning.config import Config, SweepConfig, parse_config
+from mlp_lightning.config.overrides import explicit_keys
+from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
+from mlp_lightning.sweeps.grouping import Grouping, Sizes, group_runs
+from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
+from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
+from mlp_lightning.sweeps.memory import available_memory
+from mlp_lightning.sweeps.progress import SweepProgress
+from mlp_lightning.sweeps.records import RunRecord, read_records
+from mlp_lightning.sweeps.worker import Outcome, train_part
+from mlp_lightning.training.console import RunConsole, print_error
+from mlp_lightning.training.run_folder import record_refusal
+
+# Of the memory that is free, one stack takes at most this share: there may be several at once, and other programs.
+_SHARE_OF_MEMORY = 0.25
+
+
+@dataclasses.dataclass
+class _Run:
+    """A job with what became of it."""
+
+    job: ComposedJob
+    folder: Path
+    config: Config | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def name(self) -> str:
+        return f"Run {self.job.number} ({' '.join(self.job.overrides)})"
+
+
+class Sweep:
+    """The runs of one command. A sweeper that searches hands them over in several batches.
+
+    Args:
+        folder: of the sweep.
+        options: section ``sweep`` of the configuration.
+        program: what trains, for the command that repeats the best run.
+        verbosity: 0: errors only.
+    """
+
+    def __init__(self, folder: Path, options: SweepConfig, program: str, verbosity: int) -> None:
+        self.folder = folder.absolute()
+        self.options = options
+        self.program = program
+        self.console = RunConsole(verbosity)
+        self.interrupted = False
+        self._runs: list[_Run] = []
+        self._done: list[RunRecord] = []
+        self._ledger: Ledger | None = None
+        self._closing = contextlib.ExitStack()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run of this sweep failed."""
+        return any(one.outcome is not None and one.outcome.status == "failed" for one in self._runs)
+
+    @property
+    def ends_here(self) -> bool:
+        """Whether no further run shall be started."""
+        return self.interrupted or (self.options.fail_fast and self.failed)
+
+    def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int = 1, backend: str = "loky") -> list[float]:
+        """Make the runs of a batch.
+
+        Args:
+            jobs: as composed.
+            n_jobs: processes to spread them over; -1: one for every core.
+            backend: joblib's name of what starts processes.
+
+        Returns:
+            For each job its validation loss (training loss without validation), NaN for one that did not finish.
+        """
+        if self._ledger is None:
+            self._closing.enter_context(sweep_lock(self.folder))
+            self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
+            self._ledger = Ledger(self.folder, self.options.resume)
+        batch = [self._placed(job) for job in jobs]
+        figures = {id(one): _figure(record.metrics) for one, record in batch if record is not None}
+        todo = [one for one, record in batch if record is None and one.outcome is None]
+        if todo and not self.ends_here:
+            self._make(todo, n_jobs, backend)
+        for one, _ in batch:
+            if one.outcome is not None:
+                figures[id(one)] = _figure(one.outcome.metrics)
+        return [figures.get(id(one), math.nan) for one, _ in batch]
+
+    def finish(self) -> None:
+        """Write and show the leaderboard."""
+        try:
+            records = [*self._done, *(_record(one) for one in self._runs)]
+            if not records and self.folder.is_dir():
+                records = read_records([self.folder])  # another launcher made the runs
+            console = self.console.rich if self.console.verbosity > 0 else None
+            if records:
+                write_leaderboard(records, self.folder, console, self.program)
+        finally:
+            self._closing.close()
+
+    # ---- before a run ------------------------------------------------------------------------------------
+
+    def _placed(self, job: ComposedJob) -> tuple[_Run, RunRecord | None]:
+        """A job with its folder; with the record of an earlier sweep if it is done."""
+        assert self._ledger is not None
+        try:
+            if job.error is not None:
+                raise job.error
+            config = parse_config(job.plain, explicit_keys(job.overrides))
+        except Exception as error:
+            run = _Run(job, self._ledger.free(job.output_dir))
+            message = str(error) if isinstance(error, MLPLightningError) else f"{type(error).__name__}: {error}"
+            write_hydra_folder(job, run.folder)
+            record_refusal(run.folder, job.plain, f"{type(error).__name__}: {error}")
+            run.outcome = Outcome("failed", {}, error=message)
+            self._runs.append(run)
+            self._tell_failure(run, None)
+            return run, None
+        placement = self._ledger.place(config, job.output_dir)
+        run = _Run(job, placement.folder, config)
+        if placement.done is None:
+            self._runs.append(run)
+        else:
+            self._done.append(dataclasses.replace(placement.done, overrides=job.overrides))
+        return run, placement.done
+
+    # ---- the runs ----------------------------------------------------------------------------------------
+
+    def _make(self, runs: Sequence[_Run], n_jobs: int, backend: str) -> None:
+        """Group the runs and train them part by part."""
+        sizes = _SizesOf()
+        processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
+        memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
+        configs = [_config(one) for one in runs]
+        grouping = group_runs(configs, sizes, memory, processes)
+        self._announce(runs, grouping)
+        parts = [[runs[place] for place in places] for places in grouping.stacks]
+        parts += [[runs[place]] for place, _ in grouping.alone]
+        with SweepProgress(self.console, len(runs), sum(sizes.steps(one) for one in configs)) as progress:
+            if processes == 1:
+                for part in parts:
+                    if self.ends_here:
+                        break
+                    self._begin(part)
+                    train_part(
+                        [_config(one) for one in part], [one.folder for one in part], _Part(self, part, progress)
+                    )
+            else:
+                self._spread(parts, processes, backend, progress)
+
+    def _spread(self, parts: Sequence[list[_Run]], processes: int, backend: str, progress: SweepProgress) -> None:
+        """Train the parts in other processes, through joblib."""
+        from mlp_lightning.sweeps.processes import parts_in_processes
+
+        for part in parts:
+            self._begin(part)
+        tasks = [([_config(one) for one in part], [one.folder for one in part]) for part in parts]
+        for number, outcomes in parts_in_processes(tasks, processes, backend):
+            told = _Part(self, parts[number], progress)
+            for place, outcome in enumerate(outcomes):
+                told.steps_made(outcome.steps, 1)
+                told.ended(place, outcome)
+            if self.ends_here:
+                break
+
+    def _begin(self, part: Sequence[_Run]) -> None:
+        for one in part:
+            write_hydra_folder(one.job, one.folder)
+
+    def ended(self, run: _Run, outcome: Outcome, progress: SweepProgress | None) -> bool:
+        """Take note of how a run ended; whether others shall go on."""
+        run.outcome = outcome
+        if outcome.status == "interrupted":
+            self.interrupted = self.interrupted or not (self.options.fail_fast and self.failed)
+        if outcome.status == "failed":
+            self._tell_failure(run, progress)
+        return not self.ends_here
+
+    def _tell_failure(self, run: _Run, progress: SweepProgress | None) -> None:
+        assert run.outcome is not None
+        told = f"{run.name} failed: {run.outcome.error}"
+        if progress is not None and self.console.verbosity > 0:
+            self.console.line(told)
+        else:
+            print_error(told)
+
+    def _announce(self, runs: Sequence[_Run], grouping: Grouping) -> None:
+        """How many runs there are, and why some train by themselves."""
+        stacked = sum(len(one) for one in grouping.stacks)
+        done = f", {len(self._done)} done before" if self._done else ""
+        stacks = f"{stacked} in {_count(len(grouping.stacks), 'stack')}" if stacked else ""
+        alone = f"{len(grouping.alone)} one after another" if grouping.alone else ""
+        how = " and ".join(one for one in (stacks, alone) if one)
+        self.console.line(f"Sweep of {_count(len(runs), 'run')}{done}: {how}. Folder: {_shortest(self.folder)}")
+        if not stacked:
+            return
+        reasons: dict[str, list[int]] = {}
+        for place, reason in grouping.alone:
+            reasons.setdefault(reason, []).append(runs[place].job.number)
+        for reason, numbers in reasons.items():
+            which = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+            self.console.line(f"Not in a stack: {_count(len(numbers), 'run')} ({which}), because {reason}")
+
+
+class _Part:
+    """Tells a sweep how one part of it gets on."""
+
+    def __init__(self, sweep: Sweep, runs: Sequence[_Run], progress: SweepProgress) -> None:
+        self._sweep = sweep
+        self._runs = runs
+        self._progress = progress
+
+    def steps_made(self, steps: int, members: int) -> None:
+        self._progress.made(steps, members)
+
+    def ended(self, place: int, outcome: Outcome) -> bool:
+        self._progress.ended(outcome.status == "failed")
+        return self._sweep.ended(self._runs[place], outcome, self._progress)
+
+
+class _SizesOf:
+    """The sizes of runs; the data of one kind are looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Sizes] = {}
+
+    def __call__(self, config: Config) -> Sizes:
+        from mlp_lightning.training.build import build_data, run_length
+
+        data, trainer = config.data, config.trainer
+        fractions = (data.val_fraction, data.test_fraction)
+        length = (trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches)
+        key = (data.name, data.batch_size, *fractions, *length, config.model.norm)
+        if key not in self._known:
+            module = build_data(config)
+            rows = sum(len(one) for one in module.splits.values())
+            steps = run_length(config, module.steps_per_epoch)
+            per_step = module.training_steps.rows_per_step
+            self._known[key] = Sizes(module.in_features, module.out_features, per_step, rows, steps)
+        return self._known[key]
+
+    def steps(self, config: Config) -> int:
+        """Steps of a run; 0 if its data cannot be used."""
+        try:
+            return self(config).steps
+        except MLPLightningError:
+            return 0
+
+
+def _config(run: _Run) -> Config:
+    assert run.config is not None
+    return run.config
+
+
+def _record(run: _Run) -> RunRecord:
+    outcome = run.outcome
+    name = run.folder.name
+    return RunRecord(
+        int(name) if name.isdigit() else None,
+        run.folder,
+        "unended" if outcome is None else outcome.status,
+        run.job.overrides,
+        run.job.plain if run.config is None else run.config.to_dict(),
+        {} if outcome is None else outcome.metrics,
+        0 if outcome is None else outcome.steps,
+        0.0 if outcome is None else outcome.wall_time_s,
+        "" if outcome is None else outcome.error,
+    )
+
+
+def _figure(metrics: Any) -> float:
+    """What a sweeper that searches minimises."""
+    figures = metrics.get("val") or metrics.get("train")
+    return figures["loss"] if figures else math.nan
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _shortest(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,116 @@
+"""Trains one part of a sweep, in this process or in another one: a stack, or a run by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.sweeps.progress import silent
+from mlp_lightning.training.run_folder import RunFolder, record_refusal
+
+if TYPE_CHECKING:
+    from mlp_lightning.training.result import TrainingResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How one run ended: what of its result a sweep needs, as plain data."""
+
+    status: str
+    metrics: dict[str, dict[str, float]]
+    steps: int = 0
+    wall_time_s: float = 0.0
+    error: str = ""
+
+
+class PartProgress(Protocol):
+    """Who is told how a part of a sweep gets on."""
+
+    def steps_made(self, steps: int, members: int) -> None:
+        """``members`` runs have each made ``steps`` more optimizer steps."""
+
+    def ended(self, place: int, outcome: Outcome) -> bool:
+        """The run at this place of the part has ended; returns whether the others shall go on."""
+        ...
+
+
+def train_part(
+    configs: Sequence[Config], folders: Sequence[Path], progress: PartProgress | None = None
+) -> list[Outcome]:
+    """Train runs, as one stack if they are several.
+
+    No error of a run is raised: each has its outcome, and its folder says the same.
+    """
+    if len(configs) == 1:
+        outcome = _train_alone(configs[0], folders[0])
+        if progress is not None:
+            progress.steps_made(outcome.steps, 1)
+            progress.ended(0, outcome)
+        return [outcome]
+    from mlp_lightning.training import train_stack
+
+    try:
+        results = train_stack(configs, folders, None if progress is None else _Told(progress))
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        outcomes = [_failed(config, folder, error) for config, folder in zip(configs, folders, strict=True)]
+        if progress is not None:
+            for place, outcome in enumerate(outcomes):
+                progress.ended(place, outcome)
+        return outcomes
+    return [_outcome(one) for one in results]
+
+
+def _train_alone(config: Config, folder: Path) -> Outcome:
+    from mlp_lightning.training import train
+
+    try:
+        return _outcome(train(config, folder, silent()))
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        return _failed(config, folder, error)
+
+
+def _failed(config: Config, folder: Path, error: Exception) -> Outcome:
+    """The outcome of a run that raised, told in its folder if the run could not do so itself."""
+    text = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
+    if not RunFolder(folder).result.is_file():
+        record_refusal(folder, config.to_dict(), f"{type(error).__name__}: {error}")
+    return Outcome("failed", {}, error=text)
+
+
+def unexpected(error: Exception, folder: Path) -> str:
+    """What to say of an error that is nobody's fault but ours."""
+    first_line = str(error).splitlines()[0] if str(error) else ""
+    log = folder / "train.log"
+    return f"{type(error).__name__}: {first_line}\nThe whole story is in {log}; HYDRA_FULL_ERROR=1 shows it here."
+
+
+def _outcome(result: TrainingResult) -> Outcome:
+    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, _cause(result.error))
+
+
+def _cause(error: str) -> str:
+    """The message of an error of ours, without the name of its class."""
+    name, separator, message = error.partition(": ")
+    return message if separator and name.isidentifier() and name.endswith("Error") else error
+
+
+class _Told:
+    """Passes on what a stack tells."""
+
+    def __init__(self, progress: PartProgress) -> None:
+        self._progress = progress
+
+    def steps_made(self, steps: int, members: int) -> None:
+        self._progress.steps_made(steps, members)
+
+    def run_ended(self, number: int, result: TrainingResult) -> bool:
+        return self._progress.ended(number, _outcome(result))

@@ -1,0 +1,216 @@
+"""Groups of small runs, each trained alone by the step loop and all together by the stacked one.
+
+Shapes: ``K`` members, ``B`` rows, ``F`` features, ``C`` outputs, ``S`` steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tolerances import assert_close
+from torch import Tensor
+
+from mlp_lightning.config import ConstantSchedule, OptimizerConfig, PlateauSchedule, ScheduleConfig
+from mlp_lightning.data.executions import Execution, TrainingSteps
+from mlp_lightning.data.randomness import derived_seed
+from mlp_lightning.data.rows import Rows
+from mlp_lightning.data.stacked import StackedSteps
+from mlp_lightning.models.mlp import MLP
+from mlp_lightning.models.optimizers import build_optimizer, build_schedule
+from mlp_lightning.models.stacked_dropout import StackedDropout
+from mlp_lightning.models.stacked_loop import StackedLoop
+from mlp_lightning.models.stacked_mlp import StackedMLP
+from mlp_lightning.models.stacked_optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.models.step_loop import StepLoop
+from mlp_lightning.models.tasks import make_task
+
+ROWS, FEATURES = 40, 4
+OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 2}
+
+
+def make_rows(task: str, seed: int = 0, count: int = ROWS, dtype: torch.dtype = torch.float32) -> Rows:
+    """A table that can be learned in part: noise keeps the gradients away from zero."""
+    draw = torch.Generator().manual_seed(seed)
+    features_BF = torch.randn(count, FEATURES, generator=draw)
+    scores_BC = features_BF @ torch.randn(FEATURES, OUTPUTS[task], generator=draw)
+    scores_BC = scores_BC + torch.randn(scores_BC.shape, generator=draw)
+    if task == "multiclass":
+        return Rows(features_BF.to(dtype), scores_BC.argmax(1))
+    return Rows(features_BF.to(dtype), ((scores_BC > 0) if task == "binary" else scores_BC).to(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What may differ within a stack."""
+
+    widths: tuple[int, ...] = (5,)
+    lr: float = 0.1
+    seed: int = 0
+    weight_decay: float | None = None
+    dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """What the members of a stack have in common; with ``own_rows`` each seed has a table of its own."""
+
+    members: Sequence[Member]
+    optimizer: str = "SGD"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ConstantSchedule)
+    activation: str = "tanh"
+    task: str = "multiclass"
+    bias: bool = True
+    batch_size: int | None = None
+    accumulate: int = 1
+    own_rows: bool = False
+    clip_val: float | None = None
+    clip_algorithm: str = "norm"
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def validates(self) -> bool:
+        return isinstance(self.schedule, PlateauSchedule) and self.schedule.monitor == "loss/val"
+
+    def steps_of(self, member: Member) -> TrainingSteps:
+        rows = make_rows(self.task, member.seed if self.own_rows else 0, dtype=self.dtype)
+        return TrainingSteps(rows, self.batch_size, self.accumulate, seed=member.seed)
+
+    def optimizer_of(self, member: Member) -> OptimizerConfig:
+        decay = {} if member.weight_decay is None else {"weight_decay": member.weight_decay}
+        return OptimizerConfig(self.optimizer, member.lr, {**self.options, **decay})
+
+    def network(self, member: Member) -> MLP:
+        torch.manual_seed(member.seed)
+        outputs = OUTPUTS[self.task]
+        return MLP(FEATURES, outputs, member.widths, self.activation, member.dropout, bias=self.bias).to(self.dtype)
+
+    def but(self, **changes: Any) -> Group:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """The training of one member: figures of every step, and the weights at the end."""
+
+    losses: Tensor
+    metrics: Tensor
+    rates: Tensor
+    weights: list[Tensor]
+
+
+def parts_of(group: Group, count: int) -> list[tuple[int, int]]:
+    """The steps as (first, count): epoch by epoch where there are validations between them."""
+    if not group.validates:
+        return [(0, count)]
+    length = group.steps_of(group.members[0]).steps_per_epoch
+    return [(first, min(length, count - first)) for first in range(0, count, length)]
+
+
+def alone(group: Group, member: Member, count: int) -> Outcome:
+    """One member by itself."""
+    network, task = group.network(member), make_task(group.task, OUTPUTS[group.task])
+    optimizer = build_optimizer(network.parameters(), group.optimizer_of(member))
+    schedule = build_schedule(optimizer, group.schedule, count, group.validates)
+    loop = StepLoop(network, task, optimizer, schedule, 1, clip_val=group.clip_val, clip_algorithm=group.clip_algorithm)
+    steps, validation, traces = group.steps_of(member), make_rows(group.task, 99, dtype=group.dtype), []
+    # As a run seeds the process that it has for itself; nothing but dropout draws from it.
+    torch.manual_seed(derived_seed(member.seed, "training"))
+    for first, part in parts_of(group, count):
+        traces.append(loop.run(Execution(steps, first, part)))
+        if group.validates:
+            network.eval()
+            with torch.no_grad():
+                loss = task.loss(network(validation.features_BF), validation.targets)
+            network.train()
+            assert schedule is not None
+            schedule.scheduler.step(loss.item())  # type: ignore[arg-type]  # a plateau scheduler takes the loss
+    logged = [one for trace in traces for one in trace.logged]
+    return Outcome(
+        torch.cat([one.losses_S() for one in traces]),
+        torch.tensor([one.metric for one in logged]),
+        torch.tensor([one.lr for one in logged], dtype=torch.float64),
+        [one.detach() for one in network.parameters()],
+    )
+
+
+def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
+    """The loop over all members; ``count`` is the length of the whole run."""
+    members = group.members
+    model = StackedMLP.stack([group.network(one) for one in members], group.activation, [m.dropout for m in members])
+    gradient_N = torch.zeros_like(model.flat_N.detach())
+    configs = [group.optimizer_of(one) for one in members]
+    optimizer = StackedOptimizer(model, gradient_N, configs, group.clip_val, group.clip_algorithm)
+    schedule = StackedSchedule(group.schedule, [one.lr for one in members], count, group.validates)
+    optimizer.set_rates(schedule.rates())
+    dropout = None
+    if any(one.dropout for one in members):
+        dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members])
+    steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
+    task = make_task(group.task, OUTPUTS[group.task])
+    return StackedLoop(model, task, steps, optimizer, schedule, gradient_N, dropout, **options)
+
+
+def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[Outcome]:
+    """All members as one stack."""
+    loop = stacked_loop(group, count) if loop is None else loop
+    validation, traces = make_rows(group.task, 99, dtype=group.dtype), []
+    for first, part in parts_of(group, count):
+        traces.append(loop.run(first, part))
+        if group.validates:
+            with torch.no_grad():
+                losses_K = loop.task.loss(loop.model(validation.features_BF), validation.targets)
+            loop.step_on_validation(losses_K.tolist())
+    losses_SK = torch.cat([one.losses_SK for one in traces])
+    metrics_SK = torch.cat([one.logged_metrics for one in traces])
+    rates_SK = torch.cat([one.logged_rates for one in traces])
+    return [
+        Outcome(
+            losses_SK[:, place],
+            metrics_SK[:, place],
+            rates_SK[:, place],
+            [one.detach().clone() for one in loop.model.parts(loop.model.flat_N, place)],
+        )
+        for place in range(len(group.members))
+    ]
+
+
+def assert_same_training(actual: Outcome, expected: Outcome, atol: float) -> None:
+    """The same losses and rates at every step and the same final weights."""
+    assert_close(actual.losses, expected.losses, atol)
+    assert_close(actual.rates, expected.rates, 1e-12)
+    for one, other in zip(actual.weights, expected.weights, strict=True):
+        assert_close(one, other, atol)
+
+
+def assert_each_as_alone(group: Group, count: int, atol: float) -> list[Outcome]:
+    """Every member of the stack trains as it does by itself."""
+    outcomes = together(group, count)
+    for outcome, member in zip(outcomes, group.members, strict=True):
+        assert_same_training(outcome, alone(group, member, count), atol)
+    return outcomes
+
+
+def padding(model: StackedMLP, flat_N: Tensor) -> Tensor:
+    """The numbers of a tensor laid out like the parameter that belong to no member."""
+    belongs_N = torch.zeros_like(flat_N, dtype=torch.bool)
+    for member in range(model.members):
+        for part in model.parts(belongs_N, member):
+            part.fill_(True)
+    return flat_N[~belongs_N]
+
+
+def some_members(
+    draw: random.Random, count: int, depth: int, rates: Sequence[float], decays: Sequence[float | None] = (None,)
+) -> list[Member]:
+    """Members that differ in everything that may differ, but for dropout."""
+    return [
+        Member(
+            tuple(draw.randint(1, 7) for _ in range(depth)), draw.choice(rates), draw.randrange(3), draw.choice(decays)
+        )
+        for _ in range(count)
+    ]
