@@ -85,25 +85,25 @@ def xor_rows() -> tuple[Tensor, Tensor]:
     return features_BF, torch.tensor([[0], [1], [1], [0]], dtype=torch.float32)
 
 
-def wide_deep() -> nn.Sequential:
-    """The network with its published initial weights."""
+def wide_deep(hidden_units: int = 10, seed: int = SEED) -> nn.Sequential:
+    """The network, unless told otherwise with its published width and initial weights."""
     import torch
     from torch import nn
 
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise((2, 10, 10, 10, 1)):
+    for inputs, outputs in itertools.pairwise((2, hidden_units, hidden_units, hidden_units, 1)):
         layers += [nn.Linear(inputs, outputs), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
 
-def time_plain_loop(steps: int) -> Timing:
+def time_plain_loop(steps: int, hidden_units: int = 10, lr: float = 1, seed: int = SEED) -> Timing:
     import torch
     from torch import nn
 
     features_BF, labels_B1 = xor_rows()
-    model, criterion = wide_deep(), nn.BCELoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1)
+    model, criterion = wide_deep(hidden_units, seed), nn.BCELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     losses = []
     started = time.perf_counter()
     for step in range(steps):

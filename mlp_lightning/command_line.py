@@ -174,6 +174,9 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
             folder = command.made = new_run_dir(OUTPUT_FOLDER / config.name)
         extra.append(f"{key}={_quoted(folder)}")
     if multirun:
+        if not {"hydra/sweeper", "search"} & explicit_keys(overrides):
+            # Not in conf/train.yaml: an option of search could not choose another one then.
+            extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 
         command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity)
@@ -206,7 +209,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
         command.failed = True
-        return math.nan
+        return math.inf  # the worst loss there is; searches stop at NaN
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
     return result.metrics.get("val", result.metrics["train"])["loss"]

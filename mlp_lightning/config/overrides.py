@@ -149,9 +149,9 @@ class _Check:
             return swept.filter(self._options(key))
         if override.is_discrete_sweep():
             return list(override.sweep_string_iterator())
-        if "hydra/sweeper" not in self.explicit:
+        if not {"hydra/sweeper", "search"} & self.explicit:
             text = str(override.input_line).partition("=")[2]
-            hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with hydra/sweeper="
+            hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with search=optuna"
             self._add(Fault(key, text, "is a search space and not a list of values", hint))
         return []
 
@@ -268,7 +268,10 @@ class _Check:
 
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
     """What Hydra or OmegaConf says, in one line."""
-    return Fault(key, value, f"cannot be composed: {' '.join(str(error).split())}")
+    text = " ".join(str(error).split())
+    if "Could not find 'hydra/sweeper/optuna'" in text:
+        return Fault(key, value, "needs Optuna, which is not installed", "pip install 'mlp-lightning[optuna]'")
+    return Fault(key, value, f"cannot be composed: {text}")
 
 
 def _key_of(override: str) -> str:

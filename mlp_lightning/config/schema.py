@@ -241,14 +241,19 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        plain = _plain(self)
-        options = plain["optimizer"].pop("options")
-        plain["optimizer"].update(options)
-        return plain
+        # A sweep asks for it several times per run; the configuration never changes.
+        known = self.__dict__.get("_as_dict")
+        if known is None:
+            known = _plain(self)
+            known["optimizer"].update(known["optimizer"].pop("options"))
+            object.__setattr__(self, "_as_dict", known)
+        return _plain(known)
 
 
 def _plain(value: Any) -> Any:
-    """A dataclass as nested dicts; several times as fast as ``dataclasses.asdict``, which copies every leaf."""
+    """Dataclasses and mappings as new dicts, sequences as new lists, all the way down."""
+    if isinstance(value, dict):
+        return {name: _plain(one) if isinstance(one, (dict, list)) else one for name, one in value.items()}
     if dataclasses.is_dataclass(value):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):

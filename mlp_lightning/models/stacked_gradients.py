@@ -22,6 +22,7 @@ from mlp_lightning.models.stacked_mlp import StackedMLP
 _aten = torch.ops.aten
 # torch multiplies batches of matrices this small (rows times inner size times columns) one number at a time.
 _SMALL_PRODUCT = 400
+_FEW_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,42 @@ _ACTIVATIONS: dict[str, _Activation] = {
 }
 
 
+class _Layer:
+    """One layer of the stack with its buffers and every view that a step needs, made once.
+
+    ``h`` stands for what a hidden layer puts out, ``z`` for what its activation takes, ``delta`` for the gradient
+    of the loss with respect to ``z``. A layer that is ``rows_first`` keeps them as ``(B, K, H)``.
+    """
+
+    def __init__(self, model: StackedMLP, number: int, gradient_N: Tensor, rows: int, rows_first: bool) -> None:
+        layer, flat_N = model.layers[number], model.flat_N.detach()
+        self.rows_first = rows_first
+        self.weight_KIO, self.bias_K1O = layer.weight(flat_N), layer.bias(flat_N)
+        self.weight_KOI = self.weight_KIO.transpose(1, 2)
+        self.weight_gradient_KIO, self.bias_gradient_K1O = layer.weight(gradient_N), layer.bias(gradient_N)
+        self._shape = (rows, model.members) if rows_first else (model.members, rows)
+        self._like = flat_N
+
+    def make_buffers(self, width: int, mask_K1H: Tensor | None, keeps_input: bool, with_dropout: bool) -> None:
+        """The buffers of a hidden layer of ``width`` units."""
+        self.z, self.delta = self._buffer(width), self._buffer(width)
+        self.a = self._buffer(width) if keeps_input else self.z
+        self.h = self._buffer(width) if with_dropout else self.a
+        self.kept = self.z if keeps_input else self.a
+        self.a_KBH, self.h_KBH, self.delta_KBH = (self._members_first(one) for one in (self.a, self.h, self.delta))
+        self.h_KHB = self.h_KBH.transpose(1, 2)
+        self.mask: Tensor | None = None
+        if mask_K1H is not None:
+            mask_KBH = mask_K1H.expand_as(self.a_KBH)
+            self.mask = (mask_KBH.transpose(0, 1) if self.rows_first else mask_KBH).contiguous()
+
+    def _buffer(self, width: int) -> Tensor:
+        return torch.empty((*self._shape, width), dtype=self._like.dtype, device=self._like.device)
+
+    def _members_first(self, values: Tensor) -> Tensor:
+        return values.transpose(0, 1) if self.rows_first else values
+
+
 class StackedGradients:
     """Logits of a batch and the gradient of a loss of them, for one number of rows.
 
@@ -87,41 +124,34 @@ class StackedGradients:
     def __init__(
         self, model: StackedMLP, gradient_N: Tensor, rows: int, shared: bool, with_dropout: bool = False
     ) -> None:
-        self.model = model
-        self.shared = shared
-        flat_N = model.flat_N.detach()
-        self._weights = [layer.weight(flat_N) for layer in model.layers]
-        self._weights_t = [weight.transpose(1, 2) for weight in self._weights]
-        self._biases = [layer.bias(flat_N) for layer in model.layers]
-        self._weight_gradients = [layer.weight(gradient_N) for layer in model.layers]
-        self._bias_gradients = [layer.bias(gradient_N) for layer in model.layers]
+        self._shared = shared
+        self._members = model.members
         self._activation = _ACTIVATIONS[model.activation]
         # The first hidden layer of a stack with shared rows is one plain product for all members; it has the
         # rows before the members.
         self._rows_first = shared and model.depth > 0
-        shapes = [(model.members, rows, layer.outputs) for layer in model.layers[:-1]]
-        self._inputs = [self._buffer(number, shape) for number, shape in enumerate(shapes)]
-        keep = self._activation.keeps_input
-        self._outputs = [torch.empty_like(one) for one in self._inputs] if keep else self._inputs
-        self._dropped = [torch.empty_like(one) for one in self._inputs] if with_dropout else self._outputs
-        self._deltas = [torch.empty_like(one) for one in self._inputs]
-        # Products come out with the members first.
-        self._product = torch.empty(shapes[0], dtype=flat_N.dtype, device=flat_N.device) if shapes else None
-        self._masks = [model.mask(i).expand(shape).contiguous() for i, shape in enumerate(shapes)]
+        layers = [
+            _Layer(model, number, gradient_N, rows, self._rows_first and number == 0)
+            for number in range(model.depth + 1)
+        ]
+        for number, layer in enumerate(layers[:-1]):
+            mask_K1H = model.mask(number) if model.needs_mask else None
+            layer.make_buffers(model.layers[number].outputs, mask_K1H, self._activation.keeps_input, with_dropout)
+        self._hidden, self._output = layers[:-1], layers[-1]
+        first = layers[0]
         if self._rows_first:
-            self._masks[0] = self._masks[0].transpose(0, 1).contiguous()
-        if not model.needs_mask:
-            self._masks = []
-        self._first_weight_gradient = torch.empty_like(self._weight_gradients[0].contiguous())
-
-    def _buffer(self, number: int, shape: tuple[int, int, int]) -> Tensor:
-        members, rows, width = shape
-        like = self.model.flat_N
-        order = (rows, members, width) if number == 0 and self._rows_first else shape
-        return torch.empty(order, dtype=like.dtype, device=like.device)
-
-    def _members_first(self, number: int, values: Tensor) -> Tensor:
-        return values.transpose(0, 1) if number == 0 and self._rows_first else values
+            wide = (model.in_features, model.members * model.layers[0].outputs)
+            self._weight_FL = first.weight_KIO.transpose(0, 1).view(wide)
+            self._weight_gradient_FL = first.weight_gradient_KIO.transpose(0, 1).view(wide)
+            self._z_BL, self._delta_BL = first.z.view(rows, wide[1]), first.delta.view(rows, wide[1])
+            if first.bias_K1O is not None and first.bias_gradient_K1O is not None:
+                self._bias_L, self._bias_gradient_L = first.bias_K1O.view(-1), first.bias_gradient_K1O.view(-1)
+            # A product with the weights of the second layer comes out with the members first.
+            self._product_KBH = torch.empty_like(first.z.transpose(0, 1).contiguous())
+            self._product_BKH = self._product_KBH.transpose(0, 1)
+        else:
+            # A batched product into a tensor that is not contiguous is made matrix by matrix.
+            self._first_gradient_KIO = torch.empty_like(first.weight_gradient_KIO.contiguous())
 
     def forward(self, features: Tensor, logits_KBC: Tensor, dropout: list[Tensor] | None = None) -> None:
         """Write the logits of a batch into ``logits_KBC``.
@@ -131,94 +161,87 @@ class StackedGradients:
             logits_KBC: where to write.
             dropout: for each hidden layer, the factors ``(K, B, H)`` of its units: 0 or 1 / (1 - probability).
         """
-        depth, x = self.model.depth, features
-        for number in range(depth):
-            z, a = self._inputs[number], self._outputs[number]
-            if number == 0 and self._rows_first:
-                self._shared_product(features, z)
+        activate, x = self._activation.forward, features
+        for number, layer in enumerate(self._hidden):
+            if layer.rows_first:
+                self._shared_product(features, layer)
             else:
-                _linear(x, self._weights[number], self._biases[number], z)
-            self._activation.forward(z, a)
-            if self._masks:
-                a.mul_(self._masks[number])
+                _linear(x, layer, layer.z)
+            activate(layer.z, layer.a)
+            if layer.mask is not None:
+                layer.a.mul_(layer.mask)
             if dropout is not None:
-                torch.mul(
-                    self._members_first(number, a),
-                    dropout[number],
-                    out=self._members_first(number, self._dropped[number]),
-                )
-                a = self._dropped[number]
-            x = self._members_first(number, a)
-        if depth == 0 and self.shared:
-            x = features.expand(self.model.members, *features.shape)
-        _linear(x, self._weights[-1], self._biases[-1], logits_KBC)
+                torch.mul(layer.a_KBH, dropout[number], out=layer.h_KBH)
+            x = layer.h_KBH
+        if not self._hidden:
+            x = self._of_each(features)
+        _linear(x, self._output, logits_KBC)
 
     def backward(self, features: Tensor, delta_KBC: Tensor, dropout: list[Tensor] | None = None) -> None:
         """Write the gradient of the parameters, given that of the logits, for the batch of the last ``forward``."""
-        depth, delta = self.model.depth, delta_KBC
-        for number in range(depth, -1, -1):
-            if number == 0:
-                self._first_gradients(features, delta)
-                break
-            x = self._members_first(number - 1, self._dropped[number - 1])
-            _weight_gradient(x, delta, self._weight_gradients[number])
-            self._bias_gradient(number, delta)
-            before = self._deltas[number - 1]
-            if number == 1 and self._rows_first:
-                assert self._product is not None
-                _input_gradient(delta, self._weights_t[1], self._product)
-                before.copy_(self._product.transpose(0, 1))
+        differentiate, above, delta = self._activation.backward, self._output, delta_KBC
+        for number in range(len(self._hidden) - 1, -1, -1):
+            layer = self._hidden[number]
+            _weight_gradient(layer.h_KHB, layer.h_KBH, delta, above.weight_gradient_KIO)
+            _bias_gradient(delta, above.bias_gradient_K1O)
+            if layer.rows_first:
+                _input_gradient(delta, above.weight_KOI, self._product_KBH)
+                layer.delta.copy_(self._product_BKH)
             else:
-                _input_gradient(delta, self._weights_t[number], before)
+                _input_gradient(delta, above.weight_KOI, layer.delta)
             if dropout is not None:
-                self._members_first(number - 1, before).mul_(dropout[number - 1])
-            kept = self._inputs if self._activation.keeps_input else self._outputs
-            self._activation.backward(before, kept[number - 1])
-            delta = before
+                layer.delta_KBH.mul_(dropout[number])
+            differentiate(layer.delta, layer.kept)
+            above, delta = layer, layer.delta
+        self._first_gradients(features, above, delta)
 
-    def _shared_product(self, features_BF: Tensor, out_BKH: Tensor) -> None:
-        rows, members, width = out_BKH.shape
-        weight_FL = self._weights[0].transpose(0, 1).reshape(features_BF.shape[1], members * width)
-        out, bias = out_BKH.view(rows, members * width), self._biases[0]
-        if bias is None:
-            torch.mm(features_BF, weight_FL, out=out)
+    def _shared_product(self, features_BF: Tensor, layer: _Layer) -> None:
+        if layer.bias_K1O is None:
+            torch.mm(features_BF, self._weight_FL, out=self._z_BL)
         else:
-            torch.addmm(bias.view(members * width), features_BF, weight_FL, out=out)
+            torch.addmm(self._bias_L, features_BF, self._weight_FL, out=self._z_BL)
 
-    def _first_gradients(self, features: Tensor, delta: Tensor) -> None:
-        gradient = self._weight_gradients[0]
+    def _first_gradients(self, features: Tensor, first: _Layer, delta: Tensor) -> None:
         if self._rows_first:
-            rows, members, width = delta.shape
-            target = gradient.transpose(0, 1).view(features.shape[1], members * width)
-            torch.mm(features.t(), delta.view(rows, members * width), out=target)
-            if (bias := self._bias_gradients[0]) is not None:
-                torch.sum(delta, 0, out=bias.view(members, width))
+            torch.mm(features.t(), self._delta_BL, out=self._weight_gradient_FL)
+            if first.bias_K1O is not None:
+                torch.sum(self._delta_BL, 0, out=self._bias_gradient_L)
             return
-        x = features.expand(self.model.members, *features.shape) if self.shared else features
-        # A batched product into a tensor that is not contiguous is made matrix by matrix.
-        _weight_gradient(x, delta, self._first_weight_gradient)
-        gradient.copy_(self._first_weight_gradient)
-        self._bias_gradient(0, delta)
+        x_KBF = self._of_each(features)
+        _weight_gradient(x_KBF.transpose(1, 2), x_KBF, delta, self._first_gradient_KIO)
+        first.weight_gradient_KIO.copy_(self._first_gradient_KIO)
+        _bias_gradient(delta, first.bias_gradient_K1O)
 
-    def _bias_gradient(self, number: int, delta_KBO: Tensor) -> None:
-        gradient = self._bias_gradients[number]
-        if gradient is not None:
-            torch.sum(delta_KBO, 1, keepdim=True, out=gradient)
+    def _of_each(self, features: Tensor) -> Tensor:
+        return features.expand(self._members, *features.shape) if self._shared else features
 
 
-def _linear(x_KBI: Tensor, weight_KIO: Tensor, bias_K1O: Tensor | None, out_KBO: Tensor) -> None:
-    if bias_K1O is None:
-        torch.bmm(x_KBI, weight_KIO, out=out_KBO)
+def _linear(x_KBI: Tensor, layer: _Layer, out_KBO: Tensor) -> None:
+    if layer.bias_K1O is None:
+        torch.bmm(x_KBI, layer.weight_KIO, out=out_KBO)
     else:
-        torch.baddbmm(bias_K1O, x_KBI, weight_KIO, out=out_KBO)
+        torch.baddbmm(layer.bias_K1O, x_KBI, layer.weight_KIO, out=out_KBO)
 
 
-def _weight_gradient(x_KBI: Tensor, delta_KBO: Tensor, out_KIO: Tensor) -> None:
-    _, rows, inputs = x_KBI.shape
+def _weight_gradient(x_KIB: Tensor, x_KBI: Tensor, delta_KBO: Tensor, out_KIO: Tensor) -> None:
+    _, inputs, rows = x_KIB.shape
     if delta_KBO.shape[2] == 1 and rows * inputs < _SMALL_PRODUCT:
         torch.sum(x_KBI * delta_KBO, 1, out=out_KIO.squeeze(2))
     else:
-        torch.bmm(x_KBI.transpose(1, 2), delta_KBO, out=out_KIO)
+        torch.bmm(x_KIB, delta_KBO, out=out_KIO)
+
+
+def _bias_gradient(delta_KBO: Tensor, out_K1O: Tensor | None) -> None:
+    if out_K1O is None:
+        return
+    rows = delta_KBO.shape[1]
+    if rows > _FEW_ROWS or rows < 2:
+        torch.sum(delta_KBO, 1, keepdim=True, out=out_K1O)
+        return
+    # A sum over a short axis in the middle takes twice as long as adding up its slices.
+    torch.add(delta_KBO[:, 0:1], delta_KBO[:, 1:2], out=out_K1O)
+    for row in range(2, rows):
+        out_K1O.add_(delta_KBO[:, row : row + 1])
 
 
 def _input_gradient(delta_KBO: Tensor, weight_KOI: Tensor, out_KBI: Tensor) -> None:

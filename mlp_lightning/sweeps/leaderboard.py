@@ -24,7 +24,7 @@ CSV_NAME = "leaderboard.csv"
 SEED = "seed"
 # How a run is called and shown and where it goes on from is no property of what was trained.
 _NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
-_NEVER_SHOWN_BELOW = ("hydra", "sweep")
+_NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
 # What differs between configurations without anybody having swept it.
 _NOT_SWEPT_BY_ITSELF = ("data.suggested_lr", "logger", "trainer.print_every_n_steps")
 _SPLITS = ("train", "val", "test")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ def parts_in_processes(
     Raises:
         ConfigError: if joblib has no such backend, or what it needs is not installed.
     """
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import delayed, parallel_config
 
     with contextlib.ExitStack() as stack:
         _prepare(backend, processes, stack)
@@ -36,8 +38,17 @@ def parts_in_processes(
             hint = "use loky, ray or dask"
             raise ConfigError([Fault("hydra.launcher.backend", backend, "is not known to joblib", hint)]) from error
         work = (delayed(_numbered)(number, configs, folders) for number, (configs, folders) in enumerate(parts))
-        results: Any = Parallel(return_as="generator_unordered")(work)
-        yield from results
+        yield from _parallel()(work)
+
+
+def _parallel() -> Any:
+    """joblib's Parallel; it hands out each part as it ends, where the backend can."""
+    from joblib import Parallel
+
+    try:
+        return Parallel(return_as="generator_unordered")
+    except ValueError:
+        return Parallel()
 
 
 def _numbered(number: int, configs: Sequence[Config], folders: Sequence[Path]) -> tuple[int, list[Outcome]]:
@@ -45,21 +56,26 @@ def _numbered(number: int, configs: Sequence[Config], folders: Sequence[Path]) -
 
 
 def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:
-    """Make a cluster's backend known to joblib, and start a local cluster if there is no connection yet."""
+    """Make a cluster's backend known to joblib, and connect to the cluster.
+
+    Which one it is, the environment says in each engine's own way (``RAY_ADDRESS``, ``DASK_SCHEDULER_ADDRESS``);
+    without, one is started on this machine for as long as the sweep lasts.
+    """
     if backend == "dask":
         with _needs("dask"):
-            from dask.distributed import Client, get_client  # type: ignore[import-not-found]  # an extra
-        try:
-            get_client()
-        except ValueError:
-            stack.enter_context(Client(n_workers=processes, threads_per_worker=1, dashboard_address=None))
+            import dask  # type: ignore[import-not-found]  # an extra
+            from dask.distributed import Client  # type: ignore[import-not-found]  # an extra
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        cluster = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
+        known = dask.config.get("scheduler-address", None)
+        stack.enter_context(Client(**({} if known else cluster), silence_logs=logging.ERROR))
     elif backend == "ray":
         with _needs("ray"):
             import ray  # type: ignore[import-not-found]  # an extra
             from ray.util.joblib import register_ray  # type: ignore[import-not-found]  # an extra
-        if not ray.is_initialized():
-            ray.init(num_cpus=processes, include_dashboard=False, log_to_driver=False)
-            stack.callback(ray.shutdown)
+        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes, "include_dashboard": False}
+        ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
+        stack.callback(ray.shutdown)
         register_ray()
 
 

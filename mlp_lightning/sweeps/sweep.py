@@ -82,7 +82,8 @@ class Sweep:
             backend: joblib's name of what starts processes.
 
         Returns:
-            For each job its validation loss (training loss without validation), NaN for one that did not finish.
+            For each job its validation loss (training loss without validation). A run that did not finish has an
+            infinite one: the worst there is, which searches take for a figure (Optuna's stops at NaN).
         """
         if self._ledger is None:
             self._closing.enter_context(sweep_lock(self.folder))
@@ -93,10 +94,12 @@ class Sweep:
         todo = [one for one, record in batch if record is None and one.outcome is None]
         if todo and not self.ends_here:
             self._make(todo, n_jobs, backend)
+        elif batch and not todo and all(record is not None for _, record in batch):
+            self.console.line(f"All {_count(len(batch), 'run')} were done before. Folder: {_shortest(self.folder)}")
         for one, _ in batch:
             if one.outcome is not None:
                 figures[id(one)] = _figure(one.outcome.metrics)
-        return [figures.get(id(one), math.nan) for one, _ in batch]
+        return [figures.get(id(one), math.inf) for one, _ in batch]
 
     def finish(self) -> None:
         """Write and show the leaderboard."""
@@ -283,7 +286,7 @@ def _record(run: _Run) -> RunRecord:
 def _figure(metrics: Any) -> float:
     """What a sweeper that searches minimises."""
     figures = metrics.get("val") or metrics.get("train")
-    return figures["loss"] if figures else math.nan
+    return figures["loss"] if figures else math.inf
 
 
 def _count(number: int, word: str) -> str:

@@ -12,8 +12,8 @@ from stack_members import make_rows
 from tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
-from mlp_lightning.data import IrisDataModule
 from mlp_lightning.data.executions import TrainingSteps
+from mlp_lightning.data.iris import IrisDataModule
 from mlp_lightning.data.stacked import StackedDataModule, StackedSteps
 
 

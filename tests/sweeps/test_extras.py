@@ -1,0 +1,126 @@
+"""Engines that are extras, each against a real local cluster, and searching with Optuna's sweeper."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import TRAIN, environment
+
+pytestmark = pytest.mark.slow
+SWEEP = ("-m", "data=xor", "model.hidden_units=4,5,6,7", "seed=1,2", "trainer.max_steps=200", "sweep.name=s")
+
+
+def run(*overrides: str, folder: Path, **variables: str) -> str:
+    done = subprocess.run(
+        [*TRAIN, *overrides],
+        cwd=folder,
+        env={**environment(), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def figures(folder: Path, name: str = "xor") -> list[dict[str, str]]:
+    """The leaderboard by run, without the times."""
+    with (folder / "lightning_logs" / name / "s" / "leaderboard.csv").open(newline="") as file:
+        rows = [{key: value for key, value in row.items() if key != "wall_time_s"} for row in csv.DictReader(file)]
+    return sorted(rows, key=lambda row: int(row["run"]))
+
+
+@pytest.fixture(scope="module")
+def in_one_process(tmp_path_factory) -> list[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("one")
+    run(*SWEEP, folder=folder)
+    return figures(folder)
+
+
+def same(rows: list[dict[str, str]], others: list[dict[str, str]]) -> None:
+    assert len(rows) == len(others) == 8
+    for row, other in zip(rows, others, strict=True):
+        assert row["status"] == other["status"] == "finished"
+        assert row["model.hidden_units"] == other["model.hidden_units"]
+        assert float(row["loss/train"]) == pytest.approx(float(other["loss/train"]), abs=1e-5)
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[str]:
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "ray.scripts.scripts"]
+    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    start = ["start", "--head", "--num-cpus=2", "--port=0", "--include-dashboard=false", "--disable-usage-stats"]
+    started = subprocess.run([*command, *start], env=quiet, capture_output=True, text=True, timeout=200)
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield "auto"
+    subprocess.run([*command, "stop"], env=quiet, capture_output=True, timeout=100, check=True)
+
+
+def test_ray(ray_cluster, in_one_process, tmp_path) -> None:
+    launcher = ("hydra.launcher.n_jobs=2", "hydra.launcher.backend=ray")
+    run(*SWEEP, *launcher, folder=tmp_path, RAY_ADDRESS=ray_cluster, RAY_AUTH_MODE="disabled")
+    same(figures(tmp_path), in_one_process)
+
+
+@pytest.fixture
+def dask_cluster(tmp_path_factory) -> Iterator[str]:
+    pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("dask")
+    address = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli"]
+    out = (folder / "log").open("w")
+    common = {"stdout": out, "stderr": subprocess.STDOUT, "cwd": folder}
+    scheduler = [*dask[:2], "distributed.cli.dask_scheduler", "--port=0", "--dashboard-address=:0"]
+    worker = [*dask[:2], "distributed.cli.dask_worker", "--nworkers=2", "--nthreads=1", "--dashboard-address=:0"]
+    processes = [subprocess.Popen([*scheduler, f"--scheduler-file={address}"], **common)]
+    deadline = time.monotonic() + 60
+    while not address.exists():
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.2)
+    processes.append(subprocess.Popen([*worker, f"--scheduler-file={address}"], **common))
+    yield json.loads(address.read_text())["address"]
+    for process in reversed(processes):
+        process.terminate()
+        process.wait(60)
+    out.close()
+
+
+def test_dask(dask_cluster, in_one_process, tmp_path) -> None:
+    launcher = ("hydra.launcher.n_jobs=2", "hydra.launcher.backend=dask")
+    run(*SWEEP, *launcher, folder=tmp_path, DASK_SCHEDULER_ADDRESS=dask_cluster)
+    same(figures(tmp_path), in_one_process)
+
+
+def test_optuna_trials_of_a_batch_train_as_one_stack(tmp_path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ("search=optuna", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4", "sweep.name=s")
+    out = run("-m", *search, "data=iris", "trainer.max_epochs=20", folder=tmp_path)
+    assert out.count("4 in 1 stack") == 2
+    rows = figures(tmp_path, "iris")
+    assert [row["run"] for row in rows] == [str(number) for number in range(8)]
+    assert len({row["optimizer.lr"] for row in rows}) == 8
+    best = min(rows, key=lambda row: float(row["loss/val"]))
+    assert best["rank"] == "1"
+    assert f"Best value: {best['loss/val']}" in out
+
+
+def test_a_trial_that_fails_does_not_end_a_search(tmp_path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    space = "optimizer.lr=tag(log,interval(0.01,1e38))"
+    search = ("search=optuna", space, "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4", "sweep.name=s")
+    command = [*TRAIN, "-m", *search, "data=iris", "trainer.max_epochs=5"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert {row["status"] for row in figures(tmp_path, "iris")} >= {"failed"}
+    assert len(figures(tmp_path, "iris")) == 8

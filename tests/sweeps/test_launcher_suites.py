@@ -1,0 +1,72 @@
+"""The launcher as any Hydra program sees it: Hydra's own suites for launchers, and what discovering it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ROOT
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.test_utils.launcher_common_tests import (
+    BatchedSweeperTestSuite,
+    IntegrationTestSuite,
+    LauncherTestSuite,
+)
+
+PLUGIN = ROOT / "hydra_plugins" / "mlp_lightning_vectorized" / "vectorized.py"
+# The programs of Hydra's suite ask for its behaviour of old, and Hydra warns them that it will end: not our matter.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Future Hydra versions will no longer change working directory:UserWarning"),
+]
+
+
+@pytest.mark.parametrize("launcher_name, overrides", [("vectorized", [])])  # noqa: PT006  # as the suite asks for it
+class TestLauncher(LauncherTestSuite):
+    """Any task: here one that only returns a number."""
+
+
+@pytest.mark.parametrize(
+    "launcher_name, overrides",  # noqa: PT006  # as the suite asks for it
+    [("vectorized", ["hydra.sweeper.max_batch_size=2"])],
+)
+class TestLauncherInBatches(BatchedSweeperTestSuite):
+    """Numbers and folders of jobs go on from batch to batch."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task_launcher_cfg, extra_flags",  # noqa: PT006  # as the suite asks for it
+    [({}, ["-m", "hydra/launcher=vectorized", "hydra/sweeper=vectorized"])],
+)
+class TestLauncherOfPrograms(IntegrationTestSuite):
+    """Programs in processes of their own."""
+
+
+def test_hydra_finds_launcher_and_sweeper() -> None:
+    assert "VectorizedLauncher" in [one.__name__ for one in Plugins.instance().discover(Launcher)]
+    assert "VectorizedSweeper" in [one.__name__ for one in Plugins.instance().discover(Sweeper)]
+
+
+def test_plugin_is_thin() -> None:
+    assert len(PLUGIN.read_text(encoding="utf-8").splitlines()) < 100
+    # The namespace package belongs to all plugins of an environment.
+    assert not (PLUGIN.parents[1] / "__init__.py").exists()
+
+
+def test_discovery_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Hydra imports all plugins for every Hydra program of the environment."""
+    code = """
+import sys
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+assert any(one.__name__ == "VectorizedLauncher" for one in Plugins.instance().discover(Launcher))
+heavy = ("torch", "lightning", "torchmetrics", "sklearn", "matplotlib", "numpy", "rich", "tensorboard", "mlp_lightning")
+import hydra_plugins.mlp_lightning_vectorized.vectorized
+print([one for one in heavy if one in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
