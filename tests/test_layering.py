@@ -45,9 +45,13 @@ def test_imports_go_one_way(module) -> None:
         assert ORDER.index(parts[1]) <= ORDER.index(part), f"{part} imports {name}"
 
 
+# All of sweeps: what is wrong with one is told before torch is imported, and a leaderboard needs none.
+SWEEPS = sorted(f"mlp_lightning.sweeps.{file.stem}" for file in (PACKAGE / "sweeps").glob("[a-z]*.py"))
+
+
 @pytest.mark.parametrize(
     "module",
-    ["mlp_lightning", "mlp_lightning.config.overrides", "mlp_lightning.command_line", "mlp_lightning.errors"],
+    ["mlp_lightning", "mlp_lightning.config.overrides", "mlp_lightning.command_line", "mlp_lightning.errors", *SWEEPS],
 )
 def test_no_torch(module) -> None:
     code = f"import sys, {module}; print([one for one in ('torch', 'lightning', 'sklearn') if one in sys.modules])"

@@ -29,6 +29,10 @@ def test_contents(wheel) -> None:
     conf = {file.relative_to(ROOT / "conf").as_posix() for file in (ROOT / "conf").rglob("*.yaml")}
     assert {f"mlp_lightning/conf/{name}" for name in conf} <= names
     assert "mlp_lightning/py.typed" in names
+    # A namespace package has no __init__.py of its own: it belongs to all plugins of an environment.
+    plugins = {name for name in names if name.startswith("hydra_plugins/")}
+    assert "hydra_plugins/mlp_lightning_vectorized/vectorized.py" in plugins
+    assert all(name.startswith("hydra_plugins/mlp_lightning_") for name in plugins)
     assert not any(name.startswith(("tests/", "scripts/", "benchmarks/", "conf/")) for name in names)
 
 
@@ -59,8 +63,17 @@ def test_command_works_from_any_folder(wheel, tmp_path) -> None:
     assert float(printed[1]) == pytest.approx(0.6931558847, abs=1e-6)
     (run,) = (folder / "lightning_logs" / "xor").iterdir()
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
+
+    sweep = [str(home / "bin" / "mlp-train"), "-m", "data=xor", "seed=0,1", "trainer.max_steps=20", "name=sweep"]
+    done = subprocess.run(sweep, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Sweep of 2 runs: 2 in 1 stack." in done.stdout
+    assert "mlp-train data=xor seed=" in done.stdout, "the command that repeats the best run is this one"
+    (made,) = (folder / "lightning_logs" / "sweep").iterdir()
+    assert (made / "leaderboard.csv").is_file()
+    paths = "import mlp_lightning.config as c, hydra_plugins.mlp_lightning_vectorized.vectorized as v;"
     where = subprocess.run(
-        [python, "-c", "import mlp_lightning.config as c; print(c.__file__, c.conf_dir())"],
+        [python, "-c", f"{paths} print(c.__file__, c.conf_dir(), v.__file__)"],
         cwd=folder,
         check=True,
         capture_output=True,

@@ -155,6 +155,9 @@ class TrainerConfig:
     gradient_clip_algorithm: str = option(
         "norm", one_of(("norm", "value")), meaning="clip the norm of all gradients, or each value"
     )
+    label_smoothing: float = option(
+        0.0, between(0, 1), meaning="share of every label that the training loss spreads evenly over all classes"
+    )
     accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
     threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
 

@@ -49,6 +49,7 @@ class MLPModule(pl.LightningModule):
         gradient_clip_val: largest norm (or value) of the gradient; ``None`` for no limit.
         gradient_clip_algorithm: ``norm`` or ``value``.
         histograms_every_n_steps: steps between two histograms; ``None`` for none.
+        label_smoothing: share of every label that the training loss spreads evenly over all classes.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class MLPModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str = "norm",
         histograms_every_n_steps: int | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -82,6 +84,7 @@ class MLPModule(pl.LightningModule):
                 gradient_clip_val,
                 gradient_clip_algorithm,
                 histograms_every_n_steps,
+                label_smoothing,
             ),
             logger=False,
         )
@@ -152,6 +155,7 @@ class MLPModule(pl.LightningModule):
             self.hparams["gradient_clip_algorithm"],
             lambda: self.stop_requested,
             self._restored_epoch_loss,
+            self.hparams["label_smoothing"],
         )
         self._restored_epoch_loss = 0.0
 
@@ -289,6 +293,7 @@ def module_hyperparameters(
     gradient_clip_val: float | None,
     gradient_clip_algorithm: str,
     histograms_every_n_steps: int | None,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     """The arguments of an :class:`MLPModule` as plain data: what its checkpoint says of how to build it."""
     return {
@@ -302,6 +307,7 @@ def module_hyperparameters(
         "gradient_clip_val": gradient_clip_val,
         "gradient_clip_algorithm": gradient_clip_algorithm,
         "histograms_every_n_steps": histograms_every_n_steps,
+        "label_smoothing": label_smoothing,
     }
 
 

@@ -64,6 +64,7 @@ class StackedLoop:
         gradient_N: laid out like the parameter of ``model``.
         dropout: draws the masks; ``None`` without dropout.
         log_interval: a step whose number is a multiple of it is logged.
+        label_smoothing: of each member; ``None`` without.
         stop_requested: asked before every step; the loop ends when it says yes.
     """
 
@@ -78,6 +79,7 @@ class StackedLoop:
         dropout: StackedDropout | None = None,
         log_interval: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
+        label_smoothing: Sequence[float] | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -88,6 +90,10 @@ class StackedLoop:
         self.dropout = dropout
         self.log_interval = log_interval
         self.stop_requested = stop_requested
+        self.label_smoothing = label_smoothing
+        self._smoothing_K11: Tensor | None = None
+        if label_smoothing is not None and any(label_smoothing):
+            self._smoothing_K11 = model.flat_N.new_tensor(label_smoothing)[:, None, None]
         #: Members that still train; the schedules of the others stand still.
         self.active = [True] * model.members
         #: Sum of each member's losses of the current epoch so far; kept only for a schedule that reads it.
@@ -127,7 +133,7 @@ class StackedLoop:
                 break
             masks = None if dropout is None else dropout.masks(rows, self.steps.batch_size)
             chain.forward(features, logits_KBC, masks)
-            delta_KBC = loss_gradient(logits_KBC, targets)
+            delta_KBC = loss_gradient(logits_KBC, targets, self._smoothing_K11)
             if optimizer.loss_factor_K11 is not None:
                 delta_KBC.mul_(optimizer.loss_factor_K11)
             chain.backward(features, delta_KBC, masks)
@@ -160,7 +166,7 @@ class StackedLoop:
             targets = torch.stack(targets_S)
             if self.steps.shared:
                 targets = targets.unsqueeze(1)
-        losses_SK = self.task.loss(logits_SKBC, targets)
+        losses_SK = self.task.loss(logits_SKBC, targets, self._smoothing_K11)
         logged = [s for s in range(len(targets_S)) if (first_step + s) % self.log_interval == 0]
         index = torch.tensor(logged, dtype=torch.long, device=logits_SKBC.device)
         logged_targets = targets if targets is one else targets[index]
@@ -175,7 +181,7 @@ class StackedLoop:
         if moment == "step" or (moment == "epoch" and epoch_ends):
             self.schedule.step()
         elif moment == "epoch_loss":
-            self.epoch_loss_K += self.task.loss(logits_KBC, targets).double().cpu()
+            self.epoch_loss_K += self.task.loss(logits_KBC, targets, self._smoothing_K11).double().cpu()
             if not epoch_ends:
                 return
             mean_K = self.epoch_loss_K / self.steps.steps_per_epoch

@@ -40,6 +40,7 @@ class StackedModule(pl.LightningModule):
         dropout_seeds: for each member, the seed of its dropout masks.
         clip_val: largest norm, or value, of a member's gradient; ``None`` for no limit.
         clip_algorithm: ``norm`` or ``value``.
+        label_smoothing: of each member; ``None`` without.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class StackedModule(pl.LightningModule):
         dropout_seeds: Sequence[int],
         clip_val: float | None = None,
         clip_algorithm: str = "norm",
+        label_smoothing: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -65,6 +67,7 @@ class StackedModule(pl.LightningModule):
         self._schedule_config = schedule
         self._dropout_seeds = list(dropout_seeds)
         self._clip = (clip_val, clip_algorithm)
+        self._label_smoothing = label_smoothing
         self._loop: StackedLoop | None = None
         self._evaluation: dict[str, StackedSteps] = {}
 
@@ -97,6 +100,7 @@ class StackedModule(pl.LightningModule):
             dropout,
             self.trainer.log_every_n_steps,  # type: ignore[attr-defined]  # set by a connector of the Trainer
             lambda: self.stop_requested,
+            self._label_smoothing,
         )
         return optimizer.optimizer
 
@@ -156,8 +160,18 @@ class StackedModule(pl.LightningModule):
             loop.dropout.select(positions, chosen)
         log_interval, stop_requested = loop.log_interval, loop.stop_requested
         steps, dropout = loop.steps.select(positions), loop.dropout
+        smoothing = None if loop.label_smoothing is None else [loop.label_smoothing[one] for one in positions]
         self._loop = StackedLoop(
-            chosen, self.task, steps, loop.optimizer, loop.schedule, gradient_N, dropout, log_interval, stop_requested
+            chosen,
+            self.task,
+            steps,
+            loop.optimizer,
+            loop.schedule,
+            gradient_N,
+            dropout,
+            log_interval,
+            stop_requested,
+            smoothing,
         )
         self._loop.epoch_loss_K = loop.epoch_loss_K[list(positions)]
         self._evaluation = {split: one.select(positions) for split, one in self._evaluation.items()}

@@ -6,6 +6,7 @@ Shapes: ``B`` rows, ``C`` outputs (logits).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -34,6 +35,7 @@ class StepLoop:
         clip_val: largest norm, or value, of the gradient; ``None`` for no limit.
         clip_algorithm: ``norm`` or ``value``.
         stop_requested: asked before every step; the loop ends when it says yes.
+        label_smoothing: share of every label that the loss spreads over all classes.
         epoch_loss: sum of the losses of the current epoch so far; kept only for a schedule that reads it.
     """
 
@@ -47,6 +49,7 @@ class StepLoop:
     clip_algorithm: str = "norm"
     stop_requested: Callable[[], bool] = lambda: False
     epoch_loss: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -100,6 +103,8 @@ class StepLoop:
     def _gradients_of(self, batch_size: int, rows_per_step: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The function that computes loss, logits and gradients of one step."""
         model, loss_of = _forward_of(self.model), self.task.loss
+        if self.label_smoothing:
+            loss_of = functools.partial(loss_of, smoothing=self.label_smoothing)
 
         def one_batch(features_BF: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             logits_BC = model(features_BF)

@@ -29,11 +29,18 @@ class Task(abc.ABC):
     metric_name: str
 
     @abc.abstractmethod
-    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the rows."""
+    def loss(self, logits_BC: Tensor, targets: Tensor, smoothing: float | Tensor | None = None) -> Tensor:
+        """Mean loss over the rows.
+
+        Args:
+            logits_BC: of the model.
+            targets: of the same rows.
+            smoothing: share of every label that is spread evenly over all classes (Szegedy et al., 2016); for a
+                stack one for each member, ``(K, 1, 1)``. ``None`` for none; a regression has none.
+        """
 
     @abc.abstractmethod
-    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
         """The gradient of the mean loss over the rows with respect to the logits; of the logits' shape."""
 
     @abc.abstractmethod
@@ -55,13 +62,17 @@ class BinaryTask(Task):
     name = "binary"
     metric_name = "accuracy"
 
-    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits_BC: Tensor, targets: Tensor, smoothing: float | Tensor | None = None) -> Tensor:
+        if smoothing is not None:
+            targets = _between(targets, smoothing)
         if logits_BC.dim() == 2:  # one operation instead of two, in the loop over the steps of one model
             return F.binary_cross_entropy_with_logits(logits_BC, targets)
         targets = targets.expand_as(logits_BC)
         return F.binary_cross_entropy_with_logits(logits_BC, targets, reduction="none").mean((-2, -1))
 
-    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+        if smoothing is not None:
+            targets = _between(targets, smoothing)
         return torch.sigmoid(logits_BC).sub_(targets).div_(_numbers(logits_BC))
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
@@ -84,16 +95,24 @@ class MulticlassTask(Task):
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
-        if logits_BC.dim() == 2:
-            return F.cross_entropy(logits_BC, targets)
+    def loss(self, logits_BC: Tensor, targets: Tensor, smoothing: float | Tensor | None = None) -> Tensor:
+        if logits_BC.dim() == 2 and not torch.is_tensor(smoothing):
+            return F.cross_entropy(logits_BC, targets, label_smoothing=smoothing or 0.0)
         index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
-        return -logits_BC.log_softmax(-1).gather(-1, index_B1).mean((-2, -1))
+        log_probabilities_BC = logits_BC.log_softmax(-1)
+        of_labels_B1 = log_probabilities_BC.gather(-1, index_B1)
+        if smoothing is not None:
+            of_labels_B1 = torch.lerp(of_labels_B1, log_probabilities_BC.mean(-1, keepdim=True), smoothing)
+        return -of_labels_B1.mean((-2, -1))
 
-    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
         index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
         gradient_BC = logits_BC.softmax(-1)
-        gradient_BC.scatter_add_(-1, index_B1, torch.full_like(gradient_BC[..., :1], -1.0))
+        share_B1 = torch.full_like(gradient_BC[..., :1], -1.0)
+        if smoothing is not None:
+            share_B1 += smoothing
+            gradient_BC -= smoothing / self.classes
+        gradient_BC.scatter_add_(-1, index_B1, share_B1)
         return gradient_BC.div_(logits_BC.shape[-2])
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
@@ -112,12 +131,12 @@ class RegressionTask(Task):
     name = "regression"
     metric_name = "mae"
 
-    def loss(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits_BC: Tensor, targets: Tensor, smoothing: float | Tensor | None = None) -> Tensor:
         if logits_BC.dim() == 2:
             return F.mse_loss(logits_BC, targets)
         return (logits_BC - targets).square_().mean((-2, -1))
 
-    def loss_gradient(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
+    def loss_gradient(self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
         return (logits_BC - targets).mul_(2 / _numbers(logits_BC))
 
     def metric(self, logits_BC: Tensor, targets: Tensor) -> Tensor:
@@ -128,6 +147,11 @@ class RegressionTask(Task):
 
     def torchmetric(self) -> Metric:
         return MeanAbsoluteError()
+
+
+def _between(targets: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Targets of 0 and 1, moved towards one half."""
+    return targets * (1 - smoothing) + smoothing / 2
 
 
 def _numbers(logits_BC: Tensor) -> int:

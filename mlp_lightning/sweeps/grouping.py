@@ -14,7 +14,7 @@ from mlp_lightning.errors import MLPLightningError
 
 # Members of one stack may differ in these; the rest has to be the same. (The depth is part of the rest.)
 _MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "model.hidden_units", "model.init")
-_MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay")
+_MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay", "trainer.label_smoothing")
 # Arguments of torch's optimizers that ask for another implementation of the update, or turn it around.
 _OTHER_UPDATES = ("maximize", "capturable", "differentiable", "fused", "foreach", "centered")
 # A product of small matrices takes as long as one of this many multiply-adds.

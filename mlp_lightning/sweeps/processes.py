@@ -42,7 +42,7 @@ def parts_in_processes(
 
 
 def _parallel() -> Any:
-    """joblib's Parallel; it hands out each part as it ends, where the backend can."""
+    """Joblib's Parallel; it hands out each part as it ends, where the backend can."""
     from joblib import Parallel
 
     try:
@@ -64,11 +64,13 @@ def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:
     if backend == "dask":
         with _needs("dask"):
             import dask  # type: ignore[import-not-found]  # an extra
-            from dask.distributed import Client  # type: ignore[import-not-found]  # an extra
+            from dask.distributed import Client, LocalCluster  # type: ignore[import-not-found]  # an extra
         logging.getLogger("distributed").setLevel(logging.ERROR)
-        cluster = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
-        known = dask.config.get("scheduler-address", None)
-        stack.enter_context(Client(**({} if known else cluster), silence_logs=logging.ERROR))
+        address = dask.config.get("scheduler-address", None)
+        if address is None:
+            here = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
+            address = stack.enter_context(LocalCluster(**here, silence_logs=logging.ERROR))
+        stack.enter_context(Client(address))
     elif backend == "ray":
         with _needs("ray"):
             import ray  # type: ignore[import-not-found]  # an extra

@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlp_lightning.training.stack_training import train_stack
     from mlp_lightning.training.train import TrainingResult, train
-    from mlp_lightning.training.train_stack import train_stack
 
-_HOME = {"TrainingResult": "train", "train": "train", "train_stack": "train_stack"}
+_HOME = {"TrainingResult": "train", "train": "train", "train_stack": "stack_training"}
 
 __all__ = ["TrainingResult", "train", "train_stack"]
 

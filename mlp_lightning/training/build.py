@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule, data_module_class
-from mlp_lightning.errors import DataError
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.models import MLPModule
 from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads
 
@@ -32,6 +32,9 @@ def build_data(config: Config) -> TabularDataModule:
         dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
     )
     data.setup()
+    smoothing = config.trainer.label_smoothing
+    if smoothing and data.task == "regression":
+        raise ConfigError([Fault("trainer.label_smoothing", smoothing, "needs labels, and a regression has none")])
     rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
     if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
         raise DataError(
@@ -54,6 +57,7 @@ def build_module(config: Config, data: TabularDataModule) -> MLPModule:
         config.trainer.gradient_clip_val,
         config.trainer.gradient_clip_algorithm,
         config.callbacks.histograms_every_n_steps,
+        config.trainer.label_smoothing,
     )
     module.log_to_loggers = False
     module.take_statistics(data)

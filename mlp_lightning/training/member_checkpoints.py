@@ -55,7 +55,10 @@ def member_checkpoint(
         after_training: whether the Trainer had ended its last epoch then.
     """
     # Copies: a view would be saved with all the numbers of the whole stack.
-    parts = {name: [one.clone(memory_format=torch.contiguous_format) for one in model.parts(flat_N, place)] for name, flat_N in tensors.items()}
+    parts = {
+        name: [one.clone(memory_format=torch.contiguous_format) for one in model.parts(flat_N, place)]
+        for name, flat_N in tensors.items()
+    }
     then = moment.places[member]
     alone, group = moment.schedules[then]
     names = parameter_names(model.depth, model.has_bias)
@@ -86,6 +89,7 @@ def member_checkpoint(
             config.trainer.gradient_clip_val,
             config.trainer.gradient_clip_algorithm,
             config.callbacks.histograms_every_n_steps,
+            config.trainer.label_smoothing,
         ),
         CONFIG_KEY: config.to_dict(),
         "epoch_loss": moment.epoch_losses[then],

@@ -34,6 +34,7 @@ MAY_DIFFER = {
     "model.dropout",
     "optimizer.lr",
     "optimizer.weight_decay",
+    "trainer.label_smoothing",
 }
 
 
@@ -54,8 +55,8 @@ def base(schedule: type = SCHEDULES["none"]) -> Config:
 
 def leaves(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every option of a configuration with its value."""
-    named = section.items() if isinstance(section, dict) else vars(section).items()
-    for name, value in named:
+    for field in dataclasses.fields(section):
+        name, value = field.name, getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{name}.")
         elif name == "options":

@@ -36,24 +36,24 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- the same runs, however they are made ----------------------------------------------------------------
 
 
-def test_runs_are_those_of_the_basic_launcher(stacked: Path, tmp_path: Path) -> None:
-    basic = made(tmp_path, "basic", "hydra/launcher=basic")
+def test_runs_are_those_of_the_basic_launcher(stacked: Path) -> None:
+    basic = made(stacked.parents[2], "basic", "hydra/launcher=basic")
     assert "Trained as one of 4 members of a stack" in (stacked / "0" / "train.log").read_text()
     assert "of a stack" not in (basic / "0" / "train.log").read_text()
     assert_same_runs(stacked, basic)
     assert_same_tables(stacked / "leaderboard.csv", basic / "leaderboard.csv", ignored=("wall_time_s",))
 
 
-def test_runs_are_those_of_two_processes(stacked: Path, tmp_path: Path) -> None:
-    spread = made(tmp_path, "spread", "hydra.launcher.n_jobs=2")
+def test_runs_are_those_of_two_processes(stacked: Path) -> None:
+    spread = made(stacked.parents[2], "spread", "hydra.launcher.n_jobs=2")
     assert "4 in 2 stacks" in (spread / "printed.txt").read_text()
     assert_same_runs(stacked, spread)
     assert_same_tables(stacked / "leaderboard.csv", spread / "leaderboard.csv", ignored=("wall_time_s",))
 
 
-def test_runs_are_those_of_the_joblib_launcher(stacked: Path, tmp_path: Path) -> None:
+def test_runs_are_those_of_the_joblib_launcher(stacked: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    joblib = made(tmp_path, "joblib", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    joblib = made(stacked.parents[2], "joblib", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert_same_runs(stacked, joblib)
     assert_same_tables(stacked / "leaderboard.csv", joblib / "leaderboard.csv", ignored=("wall_time_s",))
 
@@ -178,7 +178,9 @@ def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
     assert short.returncode == 1
     assert "Traceback" not in short.stdout + short.stderr
     assert len(re.findall(r"Run [01] \(.*\) failed: RuntimeError: ", short.stdout + short.stderr)) == 2
-    assert "HYDRA_FULL_ERROR=1" in short.stdout + short.stderr
+    logs = re.findall(r"The whole story is in (.*); HYDRA_FULL_ERROR=1 shows it here", short.stdout + short.stderr)
+    assert logs
+    assert all("Traceback" in Path(log).read_text() for log in logs)
     whole = {**environment(), "HYDRA_FULL_ERROR": "1"}
     full = subprocess.run(words, cwd=tmp_path, env=whole, capture_output=True, text=True, timeout=60)
     assert full.returncode == 1
@@ -217,9 +219,10 @@ def test_backend_that_is_not_there(backend: str, rule: str, tmp_path: Path) -> N
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path) -> None:
+def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     words = ["-m", "data=xor", "seed=0,1", "model.depth=1,2", "trainer.max_steps=1000000", "sweep.name=long"]
     process = start(*words, folder=tmp_path)
+    request.addfinalizer(process.kill)
     sweep = tmp_path / "lightning_logs" / "xor" / "long"
     deadline = time.monotonic() + 60
     while not (sweep / "2" / "config.yaml").is_file():

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import api_pb2
 
 import mlp_lightning
 from mlp_lightning.errors import DeviceError, NoParameterChangedError, RunFolderError
-from mlp_lightning.training.train_stack import train_stack
+from mlp_lightning.training import train_stack
 
 IRIS = ["data=iris", "data.batch_size=32", "data.standardize=true", "logger.graph=false"]
 GOOD = [
@@ -118,15 +118,6 @@ def test_a_rate_that_a_run_alone_survives_is_survived_in_a_stack(tmp_path, compo
     assert mlp_lightning.train(configs[0], tmp_path / "alone").status == "finished"
 
 
-def test_zero_eps_is_no_fault_of_padding(tmp_path, compose_config) -> None:
-    """A gradient that is always zero, divided by itself: only padding has one here."""
-    common = ["data=xor", "model.activation=sigmoid", "optimizer=adam", "optimizer.eps=0.0", "trainer.max_steps=20"]
-    configs = [compose_config(*common, f"model.hidden_units={width}") for width in (3, 5)]
-    assert mlp_lightning.train(configs[0], tmp_path / "alone").status == "finished"
-    stacked = train_stack(configs, [tmp_path / "a", tmp_path / "b"])
-    assert [one.status for one in stacked] == ["finished", "finished"]
-
-
 # ---- folders -----------------------------------------------------------------------------------------------
 
 
@@ -206,7 +197,7 @@ import sys
 from pathlib import Path
 from conftest import plain_config
 from mlp_lightning.config import parse_config
-from mlp_lightning.training.train_stack import train_stack
+from mlp_lightning.training import train_stack
 
 class Progress:
     def steps_made(self, steps, members):

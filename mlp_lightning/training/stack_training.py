@@ -169,6 +169,7 @@ def _build_module(configs: Sequence[Config], data: TabularDataModule) -> Stacked
         [derived_seed(one.seed, "training") for one in configs],
         first.trainer.gradient_clip_val,
         first.trainer.gradient_clip_algorithm,
+        [one.trainer.label_smoothing for one in configs],
     )
 
 

@@ -1,0 +1,168 @@
+"""Going on with a sweep: what is done stays, what is not is made again, and the outcome is that of one go."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import start, train
+from sweeps.sweep_folders import leaderboard, leaderboard_without_times, numbers, result, statuses, times_of_change
+
+pytestmark = pytest.mark.slow
+
+# Four stacks of different depths, which train one after another.
+MANY = ("-m", "data=xor", "seed=range(0,16)", "model.depth=1,2,3,4", "trainer.max_steps=1500", "sweep.name=many")
+KILLS = 20
+
+
+class Clock:
+    """How long the sweep takes from its first sign of life to its end: the shortest time that was seen."""
+
+    seconds = float("inf")
+
+
+def go_on(folder: Path, kill_after: float | None, clock: Clock) -> bool:
+    """Start or go on with the sweep, and kill it so long after it has begun; whether it was killed.
+
+    Below zero, it is killed that long before it has begun, while Python still imports.
+    """
+    process = start(*MANY, "sweep.resume=true", folder=folder)
+    try:
+        started = time.monotonic()
+        lock = folder / "lightning_logs" / "xor" / "many" / ".lock"
+        lock.unlink(missing_ok=True)  # of one that was killed
+        while process.poll() is None and not lock.exists():
+            if kill_after is not None and kill_after < 0 and time.monotonic() - started > -kill_after:
+                return True
+            time.sleep(0.01)
+        begun = time.monotonic()
+        try:
+            printed, _ = process.communicate(timeout=None if kill_after is None else max(0.0, kill_after))
+        except subprocess.TimeoutExpired:
+            return True
+        assert process.returncode == 0, printed
+        clock.seconds = min(clock.seconds, time.monotonic() - begun)
+        return False
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Path:
+    """A sweep of 64 runs made in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert not go_on(folder, None, clock)
+    sweep = folder / "lightning_logs" / "xor" / "many"
+    assert "64 in 4 stacks" in (sweep / "sweep.log").read_text()
+    assert statuses(sweep) == ["finished"] * 64
+    return sweep
+
+
+def test_killed_at_random_moments(undisturbed: Path, clock: Clock, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    kills = attempts = partly_done = 0
+    while kills < KILLS:
+        attempts += 1
+        assert attempts < KILLS, "sweeps end before they are killed"
+        folder = tmp_path / str(attempts)
+        folder.mkdir()
+        sweep = folder / "lightning_logs" / "xor" / "many"
+        while kills < KILLS and go_on(folder, draw.uniform(-0.1, 1.0) * clock.seconds, clock):
+            kills += 1
+            partly_done += 0 < len(list(sweep.glob("[0-9]*/result.json"))) < 64
+        if kills == KILLS:
+            assert not go_on(folder, None, clock)
+        assert statuses(sweep) == ["finished"] * 64
+        assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
+    assert partly_done > KILLS / 4, "kills came where there was nothing to go on with"
+
+
+@pytest.mark.parametrize("left", [3, 1], ids=["some", "one"])
+def test_killed_while_results_were_written(undisturbed: Path, left: int, tmp_path: Path) -> None:
+    """Of a stack only some runs are done; the others have to come out as if all had been made together."""
+    sweep = tmp_path / "lightning_logs" / "xor" / "many"
+    shutil.copytree(undisturbed, sweep)
+    unfinished = [str(4 * seed) for seed in range(left)]  # of one depth
+    for number in unfinished:
+        (sweep / number / "result.json").unlink()
+    before = {number: times_of_change(sweep / number) for number in set(numbers(sweep)) - set(unfinished)}
+    done = train(*MANY, "sweep.resume=true", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Sweep of {left} run{'s'[: left - 1]}, {64 - left} done before" in done.stdout
+    assert {number: times_of_change(sweep / number) for number in before} == before
+    assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
+
+
+# ---- failed runs, further runs ---------------------------------------------------------------------------
+
+FEW = ("-m", "data=iris", "seed=0,1", "trainer.max_epochs=20", "sweep.name=few")
+
+
+def test_go_on_and_extend(tmp_path: Path) -> None:
+    sweep = tmp_path / "lightning_logs" / "iris" / "few"
+    first = train(*FEW, "optimizer.lr=0.1,1e30", folder=tmp_path)
+    assert first.returncode == 1
+    assert statuses(sweep) == ["finished", "failed", "finished", "failed"]
+    before = {number: times_of_change(sweep / number) for number in numbers(sweep)}
+
+    # Once more without saying that it goes on: nothing happens.
+    everything = times_of_change(sweep)
+    refused = train(*FEW, "optimizer.lr=0.1,1e30", folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    _, fault = refused.stderr.splitlines()
+    assert fault.startswith("  sweep.name = 'few' is there already (lightning_logs/iris/few); go on with it by")
+    assert times_of_change(sweep) == everything
+
+    # The same again: what is done stays as it is, what failed is tried again.
+    again = train(*FEW, "optimizer.lr=0.1,1e30", "sweep.resume=true", folder=tmp_path)
+    assert again.returncode == 1
+    assert "Sweep of 2 runs, 2 done before" in again.stdout
+    assert statuses(sweep) == ["finished", "failed", "finished", "failed"]
+    after = {number: times_of_change(sweep / number) for number in numbers(sweep)}
+    for number in ("0", "2"):
+        assert after[number] == before[number]
+    assert {one.name for one in (sweep / "superseded").iterdir()} == {"1-1", "3-1"}
+    assert times_of_change(sweep / "superseded" / "1-1") == before["1"]
+    assert len(leaderboard(sweep)) == 4
+
+    # With two further learning rates, the first of them before the one that is done.
+    more = train(*FEW, "optimizer.lr=0.03,0.1,0.2", "sweep.resume=true", folder=tmp_path)
+    assert (more.returncode, more.stderr) == (0, "")
+    assert "Sweep of 4 runs, 2 done before" in more.stdout
+    assert {number: times_of_change(sweep / number) for number in after} == after
+    assert len(numbers(sweep)) == 8
+    rows = leaderboard(sweep)
+    assert sorted((row["seed"], row["optimizer.lr"]) for row in rows if row["status"] == "finished") == [
+        (seed, lr) for seed in "01" for lr in ("0.03", "0.1", "0.2")
+    ]
+    for row in rows:
+        if row["status"] == "finished":
+            assert float(row["loss/val"]) == result(sweep / row["run"])["metrics"]["val"]["loss"]
+
+
+def test_all_done_before(tmp_path: Path, undisturbed: Path) -> None:
+    sweep = tmp_path / "lightning_logs" / "xor" / "many"
+    shutil.copytree(undisturbed, sweep)
+    before = {number: times_of_change(sweep / number) for number in numbers(sweep)}
+    done = train(*MANY, "sweep.resume=true", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "All 64 runs were done before" in done.stdout
+    assert {number: times_of_change(sweep / number) for number in numbers(sweep)} == before
+    assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
+
+
+def test_go_on_with_what(tmp_path: Path) -> None:
+    done = train("-m", "data=xor", "seed=0,1", "sweep.resume=true", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sweep.resume = True needs sweep.name" in done.stderr
+    assert list(tmp_path.iterdir()) == []
