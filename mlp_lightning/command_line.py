@@ -107,7 +107,9 @@ def _checked_config(overrides: list[str], multirun: bool, config_name: str | Non
             config_dir=None if config_dir is None else Path(config_dir),
         )
         _check_checkpoint(config, multirun)
-        _check_output(config, overrides, multirun)
+        _check_output(overrides, multirun)
+        if multirun:
+            _check_sweep(config, overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_WRONG_USE)
@@ -136,13 +138,20 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
     return newest_checkpoint(OUTPUT_FOLDER / config.name, str(config.ckpt_path))
 
 
-def _check_output(config: Config, overrides: list[str], multirun: bool) -> None:
+def _check_sweep(config: Config, overrides: list[str]) -> None:
+    """A sweep that is there is only gone on with when that is asked for, and by the launcher that can."""
+    if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
+        rule = f"is there already ({_sweep_folder(config)})"
+        hint = "go on with it by sweep.resume=true, or choose another name"
+        raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
+    others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
+    if config.sweep.resume and others:
+        rule, hint = f"contradicts {others[-1]}, which makes every run", "leave hydra/launcher out"
+        raise ConfigError([Fault("sweep.resume", True, rule, hint)])
+
+
+def _check_output(overrides: list[str], multirun: bool) -> None:
     """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
-    if config.sweep.name is not None and multirun and not config.sweep.resume:
-        folder = _sweep_folder(config)
-        if folder.exists():
-            hint = "go on with it by sweep.resume=true, or choose another name"
-            raise ConfigError([Fault("sweep.name", config.sweep.name, f"is there already ({folder})", hint)])
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")

@@ -60,13 +60,16 @@ class Sweep:
         self.interrupted = False
         self._runs: list[_Run] = []
         self._done: list[RunRecord] = []
+        self._read: list[RunRecord] = []
+        self._is_vectorized = False
         self._ledger: Ledger | None = None
         self._closing = contextlib.ExitStack()
 
     @property
     def failed(self) -> bool:
         """Whether a run of this sweep failed."""
-        return any(one.outcome is not None and one.outcome.status == "failed" for one in self._runs)
+        failed = any(one.outcome is not None and one.outcome.status == "failed" for one in self._runs)
+        return failed or any(one.status == "failed" for one in self._read)
 
     @property
     def ends_here(self) -> bool:
@@ -85,6 +88,7 @@ class Sweep:
             For each job its validation loss (training loss without validation). A run that did not finish has an
             infinite one: the worst there is, which searches take for a figure (Optuna's stops at NaN).
         """
+        self._is_vectorized = True
         if self._ledger is None:
             self._closing.enter_context(sweep_lock(self.folder))
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
@@ -104,9 +108,9 @@ class Sweep:
     def finish(self) -> None:
         """Write and show the leaderboard."""
         try:
-            records = [*self._done, *(_record(one) for one in self._runs)]
-            if not records and self.folder.is_dir():
-                records = read_records([self.folder])  # another launcher made the runs
+            if not self._is_vectorized and self.folder.is_dir():
+                self._read = read_records([self.folder])  # another launcher made the runs
+            records = [*self._read, *self._done, *(_record(one) for one in self._runs)]
             console = self.console.rich if self.console.verbosity > 0 else None
             if records:
                 write_leaderboard(records, self.folder, console, self.program)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from mlp_lightning.config import Config
-from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.errors import MLPLightningError, RunFolderError
 from mlp_lightning.sweeps.progress import silent
 from mlp_lightning.training.run_folder import RunFolder, record_refusal
 
@@ -81,7 +81,7 @@ def _train_alone(config: Config, folder: Path) -> Outcome:
 def _failed(config: Config, folder: Path, error: Exception) -> Outcome:
     """The outcome of a run that raised, told in its folder if the run could not do so itself."""
     text = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
-    if not RunFolder(folder).result.is_file():
+    if not isinstance(error, RunFolderError) and not RunFolder(folder).result.is_file():
         record_refusal(folder, config.to_dict(), f"{type(error).__name__}: {error}")
     return Outcome("failed", {}, error=text)
 

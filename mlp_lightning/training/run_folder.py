@@ -83,11 +83,21 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
         with folder.config.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise RunFolderError(
-            f"The folder {run_dir} already belongs to another run (it has a config.yaml). Choose another folder;"
-            f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
-        ) from error
+        raise _taken(folder) from error
     return folder
+
+
+def refuse_taken(folder: RunFolder) -> None:
+    """Raise what :func:`claim` would raise, if a folder belongs to another run already."""
+    if folder.config.exists():
+        raise _taken(folder)
+
+
+def _taken(folder: RunFolder) -> RunFolderError:
+    return RunFolderError(
+        f"The folder {folder.path} already belongs to another run (it has a config.yaml). Choose another folder;"
+        f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
+    )
 
 
 def record_refusal(run_dir: Path, plain: Mapping[str, Any], error: str) -> None:

@@ -23,7 +23,7 @@ from mlp_lightning.training.checkpoints import StopRequested
 from mlp_lightning.training.console import RunConsole
 from mlp_lightning.training.member_files import Member, MemberFiles
 from mlp_lightning.training.result import TrainingResult
-from mlp_lightning.training.run_folder import claim
+from mlp_lightning.training.run_folder import RunFolder, claim, refuse_taken
 from mlp_lightning.training.sizing import cpu_threads, stack_steps_per_execution, stack_threads
 from mlp_lightning.training.stack_keeper import StackKeeper
 from mlp_lightning.training.stop import stop_signals
@@ -97,24 +97,35 @@ class _StackRun:
         threads = config.trainer.threads
         with cpu_threads(stack_threads(count, widths, rows) if threads == "auto" else int(threads)):
             members = [
-                Member(one, claim(folder, one), distinct[number])
+                Member(one, RunFolder(folder), distinct[number])
                 for one, folder, number in zip(self.configs, self.run_dirs, of_member, strict=True)
             ]
             writer = MemberFiles(members, module.task.metric_name, last_step, self._ended)
             keeper = StackKeeper(config, _monitor(config, data), last_step, writer)
             trainer = build_trainer(config, self.run_dirs[0], "val" in data.splits, [keeper, _Progress(self.progress)])
+            self._claim()
             self._fit(trainer, module, data)
         return [self.results[number] for number in range(len(self.configs))]
+
+    def _claim(self) -> None:
+        """Make the folders those of these runs: all of them, or none if one of them is another run's."""
+        for folder in self.run_dirs:
+            refuse_taken(RunFolder(folder))
+        for config, folder in zip(self.configs, self.run_dirs, strict=True):
+            claim(folder, config)
 
     def _fit(self, trainer: pl.Trainer, module: StackedModule, data: StackedDataModule) -> None:
         def request_stop() -> None:
             module.stop_requested = True
 
-        try:
-            with stop_signals(request_stop):
+        with stop_signals(request_stop) as received:
+            try:
                 trainer.fit(module, datamodule=data, weights_only=True)
-        except (StopRequested, SIGTERMException):
-            return
+            except (StopRequested, SIGTERMException):
+                return
+        if received:
+            # It came while the last folders were written: nothing is left to stop here, but perhaps elsewhere.
+            raise KeyboardInterrupt
 
     def _ended(self, number: int, result: TrainingResult) -> None:
         self.results[number] = result
