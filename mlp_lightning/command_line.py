@@ -28,6 +28,9 @@ from mlp_lightning.sweeps.worker import unexpected
 from mlp_lightning.training.run_folder import new_run_dir, newest_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlp_lightning.sweeps.composition import ComposedJob
     from mlp_lightning.sweeps.sweep import Sweep
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
@@ -48,6 +51,19 @@ class _Command:
     made: Path | None = None
     failed: bool = False
 
+    def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
+        """What the vectorized launcher finds at the task, and calls in place of it."""
+        assert self.sweep is not None
+        try:
+            return self.sweep.run_jobs(jobs, n_jobs, backend)
+        except (OSError, MLPLightningError) as error:
+            # Hydra would show a traceback; this ends it without one.
+            sys.exit(_told(error))
+
+    def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
+        """A launcher that sends the task to other processes sends no sweep along."""
+        return _Command, ()
+
 
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
@@ -61,9 +77,7 @@ def main() -> None:
         sys.argv += _prepare(command, config, arguments.overrides, arguments.multirun)
         _hydra_main(command)
     except (OSError, MLPLightningError) as error:
-        known = isinstance(error, MLPLightningError)
-        print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED)
+        sys.exit(_told(error))
     except KeyboardInterrupt:
         # Before or after a training; during one, the run saves itself first.
         print("Interrupted.", file=sys.stderr)
@@ -79,6 +93,13 @@ def main() -> None:
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
 
 
+def _told(error: Exception) -> int:
+    """Print an error. Returns the exit code that it means."""
+    known = isinstance(error, MLPLightningError)
+    print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
+    return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
 def _hydra_main(command: _Command) -> None:
     """Hand the command line to Hydra, which runs one training per job."""
 
@@ -87,14 +108,18 @@ def _hydra_main(command: _Command) -> None:
 
     if command.sweep is not None:
         # The vectorized launcher finds this and hands all jobs over together; others call the task for each job.
-        task.run_jobs = command.sweep.run_jobs  # type: ignore[attr-defined]  # functions take attributes
+        task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
     hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
 
 
 def _program() -> str:
     """How this command was started, as one would type it."""
     started = Path(sys.argv[0])
-    return f"python {shlex.quote(sys.argv[0])}" if started.suffix == ".py" else started.name
+    program = f"python {shlex.quote(sys.argv[0])}" if started.suffix == ".py" else started.name
+    arguments = get_args_parser().parse_args()
+    for option, value in (("--config-dir", arguments.config_dir), ("--config-name", arguments.config_name)):
+        program += f" {option} {shlex.quote(value)}" if value is not None else ""
+    return program
 
 
 def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
@@ -188,7 +213,7 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
             extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 
-        command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity)
+        command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity).open()
     return extra
 
 

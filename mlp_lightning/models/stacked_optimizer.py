@@ -24,6 +24,8 @@ from mlp_lightning.config import OptimizerConfig, PlateauSchedule, ScheduleConfi
 from mlp_lightning.models.optimizers import Schedule, build_optimizer, build_schedule
 from mlp_lightning.models.stacked_mlp import StackedMLP
 
+_LARGEST_SCALE = 1e6
+
 
 class StackedSchedule:
     """The learning rates of K members under one schedule, each from its own initial rate.
@@ -91,11 +93,7 @@ class StackedSchedule:
             elif self._per_member:
                 alone = states[index]
             else:
-                # What has an entry for every parameter group has one for a member by itself.
-                alone = {
-                    key: [value[index]] if isinstance(value, list) and len(value) == len(groups) else value
-                    for key, value in states[0].items()
-                }
+                alone = {key: [one[index]] if key in _PER_GROUP else one for key, one in states[0].items()}
             of_members.append((alone, groups[index]))
         return of_members
 
@@ -136,8 +134,13 @@ class StackedOptimizer:
         decays = [_weight_decay(one) for one in configs]
         self._decoupled = first.name == "AdamW" or bool(first.options.get("decoupled_weight_decay"))
         # The update of plain SGD is the gradient itself: scaling the loss of each member scales it, for nothing.
+        # (Not for rates so large that a scaled gradient overflows on its way where an unscaled one does not.)
         self.scales_loss = (
-            first.name == "SGD" and not first.options.get("momentum") and clip_val is None and not any(decays)
+            first.name == "SGD"
+            and not first.options.get("momentum")
+            and clip_val is None
+            and not any(decays)
+            and max(one.lr for one in configs) <= _LARGEST_SCALE
         )
         options = {**first.options, "weight_decay": 0.0} if "weight_decay" in first.options else first.options
         if first.name == "AdamW":
@@ -241,6 +244,8 @@ class StackedOptimizer:
         return content
 
 
+# Entries of a scheduler's state that have one value for every parameter group.
+_PER_GROUP = ("base_lrs", "_last_lr")
 # Entries of a parameter group that torch's schedulers write.
 _SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr")
 

@@ -21,6 +21,8 @@ _OTHER_UPDATES = ("maximize", "capturable", "differentiable", "fused", "foreach"
 _LEAST_MULTIPLY_ADDS = 1000
 # Zeros may at most double the arithmetic.
 _MOST_PADDING = 2.0
+# And no member may have so much more of it than another.
+_MOST_UNLIKE = 8.0
 # Weights, gradient, learning rates, decays, initial weights; optimizer state (up to 3), and best of all of these.
 _NUMBERS_PER_WEIGHT = 12
 # Buffers per hidden unit and row: input, output, after dropout, gradient, mask, product.
@@ -128,6 +130,7 @@ def group_key(config: Config) -> str:
         section, _, name = key.rpartition(".")
         place: dict[str, Any] = content[section] if section else content
         place.pop(name, None)
+    content["model"]["depth"] = len(config.model.layer_widths)
     return json.dumps(content, sort_keys=True)
 
 
@@ -139,15 +142,19 @@ def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> It
     bytes_per_number = 8 if config.trainer.precision == "64" else 4
     stack: list[int] = []
     widest: list[int] = []
-    arithmetic = 0
+    arithmetic = least = 0
     for place in sorted(widths, key=lambda one: (_arithmetic(widths[one], sizes.rows_per_step), widths[one], one)):
         wider = [max(pair) for pair in zip(widest or widths[place], widths[place], strict=True)]
         own = _arithmetic(widths[place], sizes.rows_per_step)
-        padded = (len(stack) + 1) * _arithmetic(wider, sizes.rows_per_step)
+        each = _arithmetic(wider, sizes.rows_per_step)
+        padded = (len(stack) + 1) * each
         taken = (len(stack) + 1) * _bytes(wider, sizes, logged, bytes_per_number)
-        if stack and (padded > _MOST_PADDING * (arithmetic + own) or taken > memory):
+        too_much = padded > _MOST_PADDING * (arithmetic + own) or each > _MOST_UNLIKE * least
+        if stack and (too_much or taken > memory):
             yield stack
             stack, arithmetic, wider = [], 0, widths[place]
+        if not stack:
+            least = own
         stack.append(place)
         widest, arithmetic = wider, arithmetic + own
     if stack:

@@ -18,6 +18,7 @@ import yaml
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.sweeps.records import RunRecord, read_record
+from mlp_lightning.training.files import complete_writes
 from mlp_lightning.training.run_folder import RunFolder, config_hash
 
 SUPERSEDED = "superseded"
@@ -48,15 +49,18 @@ class Ledger:
     def __init__(self, folder: Path, resume: bool) -> None:
         self.folder = folder
         self._known: dict[str, list[Path]] = {}
-        self._taken: set[Path] = set()
+        self._found: set[Path] = set()
+        self._given: set[Path] = set()
         if folder.is_dir():
+            complete_writes(folder)
             self._read(resume)
 
     def _read(self, resume: bool) -> None:
-        for path in sorted(self.folder.iterdir()):
-            if not path.is_dir() or path.name == SUPERSEDED or not RunFolder(path).config.is_file():
+        for file in sorted(self.folder.rglob(RunFolder(self.folder).config.name)):
+            path = file.parent
+            if path.name == ".hydra" or SUPERSEDED in path.relative_to(self.folder).parts:
                 continue
-            self._taken.add(path)
+            self._found.add(path)
             identity = _identity(path) if resume else None
             if identity is not None:
                 self._known.setdefault(identity, []).append(path)
@@ -67,31 +71,36 @@ class Ledger:
         A run that was begun before and is not done moves out of the way. A folder of another run is never used.
         """
         folders = self._known.get(config_hash(config), [])
-        if folders:
-            # The one under the wanted name first: equal runs, if a sweep has any, keep their numbers.
-            folder = wanted if wanted in folders else folders[0]
-            folders.remove(folder)
-            record = _record(folder)
-            if record is not None and record.status == "finished":
-                return Placement(folder, record)
-            self.supersede(folder)
-            return Placement(folder)
-        return Placement(self.free(wanted))
+        if not folders:
+            return Placement(self.free(wanted))
+        # The one under the wanted name first: equal runs, if a sweep has any, keep their numbers.
+        folder = wanted if wanted in folders else folders[0]
+        folders.remove(folder)
+        self._given.add(folder)
+        record = _record(folder)
+        if record is not None and record.status == "finished":
+            return Placement(folder, record)
+        self.supersede(folder)
+        return Placement(folder)
 
     def free(self, wanted: Path) -> Path:
-        """``wanted`` if no run has it, else a folder with the next number that none has; taken from now on.
+        """``wanted`` if no run has it, else a folder with the next number that none has; given away from now on.
 
         What lies under ``wanted`` and is no readable run (one that was killed while it began) moves away.
         """
         folder = wanted
-        if folder in self._taken:
-            if _identity(folder) is None:
-                self.supersede(folder)
-            else:
-                numbers = [int(path.name) for path in self._taken if path.name.isdigit()]
-                folder = wanted.with_name(str(max(numbers, default=-1) + 1))
-        self._taken.add(folder)
+        if folder in self._given or (folder in self._found and _identity(folder) is not None):
+            numbers = [int(path.name) for path in (self._found | self._given) if path.name.isdigit()]
+            folder = wanted.with_name(str(max(numbers, default=-1) + 1))
+        elif folder in self._found:
+            self.supersede(folder)
+        self._given.add(folder)
         return folder
+
+    def others(self) -> list[RunRecord]:
+        """The runs of the sweep that nothing was asked of this time."""
+        folders = [folder for several in self._known.values() for folder in several]
+        return [record for folder in folders if (record := _record(folder)) is not None]
 
     def supersede(self, folder: Path) -> None:
         """Move an old attempt out of the way: ``superseded/<its name>-<attempt>``."""

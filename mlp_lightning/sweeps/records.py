@@ -96,8 +96,14 @@ def read_record(folder: Path) -> RunRecord:
         _metrics(result_path, result.get("metrics")),
         steps=int(_number(result_path, result.get("steps", 0))),
         wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
-        error=str(result.get("error") or ""),
+        error=cause(str(result.get("error") or "")),
     )
+
+
+def cause(error: str) -> str:
+    """What went wrong, in one line: the message of an error without the name of its class."""
+    name, separator, message = " ".join(error.split()).partition(": ")
+    return message if separator and name.isidentifier() and name.endswith("Error") else " ".join(error.split())
 
 
 def _read_overrides(path: Path) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
-from mlp_lightning.sweeps.records import RunRecord, read_records
+from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.worker import Outcome, train_part
 from mlp_lightning.training.console import RunConsole, print_error
 from mlp_lightning.training.run_folder import record_refusal
@@ -60,7 +60,7 @@ class Sweep:
         self.interrupted = False
         self._runs: list[_Run] = []
         self._done: list[RunRecord] = []
-        self._read: list[RunRecord] = []
+        self._others: list[RunRecord] = []
         self._is_vectorized = False
         self._ledger: Ledger | None = None
         self._closing = contextlib.ExitStack()
@@ -69,7 +69,7 @@ class Sweep:
     def failed(self) -> bool:
         """Whether a run of this sweep failed."""
         failed = any(one.outcome is not None and one.outcome.status == "failed" for one in self._runs)
-        return failed or any(one.status == "failed" for one in self._read)
+        return failed or any(one.status == "failed" for one in self._others if not self._is_vectorized)
 
     @property
     def ends_here(self) -> bool:
@@ -90,7 +90,6 @@ class Sweep:
         """
         self._is_vectorized = True
         if self._ledger is None:
-            self._closing.enter_context(sweep_lock(self.folder))
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
             self._ledger = Ledger(self.folder, self.options.resume)
         batch = [self._placed(job) for job in jobs]
@@ -105,14 +104,26 @@ class Sweep:
                 figures[id(one)] = _figure(one.outcome.metrics)
         return [figures.get(id(one), math.inf) for one, _ in batch]
 
+    def open(self) -> Sweep:
+        """Keep other processes out of the folder.
+
+        Raises:
+            RunFolderError: if another process runs a sweep there.
+        """
+        self._closing.enter_context(sweep_lock(self.folder))
+        return self
+
     def finish(self) -> None:
-        """Write and show the leaderboard."""
+        """Write and show the leaderboard, if any run has ended."""
         try:
-            if not self._is_vectorized and self.folder.is_dir():
-                self._read = read_records([self.folder])  # another launcher made the runs
-            records = [*self._read, *self._done, *(_record(one) for one in self._runs)]
-            console = self.console.rich if self.console.verbosity > 0 else None
-            if records:
+            if self._ledger is not None:
+                self._others = self._ledger.others()
+            elif not self._is_vectorized and self.folder.is_dir():
+                self._others = read_records([self.folder])  # another launcher made the runs
+            begun = any(one.outcome is not None for one in self._runs)
+            if begun or self._done or self._others:
+                records = [*self._others, *self._done, *(_record(one) for one in self._runs)]
+                console = self.console.rich if self.console.verbosity > 0 else None
                 write_leaderboard(records, self.folder, console, self.program)
         finally:
             self._closing.close()
@@ -128,12 +139,11 @@ class Sweep:
             config = parse_config(job.plain, explicit_keys(job.overrides))
         except Exception as error:
             run = _Run(job, self._ledger.free(job.output_dir))
-            message = str(error) if isinstance(error, MLPLightningError) else f"{type(error).__name__}: {error}"
             write_hydra_folder(job, run.folder)
             record_refusal(run.folder, job.plain, f"{type(error).__name__}: {error}")
-            run.outcome = Outcome("failed", {}, error=message)
+            run.outcome = Outcome("failed", {}, error=cause(f"{type(error).__name__}: {error}"))
             self._runs.append(run)
-            self._tell_failure(run, None)
+            self._tell_failure(run)
             return run, None
         placement = self._ledger.place(config, job.output_dir)
         run = _Run(job, placement.folder, config)
@@ -186,22 +196,18 @@ class Sweep:
         for one in part:
             write_hydra_folder(one.job, one.folder)
 
-    def ended(self, run: _Run, outcome: Outcome, progress: SweepProgress | None) -> bool:
+    def ended(self, run: _Run, outcome: Outcome) -> bool:
         """Take note of how a run ended; whether others shall go on."""
         run.outcome = outcome
         if outcome.status == "interrupted":
             self.interrupted = self.interrupted or not (self.options.fail_fast and self.failed)
         if outcome.status == "failed":
-            self._tell_failure(run, progress)
+            self._tell_failure(run)
         return not self.ends_here
 
-    def _tell_failure(self, run: _Run, progress: SweepProgress | None) -> None:
+    def _tell_failure(self, run: _Run) -> None:
         assert run.outcome is not None
-        told = f"{run.name} failed: {run.outcome.error}"
-        if progress is not None and self.console.verbosity > 0:
-            self.console.line(told)
-        else:
-            print_error(told)
+        print_error(f"{run.name} failed: {run.outcome.error}")
 
     def _announce(self, runs: Sequence[_Run], grouping: Grouping) -> None:
         """How many runs there are, and why some train by themselves."""
@@ -234,7 +240,7 @@ class _Part:
 
     def ended(self, place: int, outcome: Outcome) -> bool:
         self._progress.ended(outcome.status == "failed")
-        return self._sweep.ended(self._runs[place], outcome, self._progress)
+        return self._sweep.ended(self._runs[place], outcome)
 
 
 class _SizesOf:
@@ -283,7 +289,7 @@ def _record(run: _Run) -> RunRecord:
         {} if outcome is None else outcome.metrics,
         0 if outcome is None else outcome.steps,
         0.0 if outcome is None else outcome.wall_time_s,
-        "" if outcome is None else outcome.error,
+        "it was not begun" if outcome is None else outcome.error,
     )
 
 

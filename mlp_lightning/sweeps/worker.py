@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlp_lightning.config import Config
 from mlp_lightning.errors import MLPLightningError, RunFolderError
 from mlp_lightning.sweeps.progress import silent
+from mlp_lightning.sweeps.records import cause
 from mlp_lightning.training.run_folder import RunFolder, record_refusal
 
 if TYPE_CHECKING:
@@ -80,10 +82,13 @@ def _train_alone(config: Config, folder: Path) -> Outcome:
 
 def _failed(config: Config, folder: Path, error: Exception) -> Outcome:
     """The outcome of a run that raised, told in its folder if the run could not do so itself."""
-    text = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
+    known = isinstance(error, MLPLightningError)
+    # A folder that is another run's is not ours to write into.
     if not isinstance(error, RunFolderError) and not RunFolder(folder).result.is_file():
         record_refusal(folder, config.to_dict(), f"{type(error).__name__}: {error}")
-    return Outcome("failed", {}, error=text)
+        if not RunFolder(folder).log.is_file():
+            RunFolder(folder).log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return Outcome("failed", {}, error=cause(str(error)) if known else unexpected(error, folder))
 
 
 def unexpected(error: Exception, folder: Path) -> str:
@@ -94,13 +99,7 @@ def unexpected(error: Exception, folder: Path) -> str:
 
 
 def _outcome(result: TrainingResult) -> Outcome:
-    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, _cause(result.error))
-
-
-def _cause(error: str) -> str:
-    """The message of an error of ours, without the name of its class."""
-    name, separator, message = error.partition(": ")
-    return message if separator and name.isidentifier() and name.endswith("Error") else error
+    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error))
 
 
 class _Told:

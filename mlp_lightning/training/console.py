@@ -63,14 +63,16 @@ class RunConsole:
 
     @contextmanager
     def logging_to(self, path: Path | None) -> Iterator[None]:
-        """Inside the context, log lines of this package and of Lightning go to ``path``, or nowhere.
+        """Inside the context, log lines of this package and of Lightning go to ``path``.
 
-        For verbosity 2, Lightning's also go to the terminal.
+        Without a path Lightning's go nowhere, and this package's where they went before. For verbosity 2,
+        Lightning's also go to the terminal.
         """
         file = logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
         before: list[tuple[logging.Logger, int, list[logging.Handler], bool]] = []
-        for name in ("mlp_lightning", "lightning.pytorch", "lightning.fabric"):
+        ours = () if path is None else ("mlp_lightning",)
+        for name in (*ours, "lightning.pytorch", "lightning.fabric"):
             logger = logging.getLogger(name)
             before.append((logger, logger.level, logger.handlers.copy(), logger.propagate))
             logger.setLevel(logging.INFO)

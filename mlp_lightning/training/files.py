@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,17 +33,35 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def write_all(contents: Mapping[Path, bytes]) -> None:
-    """Write many small files so that each is whole or not there; cheaper than one by one.
+def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
+    """Write many small files: all of them whole, or none of them there.
 
-    All of them are brought to the disk together before the first gets its name.
+    They are written under other names and brought to the disk together. Then ``journal`` says which belong where,
+    and only then they get their names. A process that is killed meanwhile leaves a journal, by which
+    :func:`complete_writes` does the rest; one that is killed before leaves no file.
+
+    Args:
+        contents: of each file.
+        journal: a file that is not there; its name begins with a dot and ends with ``.journal``.
     """
     waiting = {path: path.with_name(f".{path.name}.tmp") for path in contents}
     for path, content in contents.items():
         waiting[path].write_bytes(content)
     bring_to_disk(waiting.values())
+    with atomic_write(journal) as file:
+        file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
     for path, name in waiting.items():
         name.replace(path)
+    journal.unlink()
+
+
+def complete_writes(folder: Path) -> None:
+    """Give the files their names that a killed :func:`write_all` with a journal in ``folder`` has left waiting."""
+    for journal in folder.glob(".*.journal"):
+        for name, path in json.loads(journal.read_bytes()).items():
+            if Path(name).exists():
+                Path(name).replace(path)
+        journal.unlink()
 
 
 def bring_to_disk(files: Iterable[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,6 @@ def member_checkpoint(
     member: int,
     monitor: str,
     best: Best,
-    stopped_by: str = "",
     after_training: bool = False,
 ) -> dict[str, Any]:
     """The content of a checkpoint.
@@ -51,7 +51,6 @@ def member_checkpoint(
         member: number of the member.
         monitor: metric of the best checkpoint.
         best: the best so far at that moment.
-        stopped_by: why the run has ended at that moment, if it stopped early.
         after_training: whether the Trainer had ended its last epoch then.
     """
     # Copies: a view would be saved with all the numbers of the whole stack.
@@ -69,12 +68,14 @@ def member_checkpoint(
         "epoch": epoch,
         "global_step": moment.step,
         "pytorch-lightning_version": lightning.__version__,
-        "state_dict": {
-            "standardizer.mean_F": data.feature_mean_F.to(model.flat_N.dtype),
-            "standardizer.scale_F": data.feature_scale_F.to(model.flat_N.dtype),
-            **weights,
-        },
-        "callbacks": _callbacks(config, moment, then, monitor, best, epoch if stopped_by else 0),
+        "state_dict": OrderedDict(
+            {
+                "standardizer.mean_F": data.feature_mean_F.to(model.flat_N.dtype),
+                "standardizer.scale_F": data.feature_scale_F.to(model.flat_N.dtype),
+                **weights,
+            }
+        ),
+        "callbacks": _callbacks(config, moment, then, epoch - after_training, monitor, best, model.flat_N.dtype),
         "optimizer_states": [optimizer.alone(place, state, group)],
         "lr_schedulers": [alone] if alone else [],
         "hparams_name": None,
@@ -103,7 +104,7 @@ def parameter_names(depth: int, bias: bool) -> list[str]:
 
 
 def _callbacks(
-    config: Config, moment: Moment, then: int, monitor: str, best: Best, stopped_epoch: int
+    config: Config, moment: Moment, then: int, epoch: int, monitor: str, best: Best, dtype: torch.dtype
 ) -> dict[str, Any]:
     """The states of the callbacks that a run by itself has."""
     states: dict[str, Any] = {RandomState.__qualname__: _random_state(config.seed)}
@@ -111,10 +112,10 @@ def _callbacks(
         states[RandomState.__qualname__] = {**_random_state(config.seed), "torch": moment.generators[then]}
     stopping = build_early_stopping(config)
     if stopping is not None:
-        stopping.wait_count, score = moment.stopping[then]
-        stopping.best_score = torch.tensor(score)
-        if stopped_epoch:
-            stopping.stopped_epoch = stopped_epoch
+        stopping.wait_count, score, has_stopped = moment.stopping[then]
+        stopping.best_score = torch.tensor(score, dtype=dtype)
+        if has_stopped:
+            stopping.stopped_epoch = epoch
             stopping.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
             stopping.stopping_reason_message = (
                 f"Monitored metric {stopping.monitor} did not improve in the last {stopping.wait_count} records."

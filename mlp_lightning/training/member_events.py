@@ -85,7 +85,7 @@ class MemberEvents:
     def _graph(self, config: Config, make_mlp: Callable[[], MLP]) -> bytes:
         """The records of the model graph; members of one shape have the same."""
         model = config.model
-        key = (tuple(model.layer_widths), model.dropout > 0)
+        key = (tuple(model.layer_widths), model.dropout)
         if key not in self._graphs:
             self._graphs[key] = _traced(make_mlp())
         return self._graphs[key]

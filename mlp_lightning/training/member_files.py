@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import io
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,9 @@ class MemberFiles:
         """Measure the members for the last time and write their folders."""
         module = keeper.module
         assert module is not None
-        final = self._measured(keeper, module) if any(one.status == "finished" for one in endings) else _Final()
+        final = (
+            self._measured(keeper, module, endings) if any(one.status == "finished" for one in endings) else _Final()
+        )
         tensors = {
             "last": {name: one.cpu() for name, one in keeper.tensors().items()},
             "best": {name: one.cpu() for name, one in keeper.best_tensors.items()},
@@ -110,15 +113,16 @@ class MemberFiles:
             contents[member.folder.result] = result_bytes(plain)
         bring_to_disk(path for path in self._written if path not in contents)
         self._written.clear()
-        write_all(contents)
+        parent = self._members[0].folder.path.parent
+        write_all(contents, parent / f".{os.getpid()}-{time.time_ns()}.journal")
         for number, result in results:
             self._on_end(number, result)
 
-    def _measured(self, keeper: StackKeeper, module: StackedModule) -> _Final:
+    def _measured(self, keeper: StackKeeper, module: StackedModule, endings: Sequence[Ending]) -> _Final:
         """The figures of all members over all rows of every split, of the weights that are reported."""
         splits, config = self._members[0].data.splits, self._members[0].config
         figures = {split: module.evaluate(split) for split in splits}
-        keeper.consider_end(figures["train"]["loss"])
+        keeper.consider_end(figures["train"]["loss"], endings)
         weights = None
         if config.report_weights == "best" and "weights" in keeper.best_tensors:
             weights = keeper.best_tensors["weights"]
@@ -160,16 +164,15 @@ class MemberFiles:
         metrics = {
             split: {name: one[place] for name, one in named.items()} for split, named in measured.figures.items()
         }
+        if ending.status != "failed":
+            self._write_checkpoints(keeper, module, ending, last, tensors, place)
         if ending.status != "finished":
             metrics = {}
-        elif not all(math.isfinite(value) for one in metrics.values() for value in one.values()):
+        final = self._final_figures(config, metrics)
+        if not all(math.isfinite(value) for one in metrics.values() for value in one.values()):
             message = non_finite_figures_message(ending.steps, metrics, config.optimizer.lr)
             ending = dataclasses.replace(ending, status="failed", error=f"NonFiniteLossError: {message}")
-        final = self._final_figures(config, metrics)
-        if ending.status == "failed":
             metrics = {}
-        else:
-            self._write_checkpoints(keeper, module, ending, last, tensors, place)
         if config.logger.tensorboard:
             started = self._started_at.timestamp()
             content = self._events.file(
@@ -217,14 +220,12 @@ class MemberFiles:
         )
         known = type(best)() if at_end else best
         common = (member.config, member.data, module.model, module.loop.optimizer, place)
-        for path, which, moment, then, why, after in (
-            (member.folder.last_checkpoint, "last", last, known, ending.stopped_by, False),
-            (member.folder.best_checkpoint, "best", best.moment, best, "", at_end),
+        for path, which, moment, then, after in (
+            (member.folder.last_checkpoint, "last", last, known, False),
+            (member.folder.best_checkpoint, "best", best.moment, best, at_end),
         ):
             if moment is not None:
-                content = member_checkpoint(
-                    *common, tensors[which], moment, ending.member, keeper.monitor, then, why, after
-                )
+                content = member_checkpoint(*common, tensors[which], moment, ending.member, keeper.monitor, then, after)
                 path.parent.mkdir(exist_ok=True)
                 buffer = io.BytesIO()
                 torch.save(content, buffer)

@@ -34,7 +34,7 @@ class Moment:
         schedules: state of the scheduler alone, and entries of the parameter group.
         common: what the optimizer remembers that is the same for all.
         epoch_losses: sum of the epoch's losses so far.
-        stopping: ``(wait count, best score)`` of early stopping.
+        stopping: wait count and best score of early stopping, and whether it had ended the run.
         generators: states of the members' dropout generators; ``None`` without dropout.
     """
 
@@ -43,7 +43,7 @@ class Moment:
     schedules: list[tuple[dict[str, Any], dict[str, Any]]]
     common: dict[str, Any]
     epoch_losses: list[float]
-    stopping: list[tuple[int, float]]
+    stopping: list[tuple[int, float, bool]]
     generators: list[Tensor] | None
 
 
@@ -106,6 +106,7 @@ class StackKeeper(pl.Callback):
         self._active: dict[int, bool] = {}
         self._wait: dict[int, int] = {}
         self._score: dict[int, float] = {}
+        self._stopped: dict[int, str] = {}  # why early stopping has ended a member
 
     # ---- the Trainer's hooks -----------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class StackKeeper(pl.Callback):
         if self._initial_N is not None and step >= min(STEPS_TO_CHANGE, self._last_step):
             self._end_unchanged(pl_module, step)
         if self.monitor == "loss/train" and trace.steps and self._on_lattice(step):
-            self._consider(pl_module, pl_module.evaluate("train")["loss"])
+            self._consider(pl_module, pl_module.evaluate("train")["loss"], self.active)
         if not (trace.steps and self._validation_is_regular(step)):
             self._go_on_or_stop(pl_module, step)
 
@@ -135,16 +136,20 @@ class StackKeeper(pl.Callback):
         figures, step = pl_module.validation, trainer.global_step
         metric = pl_module.task.metric_name
         self.history.add_validation(step, figures["loss"], figures[metric], pl_module.present)
-        if not self._validation_is_regular(step):
-            return
         stopped = self._early_stopping(pl_module, figures)
+        self._stopped.update(stopped)
+        if not self._validation_is_regular(step):
+            return  # the one at the end of a run that ends within an epoch
         if self.monitor.endswith("/val"):
-            self._consider(pl_module, figures[self.monitor.partition("/")[0]])
-        self._end([Ending(member, "finished", step, stopped_by=why) for member, why in stopped.items()])
+            self._consider(pl_module, figures[self.monitor.partition("/")[0]], self.active)
+        self._end([self._finished(member, step) for member in stopped])
         self._go_on_or_stop(pl_module, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: StackedModule) -> None:  # type: ignore[override]  # meets only our module
-        self._end([Ending(member, "finished", trainer.global_step) for member in self.active])
+        self._end([self._finished(member, trainer.global_step) for member in self.active])
+
+    def _finished(self, member: int, step: int) -> Ending:
+        return Ending(member, "finished", step, stopped_by=self._stopped.get(member, ""))
 
     # ---- who has ended -----------------------------------------------------------------------------------
 
@@ -259,7 +264,7 @@ class StackKeeper(pl.Callback):
             loop.schedule.state(),
             loop.optimizer.common_state(),
             loop.epoch_loss_K.tolist(),
-            [(self._wait[member], self._score[member]) for member in module.present],
+            [(self._wait[member], self._score[member], member in self._stopped) for member in module.present],
             None if loop.dropout is None else loop.dropout.states(),
         )
 
@@ -268,22 +273,23 @@ class StackKeeper(pl.Callback):
         assert self.module is not None
         return {"weights": self.module.model.flat_N.detach(), **self.module.loop.optimizer.state_tensors()}
 
-    def consider_end(self, losses_K: Tensor) -> None:
+    def consider_end(self, losses_K: Tensor, endings: Sequence[Ending]) -> None:
         """Without any better moment the end is the best, where the training loss is the measure."""
         assert self.module is not None
-        if self.monitor == "loss/train" and not any(self.best[one].step is not None for one in self.active):
-            self._consider(self.module, losses_K)
+        if self.monitor == "loss/train":
+            ending = [one.member for one in endings if one.status == "finished"]
+            self._consider(self.module, losses_K, [one for one in ending if self.best[one].step is None])
 
-    def _consider(self, module: StackedModule, values_K: Tensor) -> None:
-        """Keep the present state of every member for which it is the best so far."""
+    def _consider(self, module: StackedModule, values_K: Tensor, members: Sequence[int]) -> None:
+        """Keep the present state of every one of ``members`` for which it is the best so far."""
         if self.config.callbacks.checkpoint is None:
             return
         sign = 1.0 if self.monitor.startswith("accuracy") else -1.0
-        improved, values = [], values_K.tolist()
+        improved, values, considered = [], values_K.tolist(), set(members)
         for place, member in enumerate(module.present):
             best = self.best[member].value
             # The first value counts even when it is not a number, as nothing can be compared with it.
-            if self._active[member] and (best is None or sign * values[place] > sign * best):
+            if member in considered and (best is None or sign * values[place] > sign * best):
                 improved.append(place)
         if not improved:
             return

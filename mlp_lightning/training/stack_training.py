@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,12 +119,10 @@ class _StackRun:
         def request_stop() -> None:
             module.stop_requested = True
 
-        with stop_signals(request_stop) as received:
-            try:
-                trainer.fit(module, datamodule=data, weights_only=True)
-            except (StopRequested, SIGTERMException):
-                return
-        if received:
+        with stop_signals(request_stop) as received, contextlib.suppress(StopRequested, SIGTERMException):
+            trainer.fit(module, datamodule=data, weights_only=True)
+        stopped = any(one.status == "interrupted" for one in self.results.values())
+        if len(self.results) < len(self.configs) or (received and not stopped):
             # It came while the last folders were written: nothing is left to stop here, but perhaps elsewhere.
             raise KeyboardInterrupt
 

@@ -98,7 +98,7 @@ def test_every_schedule_of_every_optimizer(number: int, schedule: str) -> None:
     members = some_members(draw, 3, 1, rates, decays)
     batch_size = 16 if (number + list(SCHEDULES).index(schedule)) % 2 else None
     group = Group(members, name, options, SCHEDULES[schedule], batch_size=batch_size, dtype=torch.float64)
-    outcomes = assert_each_as_alone(group, 20, FLOAT64)
+    outcomes = assert_each_as_alone(group, 16, FLOAT64)
     if schedule != "none":
         assert len(set(outcomes[0].rates.tolist())) > 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from commands import TRAIN, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extras]
 SWEEP = ("-m", "data=xor", "model.hidden_units=4,5,6,7", "seed=1,2", "trainer.max_steps=200", "sweep.name=s")
 
 

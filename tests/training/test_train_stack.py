@@ -53,12 +53,16 @@ FOUR = [
 TWO = FOUR[:2]
 # What the runs have in common, and what each has of its own.
 CASES: dict[str, tuple[list[str], list[list[str]]]] = {
-    "xor": (["data=xor", "model.activation=sigmoid", "trainer.max_steps=300", "optimizer.momentum=0.9"], FOUR),
+    "xor": (["data=xor", "model.activation=sigmoid", "trainer.max_steps=300", "optimizer.momentum=0.9"], FOUR[:3]),
     "one run": (["data=xor", "trainer.max_steps=60"], FOUR[:1]),
     "linear": ([*IRIS, *GRAPH, "model=linear", "trainer.max_epochs=5"], [["seed=1"], ["optimizer.lr=0.3"]]),
     "epochs, adam": ([*IRIS, *ADAM, "trainer.max_epochs=12", "optimizer.weight_decay=0.01"], FOUR[:3]),
     "ends within an epoch": ([*IRIS, "trainer.max_steps=20"], TWO),
     "plateau": ([*IRIS, *ADAM, "trainer.max_epochs=12", "scheduler=plateau", "scheduler.patience=0"], TWO),
+    "plateau, ends within an epoch": (
+        [*IRIS, *ADAM, "trainer.max_steps=20", "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.1"],
+        TWO,
+    ),
     "training plateau within an epoch": (
         [*IRIS, "trainer.max_steps=40", *TRAINING_PLATEAU],
         TWO,
@@ -233,6 +237,7 @@ def sizes(monkeypatch) -> list[list[int]]:
         ["model.dropout=0.2", "scheduler=cosine", "optimizer.momentum=0.2"],
         LATTICE,
         ["callbacks.checkpoint.monitor=loss/train"],
+        ["trainer.precision=64"],
     ],
     ids=lambda one: " ".join(one) or "as it is",
 )

@@ -16,10 +16,12 @@ from run_folders import assert_same_content, assert_same_run, checkpoint, files,
 from tensorboard.plugins.hparams import api_pb2
 
 import mlp_lightning
-from mlp_lightning.errors import DeviceError, NoParameterChangedError, RunFolderError
+from mlp_lightning.errors import DeviceError, NonFiniteLossError, NoParameterChangedError, RunFolderError
 from mlp_lightning.training import train_stack
 
 IRIS = ["data=iris", "data.batch_size=32", "data.standardize=true", "logger.graph=false"]
+# With a least rate, as of losses that no longer change rounding says which is the best.
+PLATEAU = ["scheduler=plateau", "scheduler.monitor=loss/train", "scheduler.patience=0", "scheduler.min_lr=0.001"]
 GOOD = [
     ["model.hidden_units=[4,3]", "optimizer.lr=0.03"],
     ["model.hidden_units=[2,5]", "optimizer.lr=0.01", "seed=1"],
@@ -44,12 +46,13 @@ class Progress:
         return self.go_on
 
 
-@pytest.mark.parametrize("options", [["optimizer=adam"], ["optimizer.momentum=0.9", "scheduler=plateau"]], ids=str)
-@pytest.mark.parametrize("bad", [[BAD, IDLE], [BAD, IDLE, BAD, BAD]], ids=["two", "most"])
+@pytest.mark.parametrize("options", [["optimizer=adam"], ["optimizer.momentum=0.9", *PLATEAU]], ids=str)
+@pytest.mark.parametrize("bad", [[BAD, IDLE], [BAD, IDLE, BAD, BAD, BAD]], ids=["two", "most"])
 def test_bad_runs_fail_and_the_others_do_not_notice(bad, options, tmp_path, compose_config) -> None:
     common = [*IRIS, "trainer.max_steps=130", *options, "optimizer.weight_decay=0.001"]
     # Adam alone would bear any learning rate: its updates are of the size of the rate, and sigmoids saturate.
-    common = [*common, "model.activation=relu", "trainer.steps_per_execution=7"]
+    # An epoch has 3 steps, so with 2 in an execution the stack is also cut down within an epoch.
+    common = [*common, "model.activation=relu", "trainer.steps_per_execution=2"]
     runs = [bad[0], *GOOD[:2], *bad[1:], GOOD[2]]
     configs = [compose_config(*common, *one) for one in runs]
     together = train_stack(configs, [tmp_path / "with" / str(number) for number in range(len(runs))])
@@ -73,8 +76,8 @@ def test_bad_runs_fail_and_the_others_do_not_notice(bad, options, tmp_path, comp
             assert "learning rate 1e+30" in result.error
             assert result.steps < 100
         else:
-            assert result.error.startswith("NoParameterChangedError: No parameter changed in steps 0 to 101")
-            assert result.steps == 102
+            assert result.error.startswith("NoParameterChangedError: No parameter changed in steps 0 to 100")
+            assert result.steps == 101
 
 
 def test_what_a_failed_run_leaves_ends_before_its_failure(tmp_path, compose_config) -> None:
@@ -89,6 +92,18 @@ def test_what_a_failed_run_leaves_ends_before_its_failure(tmp_path, compose_conf
     assert [step for step, _ in scalars(failed.run_dir)["loss/train"]] == list(range(failed.steps))
     assert len(metrics(good.run_dir)) == 30 + 10 + 1
     assert files(failed.run_dir) == ["config.yaml", "events", "metrics.csv", "result.json", "train.log"]
+
+
+def test_a_run_whose_final_figures_are_no_numbers_leaves_what_it_leaves_alone(tmp_path, compose_config) -> None:
+    """Its one loss was a number; the update after it was not."""
+    configs = [compose_config(*IRIS, "trainer.max_steps=1", "model.activation=relu", *one) for one in (BAD, GOOD[0])]
+    failed, good = train_stack(configs, [tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(NonFiniteLossError, match="The figures after the last step") as alone:
+        mlp_lightning.train(configs[0], tmp_path / "alone")
+    assert failed.error.partition(":")[0] == "NonFiniteLossError"
+    assert failed.error.partition(": ")[2].partition("{")[0] == str(alone.value).partition("{")[0]
+    assert good.status == "finished"
+    assert files(failed.run_dir) == files(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("init", ["default", "zeros"])
