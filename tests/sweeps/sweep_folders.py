@@ -111,7 +111,8 @@ def _hydra(run: Path, name: str) -> Any:
     hydra = content["hydra"]
     for place, keys in (
         (hydra, ("launcher", "overrides")),
-        (hydra["job"], ("override_dirname",)),
+        # joblib's launcher has ids of its own, and the sweeper before it is the same in effect.
+        (hydra["job"], ("override_dirname", "id")),
         (hydra["runtime"], ("output_dir", "choices")),
         (hydra["sweep"], ("dir",)),
     ):

@@ -11,7 +11,7 @@ from leaderboard_records import failed, run, write_run
 
 import mlp_lightning
 from mlp_lightning.errors import RunFolderError
-from mlp_lightning.sweeps.records import read_records
+from mlp_lightning.sweeps.records import cause, read_records
 
 
 def in_place(record, folder):
@@ -24,8 +24,7 @@ def test_what_was_written_is_read(tmp_path) -> None:
     read = read_records([tmp_path])
     # NaN is not equal to itself, its text is.
     assert list(map(repr, read)) == [
-        repr(dataclasses.replace(in_place(a, b), error=" ".join(a.error.split())))
-        for a, b in zip(records, folders, strict=True)
+        repr(dataclasses.replace(in_place(a, b), error=cause(a.error))) for a, b in zip(records, folders, strict=True)
     ]
 
 

@@ -107,7 +107,7 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
         "1": "The training loss became nan at step",
         "2": "data.batch_size = 89 leaves a batch with 1 of the 90 training rows",
     }
-    told, _, at_the_end = done.stdout.partition("Leaderboard: best")
+    told, at_the_end = done.stderr, done.stdout.partition("Leaderboard: best")[2]
     for number, name in (("1", "huge_lr"), ("2", "odd_batch")):
         assert f"Run {number} (data=iris experiment={name} trainer.max_epochs=30) failed: {causes[number]}" in told
         assert f"run {number} (experiment={name}) failed: {causes[number]}" in at_the_end
@@ -131,7 +131,7 @@ def test_contradiction_in_one_run_only(tmp_path: Path) -> None:
     sweep = only_run(tmp_path, "iris")
     assert statuses(sweep) == ["finished", "finished", "finished", "failed"]
     cause = "data.val_fraction = 0.6 and data.test_fraction = 0.6 leave no training rows"
-    assert re.search(rf"Run 3 \(.*\) failed: The configuration has a fault:\n  {cause}", done.stderr + done.stdout)
+    assert re.search(rf"Run 3 \(.*\) failed: The configuration has a fault: {cause}", done.stderr)
     assert cause in done.stdout.partition("Not finished")[2]
     assert cause in result(sweep / "3")["error"]
     assert sorted(one.name for one in (sweep / "3" / ".hydra").iterdir()) == [
@@ -157,7 +157,7 @@ def test_silent_but_for_errors(tmp_path: Path) -> None:
 
 def test_fail_fast_ends_at_the_first_failure(tmp_path: Path) -> None:
     # The run with two layers comes after the stack of those with one.
-    words = ["data=xor", "model.depth=1,2", "optimizer.lr=1e30,0.1,0.2", "trainer.max_steps=20000"]
+    words = ["data=xor", "model.depth=1,2", "optimizer.lr=0,0.1,0.2", "trainer.max_steps=20000"]
     started = time.monotonic()
     done = train("-m", *words, "sweep.fail_fast=true", folder=tmp_path)
     assert done.returncode == 1
