@@ -84,7 +84,10 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     finally:
         if command.sweep is not None:
-            command.sweep.finish()
+            try:
+                command.sweep.finish()
+            except (OSError, MLPLightningError) as error:
+                command.failed = _told(error) > 0
         made = command.made
         if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
             shutil.rmtree(made, ignore_errors=True)  # no run ever began in it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -44,21 +46,26 @@ def build_data(config: Config) -> TabularDataModule:
     return data
 
 
+def module_arguments(config: Config, data: TabularDataModule) -> dict[str, Any]:
+    """The arguments of the :class:`MLPModule` of a run."""
+    return {
+        "in_features": data.in_features,
+        "out_features": data.out_features,
+        "task": data.task,
+        "model": config.model,
+        "optimizer": config.optimizer,
+        "scheduler": config.scheduler,
+        "seed": config.seed,
+        "gradient_clip_val": config.trainer.gradient_clip_val,
+        "gradient_clip_algorithm": config.trainer.gradient_clip_algorithm,
+        "histograms_every_n_steps": config.callbacks.histograms_every_n_steps,
+        "label_smoothing": config.trainer.label_smoothing,
+    }
+
+
 def build_module(config: Config, data: TabularDataModule) -> MLPModule:
     """The module with its initial weights, and the statistics of the training rows in its standardizer."""
-    module = MLPModule(
-        data.in_features,
-        data.out_features,
-        data.task,
-        config.model,
-        config.optimizer,
-        config.scheduler,
-        config.seed,
-        config.trainer.gradient_clip_val,
-        config.trainer.gradient_clip_algorithm,
-        config.callbacks.histograms_every_n_steps,
-        config.trainer.label_smoothing,
-    )
+    module = MLPModule(**module_arguments(config, data))
     module.log_to_loggers = False
     module.take_statistics(data)
     return module

@@ -20,7 +20,7 @@ from mlp_lightning.data.randomness import derived_seed
 from mlp_lightning.models.module import module_hyperparameters
 from mlp_lightning.models.stacked_mlp import StackedMLP
 from mlp_lightning.models.stacked_optimizer import StackedOptimizer
-from mlp_lightning.training.build import build_early_stopping
+from mlp_lightning.training.build import build_early_stopping, module_arguments
 from mlp_lightning.training.checkpoints import CONFIG_KEY, CheckpointKeeper, RandomState
 from mlp_lightning.training.stack_keeper import Best, Moment
 
@@ -79,19 +79,7 @@ def member_checkpoint(
         "optimizer_states": [optimizer.alone(place, state, group)],
         "lr_schedulers": [alone] if alone else [],
         "hparams_name": None,
-        "hyper_parameters": module_hyperparameters(
-            data.in_features,
-            data.out_features,
-            data.task,
-            config.model,
-            config.optimizer,
-            config.scheduler,
-            config.seed,
-            config.trainer.gradient_clip_val,
-            config.trainer.gradient_clip_algorithm,
-            config.callbacks.histograms_every_n_steps,
-            config.trainer.label_smoothing,
-        ),
+        "hyper_parameters": module_hyperparameters(**module_arguments(config, data)),
         CONFIG_KEY: config.to_dict(),
         "epoch_loss": moment.epoch_losses[then],
     }
