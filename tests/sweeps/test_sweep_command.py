@@ -51,6 +51,7 @@ def test_runs_are_those_of_two_processes(stacked: Path) -> None:
     assert_same_tables(stacked / "leaderboard.csv", spread / "leaderboard.csv", ignored=("wall_time_s",))
 
 
+@pytest.mark.extras
 def test_runs_are_those_of_the_joblib_launcher(stacked: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     joblib = made(stacked.parents[2], "joblib", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
