@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlp_lightning.config import Config, parse_config
+    from mlp_lightning.cross_validation import cross_validate
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.data.iris import IrisDataModule
+    from mlp_lightning.data.table import TableDataModule
     from mlp_lightning.data.xor import XORDataModule
+    from mlp_lightning.estimators import MLPClassifier, MLPRegressor
     from mlp_lightning.models import MLP, MLPModule
     from mlp_lightning.training import TrainingResult, train
 
@@ -23,10 +26,14 @@ _HOME = {
     "Config": "mlp_lightning.config",
     "IrisDataModule": "mlp_lightning.data.iris",
     "MLP": "mlp_lightning.models",
+    "MLPClassifier": "mlp_lightning.estimators",
     "MLPModule": "mlp_lightning.models",
+    "MLPRegressor": "mlp_lightning.estimators",
+    "TableDataModule": "mlp_lightning.data.table",
     "TabularDataModule": "mlp_lightning.data",
     "TrainingResult": "mlp_lightning.training",
     "XORDataModule": "mlp_lightning.data.xor",
+    "cross_validate": "mlp_lightning.cross_validation",
     "parse_config": "mlp_lightning.config",
     "train": "mlp_lightning.training",
 }
@@ -35,10 +42,14 @@ __all__ = [
     "MLP",
     "Config",
     "IrisDataModule",
+    "MLPClassifier",
     "MLPModule",
+    "MLPRegressor",
+    "TableDataModule",
     "TabularDataModule",
     "TrainingResult",
     "XORDataModule",
+    "cross_validate",
     "parse_config",
     "train",
 ]

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_lightning.config import Config, conf_dir, parse_config
-from mlp_lightning.config.overrides import check_overrides, explicit_keys
+from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.sweeps.worker import unexpected
 from mlp_lightning.training.run_folder import new_run_dir, newest_checkpoint
@@ -58,7 +58,7 @@ class _Command:
             return self.sweep.run_jobs(jobs, n_jobs, backend)
         except (OSError, MLPLightningError) as error:
             # Hydra would show a traceback; this ends it without one.
-            sys.exit(_told(error))
+            sys.exit(told(error))
 
     def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
         """A launcher that sends the task to other processes sends no sweep along."""
@@ -71,13 +71,15 @@ def main() -> None:
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         _hydra_main(_Command())  # answers and ends
         return
-    config = _checked_config(arguments.overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    overrides = with_open_sections(arguments.overrides)
+    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
+    config = _checked_config(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
     command = _Command()
     try:
-        sys.argv += _prepare(command, config, arguments.overrides, arguments.multirun)
+        sys.argv += _prepare(command, config, overrides, arguments.multirun)
         _hydra_main(command)
     except (OSError, MLPLightningError) as error:
-        sys.exit(_told(error))
+        sys.exit(told(error))
     except KeyboardInterrupt:
         # Before or after a training; during one, the run saves itself first.
         print("Interrupted.", file=sys.stderr)
@@ -87,7 +89,7 @@ def main() -> None:
             try:
                 command.sweep.finish()
             except (OSError, MLPLightningError) as error:
-                command.failed = _told(error) > 0
+                command.failed = told(error) > 0
         made = command.made
         if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
             shutil.rmtree(made, ignore_errors=True)  # no run ever began in it
@@ -96,7 +98,7 @@ def main() -> None:
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
 
 
-def _told(error: Exception) -> int:
+def told(error: Exception) -> int:
     """Print an error. Returns the exit code that it means."""
     known = isinstance(error, MLPLightningError)
     print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -168,6 +170,10 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
 
 def _check_sweep(config: Config, overrides: list[str]) -> None:
     """A sweep that is there is only gone on with when that is asked for, and by the launcher that can."""
+    cv = config.data.cv
+    if cv.folds is not None and cv.fold is None:
+        rule, hint = "is several trainings in each run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
+        raise ConfigError([Fault("data.cv.folds", cv.folds, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
         rule = f"is there already ({_sweep_folder(config)})"
         hint = "go on with it by sweep.resume=true, or choose another name"
@@ -237,6 +243,8 @@ def _run(composed: DictConfig, command: _Command) -> float:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
         config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        if config.data.cv.folds is not None and config.data.cv.fold is None:
+            return _run_folds(config, folder)
         result = train(config, folder)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -250,6 +258,17 @@ def _run(composed: DictConfig, command: _Command) -> float:
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
     return result.metrics.get("val", result.metrics["train"])["loss"]
+
+
+def _run_folds(config: Config, folder: Path) -> float:
+    """Train all folds of a cross-validation. Returns the mean of what a run returns."""
+    from mlp_lightning.cross_validation import cross_validate
+
+    result = cross_validate(config, folder)
+    if result.status == "interrupted":
+        sys.exit(EXIT_INTERRUPTED)
+    name = "log_loss" if "log_loss" in result.metrics else "rmse"
+    return result.metrics[name]["mean"]
 
 
 if __name__ == "__main__":

@@ -76,3 +76,7 @@ class NonFiniteLossError(TrainingError):
 
 class NoParameterChangedError(TrainingError):
     """Optimizer steps were taken, yet no parameter of the model changed."""
+
+
+class ExportError(MLPLightningError, RuntimeError):
+    """A trained model cannot be exported, or what was exported does not predict as the model does."""

@@ -149,7 +149,8 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
     optimizer.set_rates(schedule.rates())
     dropout = None
     if any(one.dropout for one in members):
-        dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members])
+        rows = [len(group.steps_of(one).rows) for one in members]
+        dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members], rows)
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
     return StackedLoop(model, task, steps, optimizer, schedule, gradient_N, dropout, **options)

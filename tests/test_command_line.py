@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from commands import only_run, start, train
+from commands import only_run, start, train, train_forked
 from rich.console import Console
 from sweeps.sweep_folders import assert_same_tables
 
@@ -48,9 +48,9 @@ def test_sweep_over_hidden_units(tmp_path) -> None:
 
 
 def test_runs_of_a_sweep_are_those_of_single_commands(tmp_path) -> None:
-    assert train("-m", "data=xor", "seed=3,4", "trainer.max_steps=300", folder=tmp_path).returncode == 0
+    assert train_forked("-m", "data=xor", "seed=3,4", "trainer.max_steps=300", folder=tmp_path).returncode == 0
     sweep = only_run(tmp_path, "xor")
-    done = train("data=xor", "seed=4", "name=alone", "trainer.max_steps=300", folder=tmp_path)
+    done = train_forked("data=xor", "seed=4", "name=alone", "trainer.max_steps=300", folder=tmp_path)
     assert done.returncode == 0
     alone = only_run(tmp_path, "alone")
     assert_same_tables(sweep / "1" / "metrics.csv", alone / "metrics.csv")
@@ -58,7 +58,7 @@ def test_runs_of_a_sweep_are_those_of_single_commands(tmp_path) -> None:
 
 def test_failing_run_does_not_end_the_sweep(tmp_path) -> None:
     words = ["-m", "hydra/launcher=basic", "data=iris", "optimizer.lr=1e30,0.1", "trainer.max_epochs=3"]
-    done = train(*words, folder=tmp_path)
+    done = train_forked(*words, folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("Run 0 (data=iris optimizer.lr=1e+30 trainer.max_epochs=3): The training loss became")
     assert "Traceback" not in done.stderr
@@ -69,7 +69,7 @@ def test_failing_run_does_not_end_the_sweep(tmp_path) -> None:
 
 
 def test_failed_run_is_one_clear_message(tmp_path) -> None:
-    done = train("data=xor", "optimizer.lr=0", folder=tmp_path)
+    done = train_forked("data=xor", "optimizer.lr=0", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("No parameter changed in steps 0 to ")
     assert done.stderr.count("\n") == 1
@@ -112,7 +112,7 @@ def test_bar_in_a_terminal(tmp_path, compose_config) -> None:
 
 @pytest.mark.parametrize("verbosity", [0, 2])
 def test_one_option_for_quiet_and_loud(verbosity, tmp_path) -> None:
-    done = train("data=xor", "trainer.max_steps=200", f"verbosity={verbosity}", folder=tmp_path)
+    done = train_forked("data=xor", "trainer.max_steps=200", f"verbosity={verbosity}", folder=tmp_path)
     assert done.returncode == 0
     if verbosity == 0:
         assert done.stdout == done.stderr == ""
@@ -121,9 +121,9 @@ def test_one_option_for_quiet_and_loud(verbosity, tmp_path) -> None:
 
 
 def test_folder_of_another_run_is_never_written_to(tmp_path) -> None:
-    assert train("data=xor", "trainer.max_steps=3", "hydra.run.dir=mine", folder=tmp_path).returncode == 0
+    assert train_forked("data=xor", "trainer.max_steps=3", "hydra.run.dir=mine", folder=tmp_path).returncode == 0
     before = {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()}
-    again = train("data=xor", "trainer.max_steps=4", "hydra.run.dir=mine", folder=tmp_path)
+    again = train_forked("data=xor", "trainer.max_steps=4", "hydra.run.dir=mine", folder=tmp_path)
     assert again.returncode == 2
     assert "hydra.run.dir = 'mine' is the folder of another run; choose a new one" in again.stderr
     assert {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()} == before
@@ -146,13 +146,13 @@ def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, printed
     assert printed == "Interrupted.\n"
     assert list((tmp_path / "lightning_logs" / "xor").iterdir()) == []
 
 
 def test_unexpected_error_is_one_message(tmp_path) -> None:
-    done = train("data=xor", "model.hidden_units=10000000", "model.depth=3", folder=tmp_path)
+    done = train_forked("data=xor", "model.hidden_units=10000000", "model.depth=3", folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     log = only_run(tmp_path, "xor").relative_to(tmp_path) / "train.log"

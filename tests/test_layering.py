@@ -13,7 +13,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
 # A part may import from itself and from those before it. `data` and `models` share a level, but the rows know
 # nothing of the models.
-ORDER = ["errors", "config", "data", "models", "training", "sweeps", "command_line"]
+ORDER = [
+    *("errors", "config", "data", "models", "training", "sweeps", "inference", "cross_validation", "estimators"),
+    *("command_line", "inference_commands"),
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -6,7 +6,9 @@ change.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 from mlp_lightning.config import schema
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT
@@ -75,7 +77,8 @@ def _split(config: schema.Config) -> Iterator[Fault]:
 
 def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
     """Nothing can watch a validation metric when there are no validation rows."""
-    if config.data.val_fraction > 0:
+    data = config.data
+    if data.val_fraction > 0 or data.val_path is not None or data.split_column is not None:
         return
     hint = "set data.val_fraction above 0"
     if config.callbacks.early_stopping is not None:
@@ -87,6 +90,71 @@ def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
     for key, monitor in watchers:
         if monitor.endswith("/val"):
             yield Fault(key, monitor, "needs validation rows and there are none", f"{hint}, or watch loss/train")
+
+
+def _options_of_tables(config: schema.Config) -> Iterator[Fault]:
+    data, idle = config.data, schema.DataConfig()
+    if data.is_table:
+        if data.standardize:
+            yield Fault("data.standardize", True, "is not for tables", "use data.scaling=standard")
+        return
+    hint = "choose data=table" if data.name != "iris" else "use data=sklearn data.name=iris"
+    for key in _OF_TABLES:
+        value = getattr(data, key)
+        if value != getattr(idle, key):
+            given: Any = dataclasses.asdict(value) if key in ("csv", "cv") else value
+            yield Fault(f"data.{key}", given, f"is for tables, and data.name = {data.name!r} is none", hint)
+    for key, value, other in (("task", config.task, "auto"), (_EMBEDDING, config.model.numeric_embedding, "none")):
+        if value != other:
+            yield Fault(key, value, f"is for tables, and data.name = {data.name!r} is none", hint)
+
+
+_EMBEDDING = "model.numeric_embedding"
+_OF_TABLES = (
+    *("path", "val_path", "test_path", "target", "columns", "weight_column", "class_weight", "group_column"),
+    *("time_column", "split_column", "csv", "cv"),
+)
+
+
+def _path_and_target(config: schema.Config) -> Iterator[Fault]:
+    data = config.data
+    if data.name == "table" and data.path is None:
+        yield Fault("data.path", None, "is missing", "name a CSV, TSV, Parquet or Feather file, a folder or a pattern")
+    if data.name == "table" and data.target is None:
+        yield Fault("data.target", None, "is missing", "name the column to predict")
+    if data.is_table and data.name != "table" and data.path is not None:
+        rule = f"contradicts data.name = {data.name!r}, which brings its own rows"
+        yield Fault("data.path", data.path, rule, "choose data=table")
+
+
+def _ways_to_split(config: schema.Config) -> Iterator[Fault]:
+    data = config.data
+    ways = {key: getattr(data, key) for key in ("split_column", "group_column", "time_column")}
+    chosen = [f"data.{key}" for key, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        yield Fault(chosen[0], ways[chosen[0].partition(".")[2]], f"contradicts {chosen[1]}", "split in one way")
+    if data.split_column is not None:
+        for key in ("val_path", "test_path"):
+            if getattr(data, key) is not None:
+                yield Fault(f"data.{key}", getattr(data, key), "contradicts data.split_column", "leave one of them out")
+
+
+def _folds(config: schema.Config) -> Iterator[Fault]:
+    data, cv = config.data, config.data.cv
+    if cv.folds is None:
+        if cv.fold is not None:
+            yield Fault("data.cv.fold", cv.fold, "needs data.cv.folds, the number of folds", "for example 5")
+        return
+    if cv.fold is not None and cv.fold >= cv.folds:
+        yield Fault("data.cv.fold", cv.fold, f"must be less than data.cv.folds = {cv.folds}", "folds count from 0")
+    for key in ("split_column", "test_path"):
+        if getattr(data, key) is not None:
+            rule = "contradicts data.cv.folds: each fold holds out its own test rows"
+            yield Fault(f"data.{key}", getattr(data, key), rule, "leave one of them out")
+    if cv.fold is None and config.callbacks.checkpoint is None:
+        yield Fault("callbacks.checkpoint", None, "keeps no model to predict the rows of a fold with", "keep it")
+    if config.ckpt_path is not None and cv.fold is None:
+        yield Fault("ckpt_path", config.ckpt_path, "is one run, and data.cv.folds are several", "choose data.cv.fold")
 
 
 def _length(config: schema.Config) -> Iterator[Fault]:
@@ -128,6 +196,10 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _batch_norm_of_one_row,
     _split,
     _validation_metrics,
+    _options_of_tables,
+    _path_and_target,
+    _ways_to_split,
+    _folds,
     _length,
     _nesterov,
     _best_without_checkpoint,

@@ -5,7 +5,7 @@
 
 from mlp_lightning.config.conf_files import group_options
 
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu")
+ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu")
 NORMS = ("none", "batch", "layer")
 INITS = (
     "default",
@@ -16,10 +16,21 @@ INITS = (
     "orthogonal",
     "zeros",
 )
-# A data set is known by its file, so that adding one means no change here.
-DATA_SETS = tuple(group_options("data"))
 # Data sets that are nothing but training rows: they cannot be split.
-DATA_SETS_WITHOUT_SPLIT = ("xor",)
+DATA_SETS_WITHOUT_SPLIT = ("xor", "parity")
+# Tables that scikit-learn ships, and those that are drawn.
+SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
+SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
+# A data set is known by its file in conf/data, so that adding one means no change here.
+DATA_SETS = tuple(dict.fromkeys([*(name for name in group_options("data") if name != "sklearn"), *SKLEARN_SETS]))
+# Data sets whose columns say themselves what they are.
+TABLES = ("table", *(name for name in (*SKLEARN_SETS, *SYNTHETIC_SETS) if name != "iris"))
+TASKS = ("binary", "multiclass", "regression")
+COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignored")
+SCALINGS = ("standard", "robust", "quantile", "none")
+NUMERIC_EMBEDDINGS = ("none", "periodic", "piecewise_linear")
+DELIMITERS = ("auto", ",", ";", "tab", "|", "space")
+EXPORT_FORMATS = ("safetensors", "torch", "onnx")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 PRECISIONS = ("32", "64", "bf16-mixed")
 MONITORS = ("loss/train", "loss/val", "accuracy/val")

@@ -8,7 +8,7 @@ shows every fault. What passes is composed once more exactly as Hydra will, so H
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlp_lightning.config import schema
 from mlp_lightning.config.conf_files import conf_dir
+from mlp_lightning.config.free_names import with_readable_names
 from mlp_lightning.config.parsing import nearest, parse_config, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -28,9 +28,17 @@ from mlp_lightning.errors import ConfigError, Fault
 _COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
+Parse = Callable[[Mapping[str, Any], Collection[str]], Any]
+
+
 def check_overrides(
-    overrides: Sequence[str], *, multirun: bool = False, config_name: str = "train", config_dir: Path | None = None
-) -> schema.Config:
+    overrides: Sequence[str],
+    *,
+    multirun: bool = False,
+    config_name: str = "train",
+    config_dir: Path | None = None,
+    parse: Parse = parse_config,
+) -> Any:
     """Compose and check the configuration that ``overrides`` ask for.
 
     For a sweep, every swept value is checked, each with the first value of the other swept keys.
@@ -40,16 +48,17 @@ def check_overrides(
         multirun: whether several values per key are allowed.
         config_name: the primary configuration file.
         config_dir: a further folder with configuration files.
+        parse: checks the composed configuration, given the keys that ``overrides`` set.
 
     Returns:
-        The configuration; of the first run if it is a sweep.
+        The configuration that ``parse`` makes; of the first run if it is a sweep.
 
     Raises:
         ConfigError: with every fault that was found.
     """
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError([Fault("--config-dir", str(config_dir), "is not a folder")])
-    return _Check(overrides, multirun, config_name, config_dir).run()
+    return _Check(with_open_sections(overrides), multirun, config_name, config_dir, parse).run()
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -57,10 +66,22 @@ def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
     return frozenset(_key_of(one) for one in overrides)
 
 
+# Sections whose keys are the user's own, such as names of columns.
+_OPEN_SECTIONS = ("data.columns.", "data.columns=")
+
+
+def with_open_sections(overrides: Iterable[str]) -> list[str]:
+    """Overrides that Hydra takes though their keys are in no file: a column is named without a plus sign."""
+    return [f"++{with_readable_names(one)}" if one.startswith(_OPEN_SECTIONS) else one for one in overrides]
+
+
 class _Check:
     """One check of one command line; gathers faults as it goes."""
 
-    def __init__(self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None) -> None:
+    def __init__(
+        self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None, parse: Parse
+    ) -> None:
+        self.parse = parse
         self.overrides = overrides
         self.multirun = multirun
         self.config_name = config_name
@@ -74,7 +95,7 @@ class _Check:
         self.values: list[tuple[str, str]] = []
         self.further: list[tuple[str, str, bool]] = []  # (key, another swept value, whether it is a group)
 
-    def run(self) -> schema.Config:
+    def run(self) -> Any:
         parsed = list(self._parsed())
         for one in parsed:
             self._find_folders(one)
@@ -103,7 +124,9 @@ class _Check:
             except HydraException as error:
                 key, _, value = text.partition("=")
                 hint = "quote a value with special characters: 'key=\"value\"'"
-                self._add(Fault(key, value, f"cannot be read as KEY=VALUE: {str(error).splitlines()[0]}", hint))
+                self._add(
+                    Fault(key.lstrip("+~"), value, f"cannot be read as KEY=VALUE: {str(error).splitlines()[0]}", hint)
+                )
 
     def _find_folders(self, override: Override) -> None:
         """Take note of a folder with configuration files that is given to Hydra itself."""
@@ -224,9 +247,9 @@ class _Check:
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
-    def _checked(self, plain: dict[str, Any]) -> schema.Config | None:
+    def _checked(self, plain: dict[str, Any]) -> Any:
         try:
-            return parse_config(plain, self.explicit)
+            return self.parse(plain, self.explicit)
         except ConfigError as error:
             for fault in error.faults:
                 self._add(fault)

@@ -9,11 +9,12 @@ import math
 import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 from mlp_lightning.config import schema
 from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
+from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.rules import Rule, at_least, between
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -63,6 +64,33 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> sc
         raise ConfigError(faults)
     model = dataclasses.replace(config.model, depth=len(config.model.layer_widths))
     return dataclasses.replace(config, model=model, trainer=_one_limit(config.trainer, explicit))
+
+
+_Section = TypeVar("_Section")
+
+
+def parse_section(cls: type[_Section], plain: Mapping[str, Any], required: Mapping[str, str] | None = None) -> _Section:
+    """Check plain nested dicts against a dataclass of options.
+
+    Args:
+        cls: the dataclass.
+        plain: nested dicts with resolved values.
+        required: dotted keys that must not be null, each with what to do.
+
+    Raises:
+        ConfigError: with every fault that could be found.
+    """
+    faults: list[Fault] = []
+    section = _build(cls, plain, "", faults)
+    for key, hint in (required or {}).items():
+        place: Any = plain
+        for name in key.split("."):
+            place = place.get(name) if isinstance(place, Mapping) else None
+        if place is None:
+            faults.append(Fault(key, None, "is missing", hint))
+    if faults:
+        raise ConfigError(faults)
+    return section
 
 
 def _one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> schema.TrainerConfig:
@@ -129,6 +157,8 @@ def _checked(value: Any, annotation: Any, field: dataclasses.Field[Any], key: st
     if annotation == schema.ScheduleConfig:
         return _build_schedule(value, key, faults)
     alternatives = _alternatives(annotation)
+    if (named := _named_section(annotation)) is not None:
+        return _build_named(named, value, key, faults)
     section: Any = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
     if section is not None:
         return None if value is None and type(None) in alternatives else _build(section, value, key, faults)
@@ -158,6 +188,27 @@ def _checked_value(value: Any, alternatives: list[Any], rule: Rule | None, key: 
     if rule is not None and not rule.holds(value):
         faults.append(unknown_name(key, value, f"must be {rule.sentence}", rule.names))
     return float(value) if float in fits and int not in fits and not isinstance(value, bool) else value
+
+
+def _named_section(annotation: Any) -> type | None:
+    """The dataclass whose sections a mapping of names holds; ``None`` for any other annotation."""
+    element = typing.get_args(annotation)[1] if typing.get_origin(annotation) is dict else None
+    return element if dataclasses.is_dataclass(element) and isinstance(element, type) else None
+
+
+def _build_named(cls: type, plain: Any, key: str, faults: list[Fault]) -> Any:
+    if not isinstance(plain, Mapping):
+        faults.append(
+            Fault(key, plain, "must be a mapping of names to sections", f"for example {{age: {_example(cls)}}}")
+        )
+        return {}
+    sections = {decoded_name(str(name)): one for name, one in plain.items()}
+    return {name: _build(cls, one, _join(key, name), faults) for name, one in sections.items()}
+
+
+def _example(cls: type) -> str:
+    first = dataclasses.fields(cls)[0]
+    return f"{{{first.name}: {first.default}}}"
 
 
 def _build_schedule(plain: Any, key: str, faults: list[Fault]) -> Any:

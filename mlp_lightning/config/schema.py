@@ -31,6 +31,14 @@ class ModelConfig:
     norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
     bias: bool = option(True, meaning="whether the linear layers have a bias")
     init: str = option("default", one_of(names.INITS), meaning="initial weights; default: torch.nn.Linear's")
+    numeric_embedding: str = option(
+        "none", one_of(names.NUMERIC_EMBEDDINGS), meaning="how each number of a table enters the network"
+    )
+    embedding_size: int = option(8, at_least(1), meaning="numbers that a category or an embedded number becomes")
+    embedding_frequencies: int = option(
+        16, at_least(1), meaning="frequencies of periodic, most bins of piecewise_linear"
+    )
+    embedding_sigma: float = option(0.1, above(0), meaning="deviation of the initial frequencies of periodic")
 
     @property
     def layer_widths(self) -> list[int]:
@@ -43,12 +51,40 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ColumnConfig:
+    """What a column of a table is, where the data alone would say something else."""
+
+    kind: str = option("auto", one_of(names.COLUMN_KINDS), meaning="what the column holds")
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvConfig:
+    """How text files are read."""
+
+    delimiter: str = option("auto", one_of(names.DELIMITERS), meaning="between two columns; auto: from the first lines")
+    decimal: str = option("auto", one_of(("auto", ".", ",")), meaning="decimal mark; auto: from the first lines")
+    encoding: str = option("utf-8", not_empty(), meaning="of the characters, for example latin-1")
+    null_values: Union[list[str], Auto] = option(
+        "auto", meaning="texts that mean a missing value; auto: empty, NA, N/A, NaN, null and the like"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidationConfig:
+    """Cross-validation: every row is a validation row once."""
+
+    folds: Union[int, None] = option(None, at_least(2), meaning="number of folds; null: no cross-validation")
+    fold: Union[int, None] = option(None, at_least(0), meaning="train this fold alone, from 0; null: all of them")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The data set, its split and its batches."""
 
     name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
-    batch_size: Union[int, None] = option(
-        None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch)"
+    as_table: bool = option(False, meaning="serve iris as a table too, which it otherwise is not")
+    batch_size: Union[int, Auto, None] = option(
+        None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
     )
     val_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for validation")
     test_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for the test")
@@ -57,6 +93,41 @@ class DataConfig:
     suggested_lr: dict[str, float] = option(
         {}, above(0), meaning="learning rates that suit this data set, by name of the optimizer group"
     )
+    path: Union[str, None] = option(None, not_empty(), meaning="a table: file, folder of files, or pattern with *")
+    val_path: Union[str, None] = option(None, not_empty(), meaning="table of the validation rows")
+    test_path: Union[str, None] = option(None, not_empty(), meaning="table of the test rows")
+    target: Union[str, list[str], None] = option(
+        None, not_empty(), meaning="column to predict, or a list of them for a regression"
+    )
+    columns: dict[str, ColumnConfig] = option({}, meaning="by name of a column: what it is, if not what it seems")
+    scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns of a table are scaled")
+    max_one_hot: int = option(
+        9, at_least(0), meaning="most categories of a column that are one-hot encoded; more get a learned embedding"
+    )
+    weight_column: Union[str, None] = option(None, not_empty(), meaning="column with the weight of each row")
+    class_weight: str = option(
+        "none", one_of(("none", "balanced")), meaning="balanced: every class counts the same in the training loss"
+    )
+    group_column: Union[str, None] = option(
+        None, not_empty(), meaning="rows with the same value here stay in one split"
+    )
+    time_column: Union[str, None] = option(
+        None, not_empty(), meaning="split by time: the last rows by this column are validation and test rows"
+    )
+    split_column: Union[str, None] = option(
+        None, not_empty(), meaning="column that says train, val or test (or nothing: row is left out)"
+    )
+    csv: CsvConfig = dataclasses.field(default_factory=CsvConfig)
+    cv: CrossValidationConfig = dataclasses.field(default_factory=CrossValidationConfig)
+    samples: int = option(1000, at_least(2), meaning="rows of a synthetic data set")
+    noise: float = option(0.1, at_least(0), meaning="noise of a synthetic data set")
+    bits: int = option(4, between(1, 16, high_included=True), meaning="bits of the data set parity")
+    sample_seed: int = option(0, between(0, 2**32), meaning="decides the rows of a synthetic data set")
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the columns say themselves what they are."""
+        return self.name in names.TABLES or self.as_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +226,10 @@ class TrainerConfig:
     gradient_clip_algorithm: str = option(
         "norm", one_of(("norm", "value")), meaning="clip the norm of all gradients, or each value"
     )
-    label_smoothing: float = option(
-        0.0, between(0, 1), meaning="share of every label that the training loss spreads evenly over all classes"
+    label_smoothing: Union[float, Auto] = option(
+        0.0,
+        between(0, 1),
+        meaning="share of every label that the training loss spreads evenly over all classes; auto: 0.01 for classes",
     )
     accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
     threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
@@ -224,6 +297,9 @@ class Config:
 
     name: str = option("xor", folder_name(), meaning="folder of the run inside lightning_logs")
     seed: int = option(0, between(0, 2**63), meaning="decides weights, split, shuffling and dropout")
+    task: str = option(
+        "auto", one_of(("auto", *names.TASKS)), meaning="what to learn of a table; auto: from the target"
+    )
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -253,10 +329,13 @@ class Config:
         return _plain(known)
 
 
+_SIMPLE = (str, int, float, bool, type(None))
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses and mappings as new dicts, sequences as new lists, all the way down."""
     if isinstance(value, dict):
-        return {name: _plain(one) if isinstance(one, (dict, list)) else one for name, one in value.items()}
+        return {name: one if isinstance(one, _SIMPLE) else _plain(one) for name, one in value.items()}
     if dataclasses.is_dataclass(value):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):

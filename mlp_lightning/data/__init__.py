@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib
 
+from mlp_lightning.config.names import TABLES
 from mlp_lightning.data.datamodule import TabularDataModule
 
 
-def data_module_class(name: str) -> type[TabularDataModule]:
-    """The LightningDataModule of a data set: the one class defined in ``mlp_lightning/data/<name>.py``."""
+def data_module_class(name: str, as_table: bool = False) -> type[TabularDataModule]:
+    """The LightningDataModule of a data set.
+
+    That is the one class defined in ``mlp_lightning/data/<name>.py``; data sets without a file of their own are tables,
+    and so is ``as_table`` any that can be one.
+    """
+    if as_table or name in TABLES:
+        name = "table"
     module = importlib.import_module(f"mlp_lightning.data.{name}")
     found = [
         one

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlp_lightning.config import Config
 from mlp_lightning.data.executions import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.data.rows import EvaluationBatches, Rows
 from mlp_lightning.data.splits import random_split, stratified_split
 from mlp_lightning.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def auto_batch_size(rows: int) -> int:
+    """Rows per batch that suit so many training rows: small ones where few rows make few steps."""
+    for limit, batch_size in ((256, 32), (4_096, 64), (65_536, 256)):
+        if rows < limit:
+            return batch_size
+    return 1_024
 
 
 class TabularDataModule(pl.LightningDataModule, abc.ABC):
@@ -25,7 +38,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
     the rows here stay raw.
 
     Args:
-        batch_size: rows per batch; ``None`` for all training rows at once.
+        batch_size: rows per batch; ``None`` for all training rows at once, ``auto`` to choose by their number.
         val_fraction: share of all rows kept for validation.
         test_fraction: share of all rows kept for the test.
         standardize: whether the model shall see features of mean 0 and deviation 1.
@@ -37,12 +50,21 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         dtype: floating point type of the rows on the device.
     """
 
-    task: ClassVar[str]
-    class_names: ClassVar[tuple[str, ...]] = ()
+    task: str
+    class_names: tuple[str, ...] = ()
+    #: What the columns would be called in a table.
+    feature_names: tuple[str, ...] = ()
+    target_name: str = "target"
+    #: What a model of these rows has to know to take raw rows of a table, as plain data; ``None`` without a table.
+    preprocessing: dict[str, Any] | None = None
+    #: How many of the first features are numbers that can be embedded.
+    numeric_features: int = 0
+    #: Number of codes of each of the last features, which are categories to embed.
+    cardinalities: Sequence[int] = ()
 
     def __init__(
         self,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         val_fraction: float = 0.0,
         test_fraction: float = 0.0,
         standardize: bool = False,
@@ -66,6 +88,28 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         self.dtype = dtype
         self.splits: dict[str, Rows] = {}
         self._on_device: dict[str, Rows] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, **further: Any) -> Self:
+        """The data module that a configuration asks for, not yet set up.
+
+        Args:
+            config: of the run.
+            further: arguments of a subclass.
+        """
+        options, checkpoint = config.data, config.callbacks.checkpoint
+        return cls(
+            batch_size=options.batch_size,
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+            standardize=options.standardize,
+            shuffle=options.shuffle,
+            seed=config.seed,
+            accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+            steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
+            dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
+            **further,
+        )
 
     @abc.abstractmethod
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32]]:
@@ -118,16 +162,40 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         deviation_F = self.splits["train"].features_BF.double().std(0, correction=0)
         return torch.where(deviation_F > 0, deviation_F, 1.0).float()
 
+    def prepared(self, features_BF: torch.Tensor) -> torch.Tensor:
+        """The rows of a split as the network takes them."""
+        if self.preprocessing is not None:
+            return features_BF  # the rows of a table are kept prepared: raw ones take more memory
+        return (features_BF - self.feature_mean_F.to(features_BF)) / self.feature_scale_F.to(features_BF)
+
+    def preprocessor_state(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The buffers of the part of a model that prepares raw rows."""
+        return {"mean_F": self.feature_mean_F.to(dtype), "scale_F": self.feature_scale_F.to(dtype)}
+
+    def describe(self) -> list[str]:
+        """Lines on what the data are, for the user; nothing by default."""
+        return []
+
+    @property
+    def target_statistics(self) -> dict[str, Sequence[float]]:
+        """Arguments of :func:`~mlp_lightning.models.make_task` on how targets are standardised; none by default."""
+        return {}
+
     @property
     def training_steps(self) -> TrainingSteps:
         """Which training rows each optimizer step sees."""
         return TrainingSteps(
-            self.rows_on_device("train"), self.batch_size, self.accumulate_grad_batches, self.shuffle, self.seed
+            self.rows_on_device("train"), self._batch_rows, self.accumulate_grad_batches, self.shuffle, self.seed
         )
 
     @property
     def steps_per_epoch(self) -> int:
-        return TrainingSteps(self.splits["train"], self.batch_size, self.accumulate_grad_batches).steps_per_epoch
+        return TrainingSteps(self.splits["train"], self._batch_rows, self.accumulate_grad_batches).steps_per_epoch
+
+    @property
+    def _batch_rows(self) -> int | None:
+        wanted = self.batch_size
+        return auto_batch_size(len(self.splits["train"])) if isinstance(wanted, str) else wanted
 
     def rows_on_device(self, split: str) -> Rows:
         """The rows of a split on the device of the Trainer (the CPU without one); moved there once."""

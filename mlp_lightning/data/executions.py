@@ -22,6 +22,9 @@ from torch import Tensor
 from mlp_lightning.data.randomness import generator
 from mlp_lightning.data.rows import Rows
 
+#: Features, targets and weights of the rows of a step; weights are ``None`` where all rows count the same.
+Batch = tuple[Tensor, Tensor, "Tensor | None"]
+
 
 class TrainingSteps:
     """Which training rows each optimizer step sees.
@@ -59,7 +62,7 @@ class TrainingSteps:
     def with_features(self, features_BF: Tensor) -> TrainingSteps:
         """The same steps over other features of the same rows."""
         other = copy.copy(self)
-        other.rows = Rows(features_BF, self.rows.targets)
+        other.rows = dataclasses.replace(self.rows, features_BF=features_BF)
         return other
 
     def order(self, epoch: int) -> Tensor:
@@ -69,18 +72,20 @@ class TrainingSteps:
             self._last_order = (epoch, drawn.to(self.rows.features_BF.device))
         return self._last_order[1]
 
-    def batches(self, first_step: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features and targets of ``count`` steps from ``first_step`` on."""
+    def batches(self, first_step: int, count: int) -> Iterator[Batch]:
+        """Features, targets and weights of ``count`` steps from ``first_step`` on."""
         if self.steps_per_epoch == 1:
-            yield from itertools.repeat((self.rows.features_BF, self.rows.targets), count)
+            yield from itertools.repeat((self.rows.features_BF, self.rows.targets, self.rows.weights_B), count)
             return
         while count > 0:
             epoch, position = divmod(first_step, self.steps_per_epoch)
             steps = min(count, self.steps_per_epoch - position)
             here = slice(position * self.rows_per_step, (position + steps) * self.rows_per_step)
             part = self.rows[self.order(epoch)[here] if self.shuffle else here]
-            yield from zip(
-                part.features_BF.split(self.rows_per_step), part.targets.split(self.rows_per_step), strict=True
+            weights = itertools.repeat(None) if part.weights_B is None else part.weights_B.split(self.rows_per_step)
+            # The features say how many there are: without weights there is no end of nothing.
+            yield from zip(  # noqa: B905
+                part.features_BF.split(self.rows_per_step), part.targets.split(self.rows_per_step), weights
             )
             first_step += steps
             count -= steps
@@ -98,7 +103,7 @@ class Execution:
         self.first_step = first_step
         self.count = count
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[Batch]:
         return self.training_steps.batches(self.first_step, self.count)
 
 

@@ -17,6 +17,8 @@ class IrisDataModule(TabularDataModule):
 
     task = "multiclass"
     class_names = ("setosa", "versicolor", "virginica")
+    feature_names = ("sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm")
+    target_name = "species"
 
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         from sklearn.datasets import load_iris

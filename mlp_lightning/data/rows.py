@@ -20,21 +20,25 @@ class Rows:
         features_BF: floating point.
         targets: ``(B, T)`` floating point for the tasks binary and regression, ``(B,)`` int64 class labels
             for multiclass.
+        weights_B: how much each row counts in the training loss; ``None``: all the same.
     """
 
     features_BF: Tensor
     targets: Tensor
+    weights_B: Tensor | None = None
 
     def __len__(self) -> int:
         return self.features_BF.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Rows:
-        return Rows(self.features_BF[index], self.targets[index])
+        weights_B = None if self.weights_B is None else self.weights_B[index]
+        return Rows(self.features_BF[index], self.targets[index], weights_B)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
         """The rows on ``device`` with floating point numbers of ``dtype``; class labels stay integers."""
         targets_dtype = dtype if self.targets.is_floating_point() else self.targets.dtype
-        return Rows(self.features_BF.to(device, dtype), self.targets.to(device, targets_dtype))
+        weights_B = None if self.weights_B is None else self.weights_B.to(device, dtype)
+        return Rows(self.features_BF.to(device, dtype), self.targets.to(device, targets_dtype), weights_B)
 
 
 class EvaluationBatches:

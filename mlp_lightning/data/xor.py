@@ -12,6 +12,9 @@ class XORDataModule(TabularDataModule):
     """The four points (0,0), (0,1), (1,0), (1,1) with their exclusive or: 2 features, 1 binary target."""
 
     task = "binary"
+    class_names = ("0", "1")
+    feature_names = ("x1", "x2")
+    target_name = "xor"
 
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         features_BF = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float32)

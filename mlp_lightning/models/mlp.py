@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlp_lightning.models.embeddings import FeatureEmbedding
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -48,6 +51,7 @@ class MLP(nn.Module):
         init: how weights are drawn: ``default`` (PyTorch's: uniform in ±1/sqrt(fan in)), ``xavier_uniform``,
             ``xavier_normal`` (Glorot and Bengio, 2010), ``kaiming_uniform``, ``kaiming_normal`` (He et al.,
             2015), ``orthogonal`` (Saxe et al., 2014) or ``zeros``. All but ``default`` set biases to 0.
+        embedding: what features go through first; it has ``out_features``. ``None``: nothing.
 
     Example:
         >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")
@@ -65,12 +69,14 @@ class MLP(nn.Module):
         norm: str = "none",
         bias: bool = True,
         init: str = "default",
+        embedding: FeatureEmbedding | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
+        self.embedding = embedding
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        width = in_features
+        width = in_features if embedding is None else embedding.out_features
         for number, units in enumerate(hidden_units, start=1):
             parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
             make_norm = NORMS[norm]
@@ -87,7 +93,7 @@ class MLP(nn.Module):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of features ``(B, F)``."""
-        return self.layers(features_BF)
+        return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
 
     def _draw_weights(self, draw: Callable[[Tensor, float], Any], activation: str) -> None:
         hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]  # torch wants a literal

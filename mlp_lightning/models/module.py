@@ -1,4 +1,4 @@
-"""The LightningModule: an MLP with its standardizer, task, optimizer and schedule.
+"""The LightningModule: an MLP with its preprocessing, task, optimizer and schedule.
 
 Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
 """
@@ -20,6 +20,10 @@ from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from mlp_lightning.config.schema import SCHEDULES
 from mlp_lightning.data.datamodule import TabularDataModule
 from mlp_lightning.data.executions import Execution, TrainingSteps
+from mlp_lightning.data.preprocessor import Preprocessor
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data.targets import Target
+from mlp_lightning.models.embeddings import FeatureEmbedding
 from mlp_lightning.models.mlp import MLP, Standardizer
 from mlp_lightning.models.optimizers import Schedule, build_optimizer, build_schedule
 from mlp_lightning.models.step_count import count_steps, set_epoch, set_steps
@@ -33,7 +37,7 @@ class MLPModule(pl.LightningModule):
 
     One ``training_step`` runs all optimizer steps of one
     :class:`~mlp_lightning.data.executions.Execution`, with torch's own optimizer (Lightning's manual
-    optimization). ``forward`` takes raw rows: standardising is part of the model.
+    optimization). ``forward`` takes raw rows: preprocessing is part of the model.
 
     All arguments are plain data, or dataclasses of plain data, and are kept as the module's hyperparameters,
     so ``MLPModule.load_from_checkpoint(path)`` needs nothing else.
@@ -50,7 +54,11 @@ class MLPModule(pl.LightningModule):
         gradient_clip_algorithm: ``norm`` or ``value``.
         histograms_every_n_steps: steps between two histograms; ``None`` for none.
         label_smoothing: share of every label that the training loss spreads evenly over all classes.
+        preprocessing: what the columns of a table are, as ``TableDataModule.preprocessing`` says it; ``None`` for rows
+            that are numbers only, which are standardised.
     """
+
+    preprocessor: Preprocessor | Standardizer
 
     def __init__(
         self,
@@ -65,6 +73,7 @@ class MLPModule(pl.LightningModule):
         gradient_clip_algorithm: str = "norm",
         histograms_every_n_steps: int | None = None,
         label_smoothing: float = 0.0,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -85,13 +94,19 @@ class MLPModule(pl.LightningModule):
                 gradient_clip_algorithm,
                 histograms_every_n_steps,
                 label_smoothing,
+                preprocessing,
             ),
             logger=False,
         )
-        self.task = make_task(task, out_features)
-        self.standardizer = Standardizer(in_features)
+        self.preprocessor, self.target = Standardizer(in_features), None
+        if preprocessing is not None:
+            self.preprocessor = Preprocessor.from_dict(preprocessing)
+            self.target = Target.from_dict(preprocessing["target"])
+        statistics = (self.target.mean, self.target.scale) if self.target is not None else ()
+        self.task = make_task(task, out_features, *statistics)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # What torch.manual_seed does for the CPU; for the other devices it would keep a stack trace of every call.
+            torch.default_generator.manual_seed(seed)
             self.mlp = MLP(
                 in_features,
                 out_features,
@@ -101,6 +116,7 @@ class MLPModule(pl.LightningModule):
                 model_config.norm,
                 model_config.bias,
                 model_config.init,
+                build_embedding(model_config, in_features, self.preprocessor),
             )
         self.stop_requested = False
         #: Whether figures of validations and tests go to the Trainer's loggers. ``train`` has them logged by a
@@ -117,14 +133,43 @@ class MLPModule(pl.LightningModule):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of raw features ``(B, F)``."""
-        return self.mlp(self.standardizer(features_BF))
+        parameter = next(self.mlp.parameters())
+        if isinstance(self.preprocessor, Standardizer):  # in the precision of the training, to the same bits
+            features_BF = features_BF.to(parameter.device, parameter.dtype)
+        return self.mlp(self.preprocessor(features_BF).to(parameter.device, parameter.dtype))
+
+    def predict(self, features_BF: Tensor) -> Tensor:
+        """Probabilities ``(B, C)``, or values in the target's own units, of raw features ``(B, F)``.
+
+        In double precision, so that the probabilities of many classes add up to 1.
+        """
+        logits_BC = self(features_BF)
+        return self.task.predictions(logits_BC.double() if logits_BC.device.type != "mps" else logits_BC)
 
     def take_statistics(self, datamodule: TabularDataModule) -> None:
-        """Let the model standardise features as ``datamodule`` says, unless it already has statistics of its own."""
-        mean_F, scale_F = self.standardizer.mean_F, self.standardizer.scale_F
+        """Let the model prepare features as ``datamodule`` says.
+
+        A model that standardises already, with statistics of its own, keeps them.
+        """
+        if isinstance(self.preprocessor, Preprocessor):
+            assert isinstance(datamodule, TableDataModule)
+            self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
+            if self.mlp.embedding is not None:
+                self.mlp.embedding.take_statistics(datamodule.splits["train"].features_BF)
+            return
+        mean_F, scale_F = self.preprocessor.mean_F, self.preprocessor.scale_F
         if not mean_F.any() and bool((scale_F == 1).all()):
             mean_F.copy_(datamodule.feature_mean_F)
             scale_F.copy_(datamodule.feature_scale_F)
+            embedding = getattr(self.mlp, "embedding", None)
+            if embedding is not None:
+                embedding.take_statistics(self.preprocessor(datamodule.splits["train"].features_BF.to(mean_F)))
+
+    def release(self) -> None:
+        """Let go of the Trainer, the rows and all else that only training needs: what is left can be pickled."""
+        self._trainer = None
+        self._schedule = self._loop = self._raw_steps = self._ready_steps = None
+        self._meters, self._measured = {}, set()
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -175,8 +220,12 @@ class MLPModule(pl.LightningModule):
         if self._ready_steps is None or execution.training_steps is not self._raw_steps:
             self._raw_steps = execution.training_steps
             with torch.no_grad():
-                self._ready_steps = self._raw_steps.with_features(self.standardizer(self._raw_steps.rows.features_BF))
+                self._ready_steps = self._raw_steps.with_features(self.prepared(self._raw_steps.rows.features_BF))
         return self._ready_steps
+
+    def prepared(self, features_BF: Tensor) -> Tensor:
+        """The features of a data module's rows as the MLP takes them; those of a table are so already."""
+        return features_BF if isinstance(self.preprocessor, Preprocessor) else self.preprocessor(features_BF)
 
     @property
     def _datamodule(self) -> Any:
@@ -263,7 +312,7 @@ class MLPModule(pl.LightningModule):
             metric_meter.reset()
 
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
-        logits_BC = self(features_BF)
+        logits_BC = self.mlp(self.prepared(features_BF))
         if split not in self._meters:
             # A loss of NaN stays one: it shall be seen. ("disable" would do the same, but torchmetrics 1.9 then
             # forgets the weights.)
@@ -271,7 +320,7 @@ class MLPModule(pl.LightningModule):
         self._measured.add(split)
         loss_meter, metric_meter = (meter.to(self.device) for meter in self._meters[split])
         loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
-        metric_meter.update(self.task.predictions(logits_BC), _labels(targets, self.task.name))
+        metric_meter.update(self.task.predictions(logits_BC), self.task.truths(targets))
 
     def _figures(self) -> dict[str, dict[str, Tensor]]:
         """Loss and metric of every split that was measured."""
@@ -294,6 +343,7 @@ def module_hyperparameters(
     gradient_clip_algorithm: str,
     histograms_every_n_steps: int | None,
     label_smoothing: float,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The arguments of an :class:`MLPModule` as plain data: what its checkpoint says of how to build it."""
     return {
@@ -308,11 +358,29 @@ def module_hyperparameters(
         "gradient_clip_algorithm": gradient_clip_algorithm,
         "histograms_every_n_steps": histograms_every_n_steps,
         "label_smoothing": label_smoothing,
+        "preprocessing": None if preprocessing is None else dict(preprocessing),
     }
 
 
-def _labels(targets: Tensor, task: str) -> Tensor:
-    return targets.long() if task == "binary" else targets
+def build_embedding(
+    model: ModelConfig, in_features: int, preprocessor: Preprocessor | Standardizer
+) -> FeatureEmbedding | None:
+    """What features go through before the MLP; ``None`` if they enter it as they are."""
+    if isinstance(preprocessor, Standardizer):
+        numbers, cardinalities = in_features, []
+    else:
+        numbers, cardinalities = preprocessor.numeric_features, preprocessor.cardinalities
+    if not cardinalities and (model.numeric_embedding == "none" or not numbers):
+        return None
+    return FeatureEmbedding(
+        in_features,
+        numbers,
+        cardinalities,
+        model.numeric_embedding,
+        model.embedding_size,
+        model.embedding_frequencies,
+        model.embedding_sigma,
+    )
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -34,25 +34,28 @@ class StackedDropout:
     Args:
         model: the stack, whose ``dropout`` gives the probabilities.
         seeds: of each member's generator.
+        rows: number of training rows of each member; ``None`` if all have as many.
     """
 
-    def __init__(self, model: StackedMLP, seeds: Sequence[int]) -> None:
+    def __init__(self, model: StackedMLP, seeds: Sequence[int], rows: Sequence[int] | None = None) -> None:
         self._model = model
-        sources: dict[tuple[int, tuple[int, ...], float], _Source] = {}
+        sources: dict[tuple[int, tuple[int, ...], float, int], _Source] = {}
         for member, seed in enumerate(seeds):
-            key = (seed, tuple(model.hidden_units[member]), model.dropout[member])
+            rows_of_member = 0 if rows is None else rows[member]
+            key = (seed, tuple(model.hidden_units[member]), model.dropout[member], rows_of_member)
             if key not in sources:
                 generator = torch.Generator(model.flat_N.device).manual_seed(seed)
                 sources[key] = _Source(generator, key[1], key[2], [])
             sources[key].members.append(member)
         self._sources = list(sources.values())
 
-    def masks(self, rows: int, batch_size: int) -> list[Tensor]:
+    def masks(self, rows: int, batch_size: int, own_rows: Sequence[int] | None = None) -> list[Tensor]:
         """For each hidden layer the factors of its units, ``(K, B, H)``: 0, or 1 / (1 - probability).
 
         Args:
             rows: B.
             batch_size: rows that go through the network at once; a larger number of rows goes in parts.
+            own_rows: of each member, how many of the rows it would also have alone; ``None``: all.
         """
         like = self._model.flat_N
         masks = [
@@ -63,8 +66,9 @@ class StackedDropout:
             if source.probability == 0:
                 continue
             keep = 1 - source.probability
-            for start in range(0, rows, batch_size):
-                part = min(batch_size, rows - start)
+            own = rows if own_rows is None else own_rows[source.members[0]]
+            for start in range(0, own, batch_size):
+                part = min(batch_size, own - start)
                 for mask_KBH, width in zip(masks, source.hidden_units, strict=True):
                     drawn = torch.empty(part, width, dtype=like.dtype, device=like.device)
                     drawn.bernoulli_(keep, generator=source.generator).div_(keep)

@@ -41,6 +41,8 @@ class _Activation:
 
 
 _ACTIVATIONS: dict[str, _Activation] = {
+    # What it takes and what it puts out are one buffer, as it keeps no input.
+    "identity": _Activation(lambda z, out: None, lambda g, a: None),
     "sigmoid": _Activation(
         lambda z, out: torch.sigmoid(z, out=out),
         lambda g, a: _aten.sigmoid_backward.grad_input(g, a, grad_input=g),

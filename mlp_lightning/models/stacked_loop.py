@@ -126,24 +126,29 @@ class StackedLoop:
         size = (count, model.members, rows, model.out_features)
         logits_SKBC = torch.empty(size, dtype=model.flat_N.dtype, device=model.flat_N.device)
         targets_S: list[Tensor] = []
+        weights_S: list[Tensor | None] = []
         rates_S: list[Tensor] = []
         step = first_step
-        for (features, targets), logits_KBC in zip(self.steps.batches(first_step, count), logits_SKBC, strict=True):
+        batches = self.steps.batches(first_step, count)
+        for (features, targets, weights), logits_KBC in zip(batches, logits_SKBC, strict=True):
             if self.stop_requested():
                 break
-            masks = None if dropout is None else dropout.masks(rows, self.steps.batch_size)
+            masks = None
+            if dropout is not None:
+                masks = dropout.masks(rows, self.steps.batch_size, self.steps.own_rows_at(step))
             chain.forward(features, logits_KBC, masks)
-            delta_KBC = loss_gradient(logits_KBC, targets, self._smoothing_K11)
+            delta_KBC = loss_gradient(logits_KBC, targets, self._smoothing_K11, weights)
             if optimizer.loss_factor_K11 is not None:
                 delta_KBC.mul_(optimizer.loss_factor_K11)
             chain.backward(features, delta_KBC, masks)
             targets_S.append(targets)
+            weights_S.append(weights)
             rates_S.append(optimizer.rates)
             optimizer.step()
             step += 1
             if moment is not None:
-                self._step_schedule(moment, step, logits_KBC, targets)
-        return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, rates_S)
+                self._step_schedule(moment, step, logits_KBC, targets, weights)
+        return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, weights_S, rates_S)
 
     def _chain(self, rows: int) -> StackedGradients:
         if rows not in self._chains:
@@ -153,35 +158,50 @@ class StackedLoop:
         return self._chains[rows]
 
     def _measured(
-        self, first_step: int, logits_SKBC: Tensor, targets_S: list[Tensor], rates_S: list[Tensor]
+        self,
+        first_step: int,
+        logits_SKBC: Tensor,
+        targets_S: list[Tensor],
+        weights_S: list[Tensor | None],
+        rates_S: list[Tensor],
     ) -> _Measured:
         """Losses of all steps and the metric of those that are logged, each in one go."""
         if not targets_S:
             nothing = torch.empty(0, self.model.members)
             return _Measured(nothing, [], nothing, nothing, nothing.double())
-        one = targets_S[0]
-        if all(other is one for other in targets_S):
-            targets = one  # the full batch
-        else:
-            targets = torch.stack(targets_S)
-            if self.steps.shared:
-                targets = targets.unsqueeze(1)
-        losses_SK = self.task.loss(logits_SKBC, targets, self._smoothing_K11)
+        targets, weights = self._of_steps(targets_S), None
+        if weights_S[0] is not None:
+            weights = self._of_steps([one for one in weights_S if one is not None])
+        losses_SK = self.task.loss(logits_SKBC, targets, self._smoothing_K11, weights)
         logged = [s for s in range(len(targets_S)) if (first_step + s) % self.log_interval == 0]
         index = torch.tensor(logged, dtype=torch.long, device=logits_SKBC.device)
-        logged_targets = targets if targets is one else targets[index]
-        metrics = self.task.metric(logits_SKBC[index], logged_targets)
+        alike = targets is targets_S[0]
+        metrics = self.task.metric(
+            logits_SKBC[index],
+            targets if alike else targets[index],
+            weights if alike or weights is None else weights[index],
+        )
         rates = torch.stack([rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
         steps = [first_step + s for s in logged]
         return _Measured(losses_SK, steps, losses_SK[index], metrics, rates)
 
-    def _step_schedule(self, moment: str, step: int, logits_KBC: Tensor, targets: Tensor) -> None:
+    def _of_steps(self, values_S: list[Tensor]) -> Tensor:
+        """Targets or weights of all steps together; of a full batch, which is always the same, just of one."""
+        one = values_S[0]
+        if all(other is one for other in values_S):
+            return one
+        values = torch.stack(values_S)
+        return values.unsqueeze(1) if self.steps.shared else values
+
+    def _step_schedule(
+        self, moment: str, step: int, logits_KBC: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> None:
         """Step the schedule after the update that made it ``step`` updates, if its moment has come."""
         epoch_ends = step % self.steps.steps_per_epoch == 0
         if moment == "step" or (moment == "epoch" and epoch_ends):
             self.schedule.step()
         elif moment == "epoch_loss":
-            self.epoch_loss_K += self.task.loss(logits_KBC, targets, self._smoothing_K11).double().cpu()
+            self.epoch_loss_K += self.task.loss(logits_KBC, targets, self._smoothing_K11, weights).double().cpu()
             if not epoch_ends:
                 return
             mean_K = self.epoch_loss_K / self.steps.steps_per_epoch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.config import OptimizerConfig, ScheduleConfig
-from mlp_lightning.data.executions import Execution
+from mlp_lightning.data.executions import Batch, Execution
 from mlp_lightning.data.stacked import StackedDataModule, StackedSteps
 from mlp_lightning.models.stacked_dropout import StackedDropout
 from mlp_lightning.models.stacked_loop import StackedLoop, StackTrace
@@ -89,11 +89,13 @@ class StackedModule(pl.LightningModule):
         rates = [one.lr for one in self._optimizers]
         schedule = StackedSchedule(self._schedule_config, rates, limits.last_step, "val" in data.splits)
         optimizer.set_rates(schedule.rates())
-        dropout = StackedDropout(model, self._dropout_seeds) if any(model.dropout) else None
+        steps = data.training_steps()
+        rows = [len(steps.distinct[number].rows) for number in steps.of_member]
+        dropout = StackedDropout(model, self._dropout_seeds, rows) if any(model.dropout) else None
         self._loop = StackedLoop(
             model,
             self.task,
-            data.training_steps(),
+            steps,
             optimizer,
             schedule,
             gradient_N,
@@ -126,32 +128,39 @@ class StackedModule(pl.LightningModule):
             split: ``train``, ``val`` or ``test``.
             flat_N: other weights than the present ones, laid out like them.
         """
-        features, targets = self._rows(split)
+        features, targets, weights = self._rows(split)
         rows = features.shape[-2]
+        # Members with fewer rows than others have rows of weight 0.
+        total_weight = rows if weights is None else weights.sum(-1)
         widest = max(layer.outputs for layer in self.model.layers)
         part = max(1, _EVALUATED_NUMBERS // (self.model.members * widest))
         total: dict[str, Tensor] = {}
         for start in range(0, rows, part):
-            here = slice(start, start + part)
-            if features.dim() == 3:
-                part_features, part_targets = features[:, here], targets[:, here]
-            else:
-                part_features, part_targets = features[here], targets[here]
-            logits_KBC = self._logits(part_features, flat_N)
-            share = logits_KBC.shape[1] / rows
-            for name, figure in (("loss", self.task.loss), (self.task.metric_name, self.task.metric)):
-                figure_K = figure(logits_KBC, part_targets).double() * share
+            here = (slice(start, start + part),) if features.dim() == 2 else (slice(None), slice(start, start + part))
+            part_weights = None if weights is None else weights[here]
+            logits_KBC = self._logits(features[here], flat_N)
+            share = (logits_KBC.shape[1] if part_weights is None else part_weights.sum(-1)) / total_weight
+            figures = {
+                "loss": self.task.loss(logits_KBC, targets[here], weights_B=part_weights),
+                self.task.metric_name: self.task.metric(logits_KBC, targets[here], part_weights),
+            }
+            for name, figure in figures.items():
+                figure_K = figure.double() * share
                 total[name] = total[name] + figure_K if name in total else figure_K
         return {name: figure_K.to(self.model.flat_N.dtype).cpu() for name, figure_K in total.items()}
 
     @torch.no_grad()
     def predictions(self, split: str, flat_N: Tensor | None = None) -> Tensor:
-        """Probabilities (or values) of every present member for all rows of a split, ``(K, B, C)``."""
+        """Probabilities (or values) of every present member for all rows of a split, ``(K, B, C)``.
+
+        A member that has fewer rows than another one has further predictions behind its own, which mean nothing.
+        """
         return self.task.predictions(self._logits(self._rows(split)[0], flat_N))
 
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the members at these positions alone; the others take no time any more."""
         loop = self.loop
+        self.task = self.task.select(positions)
         chosen = self.model.select(positions)
         gradient_N = torch.zeros_like(chosen.flat_N.detach())
         loop.optimizer.select(positions, chosen, gradient_N)
@@ -183,7 +192,7 @@ class StackedModule(pl.LightningModule):
             return self.model(features)
         return torch.func.functional_call(self.model, {"flat_N": flat_N}, (features,))
 
-    def _rows(self, split: str) -> tuple[Tensor, Tensor]:
+    def _rows(self, split: str) -> Batch:
         if split not in self._evaluation:
             everyone = self._datamodule.evaluation_steps(split)
             self._evaluation[split] = everyone.select(self.present)

@@ -142,7 +142,10 @@ class StackedOptimizer:
             and not any(decays)
             and max(one.lr for one in configs) <= _LARGEST_SCALE
         )
-        options = {**first.options, "weight_decay": 0.0} if "weight_decay" in first.options else first.options
+        # How an update is computed is no part of what it is, and all numbers lie in one tensor here.
+        options = {name: one for name, one in first.options.items() if name not in ("fused", "foreach")}
+        if "weight_decay" in options:
+            options["weight_decay"] = 0.0
         if first.name == "AdamW":
             options = {**options, "weight_decay": 0.0}
         self._one = OptimizerConfig(first.name, 1.0, options)

@@ -6,7 +6,6 @@ Shapes: ``B`` rows, ``C`` outputs (logits).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import torch
@@ -19,6 +18,9 @@ from mlp_lightning.models.mlp import MLP
 from mlp_lightning.models.optimizers import Schedule
 from mlp_lightning.models.tasks import Task
 from mlp_lightning.models.trace import Histogram, LoggedStep, StepTrace
+
+# Step, loss, logits, targets, weights and learning rate of a step.
+_ToLog = tuple[int, Tensor, Tensor, Tensor, "Tensor | None", float]
 
 
 @dataclasses.dataclass
@@ -62,20 +64,20 @@ class StepLoop:
         mixed_precision = torch.is_autocast_enabled(steps.rows.features_BF.device.type)
         moment = self.schedule.moment if self.schedule is not None else None
         trace = StepTrace(execution.first_step)
-        to_log: list[tuple[int, Tensor, Tensor, Tensor, float]] = []
+        to_log: list[_ToLog] = []
         step = execution.first_step
-        for features_BF, targets in execution.batches():
+        for features_BF, targets, weights_B in execution.batches():
             if self.stop_requested():
                 break
             for parameter in parameters:
                 parameter.grad = None
-            loss, logits_BC = gradients(features_BF, targets)
+            loss, logits_BC = gradients(features_BF, targets, weights_B)
             if self.clip_val is not None:
                 self._clip(self.clip_val)
             trace.losses.append(loss)
             if step % self.log_interval == 0:
                 lr = optimizer.param_groups[0]["lr"]
-                to_log.append((step, loss, logits_BC, targets, lr))
+                to_log.append((step, loss, logits_BC, targets, weights_B, lr))
             if self.histogram_interval is not None and step % self.histogram_interval == 0:
                 trace.histograms.append(self._histogram(step))
             optimizer.step()
@@ -89,36 +91,46 @@ class StepLoop:
         trace.logged = self._measured(to_log)
         return trace
 
-    def _measured(self, to_log: list[tuple[int, Tensor, Tensor, Tensor, float]]) -> list[LoggedStep]:
+    def _measured(self, to_log: list[_ToLog]) -> list[LoggedStep]:
         """The logged steps as numbers, fetched from the device at once."""
         if not to_log:
             return []
-        losses = torch.stack([loss for _, loss, _, _, _ in to_log]).tolist()
-        metrics = torch.stack([self.task.metric(logits_BC, targets) for _, _, logits_BC, targets, _ in to_log]).tolist()
+        losses = torch.stack([loss for _, loss, *_ in to_log]).tolist()
+        metrics = torch.stack(
+            [self.task.metric(one, targets, weights) for *_, one, targets, weights, _ in to_log]
+        ).tolist()
         return [
             LoggedStep(step, loss, metric, lr)
-            for (step, _, _, _, lr), loss, metric in zip(to_log, losses, metrics, strict=True)
+            for (step, *_, lr), loss, metric in zip(to_log, losses, metrics, strict=True)
         ]
 
-    def _gradients_of(self, batch_size: int, rows_per_step: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _gradients_of(
+        self, batch_size: int, rows_per_step: int
+    ) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
         """The function that computes loss, logits and gradients of one step."""
         model, loss_of = _forward_of(self.model), self.task.loss
-        if self.label_smoothing:
-            loss_of = functools.partial(loss_of, smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing or None
 
-        def one_batch(features_BF: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        def one_batch(features_BF: Tensor, targets: Tensor, weights_B: Tensor | None) -> tuple[Tensor, Tensor]:
             logits_BC = model(features_BF)
-            loss = loss_of(logits_BC, targets)
+            loss = loss_of(logits_BC, targets, smoothing, weights_B)
             loss.backward()
             return loss.detach(), logits_BC.detach()
 
-        def several_batches(features_BF: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        def several_batches(features_BF: Tensor, targets: Tensor, weights_B: Tensor | None) -> tuple[Tensor, Tensor]:
             # Each batch counts by its rows, so the sum is the gradient of the mean over all of them.
             rows = features_BF.shape[0]
             losses, logits = [], []
-            for part_BF, part in zip(features_BF.split(batch_size), targets.split(batch_size), strict=True):
+            total = 1.0 if weights_B is None else weights_B.sum().clamp(min=torch.finfo(weights_B.dtype).tiny)
+            for start in range(0, rows, batch_size):
+                here = slice(start, start + batch_size)
+                part_BF, part = features_BF[here], targets[here]
                 logits_BC = model(part_BF)
-                loss = loss_of(logits_BC, part) * (part_BF.shape[0] / rows)
+                if weights_B is None:
+                    loss = loss_of(logits_BC, part, smoothing) * (part_BF.shape[0] / rows)
+                else:
+                    part_weights_B = weights_B[here]
+                    loss = loss_of(logits_BC, part, smoothing, part_weights_B) * (part_weights_B.sum() / total)
                 loss.backward()
                 losses.append(loss.detach())
                 logits.append(logits_BC.detach())
@@ -163,6 +175,8 @@ def _forward_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
     if not isinstance(model, MLP) or _has_hooks(model):
         return model
     forwards = [layer.forward for layer in model.layers]
+    if model.embedding is not None:
+        forwards.insert(0, model.embedding.forward)
 
     def forward(features_BF: Tensor) -> Tensor:
         for layer in forwards:

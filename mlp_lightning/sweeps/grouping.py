@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mlp_lightning.config import Config
@@ -13,10 +13,10 @@ from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 from mlp_lightning.errors import MLPLightningError
 
 # Members of one stack may differ in these; the rest has to be the same. (The depth is part of the rest.)
-_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "model.hidden_units", "model.init")
+_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "model.hidden_units", "model.init")
 _MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay", "trainer.label_smoothing")
 # Arguments of torch's optimizers that ask for another implementation of the update, or turn it around.
-_OTHER_UPDATES = ("maximize", "capturable", "differentiable", "fused", "foreach", "centered")
+_OTHER_UPDATES = ("maximize", "capturable", "differentiable", "centered")
 # A product of small matrices takes as long as one of this many multiply-adds.
 _LEAST_MULTIPLY_ADDS = 1000
 # Zeros may at most double the arithmetic.
@@ -41,6 +41,7 @@ class Sizes:
         rows_per_step: rows that an optimizer step sees.
         rows: rows of all splits.
         steps: optimizer steps of the run.
+        alone: why its rows need a model that is not stacked; empty if they do not.
     """
 
     in_features: int
@@ -48,6 +49,7 @@ class Sizes:
     rows_per_step: int
     rows: int
     steps: int
+    alone: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,8 @@ def group_runs(
 
     Args:
         configs: of the runs.
-        sizes_of: sizes of a run; asked once for each group. A run that it refuses is left alone, to fail by itself.
+        sizes_of: sizes of a run; asked once for each group, of tables for each run. A run that it refuses is left
+            alone, to fail by itself.
         memory: bytes that one stack may take.
         stacks_at_least: cut stacks further until there are this many, to spread them over as many processes.
     """
@@ -86,12 +89,7 @@ def group_runs(
         else:
             groups.setdefault(group_key(config), []).append(place)
     stacks: list[list[int]] = []
-    for places in groups.values():
-        try:
-            sizes = sizes_of(configs[places[0]])
-        except MLPLightningError:
-            alone += [(place, "its data cannot be used") for place in places]
-            continue
+    for places, sizes in _of_equal_sizes(groups.values(), configs, sizes_of, alone):
         stacks += _cut([(place, configs[place]) for place in places], sizes, memory)
     while stacks and len(stacks) < stacks_at_least and max(map(len, stacks)) > 1:
         largest = max(stacks, key=len)
@@ -102,6 +100,36 @@ def group_runs(
     return Grouping(sorted(sorted(one) for one in stacks if len(one) > 1), sorted(alone))
 
 
+def _of_equal_sizes(
+    groups: Iterable[list[int]],
+    configs: Sequence[Config],
+    sizes_of: Callable[[Config], Sizes],
+    alone: list[tuple[int, str]],
+) -> Iterator[tuple[list[int], Sizes]]:
+    """Groups whose runs also have equally many features and steps; the others are added to ``alone``.
+
+    Which features a table has depends on its training rows, and so on the seed and the fold.
+    """
+    for places in groups:
+        of_sizes: dict[tuple[int, ...], tuple[list[int], Sizes]] = {}
+        sizes: Sizes | None = None
+        for place in places:
+            config = configs[place]
+            if config.data.is_table or place == places[0]:
+                try:
+                    sizes = sizes_of(config)
+                except MLPLightningError:
+                    sizes = None
+            if sizes is None:
+                alone.append((place, "its data cannot be used"))
+                continue
+            if sizes.alone:
+                alone.append((place, sizes.alone))
+                continue
+            of_sizes.setdefault((sizes.in_features, sizes.out_features, sizes.steps), ([], sizes))[0].append(place)
+        yield from of_sizes.values()
+
+
 def why_alone(config: Config) -> str:
     """Why a run cannot be a member of a stack; empty if it can."""
     optimizer = config.optimizer
@@ -109,6 +137,8 @@ def why_alone(config: Config) -> str:
         return "it goes on from a checkpoint"
     if config.model.norm != "none":
         return f"model.norm = {config.model.norm} is not stacked"
+    if config.model.numeric_embedding != "none":
+        return f"model.numeric_embedding = {config.model.numeric_embedding} is not stacked"
     if config.trainer.precision == "bf16-mixed":
         return "trainer.precision = bf16-mixed is not stacked"
     if config.callbacks.histograms_every_n_steps is not None:

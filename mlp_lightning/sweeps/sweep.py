@@ -12,14 +12,14 @@ from typing import Any
 
 from mlp_lightning.config import Config, SweepConfig, parse_config
 from mlp_lightning.config.overrides import explicit_keys
-from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
-from mlp_lightning.sweeps.grouping import Grouping, Sizes, group_runs
+from mlp_lightning.sweeps.grouping import Grouping, group_runs
 from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.records import RunRecord, cause, read_records
+from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
 from mlp_lightning.training.console import RunConsole, print_error
 from mlp_lightning.training.run_folder import record_refusal
@@ -157,7 +157,7 @@ class Sweep:
 
     def _make(self, runs: Sequence[_Run], n_jobs: int, backend: str) -> None:
         """Group the runs and train them part by part."""
-        sizes = _SizesOf()
+        sizes = SizesOf()
         processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
         memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
         configs = [_config(one) for one in runs]
@@ -241,35 +241,6 @@ class _Part:
     def ended(self, place: int, outcome: Outcome) -> bool:
         self._progress.ended(outcome.status == "failed")
         return self._sweep.ended(self._runs[place], outcome)
-
-
-class _SizesOf:
-    """The sizes of runs; the data of one kind are looked at once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], Sizes] = {}
-
-    def __call__(self, config: Config) -> Sizes:
-        from mlp_lightning.training.build import build_data, run_length
-
-        data, trainer = config.data, config.trainer
-        fractions = (data.val_fraction, data.test_fraction)
-        length = (trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches)
-        key = (data.name, data.batch_size, *fractions, *length, config.model.norm)
-        if key not in self._known:
-            module = build_data(config)
-            rows = sum(len(one) for one in module.splits.values())
-            steps = run_length(config, module.steps_per_epoch)
-            per_step = module.training_steps.rows_per_step
-            self._known[key] = Sizes(module.in_features, module.out_features, per_step, rows, steps)
-        return self._known[key]
-
-    def steps(self, config: Config) -> int:
-        """Steps of a run; 0 if its data cannot be used."""
-        try:
-            return self(config).steps
-        except MLPLightningError:
-            return 0
 
 
 def _config(run: _Run) -> Config:

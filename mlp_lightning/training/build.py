@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule, data_module_class
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.models import MLPModule
-from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads
+from mlp_lightning.training.sizing import auto_steps_per_execution, auto_threads, cpu_threads
+
+# Enough for probabilities that are not too sure; benchmarks/quality.py has figures.
+AUTO_LABEL_SMOOTHING = 0.01
 
 
-def build_data(config: Config) -> TabularDataModule:
+def build_data(config: Config, **further: Any) -> TabularDataModule:
     """The data module, loaded and split.
+
+    Args:
+        config: of the run.
+        further: arguments of the data module beside what the configuration says, such as a table in memory.
 
     Raises:
         DataError: if the rows cannot be split or batched as the configuration asks.
     """
     options = config.data
-    checkpoint = config.callbacks.checkpoint
-    data = data_module_class(options.name)(
-        batch_size=options.batch_size,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        standardize=options.standardize,
-        shuffle=options.shuffle,
-        seed=config.seed,
-        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
-        steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
-        dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
-    )
-    data.setup()
+    if options.cv.folds is not None and options.cv.fold is None:
+        hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
+        raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
+    data = data_module_class(options.name, options.is_table).from_config(config, **further)
+    with cpu_threads(1):  # parts of a table are prepared in the cache: more threads would wait for each other
+        data.setup()
     smoothing = config.trainer.label_smoothing
-    if smoothing and data.task == "regression":
+    if smoothing not in (0, "auto") and data.task == "regression":
         raise ConfigError([Fault("trainer.label_smoothing", smoothing, "needs labels, and a regression has none")])
     rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
     if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
@@ -52,6 +51,7 @@ def module_arguments(config: Config, data: TabularDataModule) -> dict[str, Any]:
         "in_features": data.in_features,
         "out_features": data.out_features,
         "task": data.task,
+        "preprocessing": data.preprocessing,
         "model": config.model,
         "optimizer": config.optimizer,
         "scheduler": config.scheduler,
@@ -59,12 +59,19 @@ def module_arguments(config: Config, data: TabularDataModule) -> dict[str, Any]:
         "gradient_clip_val": config.trainer.gradient_clip_val,
         "gradient_clip_algorithm": config.trainer.gradient_clip_algorithm,
         "histograms_every_n_steps": config.callbacks.histograms_every_n_steps,
-        "label_smoothing": config.trainer.label_smoothing,
+        "label_smoothing": label_smoothing(config, data),
     }
 
 
+def label_smoothing(config: Config, data: TabularDataModule) -> float:
+    wanted = config.trainer.label_smoothing
+    if wanted == "auto":
+        return 0.0 if data.task == "regression" else AUTO_LABEL_SMOOTHING
+    return float(wanted)
+
+
 def build_module(config: Config, data: TabularDataModule) -> MLPModule:
-    """The module with its initial weights, and the statistics of the training rows in its standardizer."""
+    """The module with its initial weights, and the statistics of the training rows in its preprocessing."""
     module = MLPModule(**module_arguments(config, data))
     module.log_to_loggers = False
     module.take_statistics(data)

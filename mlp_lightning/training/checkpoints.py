@@ -228,7 +228,7 @@ def _training_loss(trainer: pl.Trainer, pl_module: MLPModule) -> float:
     """
     rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]  # train sets it
     pl_module.eval()
-    loss = pl_module.task.loss(pl_module(rows.features_BF), rows.targets)
+    loss = pl_module.task.loss(pl_module.mlp(pl_module.prepared(rows.features_BF)), rows.targets)
     pl_module.train()
     return loss.item()
 

@@ -158,6 +158,15 @@ class RunTensorBoard(TensorBoardLogger):
         self.experiment.flush()
 
 
+def graph_model(preprocessor: nn.Module | None, mlp: nn.Module) -> nn.Sequential:
+    """What the graph in TensorBoard shows of a model."""
+    model = nn.Sequential()
+    if preprocessor is not None:
+        model.add_module("preprocessor", preprocessor)
+    model.add_module("mlp", mlp)
+    return model
+
+
 def session_start(config: Config) -> Any:
     """The summary that tells the HParams tab of a run: its hyperparameters and that it starts now."""
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())

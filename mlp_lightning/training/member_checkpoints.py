@@ -17,10 +17,10 @@ from torch import Tensor
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.randomness import derived_seed
-from mlp_lightning.models.module import module_hyperparameters
+from mlp_lightning.models.module import MLPModule, module_hyperparameters
 from mlp_lightning.models.stacked_mlp import StackedMLP
 from mlp_lightning.models.stacked_optimizer import StackedOptimizer
-from mlp_lightning.training.build import build_early_stopping, module_arguments
+from mlp_lightning.training.build import build_early_stopping, build_module, module_arguments
 from mlp_lightning.training.checkpoints import CONFIG_KEY, CheckpointKeeper, RandomState
 from mlp_lightning.training.stack_keeper import Best, Moment
 
@@ -70,8 +70,7 @@ def member_checkpoint(
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": OrderedDict(
             {
-                "standardizer.mean_F": data.feature_mean_F.to(model.flat_N.dtype),
-                "standardizer.scale_F": data.feature_scale_F.to(model.flat_N.dtype),
+                **{f"preprocessor.{name}": one for name, one in data.preprocessor_state(model.flat_N.dtype).items()},
                 **weights,
             }
         ),
@@ -83,6 +82,23 @@ def member_checkpoint(
         CONFIG_KEY: config.to_dict(),
         "epoch_loss": moment.epoch_losses[then],
     }
+
+
+def member_module(config: Config, data: TabularDataModule, model: StackedMLP, place: int, flat_N: Tensor) -> MLPModule:
+    """The module of a member by itself, on the CPU.
+
+    Args:
+        config: of the member.
+        data: its rows.
+        model: the stack.
+        place: of the member in the stack as it is now.
+        flat_N: its weights, laid out like the stack's parameter.
+    """
+    module = build_module(config, data).to(flat_N.dtype)
+    with torch.no_grad():
+        for parameter, part in zip(module.mlp.parameters(), model.parts(flat_N, place), strict=True):
+            parameter.copy_(part)
+    return module
 
 
 def parameter_names(depth: int, bias: bool) -> list[str]:

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2 as _event_pb2
-from torch import nn
 
 from mlp_lightning.config import Config
 from mlp_lightning.models.mlp import MLP, Standardizer
 from mlp_lightning.training.event_bytes import event_record, file_header, scalar_records
-from mlp_lightning.training.loggers import LR, RunTensorBoard, session_end, session_start
+from mlp_lightning.training.loggers import LR, RunTensorBoard, graph_model, session_end, session_start
 from mlp_lightning.training.stack_history import Series
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
@@ -87,7 +86,7 @@ class MemberEvents:
         model = config.model
         key = (tuple(model.layer_widths), model.dropout)
         if key not in self._graphs:
-            self._graphs[key] = _traced(make_mlp())
+            self._graphs[key] = _traced(make_mlp(), not config.data.is_table)
         return self._graphs[key]
 
 
@@ -98,11 +97,9 @@ def _records(series: Series, tags: Sequence[str]) -> list[bytes]:
     return scalar_records(series.steps, series.wall_times, tags, values)
 
 
-def _traced(mlp: MLP) -> bytes:
+def _traced(mlp: MLP, standardizes: bool) -> bytes:
     """The graph's records, as the writer of a single run makes them, without the header of its file."""
-    model = nn.Sequential()
-    model.add_module("standardizer", Standardizer(mlp.in_features))
-    model.add_module("mlp", mlp)
+    model = graph_model(Standardizer(mlp.in_features) if standardizes else None, mlp)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         logger = RunTensorBoard(Path(folder))
         logger.write_graph(model.eval(), torch.zeros(1, mlp.in_features))

@@ -29,7 +29,7 @@ from mlp_lightning.models.stacked_module import StackedModule
 from mlp_lightning.training.files import bring_to_disk, write_all
 from mlp_lightning.training.health import non_finite_figures_message
 from mlp_lightning.training.loggers import metric_columns
-from mlp_lightning.training.member_checkpoints import member_checkpoint
+from mlp_lightning.training.member_checkpoints import member_checkpoint, member_module
 from mlp_lightning.training.member_events import MemberEvents
 from mlp_lightning.training.report import announcement, how_to_go_on, report_lines
 from mlp_lightning.training.result import TrainingResult
@@ -65,6 +65,7 @@ class MemberFiles:
         metric_name: of the task.
         last_step: number of steps of the whole run.
         on_end: called with the number of a member and its result, once its folder is complete.
+        keep_modules: whether the results of finished members have their trained modules.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class MemberFiles:
         metric_name: str,
         last_step: int,
         on_end: Callable[[int, TrainingResult], None],
+        keep_modules: bool = False,
     ) -> None:
         self._members = members
         self._metric = metric_name
         self._last_step = last_step
         self._on_end = on_end
+        self._keep_modules = keep_modules
         self._events = MemberEvents(metric_name)
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._started = time.monotonic()
@@ -183,6 +186,11 @@ class MemberFiles:
             text = _csv(*series, final, ending.steps, self._metric, config.callbacks.lr_monitor)
             self._put(folder.metrics, text.encode())
         result = self._result(keeper, module, ending, metrics)
+        if self._keep_modules and result.status == "finished":
+            reported = tensors[config.report_weights]["weights"]
+            result = dataclasses.replace(
+                result, module=member_module(config, member.data, module.model, place, reported)
+            )
         details = ""
         if result.status == "finished" and measured.predictions is not None:
             details = member.data.describe_predictions(measured.predictions[place])

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.training.build import layer_widths
 from mlp_lightning.training.console import RunConsole
 from mlp_lightning.training.result import TrainingResult
 from mlp_lightning.training.run_folder import RunFolder
@@ -19,7 +18,7 @@ _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
     """What is about to be trained."""
-    widths = "-".join(str(one) for one in layer_widths(config, data))
+    widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
     rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
     return (

@@ -29,6 +29,7 @@ class TrainingResult:
         resumed_from: the checkpoint that it went on from; ``None`` for a run from the start.
         error: what went wrong in a failed run; empty otherwise.
         module: the trained module; not in ``result.json``.
+        optimizer_state: state of the optimizer at the end; not in ``result.json`` either.
     """
 
     status: str
@@ -46,7 +47,10 @@ class TrainingResult:
     error: str = ""
     module: MLPModule | None = dataclasses.field(default=None, repr=False, compare=False)
 
+    optimizer_state: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
+
     def to_json(self) -> dict[str, Any]:
         """The plain content of ``result.json`` (the facts about the run's surroundings are added to it)."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "module"}
+        kept = [field.name for field in dataclasses.fields(self) if field.name not in ("module", "optimizer_state")]
+        plain = {name: getattr(self, name) for name in kept}
         return {**plain, "run_dir": str(self.run_dir)}

@@ -18,8 +18,8 @@ from mlp_lightning.data.stacked import StackedDataModule
 from mlp_lightning.models.mlp import MLP
 from mlp_lightning.models.stacked_mlp import StackedMLP
 from mlp_lightning.models.stacked_module import StackedModule
-from mlp_lightning.models.tasks import make_task
-from mlp_lightning.training.build import build_data, layer_widths, run_length
+from mlp_lightning.models.tasks import RegressionTask, Task, make_task
+from mlp_lightning.training.build import build_data, label_smoothing, layer_widths, run_length
 from mlp_lightning.training.checkpoints import StopRequested
 from mlp_lightning.training.console import RunConsole
 from mlp_lightning.training.member_files import Member, MemberFiles
@@ -48,7 +48,12 @@ class StackProgress(Protocol):
 
 
 def train_stack(
-    configs: Sequence[Config], run_dirs: Sequence[Path], progress: StackProgress | None = None
+    configs: Sequence[Config],
+    run_dirs: Sequence[Path],
+    progress: StackProgress | None = None,
+    data: Sequence[TabularDataModule] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    keep_modules: bool = False,
 ) -> list[TrainingResult]:
     """Train several runs as one stacked model and leave the record of each in its folder.
 
@@ -59,15 +64,19 @@ def train_stack(
         configs: of the runs; they may differ in what :mod:`mlp_lightning.sweeps.grouping` says.
         run_dirs: folder of each run; created if it is not there, claimed exclusively.
         progress: told of steps made and of runs that have ended.
+        data: for each run a data module that is set up, to train on instead of what its configuration names. They may
+            differ, but pose one task with equally many features, steps per epoch and splits.
+        callbacks: further callbacks of the Trainer.
+        keep_modules: whether the results have the trained modules.
 
     Returns:
-        The result of each run, without its module: load it from its checkpoint.
+        The result of each run; without its module, unless they are kept: load it from its checkpoint.
 
     Raises:
         RunFolderError: a folder belongs to another run.
         DataError, DeviceError: no run can be started; none has then been claimed.
     """
-    run = _StackRun(configs, run_dirs, progress)
+    run = _StackRun(configs, run_dirs, progress, data, callbacks, keep_modules)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
         return run.execute()
@@ -76,22 +85,33 @@ def train_stack(
 class _StackRun:
     """One training of a stack, from its configurations to its results."""
 
-    def __init__(self, configs: Sequence[Config], run_dirs: Sequence[Path], progress: StackProgress | None) -> None:
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        run_dirs: Sequence[Path],
+        progress: StackProgress | None,
+        data: Sequence[TabularDataModule] | None,
+        callbacks: Sequence[pl.Callback] = (),
+        keep_modules: bool = False,
+    ) -> None:
         self.configs = list(configs)
+        self.data = data
         self.run_dirs = [Path(one).absolute() for one in run_dirs]
         self.progress = progress
+        self.callbacks = callbacks
+        self.keep_modules = keep_modules
         self.results: dict[int, TrainingResult] = {}
         self.module: StackedModule | None = None
 
     def execute(self) -> list[TrainingResult]:
         config = self.configs[0]
-        distinct, of_member = _data_modules(self.configs)
+        distinct, of_member = _data_modules(self.configs) if self.data is None else _without_repetition(self.data)
         data = StackedDataModule(distinct, of_member)
-        self.module = module = _build_module(self.configs, distinct[0])
+        self.module = module = _build_module(self.configs, [distinct[number] for number in of_member])
         last_step = run_length(config, data.steps_per_epoch)
         widths = [max(one) for one in zip(*(layer_widths(one, distinct[0]) for one in self.configs), strict=True)]
         wanted = config.trainer.steps_per_execution
-        rows = distinct[0].training_steps.rows_per_step
+        rows = max(one.training_steps.rows_per_step for one in distinct)
         count = len(self.configs)
         steps = stack_steps_per_execution(count, widths, rows) if wanted == "auto" else int(wanted)
         data.steps_per_execution = steps
@@ -101,9 +121,11 @@ class _StackRun:
                 Member(one, RunFolder(folder), distinct[number])
                 for one, folder, number in zip(self.configs, self.run_dirs, of_member, strict=True)
             ]
-            writer = MemberFiles(members, module.task.metric_name, last_step, self._ended)
+            writer = MemberFiles(members, module.task.metric_name, last_step, self._ended, self.keep_modules)
             keeper = StackKeeper(config, _monitor(config, data), last_step, writer)
-            trainer = build_trainer(config, self.run_dirs[0], "val" in data.splits, [keeper, _Progress(self.progress)])
+            # Others see the members before the keeper leaves out those that have ended.
+            callbacks = [*self.callbacks, keeper, _Progress(self.progress)]
+            trainer = build_trainer(config, self.run_dirs[0], "val" in data.splits, callbacks)
             self._claim()
             self._fit(trainer, module, data)
         return [self.results[number] for number in range(len(self.configs))]
@@ -147,17 +169,29 @@ class _Progress(pl.Callback):
 
 
 def _data_modules(configs: Sequence[Config]) -> tuple[list[TabularDataModule], list[int]]:
-    """A data module for every seed, and which one each run has."""
-    seeds = sorted({one.seed for one in configs})
-    first = {one.seed: one for one in reversed(configs)}
-    number = {seed: place for place, seed in enumerate(seeds)}
-    return [build_data(first[seed]) for seed in seeds], [number[one.seed] for one in configs]
+    """A data module for every seed and fold, and which one each run has."""
+    first: dict[tuple[Any, ...], Config] = {}
+    for one in configs:
+        first.setdefault((one.seed, one.data.cv.fold), one)
+    places = {key: place for place, key in enumerate(first)}
+    return [build_data(one) for one in first.values()], [places[one.seed, one.data.cv.fold] for one in configs]
 
 
-def _build_module(configs: Sequence[Config], data: TabularDataModule) -> StackedModule:
+def _without_repetition(data: Sequence[TabularDataModule]) -> tuple[list[TabularDataModule], list[int]]:
+    """The data modules that differ, and which one each run has."""
+    distinct: list[TabularDataModule] = []
+    for one in data:
+        if not any(one is other for other in distinct):
+            distinct.append(one)
+    return distinct, [next(place for place, other in enumerate(distinct) if other is one) for one in data]
+
+
+def _build_module(configs: Sequence[Config], data: Sequence[TabularDataModule]) -> StackedModule:
     """The stack with each member's own initial weights."""
     drawn: dict[tuple[Any, ...], MLP] = {}
     mlps = []
+    assert not any(one.cardinalities for one in data), "embeddings of categories are not stacked"
+    in_features, out_features = data[0].in_features, data[0].out_features
     with torch.random.fork_rng(devices=[]):
         for one in configs:
             model = one.model
@@ -166,21 +200,29 @@ def _build_module(configs: Sequence[Config], data: TabularDataModule) -> Stacked
             if key not in drawn:
                 torch.manual_seed(one.seed)
                 widths, init = model.layer_widths, model.init
-                drawn[key] = MLP(
-                    data.in_features, data.out_features, widths, model.activation, bias=model.bias, init=init
-                )
+                drawn[key] = MLP(in_features, out_features, widths, model.activation, bias=model.bias, init=init)
             mlps.append(drawn[key])
     first = configs[0]
     return StackedModule(
         StackedMLP.stack(mlps, first.model.activation, [one.model.dropout for one in configs]),
-        make_task(data.task, data.out_features),
+        _task(data),
         [one.optimizer for one in configs],
         first.scheduler,
         [derived_seed(one.seed, "training") for one in configs],
         first.trainer.gradient_clip_val,
         first.trainer.gradient_clip_algorithm,
-        [one.trainer.label_smoothing for one in configs],
+        [label_smoothing(one, its) for one, its in zip(configs, data, strict=True)],
     )
+
+
+def _task(data: Sequence[TabularDataModule]) -> Task:
+    """What all members learn; targets are standardised for each by its own training rows."""
+    alone = [make_task(one.task, one.out_features, **one.target_statistics) for one in data]
+    means = [one.mean for one in alone if isinstance(one, RegressionTask) and one.mean is not None]
+    scales = [one.scale for one in alone if isinstance(one, RegressionTask) and one.scale is not None]
+    if len(means) < len(data):
+        return alone[0]
+    return RegressionTask(torch.stack(means)[:, None], torch.stack(scales)[:, None])
 
 
 def _monitor(config: Config, data: StackedDataModule) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from torch import nn
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import TabularDataModule
@@ -40,7 +40,7 @@ from mlp_lightning.training.checkpoints import (
 from mlp_lightning.training.console import RunConsole, log
 from mlp_lightning.training.health import TrainingHealth, non_finite_figures_message
 from mlp_lightning.training.history import carry_over
-from mlp_lightning.training.loggers import RunTensorBoard, make_loggers
+from mlp_lightning.training.loggers import RunTensorBoard, graph_model, make_loggers
 from mlp_lightning.training.progress import ProgressDisplay
 from mlp_lightning.training.recorder import MetricsRecorder
 from mlp_lightning.training.report import announcement, how_to_go_on, report
@@ -52,7 +52,28 @@ from mlp_lightning.training.surroundings import isolated_randomness, quiet_libra
 from mlp_lightning.training.trainer import build_trainer
 
 
-def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None) -> TrainingResult:
+@dataclasses.dataclass(frozen=True)
+class TrainingStart:
+    """What a run begins with.
+
+    Attributes:
+        weights: state dict of the module.
+        optimizer: state dict of the optimizer; ``None`` for a new one. What it remembers of the weights is taken over;
+            its learning rate and other options are those of the configuration.
+    """
+
+    weights: Mapping[str, Any]
+    optimizer: dict[str, Any] | None = None
+
+
+def train(
+    config: Config | Mapping[str, Any],
+    run_dir: str | Path,
+    console: Console | None = None,
+    data: TabularDataModule | None = None,
+    start: TrainingStart | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
     Everything that trains goes through here. The caller's random number generators, thread count, signal
@@ -62,6 +83,9 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
         config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes.
         run_dir: folder of the run; created if it is not there, claimed exclusively.
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
+        data: a data module that is set up, to train on instead of what ``config.data`` names.
+        start: what to begin with instead of new weights.
+        callbacks: further callbacks of the Trainer.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -83,7 +107,7 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
         config = parse_config(config)
     checkpoint_path = _find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
-    run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console))
+    run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console), data, start, callbacks)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
         return run.execute()
 
@@ -91,8 +115,20 @@ def train(config: Config | Mapping[str, Any], run_dir: str | Path, console: Cons
 class _Run:
     """One training run, from its claimed folder to its result."""
 
-    def __init__(self, config: Config, folder: RunFolder, checkpoint_path: Path | None, console: RunConsole) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        checkpoint_path: Path | None,
+        console: RunConsole,
+        data: TabularDataModule | None,
+        start: TrainingStart | None,
+        callbacks: Sequence[pl.Callback] = (),
+    ) -> None:
         self.config = config
+        self.data = data
+        self.start = start
+        self.callbacks = callbacks
         self.folder = folder
         self.checkpoint_path = checkpoint_path
         self.console = console
@@ -119,8 +155,10 @@ class _Run:
 
     def _train(self) -> tuple[TrainingResult, str]:
         config = self.config
-        data = build_data(config)
+        data = build_data(config) if self.data is None else self.data
         module = build_module(config, data)
+        if self.start is not None:
+            module.to(data.dtype).load_state_dict(self.start.weights)
         data.steps_per_execution = steps_per_execution(config, data)
         last_step = run_length(config, data.steps_per_epoch)
         with cpu_threads(threads(config, data)):
@@ -151,7 +189,9 @@ class _Run:
         ]
         if (stopping := build_early_stopping(config)) is not None:
             callbacks.append(stopping)
-        return build_trainer(config, self.folder.path, has_validation, callbacks, self.loggers)
+        if self.start is not None and self.start.optimizer is not None:
+            callbacks.append(_OptimizerState(self.start.optimizer))
+        return build_trainer(config, self.folder.path, has_validation, [*callbacks, *self.callbacks], self.loggers)
 
     def _go_on_from_checkpoint(self, data: TabularDataModule) -> None:
         path, options = self.checkpoint_path, self.config.trainer
@@ -159,6 +199,11 @@ class _Run:
             return
         checkpoint = read_checkpoint(path)
         check_same_run(checkpoint, path, self.config)
+        if checkpoint["hyper_parameters"].get("preprocessing") != data.preprocessing:
+            raise CheckpointError(
+                f"ckpt_path: {path} was trained on other rows than {self.config.data.path or self.config.data.name} has"
+                " now: its columns, categories or targets differ. Train anew, or bring the table back as it was."
+            )
         if checkpoint["global_step"] >= run_length(self.config, data.steps_per_epoch):
             raise CheckpointError(
                 f"ckpt_path: {path} was taken after {checkpoint['global_step']} steps, and the run is to end there or"
@@ -181,7 +226,8 @@ class _Run:
     def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:
         config = self.config
         parameters = sum(one.numel() for one in module.parameters())
-        self.console.line(announcement(config, data, parameters, last_step))
+        for line in [*data.describe(), announcement(config, data, parameters, last_step)]:
+            self.console.line(line)
 
     def _write_graph(self, module: MLPModule, data: TabularDataModule) -> None:
         """The model graph, for TensorBoard; a run that goes on has it in its history."""
@@ -190,11 +236,11 @@ class _Run:
         for logger in self.loggers:
             if isinstance(logger, RunTensorBoard):
                 with torch.random.fork_rng(devices=[]):
-                    graph_model = nn.Sequential()
-                    graph_model.add_module("standardizer", module.standardizer)
-                    graph_model.add_module("mlp", module.mlp)
-                    logger.write_graph(graph_model.eval(), torch.zeros(1, data.in_features))
-                    graph_model.train()
+                    # How a table is prepared is hundreds of small operations, and nothing that learns.
+                    shown = None if data.preprocessing is not None else module.preprocessor
+                    graph = graph_model(shown, module.mlp)
+                    logger.write_graph(graph.eval(), torch.zeros(1, data.in_features))
+                    graph.train()
 
     def _fit(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> bool:
         """Train; returns whether the run was asked to stop before its end."""
@@ -229,7 +275,7 @@ class _Run:
         rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
         module.eval()
         with torch.no_grad():
-            predictions = module.task.predictions(module(rows.features_BF)).float().cpu().numpy()
+            predictions = module.task.predictions(module.mlp(module.prepared(rows.features_BF))).float().cpu().numpy()
         return self._result("finished", module, metrics), data.describe_predictions(predictions)
 
     def _result(
@@ -260,6 +306,7 @@ class _Run:
             resumed_from=None if self.checkpoint_path is None else str(self.checkpoint_path),
             error=error,
             module=module,
+            optimizer_state=trainer.optimizers[0].state_dict() if trainer is not None and trainer.optimizers else None,
         )
 
     def _record(self, result: TrainingResult) -> None:
@@ -273,6 +320,17 @@ class _Run:
 
     def _how_to_go_on(self) -> str:
         return how_to_go_on(self.config, self.folder)
+
+
+class _OptimizerState(pl.Callback):
+    """Gives the optimizer the state that it shall begin with."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        optimizer = trainer.optimizers[0]
+        optimizer.load_state_dict({**self._state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:

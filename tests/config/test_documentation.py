@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mlp_lightning.config import schema
+from mlp_lightning.config import inference, schema
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 SECTIONS = {
     "": [schema.Config],
     "model.": [schema.ModelConfig],
     "data.": [schema.DataConfig],
+    "data.columns.NAME.": [schema.ColumnConfig],
+    "data.csv.": [schema.CsvConfig],
+    "data.cv.": [schema.CrossValidationConfig],
     "optimizer.": [schema.OptimizerConfig],
     "scheduler.": list(schema.SCHEDULES.values()),
     "trainer.": [schema.TrainerConfig],
@@ -21,6 +24,7 @@ SECTIONS = {
     "callbacks.checkpoint.": [schema.CheckpointConfig],
     "callbacks.early_stopping.": [schema.EarlyStoppingConfig],
     "logger.": [schema.LoggerConfig],
+    "sweep.": [schema.SweepConfig],
 }
 OPTIONS = [
     (f"{prefix}{field.name}", field)
@@ -33,8 +37,20 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("key", "field"), OPTIONS, ids=[key for key, _ in OPTIONS])
 def test_every_option_is_documented(key, field) -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{key}` |")]
+    rows = [line.replace("\\|", "|") for line in PAGE.splitlines() if line.startswith(f"| `{key}` |")]
     rule = field.metadata["rule"]
     assert any(field.metadata["meaning"] in row and (rule is None or f"| {rule.sentence} |" in row) for row in rows), (
         f"docs/configuration.md does not say this of {key}"
     )
+
+
+@pytest.mark.parametrize("cls", [inference.EvaluateConfig, inference.PredictConfig, inference.ExportConfig])
+def test_every_option_of_a_command_is_documented(cls) -> None:
+    name = cls.__name__.removesuffix("Config").lower()
+    part = PAGE[PAGE.index(f"### {name}\n") :].split("\n### ")[0]
+    for field in dataclasses.fields(cls):
+        if "meaning" in field.metadata:
+            assert any(
+                line.startswith(f"| `{field.name}` |") and field.metadata["meaning"] in line
+                for line in part.splitlines()
+            ), field.name

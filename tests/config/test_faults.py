@@ -54,9 +54,9 @@ def accepted(settings: dict[str, Any], explicit: Collection[str] = ()) -> Config
 @pytest.mark.parametrize(
     ("key", "place", "hint"),
     [
-        ("modle", "of the configuration (name, seed, model, ", "did you mean model?"),
+        ("modle", "of the configuration (name, seed, task, model, ", "did you mean model?"),
         ("model.hiden_units", "of model (hidden_units, depth, ", "did you mean model.hidden_units?"),
-        ("data.val_frac", "of data (name, batch_size, ", "did you mean data.val_fraction?"),
+        ("data.val_frac", "of data (name, as_table, batch_size, ", "did you mean data.val_fraction?"),
         ("trainer.max_step", "of trainer (accelerator, precision, ", "did you mean trainer.max_steps?"),
         ("logger.tensorbord", "of logger (tensorboard, csv, graph)", "did you mean logger.tensorboard?"),
         ("callbacks.histogram", "of callbacks (checkpoint, early_stopping, ", ""),
@@ -79,7 +79,7 @@ def test_unknown_key(key: str, place: str, hint: str) -> None:
 
 def test_known_keys_of_the_optimizer_are_those_of_its_class() -> None:
     fault = fault_of({"optimizer.name": "Adam", "optimizer.momentum": 0.9})
-    assert fault.rule == "is not a key of optimizer (name, lr, betas, eps, weight_decay, amsgrad)"
+    assert fault.rule == "is not a key of optimizer (name, lr, betas, eps, weight_decay, amsgrad, fused)"
     assert accepted({"optimizer.name": "SGD", "optimizer.momentum": 0.9}).optimizer.options == {"momentum": 0.9}
 
 
@@ -137,6 +137,13 @@ def test_a_key_that_is_no_text_is_unknown() -> None:
         ("data.suggested_lr", 0.1, "must be a mapping of names to numbers"),
         ("data.suggested_lr", {"sgd": "fast"}, "must be a mapping of names to numbers"),
         ("data.suggested_lr", {"sgd": True}, "must be a mapping of names to numbers"),
+        ("data.batch_size", "all", "must be a whole number or auto or null"),
+        ("data.target", 5, "must be a text or a list of texts or null"),
+        ("data.target", ["a", 5], "must be a text or a list of texts or null"),
+        ("data.csv.null_values", ["?", 9], "must be a list of texts or auto"),
+        ("data.csv.null_values", None, "must be a list of texts or auto"),
+        ("data.cv.folds", 2.5, "must be a whole number or null"),
+        ("trainer.label_smoothing", None, "must be a number or auto"),
         ("optimizer.momentum", "0.9", "must be a number"),
         ("optimizer.momentum", True, "must be a number"),
         ("optimizer.momentum", None, "must be a number"),
@@ -164,8 +171,10 @@ def test_every_accepted_type_is_named() -> None:
 @pytest.mark.parametrize(
     ("section", "hint"),
     [
+        ("data.csv", "its keys are delimiter, decimal, encoding, null_values"),
+        ("data.cv", "its keys are folds, fold"),
         ("model", "its keys are hidden_units, depth, "),
-        ("data", "its keys are name, batch_size, "),
+        ("data", "its keys are name, as_table, batch_size, "),
         ("optimizer", "its keys are name, lr"),
         ("trainer", "its keys are accelerator, "),
         ("callbacks", "its keys are checkpoint, "),
@@ -238,6 +247,21 @@ def test_whole_numbers_are_numbers() -> None:
         ("optimizer.lr", float("inf"), "must be finite"),
         ("model.hidden_units", [4, 0], "must have only values at least 1"),
         ("data.suggested_lr", {"sgd": 0.1, "adam": 0.0}, "must have only values greater than 0"),
+        ("data.max_one_hot", -1, "must be at least 0"),
+        ("data.samples", 1, "must be at least 2"),
+        ("data.noise", -0.1, "must be at least 0"),
+        ("data.bits", 0, "must be between 1 and 16"),
+        ("data.bits", 17, "must be between 1 and 16"),
+        ("data.sample_seed", 2**32, "must be at least 0 and less than 4294967296"),
+        ("data.cv.folds", 1, "must be at least 2"),
+        ("data.cv.fold", -1, "must be at least 0"),
+        ("data.target", "", "must be a text that is not empty"),
+        ("data.target", ["a", " "], "must have only values a text that is not empty"),
+        ("data.csv.encoding", "", "must be a text that is not empty"),
+        ("model.embedding_size", 0, "must be at least 1"),
+        ("model.embedding_frequencies", 0, "must be at least 1"),
+        ("model.embedding_sigma", 0.0, "must be greater than 0"),
+        ("trainer.label_smoothing", 1.0, "must be at least 0 and less than 1"),
     ],
 )
 def test_out_of_range(key: str, value: Any, rule: str) -> None:
@@ -265,6 +289,12 @@ def test_infinity_is_out_of_range(key: str) -> None:
         ("trainer.threads", 1),
         ("trainer.threads", "auto"),
         ("data.batch_size", None),
+        ("data.batch_size", "auto"),
+        ("trainer.label_smoothing", "auto"),
+        ("data.bits", 1),
+        ("data.bits", 16),
+        ("data.sample_seed", 2**32 - 1),
+        ("data.max_one_hot", 0),
         ("callbacks.checkpoint.every_n_seconds", 0.0),
     ],
 )
@@ -314,13 +344,20 @@ def test_betas_out_of_range(value: list[float]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "first", "hint"),
     [
-        ("model.activation", "rleu", "sigmoid, tanh, relu", "did you mean relu?"),
-        ("model.activation", "ReLU", "sigmoid, tanh, relu", "did you mean relu?"),
-        ("model.activation", "xyz", "sigmoid, tanh, relu", ""),
+        ("model.activation", "rleu", "identity, sigmoid, tanh, relu", "did you mean relu?"),
+        ("model.activation", "ReLU", "identity, sigmoid, tanh, relu", "did you mean relu?"),
+        ("model.activation", "xyz", "identity, sigmoid, tanh, relu", ""),
         ("model.norm", "batchnorm", "none, batch, layer", "did you mean batch?"),
         ("model.init", "xavier", "default, xavier_uniform", "did you mean xavier_normal?"),
         ("data.name", "irs", ", ".join(DATA_SETS), "did you mean iris?"),
         ("data.name", "XOR", ", ".join(DATA_SETS), "did you mean xor?"),
+        ("data.name", "sklearn", ", ".join(DATA_SETS), ""),
+        ("data.scaling", "standart", "standard, robust, quantile, none", "did you mean standard?"),
+        ("data.class_weight", "balance", "none, balanced", "did you mean balanced?"),
+        ("data.csv.delimiter", "tabs", "auto, ,, ;, tab, |, space", "did you mean tab?"),
+        ("data.csv.decimal", ";", "auto, ., ,", ""),
+        ("model.numeric_embedding", "periodical", "none, periodic, piecewise_linear", "did you mean periodic?"),
+        ("task", "multi", "auto, binary, multiclass, regression", "did you mean multiclass?"),
         ("optimizer.name", "adam", "ASGD, Adadelta", "did you mean Adam?"),
         ("optimizer.name", "LBFGS", "ASGD, Adadelta", ""),
         ("scheduler.name", "cosin", "none, cosine, one_cycle, step, plateau", "did you mean cosine?"),

@@ -13,10 +13,16 @@ from conftest import ComposeConfig
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning import TabularDataModule, train
-from mlp_lightning.config import conf_dir, names
+from mlp_lightning.config import CsvConfig, conf_dir, names
 from mlp_lightning.config.schema import SCHEDULES
 from mlp_lightning.data import data_module_class
+from mlp_lightning.data.reading import FileSource
+from mlp_lightning.data.sklearn_tables import sklearn_table
+from mlp_lightning.data.synthetic_tables import synthetic_table
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.errors import ConfigError
 from mlp_lightning.models import MLP, make_task, mlp
+from mlp_lightning.training.build import build_data, build_module
 
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
 
@@ -48,27 +54,122 @@ def test_every_init_goes_with_every_activation(activation: str, init: str) -> No
     assert torch.isfinite(model(torch.ones(4, 2))).all()
 
 
+def overrides_for(name: str, folder: Path) -> list[str]:
+    """What a command says to train on a data set."""
+    if name == "table":
+        file = folder / "rows.csv"
+        file.write_text("x,y\n" + "".join(f"{one / 3:.2f},{one % 2}\n" for one in range(20)), encoding="utf-8")
+        return ["data=table", f"data.path={file}", "data.target=y"]
+    return [f"data={name}"] if name in FILES else ["data=sklearn", f"data.name={name}"]
+
+
+FILES = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (conf_dir() / "data").glob("*.yaml")}
+
+
 @pytest.mark.parametrize("name", names.DATA_SETS)
-def test_data_sets(name: str) -> None:
-    module_class = data_module_class(name)
+def test_data_sets(name: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    config = compose_config(*overrides_for(name, tmp_path))
+    assert (config.data.name, config.name) == (name, name)
+    module_class = data_module_class(name, config.data.is_table)
     assert issubclass(module_class, TabularDataModule)
-    data = module_class()
+    assert issubclass(module_class, TableDataModule) == (name in names.TABLES)
+    data = module_class.from_config(config)
     data.setup()
-    assert make_task(data.task, data.out_features).name == data.task
+    assert make_task(data.task, data.out_features, **data.target_statistics).name == data.task
+    assert data.task in names.TASKS
+
+
+def test_iris_as_a_table(compose_config: ComposeConfig) -> None:
+    config = compose_config("data=sklearn", "data.name=iris")
+    assert data_module_class("iris", config.data.is_table) is TableDataModule
+    assert data_module_class("iris") is not TableDataModule
 
 
 def test_each_data_set_has_a_file_that_names_it() -> None:
-    files = {
-        file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (conf_dir() / "data").glob("*.yaml")
+    """All but those of scikit-learn, which share one; it names one of them."""
+    assert set(FILES) - {"sklearn"} == set(names.DATA_SETS) - set(names.SKLEARN_SETS) | {"iris"}
+    for name, content in FILES.items():
+        assert content["data"]["name"] == ("wine" if name == "sklearn" else name)
+
+
+def test_tables() -> None:
+    assert set(names.TABLES) | {"iris", "xor"} == set(names.DATA_SETS)
+    assert not set(names.SKLEARN_SETS) & set(names.SYNTHETIC_SETS)
+    assert set(FILES) >= set(names.SYNTHETIC_SETS)
+
+
+@pytest.mark.parametrize("name", names.SKLEARN_SETS)
+def test_scikit_learn_ships_the_table(name: str) -> None:
+    table, targets = sklearn_table(name)
+    assert table.column_names[-len(targets) :] == targets
+
+
+@pytest.mark.parametrize("name", names.SYNTHETIC_SETS)
+def test_drawn_tables(name: str) -> None:
+    table, targets = synthetic_table(name, samples=12, noise=0.1, bits=3, seed=0)
+    assert table.num_rows == (8 if name == "parity" else 12)
+    assert table.column_names[-len(targets) :] == targets
+
+
+@pytest.mark.parametrize("name", names.TASKS)
+def test_tasks(name: str) -> None:
+    assert make_task(name, 3).name == name
+
+
+def test_what_is_no_task_is_refused() -> None:
+    with pytest.raises(ValueError, match=", ".join(names.TASKS)):
+        make_task("ranking", 3)
+
+
+@pytest.mark.parametrize("scaling", names.SCALINGS)
+def test_scalings(scaling: str, compose_config: ComposeConfig) -> None:
+    data = data_module_class("moons").from_config(compose_config("data=moons", f"data.scaling={scaling}"))
+    data.setup()
+    assert torch.isfinite(data.splits["train"].features_BF).all()
+
+
+@pytest.mark.parametrize("kind", names.NUMERIC_EMBEDDINGS)
+def test_numeric_embeddings(kind: str, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=moons", f"model.numeric_embedding={kind}", "trainer.max_steps=1")
+    module = build_module(config, build_data(config))
+    embeds = any(type(one).__name__.endswith("Embedding") for one in module.modules())
+    assert embeds == (kind != "none")
+
+
+@pytest.mark.parametrize("kind", names.COLUMN_KINDS)
+def test_column_kinds(kind: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """A column of dates, zeros and ones can be what each kind says, and then is what it says."""
+    values = [f"2024-01-0{1 + one % 9}" if kind in ("datetime", "auto") else str(one % 2) for one in range(20)]
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,y\n" + "".join(f"{one},{i},{i % 2}\n" for i, one in enumerate(values)), encoding="utf-8")
+    config = compose_config("data=table", f"data.path={file}", "data.target=y", f"+data.columns.a.kind={kind}")
+    data = TableDataModule.from_config(config)
+    data.setup()
+    kinds = {one.name: one.kind for one in data.preprocessor.columns}
+    assert kinds == {"b": "numeric", **({} if kind == "ignored" else {"a": "datetime" if kind == "auto" else kind})}
+
+
+@pytest.mark.parametrize("delimiter", names.DELIMITERS)
+def test_delimiters(delimiter: str, tmp_path: Path) -> None:
+    character = {"auto": ";", "tab": "\t", "space": " "}.get(delimiter, delimiter)
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b\n1,x\n2,y\n".replace(",", character), encoding="utf-8")
+    table = FileSource.open(str(file), CsvConfig(delimiter=delimiter)).read()
+    assert table.to_pydict() == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def test_export_formats() -> None:
+    """Each has a file of its own."""
+    assert {f"export_{name}" for name in names.EXPORT_FORMATS} <= {
+        file.stem for file in (conf_dir().parent / "mlp_lightning" / "inference").glob("export_*.py")
     }
-    assert set(files) == set(names.DATA_SETS)
-    for name, content in files.items():
-        assert content["data"]["name"] == name
 
 
 @pytest.mark.parametrize("name", names.DATA_SETS_WITHOUT_SPLIT)
 def test_data_sets_without_split(name: str, compose_config: ComposeConfig) -> None:
     assert name in names.DATA_SETS
+    with pytest.raises(ConfigError, match=f"must be 0 for {name}"):
+        compose_config(f"data={name}", "data.test_fraction=0.1")
     data = compose_config(f"data={name}").data
     assert (data.val_fraction, data.test_fraction) == (0.0, 0.0)
 

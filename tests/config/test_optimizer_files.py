@@ -15,7 +15,8 @@ from mlp_lightning.config import OptimizerConfig, conf_dir
 from mlp_lightning.config.names import TORCH_OPTIMIZERS
 from mlp_lightning.models.optimizers import build_optimizer
 
-FILES = sorted((conf_dir() / "optimizer").glob("*.yaml"))
+# All but the one that chooses values for tables.
+FILES = sorted(file for file in (conf_dir() / "optimizer").glob("*.yaml") if file.stem != "table")
 OPTIONS = [file.stem for file in FILES]
 
 

@@ -15,13 +15,19 @@ from mlp_lightning import train
 from mlp_lightning.config import (
     CallbacksConfig,
     Config,
+    CrossValidationConfig,
+    CsvConfig,
+    DataConfig,
     LoggerConfig,
     ModelConfig,
     TrainerConfig,
     conf_dir,
     parse_config,
 )
+from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.names import SKLEARN_SETS
 from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.errors import ConfigError
 
 # "hydra" holds options of Hydra itself, which are no part of a run's configuration.
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -34,7 +40,17 @@ def options(group: str) -> list[str]:
 # search=optuna needs the plugin of an extra; tests/sweeps/test_extras.py runs it.
 CHOICES = [f"{group}={option}" for group in GROUPS if group != "search" for option in options(group)]
 # What a choice cannot do without; everything else must work with the defaults.
-COMPANIONS = {"callbacks=early_stopping": ["data=iris"]}
+COMPANIONS = {
+    "callbacks=early_stopping": ["data=iris"],
+    "data=table": ["data.path=rows.csv", "data.target=species"],
+}
+# Options of tables that a file of conf/model may leave to conf/train.yaml.
+EMBEDDING = {
+    "numeric_embedding": "none",
+    "embedding_size": 8,
+    "embedding_frequencies": 16,
+    "embedding_sigma": 0.1,
+}
 
 
 def with_companions(choice: str) -> list[str]:
@@ -59,13 +75,30 @@ def test_every_file_is_valid_and_survives_being_written_and_read(composed: dict[
     assert parse_config(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
-@pytest.mark.parametrize(("model", "data"), list(itertools.product(options("model"), options("data"))))
+@pytest.fixture
+def rows_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The table that COMPANIONS name, in the folder of the test."""
+    lines = ["length,colour,species"]
+    lines += [f"{number / 7:.3f},{'red' if number % 3 else 'blue'},{'ab'[number % 2]}" for number in range(40)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return file
+
+
+# Every model with data sets that name three different ones, every data set with a model that none names.
+PAIRS = sorted(
+    {*itertools.product(options("model"), ["xor", "iris", "table"]), *(("deep", one) for one in options("data"))}
+)
+
+
+@pytest.mark.parametrize(("model", "data"), PAIRS)
 def test_every_model_goes_with_every_data_set(model: str, data: str, compose_config: ComposeConfig) -> None:
     # A data set names the model that suits it; a model that the user names wins.
-    expected = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
-    config = compose_config(f"model={model}", f"data={data}")
-    assert dataclasses.asdict(config.model) == expected
-    assert config.data.name == data
+    file = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
+    config = compose_config(f"model={model}", *with_companions(f"data={data}"))
+    assert dataclasses.asdict(config.model) == {**EMBEDDING, **file}
+    assert config.data.name == ("wine" if data == "sklearn" else data)
 
 
 def test_every_file_sets_all_keys_of_its_section(composed: dict[str, Any]) -> None:
@@ -79,7 +112,7 @@ def test_every_file_sets_all_keys_of_its_section(composed: dict[str, Any]) -> No
 
 # trainer=gpu trains where there is a GPU; without one it can only be composed.
 @pytest.mark.parametrize("choice", [one for one in CHOICES if one != "trainer=gpu"])
-def test_every_file_trains(choice: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+def test_every_file_trains(choice: str, tmp_path: Path, rows_file: Path, compose_config: ComposeConfig) -> None:
     group = choice.split("=")[0]
     # Histograms are written for TensorBoard alone.
     surroundings = {"trainer": "cpu", "logger": "tensorboard" if choice == "callbacks=histograms" else "none"}
@@ -111,6 +144,78 @@ def test_default_files_are_the_defaults_of_the_schema(compose_config: ComposeCon
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_scheduler_files_are_the_defaults_of_the_schema(name: str, compose_config: ComposeConfig) -> None:
     assert compose_config(f"scheduler={name}").scheduler == SCHEDULES[name]()
+
+
+@pytest.mark.parametrize("group", ["evaluate", "predict", "export"])
+def test_files_of_the_other_commands_are_the_defaults_of_the_schema(group: str) -> None:
+    content = yaml.safe_load((conf_dir() / f"{group}.yaml").read_text(encoding="utf-8"))
+    for name in ("defaults", "hydra"):
+        content.pop(name, None)
+    options_of = {"evaluate": EvaluateConfig, "predict": PredictConfig, "export": ExportConfig}[group]
+    assert content == dataclasses.asdict(options_of())
+
+
+# ---- tables ----------------------------------------------------------------------------------------------
+
+TABLES = [one for one in options("data") if one not in ("xor", "iris")]
+
+
+@pytest.mark.parametrize("data", TABLES)
+def test_every_table_has_the_recipe_of_tables(data: str, compose_config: ComposeConfig) -> None:
+    config = compose_config(*with_companions(f"data={data}"))
+    assert config.data.is_table
+    assert (config.model.layer_widths, config.model.activation) == ([128, 128], "silu")
+    assert (config.optimizer.name, config.optimizer.lr, config.scheduler.name) == ("AdamW", 0.005, "one_cycle")
+    assert config.trainer.label_smoothing == "auto"
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 500 if data == "parity" else 45)
+    if data != "table":
+        assert (config.data.path, config.data.target) == (None, None)
+    if data != "parity":
+        assert (config.data.batch_size, config.data.val_fraction, config.data.test_fraction) == ("auto", 0.15, 0.15)
+
+
+def test_every_option_of_a_table_can_be_set_without_a_plus_sign(composed_table: dict[str, Any]) -> None:
+    data = composed_table["data"]
+    # How rows are drawn, and suggestions: in the files of the data sets that have them.
+    elsewhere = {"as_table", "standardize", "suggested_lr", "samples", "noise", "bits", "sample_seed"}
+    assert set(data) == {field.name for field in dataclasses.fields(DataConfig)} - elsewhere
+    for name, section in (("csv", CsvConfig), ("cv", CrossValidationConfig)):
+        assert set(data[name]) == {field.name for field in dataclasses.fields(section)}
+        assert getattr(parse_config(composed_table).data, name) == section()
+
+
+@pytest.fixture(scope="module")
+def composed_table() -> dict[str, Any]:
+    return plain_config(with_companions("data=table"))
+
+
+def test_a_table_without_path_and_target_is_told_both(compose_config: ComposeConfig) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config("data=table")
+    assert [fault.key for fault in caught.value.faults] == ["data.path", "data.target"]
+
+
+@pytest.mark.parametrize("name", SKLEARN_SETS)
+def test_tables_of_scikit_learn_by_their_name(name: str, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=sklearn", f"data.name={name}")
+    assert config.name == config.data.name == name
+    assert config.data.is_table  # iris, too, which is none as data=iris
+    assert not compose_config("data=iris").data.is_table
+
+
+def test_user_settings_win_over_the_recipe_of_tables(compose_config: ComposeConfig) -> None:
+    given = ["model=wide", "optimizer=sgd", "scheduler=none", "trainer.max_epochs=3", "trainer.label_smoothing=0"]
+    config = compose_config(*with_companions("data=table"), *given)
+    assert config.model.layer_widths == [100]
+    assert (config.optimizer.name, config.optimizer.lr, config.scheduler.name) == ("SGD", 0.1, "none")
+    assert (config.trainer.max_epochs, config.trainer.label_smoothing) == (3, 0.0)
+
+
+@pytest.mark.parametrize("model", ["mlp", "wide"])
+def test_embeddings_go_with_every_model_file(model: str, compose_config: ComposeConfig) -> None:
+    given = [f"model={model}", "data=moons", "model.numeric_embedding=periodic", "model.embedding_size=4"]
+    config = compose_config(*given)
+    assert (config.model.numeric_embedding, config.model.embedding_size) == ("periodic", 4)
 
 
 # ---- published settings ----------------------------------------------------------------------------------
@@ -189,7 +294,7 @@ def test_iris_brings_its_defaults(compose_config: ComposeConfig) -> None:
 
 @pytest.mark.parametrize("data", options("data"))
 def test_trainer_debug_overrides_what_the_data_set_suggests(data: str, compose_config: ComposeConfig) -> None:
-    trainer = compose_config(f"data={data}", "trainer=debug").trainer
+    trainer = compose_config(*with_companions(f"data={data}"), "trainer=debug").trainer
     assert trainer.max_steps == 10
     assert (trainer.log_every_n_steps, trainer.print_every_n_steps, trainer.steps_per_execution) == (1, 1, 1)
     assert trainer.accelerator == "cpu"

@@ -26,8 +26,9 @@ def numbered_rows(count: int) -> Rows:
 def visited(steps: TrainingSteps, first_step: int, count: int) -> list[list[int]]:
     """The row numbers of each batch; on the way, features and targets are checked to belong together."""
     found = []
-    for features_BF, targets in steps.batches(first_step, count):
+    for features_BF, targets, weights_B in steps.batches(first_step, count):
         assert_same_bits(targets, -features_BF)
+        assert weights_B is None
         found.append([int(one) for one in features_BF[:, 0]])
     return found
 
@@ -116,7 +117,7 @@ def test_a_full_batch_is_never_reordered_or_copied(batch_size: int | None, accum
     assert steps.rows_per_step == 6
     batches = list(steps.batches(3, 4))
     assert len(batches) == 4
-    for features_BF, targets in batches:
+    for features_BF, targets, _ in batches:
         assert features_BF is rows.features_BF
         assert targets is rows.targets
 
@@ -138,7 +139,7 @@ def test_no_steps_are_no_batches() -> None:
 def test_other_features_leave_order_and_targets_alone() -> None:
     steps = TrainingSteps(numbered_rows(10), batch_size=3, seed=2)
     doubled = steps.with_features(steps.rows.features_BF * 2)
-    for (features_BF, targets), (doubled_BF, same_targets) in zip(
+    for (features_BF, targets, _), (doubled_BF, same_targets, _) in zip(
         steps.batches(2, 9), doubled.batches(2, 9), strict=True
     ):
         assert_same_bits(doubled_BF, features_BF * 2)
@@ -146,10 +147,22 @@ def test_other_features_leave_order_and_targets_alone() -> None:
     assert_same_bits(steps.rows.features_BF, numbered_rows(10).features_BF)
 
 
+@pytest.mark.parametrize(("batch_size", "shuffle"), [(3, True), (3, False), (None, True)])
+def test_weights_go_with_their_rows(batch_size: int | None, shuffle: bool) -> None:
+    numbers = numbered_rows(10)
+    rows = Rows(numbers.features_BF, numbers.targets, numbers.features_BF[:, 0] + 0.5)
+    steps = TrainingSteps(rows, batch_size, shuffle=shuffle, seed=2)
+    batches = list(steps.batches(1, 9))
+    assert len(batches) == 9
+    for features_BF, _, weights_B in batches:
+        assert weights_B is not None
+        assert_same_bits(weights_B, features_BF[:, 0] + 0.5)
+
+
 def test_an_execution_is_a_window_on_the_steps() -> None:
     steps = TrainingSteps(numbered_rows(10), batch_size=3, seed=2)
     execution = Execution(steps, first_step=2, count=7)
-    found = [[int(one) for one in features_BF[:, 0]] for features_BF, _ in execution.batches()]
+    found = [[int(one) for one in features_BF[:, 0]] for features_BF, _, _ in execution.batches()]
     assert found == visited(steps, 0, 9)[2:]
 
 

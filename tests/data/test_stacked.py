@@ -32,10 +32,13 @@ def assert_rows_of_each(stacked: StackedSteps, members: Sequence[TrainingSteps],
     together = list(stacked.batches(first, count))
     assert len(together) == count
     for member, one in enumerate(members):
-        for (features, targets), (features_BF, own) in zip(together, one.batches(first, count), strict=True):
+        for (features, targets, weights), (features_BF, own, _) in zip(
+            together, one.batches(first, count), strict=True
+        ):
             assert_same_bits(of_member(features, member, stacked), features_BF)
             assert_same_bits(of_member(targets, member, stacked), own)
-    for step, (features, _) in enumerate(together, first):
+            assert weights is None
+    for step, (features, _, _) in enumerate(together, first):
         assert stacked.rows_at(step) == features.shape[-2]
 
 
@@ -83,7 +86,7 @@ def test_every_member_sees_its_own_rows_in_its_own_order(options: dict[str, Any]
 def test_what_is_the_same_is_shared(distinct: list[TrainingSteps], shared: bool) -> None:
     stacked = StackedSteps(distinct, range(len(distinct)))
     assert stacked.shared is shared
-    features, targets = next(stacked.batches(0, 1))
+    features, targets, _ = next(stacked.batches(0, 1))
     assert (features.dim(), targets.dim()) == ((2, 1) if shared else (3, 2))
     assert_rows_of_each(stacked, distinct, 0, 7)
 
@@ -115,10 +118,10 @@ def test_a_full_batch_is_made_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [steps(1, 1, count=21), steps(1, 1, batch_size=6), steps(1, 1, accumulate_grad_batches=2)]
+    "other", [steps(1, 1, count=22), steps(1, 1, batch_size=6), steps(1, 1, accumulate_grad_batches=2)]
 )
-def test_members_of_unequal_sizes_are_refused(other: TrainingSteps) -> None:
-    with pytest.raises(ValueError, match="equally many rows and equal batches"):
+def test_members_of_unequal_steps_are_refused(other: TrainingSteps) -> None:
+    with pytest.raises(ValueError, match="as many steps per epoch and equal batches"):
         StackedSteps([steps(0), other], [0, 1])
 
 
@@ -153,13 +156,13 @@ def test_each_member_has_its_split_standardised_by_its_own_rows(standardize: boo
         members.append(own.with_features((own.rows.features_BF - one.feature_mean_F) / one.feature_scale_F))
     assert_rows_of_each(data.training_steps(), members, 0, 7)
     for split in data.splits:
-        features, targets = next(data.evaluation_steps(split).batches(0, 1))
+        features, targets, _ = next(data.evaluation_steps(split).batches(0, 1))
         for member, one in enumerate((modules[1], modules[0], modules[1])):
             rows = one.splits[split]
             assert_close(features[member], (rows.features_BF - one.feature_mean_F) / one.feature_scale_F)
             assert_same_bits(targets[member], rows.targets)
     if standardize:
-        features, _ = next(data.evaluation_steps("train").batches(0, 1))
+        features, _, _ = next(data.evaluation_steps("train").batches(0, 1))
         assert_close(features.mean(1), torch.zeros(3, 4), atol=1e-5)
 
 

@@ -17,6 +17,7 @@ ACTIVATION_FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
     "tanh": lambda x: (torch.exp(x) - torch.exp(-x)) / (torch.exp(x) + torch.exp(-x)),
     "relu": lambda x: torch.where(x > 0, x, 0.0),
+    "identity": lambda x: x,
     "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
     "elu": lambda x: torch.where(x > 0, x, torch.exp(x) - 1),
     "gelu": lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),

@@ -49,8 +49,8 @@ class Line(TabularDataModule):
 def module_for(data: TabularDataModule, **options: Any) -> MLPModule:
     data.setup()
     module = MLPModule(data.in_features, data.out_features, data.task, **{"model": MODEL, "seed": 3, **options})
-    module.standardizer.mean_F.copy_(data.feature_mean_F)
-    module.standardizer.scale_F.copy_(data.feature_scale_F)
+    module.preprocessor.mean_F.copy_(data.feature_mean_F)
+    module.preprocessor.scale_F.copy_(data.feature_scale_F)
     return module
 
 
@@ -677,9 +677,9 @@ def test_features_are_standardised_as_the_data_module_says(make_trainer: MakeTra
     data = IrisDataModule(standardize=True, val_fraction=0.2)
     module = MLPModule(4, 3, "multiclass")
     fitted(make_trainer, data, module, max_steps=1)
-    assert_same_bits(module.standardizer.mean_F, data.feature_mean_F)
-    assert_same_bits(module.standardizer.scale_F, data.feature_scale_F)
+    assert_same_bits(module.preprocessor.mean_F, data.feature_mean_F)
+    assert_same_bits(module.preprocessor.scale_F, data.feature_scale_F)
     # A module that has statistics keeps them: its weights were trained with them.
     other = IrisDataModule(standardize=True, seed=5, val_fraction=0.5)
     fitted(make_trainer, other, module, max_steps=1)
-    assert_same_bits(module.standardizer.mean_F, data.feature_mean_F)
+    assert_same_bits(module.preprocessor.mean_F, data.feature_mean_F)

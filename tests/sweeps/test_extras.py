@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import TRAIN, environment
+from commands import TRAIN, environment, train_forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.extras]
 SWEEP = ("-m", "data=xor", "model.hidden_units=4,5,6,7", "seed=1,2", "trainer.max_steps=200", "sweep.name=s")
@@ -42,7 +42,7 @@ def figures(folder: Path, name: str = "xor") -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def in_one_process(tmp_path_factory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("one")
-    run(*SWEEP, folder=folder)
+    assert train_forked(*SWEEP, folder=folder).returncode == 0
     return figures(folder)
 
 

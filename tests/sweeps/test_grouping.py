@@ -29,6 +29,8 @@ MAY_DIFFER = {
     "sweep.resume",
     "sweep.fail_fast",
     "data.suggested_lr",
+    "data.cv.folds",
+    "data.cv.fold",
     "model.hidden_units",
     "model.init",
     "model.dropout",
@@ -157,12 +159,14 @@ def test_one_width_and_a_list_as_deep(compose_config) -> None:
         ("ckpt_path", "run/last.ckpt", "goes on from a checkpoint"),
         ("model.norm", "batch", "model.norm = batch"),
         ("model.norm", "layer", "model.norm = layer"),
+        ("model.numeric_embedding", "periodic", "model.numeric_embedding = periodic"),
+        ("model.numeric_embedding", "piecewise_linear", "model.numeric_embedding = piecewise_linear"),
         ("trainer.precision", "bf16-mixed", "trainer.precision = bf16-mixed"),
         ("callbacks.histograms_every_n_steps", 5, "callbacks.histograms_every_n_steps"),
-        *[("optimizer.name", name, name) for name in set(TORCH_OPTIMIZERS) - set(STACKABLE_OPTIMIZERS)],
+        *[("optimizer.name", name, name) for name in sorted(set(TORCH_OPTIMIZERS) - set(STACKABLE_OPTIMIZERS))],
         *[
             (f"optimizer.options.{name}", True, f"optimizer.{name} = True")
-            for name in ("maximize", "capturable", "differentiable", "fused", "foreach", "centered")
+            for name in ("maximize", "capturable", "differentiable", "centered")
         ],
         ("optimizer.options.eps", 0, "optimizer.eps = 0"),
         ("optimizer.options.eps", 0.0, "optimizer.eps = 0"),
@@ -177,10 +181,11 @@ def test_reason_to_be_alone(key: str, value: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("name", STACKABLE_OPTIMIZERS)
 def test_no_reason_to_be_alone(name: str) -> None:
-    options = {"eps": 1e-8, "foreach": False, "fused": None, "maximize": False}
-    config = with_value(with_value(base(), "optimizer.name", name), "optimizer.options", options)
-    assert why_alone(config) == ""
-    assert grouped([config, config]).stacks == [[0, 1]]
+    # How torch goes through the weights (fused, foreach) is no other update.
+    for options in ({"foreach": False, "fused": None, "maximize": False}, {"foreach": True}, {"fused": True}):
+        config = with_value(with_value(base(), "optimizer.name", name), "optimizer.options", {"eps": 1e-8, **options})
+        assert why_alone(config) == ""
+        assert grouped([config, config]).stacks == [[0, 1]]
 
 
 def test_run_whose_data_cannot_be_used_harms_no_other() -> None:
@@ -199,6 +204,58 @@ def test_run_whose_data_cannot_be_used_harms_no_other() -> None:
     assert reasons[0] == reasons[2] == "its data cannot be used"
     assert reasons[4] == "no other run has its shape"
     assert sorted(asked) == [5, 6, 7], "data are looked at once for each group"
+
+
+# ---- tables ----------------------------------------------------------------------------------------------
+
+
+def of_folds(folds: int) -> list[Config]:
+    """A run for each fold of a table."""
+    start = with_value(with_value(base(), "data.name", "wine"), "data.cv.folds", folds)
+    return [with_value(start, "data.cv.fold", fold) for fold in range(folds)]
+
+
+def test_folds_of_a_table_are_one_stack_if_their_shapes_agree() -> None:
+    assert grouped(of_folds(5)).stacks == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("what", ["in_features", "out_features", "steps"])
+def test_runs_of_a_table_whose_rows_make_other_shapes_are_other_stacks(what: str) -> None:
+    """Which features a table has depends on its training rows: each run is asked."""
+    asked = []
+
+    def sizes_of(config: Config) -> Sizes:
+        fold = config.data.cv.fold or 0
+        asked.append(fold)
+        return dataclasses.replace(SIZES, **{what: 7 + fold % 2})
+
+    grouping = group_runs(of_folds(5), sizes_of, PLENTY)
+    assert grouping == Grouping([[0, 2, 4], [1, 3]], [])
+    assert asked == [0, 1, 2, 3, 4]
+
+
+def test_runs_of_a_table_that_differ_in_their_number_of_rows_alone_are_one_stack() -> None:
+    def sizes_of(config: Config) -> Sizes:
+        return dataclasses.replace(SIZES, rows=SIZES.rows + (config.data.cv.fold or 0))
+
+    assert group_runs(of_folds(3), sizes_of, PLENTY).stacks == [[0, 1, 2]]
+
+
+def test_run_whose_rows_need_a_model_of_its_own_is_alone() -> None:
+    def sizes_of(config: Config) -> Sizes:
+        return dataclasses.replace(SIZES, alone="it embeds categories" if config.data.cv.fold == 1 else "")
+
+    assert group_runs(of_folds(3), sizes_of, PLENTY) == Grouping([[0, 2]], [(1, "it embeds categories")])
+
+
+def test_fold_whose_rows_cannot_be_used_harms_no_other() -> None:
+    def sizes_of(config: Config) -> Sizes:
+        if config.data.cv.fold in (0, 2):
+            raise DataError("a class is missing")
+        return SIZES
+
+    grouping = group_runs(of_folds(4), sizes_of, PLENTY)
+    assert grouping == Grouping([[1, 3]], [(0, "its data cannot be used"), (2, "its data cannot be used")])
 
 
 # ---- padding ---------------------------------------------------------------------------------------------

@@ -8,26 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, environment, train
+from commands import ROOT, environment, run_forked, train_forked
 from leaderboard_records import failed, run, write_run
 from rich.console import Console
 
 from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
 from mlp_lightning.sweeps.records import read_records
 
-SCRIPT = [sys.executable, str(ROOT / "scripts" / "leaderboard.py")]
+SCRIPT = str(ROOT / "scripts" / "leaderboard.py")
 FILES = {"leaderboard.csv", "leaderboard.png"}
 
 
 def command(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SCRIPT, *map(str, arguments)],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
+    return run_forked(SCRIPT, *map(str, arguments), folder=folder)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -46,10 +39,13 @@ def sweep(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_of_a_real_sweep(tmp_path) -> None:
-    trained = train("-m", "data=iris", "model.hidden_units=5,20", "seed=0,1", "trainer.max_epochs=3", folder=tmp_path)
+    trained = train_forked(
+        "-m", "data=iris", "model.hidden_units=5,20", "seed=0,1", "trainer.max_epochs=3", folder=tmp_path
+    )
     assert trained.returncode == 0, trained.stderr
     (folder,) = (tmp_path / "lightning_logs" / "iris").iterdir()
-    done = command(folder.relative_to(tmp_path), folder=tmp_path)
+    words = [sys.executable, SCRIPT, str(folder.relative_to(tmp_path))]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, encoding="utf-8", timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert files_in(folder) >= {*FILES, "events.leaderboard"}
     with (folder / "leaderboard.csv").open() as file:
@@ -60,7 +56,7 @@ def test_of_a_real_sweep(tmp_path) -> None:
     shown = done.stdout.splitlines()
     repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best run"))) + 1].split()
     assert repeat[0] == "python"
-    again = train(*repeat[2:], "hydra.run.dir=again", folder=tmp_path)
+    again = train_forked(*repeat[2:], "hydra.run.dir=again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     (record,) = read_records([tmp_path / "again"])
     best = next(one for one in read_records([folder]) if f"run {one.number})" in done.stdout)
@@ -145,7 +141,11 @@ def test_what_cannot_be_written_is_told(sweep) -> None:
 
 def test_closed_output_is_no_fault(sweep) -> None:
     process = subprocess.Popen(
-        [*SCRIPT, str(sweep)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, SCRIPT, str(sweep)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -6,20 +6,22 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import TRAIN, environment, only_run, start, train
+from commands import TRAIN, only_run, run_forked, start, train, train_forked
 from sweeps.sweep_folders import assert_same_runs, assert_same_tables, leaderboard, numbers, result, statuses
 
 pytestmark = pytest.mark.slow
 
+Train = Callable[..., subprocess.CompletedProcess[str]]
 SWEEP = ("-m", "data=iris", "model.hidden_units=3,5", "optimizer.lr=0.1,0.03", "trainer.max_epochs=30")
 
 
-def made(folder: Path, name: str, *overrides: str) -> Path:
-    done = train(*SWEEP, f"sweep.name={name}", *overrides, folder=folder)
+def made(folder: Path, name: str, *overrides: str, command: Train = train_forked) -> Path:
+    done = command(*SWEEP, f"sweep.name={name}", *overrides, folder=folder)
     assert (done.returncode, done.stderr) == (0, "")
     sweep = folder / "lightning_logs" / "iris" / name
     assert numbers(sweep) == ["0", "1", "2", "3"]
@@ -45,7 +47,7 @@ def test_runs_are_those_of_the_basic_launcher(stacked: Path) -> None:
 
 
 def test_runs_are_those_of_two_processes(stacked: Path) -> None:
-    spread = made(stacked.parents[2], "spread", "hydra.launcher.n_jobs=2")
+    spread = made(stacked.parents[2], "spread", "hydra.launcher.n_jobs=2", command=train)
     assert "4 in 2 stacks" in (spread / "printed.txt").read_text()
     assert_same_runs(stacked, spread)
     assert_same_tables(stacked / "leaderboard.csv", spread / "leaderboard.csv", ignored=("wall_time_s",))
@@ -54,7 +56,7 @@ def test_runs_are_those_of_two_processes(stacked: Path) -> None:
 @pytest.mark.extras
 def test_runs_are_those_of_the_joblib_launcher(stacked: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    joblib = made(stacked.parents[2], "joblib", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    joblib = made(stacked.parents[2], "joblib", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", command=train)
     assert_same_runs(stacked, joblib)
     assert_same_tables(stacked / "leaderboard.csv", joblib / "leaderboard.csv", ignored=("wall_time_s",))
 
@@ -101,7 +103,7 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"# @package _global_\n{yaml.safe_dump(values)}")
     words = ["--config-dir", "mine", "-m", "data=iris", f"experiment={','.join(EXPERIMENTS)}", "trainer.max_epochs=30"]
-    done = train(*words, folder=tmp_path)
+    done = train_forked(*words, folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     causes = {
@@ -126,7 +128,7 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
 def test_contradiction_in_one_run_only(tmp_path: Path) -> None:
     """Each value goes together with the first of the other key, so it is found when the runs are put together."""
     words = ["data=iris", "data.val_fraction=0.2,0.6", "data.test_fraction=0.2,0.6", "trainer.max_epochs=3"]
-    done = train("-m", *words, folder=tmp_path)
+    done = train_forked("-m", *words, folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     sweep = only_run(tmp_path, "iris")
@@ -144,7 +146,9 @@ def test_contradiction_in_one_run_only(tmp_path: Path) -> None:
 
 
 def test_silent_but_for_errors(tmp_path: Path) -> None:
-    done = train("-m", "data=iris", "optimizer.lr=0.1,1e30", "trainer.max_epochs=20", "verbosity=0", folder=tmp_path)
+    done = train_forked(
+        "-m", "data=iris", "optimizer.lr=0.1,1e30", "trainer.max_epochs=20", "verbosity=0", folder=tmp_path
+    )
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(
@@ -160,7 +164,7 @@ def test_fail_fast_ends_at_the_first_failure(tmp_path: Path) -> None:
     # The run with two layers comes after the stack of those with one.
     words = ["data=xor", "model.depth=1,2", "optimizer.lr=0,0.1,0.2", "trainer.max_steps=20000"]
     started = time.monotonic()
-    done = train("-m", *words, "sweep.fail_fast=true", folder=tmp_path)
+    done = train_forked("-m", *words, "sweep.fail_fast=true", folder=tmp_path)
     assert done.returncode == 1
     assert time.monotonic() - started < 60
     sweep = only_run(tmp_path, "xor")
@@ -174,16 +178,15 @@ def test_fail_fast_ends_at_the_first_failure(tmp_path: Path) -> None:
 
 def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
     """A layer that no memory holds."""
-    words = [*TRAIN, "-m", "data=xor", "model.hidden_units=10000000", "model.depth=3", "seed=0,1"]
-    short = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    words = [TRAIN[-1], "-m", "data=xor", "model.hidden_units=10000000", "model.depth=3", "seed=0,1"]
+    short = run_forked(*words, folder=tmp_path)
     assert short.returncode == 1
     assert "Traceback" not in short.stdout + short.stderr
     assert len(re.findall(r"Run [01] \(.*\) failed: RuntimeError: ", short.stdout + short.stderr)) == 2
     logs = re.findall(r"The whole story is in (.*); HYDRA_FULL_ERROR=1 shows it here", short.stdout + short.stderr)
     assert logs
     assert all("Traceback" in Path(log).read_text() for log in logs)
-    whole = {**environment(), "HYDRA_FULL_ERROR": "1"}
-    full = subprocess.run(words, cwd=tmp_path, env=whole, capture_output=True, text=True, timeout=60)
+    full = run_forked(*words, folder=tmp_path, HYDRA_FULL_ERROR="1")
     assert full.returncode == 1
     assert "Traceback" in full.stderr
     assert "RuntimeError" in full.stderr
@@ -208,7 +211,7 @@ def test_backend_that_is_not_there(backend: str, rule: str, tmp_path: Path) -> N
         else:
             pytest.skip("ray is installed")
     words = ["data=xor", "seed=0,1", "trainer.max_steps=5", f"hydra.launcher.backend={backend}"]
-    done = train("-m", *words, "hydra.launcher.n_jobs=2", folder=tmp_path)
+    done = train_forked("-m", *words, "hydra.launcher.n_jobs=2", folder=tmp_path)
     assert done.returncode == 2
     title, fault, *_ = done.stderr.splitlines()
     assert title == "The configuration has a fault:"
@@ -230,7 +233,7 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
         assert time.monotonic() < deadline
         time.sleep(0.05)
     before = {file: file.stat().st_mtime_ns for file in sweep.rglob("*")}
-    second = train(*words, "sweep.resume=true", folder=tmp_path)
+    second = train_forked(*words, "sweep.resume=true", folder=tmp_path)
     assert second.returncode == 1
     assert second.stderr.startswith("Another process runs a sweep in ")
     assert "Traceback" not in second.stderr
@@ -253,6 +256,6 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     assert 0 < steps < 1000000
     checkpoint = sweep / "2" / "checkpoints" / "last.ckpt"
     further = ["data=xor", "seed=1", "model.depth=1", f"trainer.max_steps={steps + 100}", f"ckpt_path={checkpoint}"]
-    assert train(*further, "name=further", folder=tmp_path).returncode == 0
+    assert train_forked(*further, "name=further", folder=tmp_path).returncode == 0
     on = result(only_run(tmp_path, "further"))
     assert (on["status"], on["steps"]) == ("finished", steps + 100)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import only_run, start, train
+from commands import only_run, start, start_forked, train_forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mlp_lightning
@@ -128,19 +127,15 @@ def test_killed_run_goes_on(tmp_path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    assert train(*case, folder=whole).returncode == 0
-    process = start(*case, folder=killed)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if (found := re.match(r"step +(\d+)", line)) and int(found[1]) >= 900:
-            break
+    assert train_forked(*case, folder=whole).returncode == 0
+    process = start_forked(*case, folder=killed)
+    process.wait_for("step +(9|[1-9][0-9])[0-9]{2} ")
     process.kill()
-    process.wait()
-    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
     first = only_run(killed, "xor")
     assert not (first / "result.json").exists()
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
-    done = train(*case, "ckpt_path=last", folder=killed)
+    done = train_forked(*case, "ckpt_path=last", folder=killed)
     assert done.returncode == 0, done.stderr
     assert "Going on from step" in done.stdout
     assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before

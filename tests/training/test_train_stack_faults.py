@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from commands import environment
+from commands import Forked
 from run_folders import assert_same_content, assert_same_run, checkpoint, files, is_number, metrics, scalars, session
 from tensorboard.plugins.hparams import api_pb2
 
@@ -232,25 +229,15 @@ print(*(one.status for one in results), flush=True)
 def test_a_signal_stops_all_runs_with_their_state_saved(number, tmp_path, compose_config) -> None:
     common = [*IRIS, "optimizer.lr=0.003", "model.dropout=0.1", "trainer.steps_per_execution=50"]
     stack = tmp_path / "stack"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(stack), *common, "trainer.max_steps=1000000"],
-        env={
-            **environment(),
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    assert first.strip().isdigit(), first + process.stdout.read()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = Forked([str(script), str(stack), *common, "trainer.max_steps=1000000"], tmp_path)
+    process.wait_for("[0-9]+$")
     time.sleep(0.1)
     process.send_signal(number)
-    rest = process.stdout.read()
-    assert process.wait(60) == 0
-    process.stdout.close()
-    assert rest.splitlines()[-1] == "interrupted interrupted", rest
+    done = process.finished(60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "interrupted interrupted"
     for seed in range(2):
         result = json.loads((stack / str(seed) / "result.json").read_text())
         assert result["status"] == "interrupted"

@@ -1,0 +1,85 @@
+"""Options of the commands that use a trained model: evaluate, predict and export."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Union
+
+from mlp_lightning.config import names
+from mlp_lightning.config.rules import not_empty, one_of, option
+from mlp_lightning.config.schema import CsvConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvAsTrained:
+    """How text files are read; what is null is as in the training."""
+
+    delimiter: Union[str, None] = option(None, one_of(names.DELIMITERS), meaning="between two columns")
+    decimal: Union[str, None] = option(None, one_of(("auto", ".", ",")), meaning="decimal mark")
+    encoding: Union[str, None] = option(None, not_empty(), meaning="of the characters, for example latin-1")
+    null_values: Union[list[str], None] = option(None, meaning="texts that mean a missing value")
+
+    def over(self, trained: CsvConfig) -> CsvConfig:
+        """What was given, and for the rest what the training had."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(trained, **{name: one for name, one in given.items() if one is not None})
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsConfig:
+    """The table that a model is used on."""
+
+    path: Union[str, None] = option(None, not_empty(), meaning="a file, a folder of files, or a pattern with *")
+    csv: CsvAsTrained = dataclasses.field(default_factory=CsvAsTrained)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Options of ``scripts/evaluate.py``."""
+
+    ckpt_path: Union[str, None] = option(
+        None, not_empty(), meaning="the model: a .ckpt file, a run folder, or best or last of the newest run"
+    )
+    data: RowsConfig = dataclasses.field(default_factory=RowsConfig)
+    split: str = option(
+        "test", one_of(("train", "val", "test")), meaning="rows of the run's own data, without data.path"
+    )
+    weight_column: Union[str, None] = option(
+        None, not_empty(), meaning="column with the weight of each row; null: that of the training"
+    )
+    output: Union[str, None] = option(
+        None, not_empty(), meaning="folder for the figures; null: one in the run's folder"
+    )
+    accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    verbosity: int = option(1, meaning="0: errors only, 1: the figures")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Options of ``scripts/predict.py``."""
+
+    ckpt_path: Union[str, None] = option(
+        None, not_empty(), meaning="the model: a .ckpt file, a run folder, or best or last of the newest run"
+    )
+    data: RowsConfig = dataclasses.field(default_factory=RowsConfig)
+    output: Union[str, None] = option(
+        None, not_empty(), meaning="file for the predictions: .csv, .tsv, .parquet or .feather"
+    )
+    id_columns: Union[list[str], str, None] = option(
+        None, not_empty(), meaning="columns of the table that are copied into the predictions"
+    )
+    overwrite: bool = option(False, meaning="replace an output that is there")
+    accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    verbosity: int = option(1, meaning="0: errors only, 1: what was done")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Options of ``scripts/export.py``."""
+
+    ckpt_path: Union[str, None] = option(
+        None, not_empty(), meaning="the model: a .ckpt file, a run folder, or best or last of the newest run"
+    )
+    format: str = option("safetensors", one_of(names.EXPORT_FORMATS), meaning="what is written")
+    output: Union[str, None] = option(None, not_empty(), meaning="file; null: model.* in the run's folder")
+    verbosity: int = option(1, meaning="0: errors only, 1: what was done")

@@ -1,0 +1,294 @@
+"""Cross-validation: every fold is trained, as one stack where that can be, and predicts the rows that it held out.
+
+Shapes: ``B`` rows, ``C`` classes, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mlp_lightning.config import Config, parse_config
+from mlp_lightning.errors import ConfigError, Fault, TrainingError
+from mlp_lightning.sweeps.grouping import group_runs
+from mlp_lightning.sweeps.memory import available_memory
+from mlp_lightning.sweeps.progress import SweepProgress
+from mlp_lightning.sweeps.sizes import SizesOf
+from mlp_lightning.sweeps.worker import Outcome, train_part
+from mlp_lightning.training.console import RunConsole, print_error
+from mlp_lightning.training.files import atomic_write
+from mlp_lightning.training.run_folder import claim, surroundings
+
+if TYPE_CHECKING:
+    from mlp_lightning.data.table import TableDataModule
+
+_SHARE_OF_MEMORY = 0.5
+# Shown, if there; all are in the file.
+_SHOWN = ("log_loss", "accuracy", "balanced_accuracy", "roc_auc", "r2", "rmse", "mae")
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidationResult:
+    """How a cross-validation ended.
+
+    Attributes:
+        status: ``finished`` or ``interrupted``.
+        run_dir: its folder; that of fold ``i`` is ``fold-i`` in it.
+        folds: for each fold the figures of the rows that it held out.
+        metrics: for each figure ``mean`` and ``sd`` (with ``n - 1``) over the folds.
+        out_of_fold: file with the prediction of every row by the fold that held it out.
+        wall_time_s: seconds from start to end.
+    """
+
+    status: str
+    run_dir: Path
+    folds: list[dict[str, float | None]]
+    metrics: dict[str, dict[str, float]]
+    out_of_fold: Path | None
+    wall_time_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain content of ``result.json`` (the facts about the surroundings are added to it)."""
+        plain = dataclasses.asdict(self)
+        return {**plain, "run_dir": str(self.run_dir), "out_of_fold": self.out_of_fold and str(self.out_of_fold)}
+
+
+def cross_validate(
+    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None
+) -> CrossValidationResult:
+    """Train all folds that ``config.data.cv.folds`` asks for and measure each on the rows that it held out.
+
+    Folds are stratified by class, made of whole groups (``data.group_column``) or of later rows
+    (``data.time_column``). Each fold splits its own validation rows off its training rows.
+
+    Args:
+        config: as for :func:`mlp_lightning.train`.
+        run_dir: folder of the cross-validation, claimed exclusively.
+        console: where to print; standard output if ``None``.
+
+    Raises:
+        ConfigError: the configuration is wrong, or asks for no folds.
+        DataError: the table cannot be used, or not be folded like that.
+        TrainingError: a fold failed; its folder says why.
+    """
+    from mlp_lightning.data.table import shared_tables
+
+    if not isinstance(config, Config):
+        config = parse_config(config)
+    if config.data.cv.folds is None:
+        raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
+    told = RunConsole(config.verbosity, console)
+    with shared_tables():
+        return _CrossValidation(config, Path(run_dir).absolute(), told).execute()
+
+
+class _CrossValidation:
+    """One cross-validation, from its configuration to its result."""
+
+    def __init__(self, config: Config, folder: Path, console: RunConsole) -> None:
+        self.config = config
+        self.path = folder
+        self.console = console
+        self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
+        cv = config.data.cv
+        folds = [dataclasses.replace(cv, fold=fold) for fold in range(cv.folds or 0)]
+        self.configs = [dataclasses.replace(config, data=dataclasses.replace(config.data, cv=one)) for one in folds]
+        self.outcomes: dict[int, Outcome] = {}
+
+    def execute(self) -> CrossValidationResult:
+        sizes = SizesOf()
+        for one in self.configs:
+            sizes(one)  # what is wrong with the table is told before anything is made
+        folder = claim(self.path, self.config)
+        with self.console.logging_to(folder.log):
+            self._train(sizes)
+            interrupted = any(one.status == "interrupted" for one in self.outcomes.values())
+            result = self._summary("interrupted") if interrupted else self._measured()
+            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
+            self._report(result)
+        return result
+
+    def _train(self, sizes: SizesOf) -> None:
+        memory = int(available_memory() * _SHARE_OF_MEMORY)
+        grouping = group_runs(self.configs, sizes, memory)
+        steps = sum(map(sizes.steps, self.configs))
+        self._announce(sum(map(len, grouping.stacks)), {reason for _, reason in grouping.alone})
+        with SweepProgress(self.console, len(self.configs), steps) as progress:
+            for places in [*grouping.stacks, *([place] for place, _ in grouping.alone)]:
+                told = _Progress(self, places, progress)
+                train_part([self.configs[one] for one in places], [self._folder(one) for one in places], told)
+                if any(one.status == "interrupted" for one in self.outcomes.values()):
+                    break
+        failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
+        if failed:
+            fold, error = next(iter(failed.items()))
+            raise TrainingError(f"Fold {fold} failed ({len(failed)} of {len(self.configs)} did): {error}")
+
+    def _announce(self, stacked: int, reasons: set[str]) -> None:
+        data = self._data(0)
+        for line in data.describe():
+            self.console.line(line)
+        how = "as one stack" if stacked == len(self.configs) else "one after another"
+        if stacked and stacked < len(self.configs):
+            how = f"{stacked} in a stack"
+        why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
+        self.console.line(f"Training {len(self.configs)} folds {how}{why}")
+
+    def _folder(self, fold: int) -> Path:
+        return self.path / f"fold-{fold}"
+
+    def _data(self, fold: int) -> TableDataModule:
+        from mlp_lightning.data.table import TableDataModule
+        from mlp_lightning.training.build import build_data
+
+        data = build_data(self.configs[fold])
+        assert isinstance(data, TableDataModule)
+        return data
+
+    # ---- what the folds predict --------------------------------------------------------------------------
+
+    def _measured(self) -> CrossValidationResult:
+        """Predict the held-out rows of every fold and measure them."""
+        parts, figures = [], []
+        for fold in range(len(self.configs)):
+            data = self._data(fold)
+            predictions_BC = self._predictions(fold, data)
+            truths_BT = _truths(data)
+            figures.append(_figures(data, truths_BT, predictions_BC))
+            parts.append(_out_of_fold(fold, data, truths_BT, predictions_BC))
+        return self._summary("finished", figures, self._write_out_of_fold(parts))
+
+    def _predictions(self, fold: int, data: TableDataModule) -> NDArray[np.float64]:
+        """Probabilities of all classes ``(B, C)``, or values ``(B, T)``, of the rows that a fold held out."""
+        import torch
+
+        from mlp_lightning.inference.loading import load_model
+
+        module = load_model(self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt").module
+        with torch.no_grad():
+            batches = data.splits["test"].features_BF.split(65_536)
+            predicted_BC = torch.cat([module.task.predictions(module.mlp(one).double()) for one in batches]).numpy()
+        return np.concatenate([1 - predicted_BC, predicted_BC], 1) if data.task == "binary" else predicted_BC
+
+    def _write_out_of_fold(self, parts: list[Any]) -> Path:
+        import pyarrow as pa
+        import pyarrow.csv
+
+        table = pa.concat_tables(parts).sort_by("row")
+        path = self.path / "out_of_fold.csv"
+        with atomic_write(path) as file:
+            pyarrow.csv.write_csv(table, file)
+        return path
+
+    # ---- what is said ------------------------------------------------------------------------------------
+
+    def _summary(
+        self, status: str, figures: list[dict[str, float | None]] | None = None, out_of_fold: Path | None = None
+    ) -> CrossValidationResult:
+        figures = figures or []
+        metrics = {}
+        for name in figures[0] if figures else ():
+            values = [one[name] for one in figures]
+            known = [one for one in values if one is not None and math.isfinite(one)]
+            if len(known) == len(values):
+                metrics[name] = {"mean": float(np.mean(known)), "sd": float(np.std(known, ddof=1))}
+        return CrossValidationResult(status, self.path, figures, metrics, out_of_fold, time.monotonic() - self.started)
+
+    def _report(self, result: CrossValidationResult) -> None:
+        if result.status == "interrupted":
+            self.console.line("Stopped as asked. The folds that were done keep their folders.")
+            return
+        names = [name for name in _SHOWN if name in result.metrics]
+        table = Table(
+            "", *names, title=f"{len(result.folds)} folds: figures of the rows held out", title_justify="left"
+        )
+        rows = [[f"fold {fold}", *(_number(one[name]) for name in names)] for fold, one in enumerate(result.folds)]
+        rows.append(["mean", *(_number(result.metrics[name]["mean"]) for name in names)])
+        rows.append(["sd", *(_number(result.metrics[name]["sd"]) for name in names)])
+        for row in rows:
+            table.add_row(*row)
+        plain = [f"  {first:<8}" + "".join(f"{cell:>19}" for cell in cells) for first, *cells in [["", *names], *rows]]
+        self.console.line("\n".join([str(table.title), *plain]), in_terminal=table)
+        for name in names[:2]:
+            one = result.metrics[name]
+            self.console.line(f"{name}: {one['mean']:.4g} ± {one['sd']:.2g}")
+        self.console.line(f"Out-of-fold predictions: {_shortest(self.path / 'out_of_fold.csv')}")
+        self.console.line(f"Folder: {_shortest(self.path)} ({result.wall_time_s:.1f} s)")
+
+
+class _Progress:
+    """Tells how one part of the folds gets on."""
+
+    def __init__(self, whole: _CrossValidation, folds: list[int], progress: SweepProgress) -> None:
+        self._whole = whole
+        self._folds = folds
+        self._progress = progress
+
+    def steps_made(self, steps: int, members: int) -> None:
+        self._progress.made(steps, members)
+
+    def ended(self, place: int, outcome: Outcome) -> bool:
+        fold = self._folds[place]
+        self._whole.outcomes[fold] = outcome
+        self._progress.ended(outcome.status == "failed")
+        if outcome.status == "failed":
+            print_error(f"fold {fold} failed: {outcome.error}")
+        return outcome.status == "finished"
+
+
+def _truths(data: TableDataModule) -> NDArray[np.float64]:
+    """Class numbers ``(B, 1)``, or values in their own units ``(B, T)``, of the rows that a fold held out."""
+    targets = data.splits["test"].targets.double().numpy()
+    if data.task == "regression":
+        return targets * np.array(data.target.scale) + np.array(data.target.mean)
+    return targets.reshape(len(targets), 1)
+
+
+def _figures(
+    data: TableDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
+) -> dict[str, float | None]:
+    from mlp_lightning.inference.metrics import classification_metrics, regression_metrics
+
+    if data.task == "regression":
+        return regression_metrics(truths_BT, predictions_BC)
+    return classification_metrics(truths_BT[:, 0].astype(np.int64), predictions_BC)
+
+
+def _out_of_fold(
+    fold: int, data: TableDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
+) -> Any:
+    """One row of the table for each held-out row; ``row`` counts the rows of the source from 1."""
+    import pyarrow as pa
+
+    rows = data.row_numbers["test"] + 1
+    columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
+    if data.task == "regression":
+        for number, name in enumerate(data.target.names):
+            columns[name] = truths_BT[:, number]
+            columns[f"predicted_{name}"] = predictions_BC[:, number]
+        return pa.table(columns)
+    (name,) = data.target.names
+    classes = data.target.classes
+    columns[name] = [classes[int(one)] for one in truths_BT[:, 0]]
+    columns[f"predicted_{name}"] = [classes[int(one)] for one in predictions_BC.argmax(1)]
+    for number, one in enumerate(data.class_names):
+        columns[f"probability_{one}"] = predictions_BC[:, number]
+    return pa.table(columns)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _shortest(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,215 @@
+"""How a text table is written: delimiter, decimal mark, encoding, texts of missing values, header.
+
+What the options leave at ``auto`` is read off the first 64 Ki characters of the file (after decompression).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import pyarrow as pa
+
+from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.errors import ConfigError, DataError, Fault
+
+SAMPLE_CHARACTERS = 1 << 16
+NAMED_DELIMITERS = {"tab": "\t", "space": " "}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+# In this order where several fit: commas also stand in names ("length, mm") and in numbers ("1,5"), the others rarely.
+SNIFFED_DELIMITERS = ("\t", ";", "|", ",")
+# The texts that pandas takes for missing; the empty text is one of them, quoted or not.
+NULL_VALUES = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+WITH_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
+WITH_POINT = re.compile(r"\s*[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*")
+
+
+@dataclass(frozen=True)
+class CsvDialect:
+    """What must be known to read one text file.
+
+    Attributes:
+        delimiter: the character between two columns.
+        decimal: ``.`` or ``,``; None where the sample holds no number that tells.
+        encoding: name of a Python codec; ``utf-8`` also stands for UTF-8 with a byte order mark.
+        null_values: texts that mean a missing value, with the blanks that may surround them.
+        header: column names, without the blanks around them.
+        header_lines: lines up to the end of the header: data begin on the next one.
+        has_rows: whether any row follows the header.
+    """
+
+    delimiter: str
+    decimal: Union[str, None]
+    encoding: str
+    null_values: tuple[str, ...]
+    header: tuple[str, ...]
+    header_lines: int
+    has_rows: bool = True
+
+
+def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWrapper:
+    """The decompressed text of a file, line ends untouched and without a byte order mark."""
+    codec = "utf-8-sig" if encoding == "utf-8" else encoding
+    return io.TextIOWrapper(open_bytes(path), encoding=codec, errors=errors, newline="")
+
+
+def open_bytes(path: Path) -> pa.NativeFile:
+    """The decompressed bytes of a file."""
+    return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+
+
+def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
+    """The dialect of one file; ``name`` is what messages call it.
+
+    Raises:
+        ConfigError: an option that cannot be, such as an encoding that Python does not know.
+        DataError: the file is empty or not text, or its header cannot serve.
+    """
+    encoding = known_encoding(config.encoding)
+    sample, is_whole = read_sample(path, name, encoding)
+    delimiter = chosen_delimiter(sample, is_whole, path, config)
+    records = records_of(sample, delimiter, is_whole)
+    header, header_lines = read_header(sample, delimiter, name)
+    decimal = config.decimal if config.decimal != "auto" else sniff_decimal(records[1:], delimiter)
+    if decimal == delimiter and config.decimal != "auto":
+        raise ConfigError([Fault("data.csv.decimal", decimal, "must differ from the delimiter", f"{name} has columns")])
+    has_rows = len(records) > 1 or not is_whole
+    return CsvDialect(delimiter, decimal, encoding, null_texts(config), header, header_lines, has_rows)
+
+
+def known_encoding(encoding: str) -> str:
+    """The codec's own name, ``utf-8`` for all spellings of UTF-8."""
+    try:
+        # Some of Python's codecs turn bytes into bytes ("hex"); they cannot be told apart by a public name.
+        "".encode(encoding)
+        name = codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        fault = Fault("data.csv.encoding", encoding, "is not an encoding of text that Python knows", "try latin-1")
+        raise ConfigError([fault]) from None
+    return "utf-8" if name == "utf-8-sig" else name
+
+
+def null_texts(config: CsvConfig) -> tuple[str, ...]:
+    """All texts that mean a missing value; the empty one always does, and so do up to eight blanks."""
+    texts = NULL_VALUES if config.null_values == "auto" else tuple(config.null_values)
+    padded = [f"{before}{text}{after}" for text in texts for before in ("", " ") for after in ("", " ")]
+    return tuple(dict.fromkeys([*padded, *(" " * count for count in range(9))]))
+
+
+def read_sample(path: Path, name: str, encoding: str) -> tuple[str, bool]:
+    """The beginning of the file, at least its first line, and whether that is all of it."""
+    try:
+        with open_text(path, encoding, errors="replace") as file:
+            sample = file.read(SAMPLE_CHARACTERS)
+            # A header of thousands of columns may be longer than the sample.
+            while not re.search(r"[^\r\n][\r\n]", sample) and (more := file.read(len(sample) or 1)):
+                sample += more
+            is_whole = not file.read(1)
+    except UnicodeError as error:
+        raise DataError(f"{name} is not text in the encoding {encoding} ({error}); set data.csv.encoding") from None
+    if not sample.strip("\r\n"):
+        raise DataError(f"{name} is empty; a table needs a line of column names and then one line for each row.")
+    if "\0" in sample:
+        raise DataError(
+            f"{name} is not text in the encoding {encoding}: it holds zero bytes. If a spreadsheet wrote it as text, "
+            "try data.csv.encoding=utf-16; if it is not a text file, its ending is wrong."
+        )
+    return sample, is_whole
+
+
+def records_of(sample: str, delimiter: str, is_whole: bool) -> list[list[str]]:
+    """The values of each record that is complete in the sample; quotes are respected, empty lines left out."""
+    records = []
+    try:
+        for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if record:
+                records.append(record)
+    except csv.Error:
+        return records  # such as a quoted value over 128 KiB; what came before it tells enough
+    return records if is_whole or len(records) < 2 else records[:-1]
+
+
+def chosen_delimiter(sample: str, is_whole: bool, path: Path, config: CsvConfig) -> str:
+    if config.delimiter != "auto":
+        return NAMED_DELIMITERS.get(config.delimiter, config.delimiter)
+    if ".tsv" in [suffix.lower() for suffix in path.suffixes[-2:]]:
+        return "\t"
+    return sniff_delimiter(sample, is_whole, [one for one in SNIFFED_DELIMITERS if one != config.decimal])
+
+
+def sniff_delimiter(sample: str, is_whole: bool = True, candidates: Sequence[str] = SNIFFED_DELIMITERS) -> str:
+    r"""The candidate that gives most records as many values as the header has names, and at least two.
+
+    >>> sniff_delimiter("length, mm;width, mm\n1,5;2,5\n")
+    ';'
+    >>> sniff_delimiter("length\n1.5\n")
+    ','
+    """
+    best, best_share = ",", 0.0
+    for delimiter in candidates:
+        records = records_of(sample, delimiter, is_whole)
+        width = len(records[0]) if records else 0
+        share = sum(len(record) == width for record in records) / len(records) if width > 1 else 0.0
+        if share > best_share:
+            best, best_share = delimiter, share
+    return best
+
+
+def sniff_decimal(records: Sequence[Sequence[str]], delimiter: str) -> str | None:
+    """The decimal mark of the values, None where no value tells.
+
+    A comma only where values like ``-12,5`` occur and values like ``12.5`` do not.
+    """
+    if delimiter == ",":
+        return "."
+    values = [value for record in records for value in record]
+    if any(WITH_POINT.fullmatch(value) for value in values):
+        return "."
+    return "," if any(WITH_COMMA.fullmatch(value) for value in values) else None
+
+
+def read_header(sample: str, delimiter: str, name: str) -> tuple[tuple[str, ...], int]:
+    """Column names and the number of lines up to their end.
+
+    Raises:
+        DataError: a name is empty, or two are the same, or the header is not text in this encoding.
+    """
+    reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
+    try:
+        header = next(record for record in reader if record)
+    except csv.Error as error:
+        raise DataError(f"{name}, line 1: the column names cannot be read ({error}).") from None
+    names = tuple(one.strip() for one in header)
+    check_names(names, f"{name}, line {reader.line_num}")
+    return names, reader.line_num
+
+
+def check_names(names: Sequence[str], place: str) -> None:
+    """Every column needs a name of its own.
+
+    Raises:
+        DataError: a name is empty, or two are the same.
+    """
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise DataError(
+                f"{place}: column {number} of {len(names)} has no name. Give it one; "
+                "if pandas wrote the file, write it without its index (index=False)."
+            )
+    seen: set[str] = set()
+    twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))
+    if twice:
+        listed = ", ".join(repr(name) for name in twice[:5]) + (" and more" if len(twice) > 5 else "")
+        raise DataError(
+            f"{place}: more than one column is called {listed}; every column needs a name of its own, "
+            "in a first line that holds the names."
+        )

@@ -1,0 +1,362 @@
+"""Tables: a user's own files, tables that scikit-learn ships, and tables that are drawn.
+
+Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they become, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlp_lightning.config import Config, DataConfig
+from mlp_lightning.config.names import SKLEARN_SETS, SYNTHETIC_SETS
+from mlp_lightning.data.columns import Column, ColumnReport, Origin, infer_columns
+from mlp_lightning.data.datamodule import TabularDataModule
+from mlp_lightning.data.encoding import Surprises, encode
+from mlp_lightning.data.preprocessor import Preprocessor
+from mlp_lightning.data.reading import FileSource, MemorySource, TableSource, missing_column
+from mlp_lightning.data.row_weights import given_weights, row_weights
+from mlp_lightning.data.rows import Rows
+from mlp_lightning.data.table_batches import ROWS_AT_ONCE, encoded_batches
+from mlp_lightning.data.table_splits import split_rows
+from mlp_lightning.data.targets import Target, infer_target
+from mlp_lightning.errors import ConfigError, DataError, Fault
+
+
+class TableDataModule(TabularDataModule):
+    """Rows of a table whose columns say themselves what they are.
+
+    Kinds of columns, categories, scales and gaps are taken from the training rows alone. The rows of
+    :attr:`splits` are prepared already; a model keeps the preparation as a part of itself and takes raw rows.
+
+    Args:
+        options: where the table is and what its columns are.
+        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        source: read instead of ``options.path``.
+        target: what is predicted, if that is known without the rows: all classes, of which the rows may lack some.
+        preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
+            fitted to the training rows.
+        further: see :class:`~mlp_lightning.data.TabularDataModule`.
+    """
+
+    def __init__(
+        self,
+        options: DataConfig | None = None,
+        task: str = "auto",
+        source: TableSource | None = None,
+        target: Target | None = None,
+        preprocessor: Preprocessor | None = None,
+        **further: Any,
+    ) -> None:
+        super().__init__(**further)
+        self.options = DataConfig(name="table") if options is None else options
+        self.wanted_task = task
+        self.source = source
+        self._known_target = target
+        self._known_preprocessor = preprocessor
+        self.preprocessor: Preprocessor
+        self.target: Target
+        self.report: ColumnReport
+        #: For each split the row numbers in its table, in the order of the split.
+        self.row_numbers: dict[str, NDArray[np.int64]] = {}
+        self._dropped = 0
+        self._surprises: dict[str, Surprises] = {}
+
+    @classmethod
+    def from_config(cls, config: Config, **further: Any) -> TableDataModule:
+        return super().from_config(config, options=config.data, task=config.task, **further)
+
+    def load(self) -> Any:
+        raise NotImplementedError("a table is loaded by setup()")
+
+    # ---- what a model has to know ------------------------------------------------------------------------
+
+    @property
+    def task(self) -> str:  # type: ignore[override]  # known once the table is read
+        return self.target.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.target.class_names
+
+    @property
+    def out_features(self) -> int:
+        return self.target.out_features
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:  # type: ignore[override]
+        return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
+
+    @property
+    def numeric_features(self) -> int:  # type: ignore[override]
+        return self.preprocessor.numeric_features
+
+    @property
+    def cardinalities(self) -> Sequence[int]:  # type: ignore[override]
+        return self.preprocessor.cardinalities
+
+    def preprocessor_state(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        return dict(self.preprocessor.state_dict())
+
+    @property
+    def target_statistics(self) -> dict[str, Sequence[float]]:
+        return {"target_mean": self.target.mean, "target_scale": self.target.scale}
+
+    # ---- from the table to rows --------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, split and prepare the rows; a second call does nothing."""
+        if self.splits:
+            return
+        options = self.options
+        source, names = self._opened()
+        self._refuse_missing_columns(source, names)
+        table, numbers = self._labelled(_read(source, self._types(names)), names, source)
+        origin = Origin(source.name, source.place).of(numbers)
+        target = self._known_target or infer_target(table, names, self.wanted_task, origin)
+        targets_BT = target.numbers(table, origin.place)
+        labels_B = None if target.task == "regression" else targets_BT[:, 0].astype(np.int64)
+        self._refuse_single_rows(labels_B, target, origin)
+        parts = split_rows(table, labels_B, options, self.seed, source.name)
+        if not len(parts["train"]):
+            raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
+        candidates = [one for one in table.column_names if one not in self._not_seen(names)]
+        train = parts["train"]
+        weights_B = row_weights(table, labels_B, train, options, len(target.classes), origin)
+        if self._known_preprocessor is None:
+            counts_B = given_weights(table, options, origin)
+            counts_B = None if counts_B is None else counts_B[train]
+            self.report = infer_columns(table, candidates, train, options.columns, options.max_one_hot, origin)
+            self.target = target.with_statistics(targets_BT[train], counts_B)
+            self.preprocessor = Preprocessor(self.report.columns, options.scaling)
+            self._fit_preprocessor(table, train, counts_B, origin)
+        else:
+            self.target, self.preprocessor = target, self._known_preprocessor
+            self.report = ColumnReport(list(self.preprocessor.columns), {})
+        features_BP = self._prepared_table(table, origin.place)
+        del table
+        targets = self._as_learnt(targets_BT)
+        self.splits = {
+            split: _rows(features_BP, targets, rows, weights_B if split == "train" else None)
+            for split, rows in parts.items()
+            if len(rows)
+        }
+        self.row_numbers = {split: numbers[rows] for split, rows in parts.items() if len(rows)}
+        for split, path in (("val", options.val_path), ("test", options.test_path)):
+            if path is not None:
+                self._add_split(split, FileSource.open(path, options.csv))
+
+    def _opened(self) -> tuple[TableSource, list[str]]:
+        """The table, and the names of its target columns."""
+        options = self.options
+        wanted = [options.target] if isinstance(options.target, str) else options.target
+        if self.source is not None:
+            source, names = self.source, wanted
+        elif options.name in SKLEARN_SETS:
+            from mlp_lightning.data.sklearn_tables import sklearn_table
+
+            table, names = sklearn_table(options.name)
+            source = MemorySource(table, options.name)
+        elif options.name in SYNTHETIC_SETS:
+            from mlp_lightning.data.synthetic_tables import synthetic_table
+
+            drawn = (options.samples, options.noise, options.bits, options.sample_seed)
+            table, names = synthetic_table(options.name, *drawn)
+            source = MemorySource(table, options.name)
+        elif options.path is None:
+            raise ConfigError(
+                [Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")]
+            )
+        else:
+            source, names = FileSource.open(options.path, options.csv), wanted
+        names = wanted or names
+        if not names:
+            columns = ", ".join(source.column_names)
+            raise ConfigError(
+                [Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")]
+            )
+        return source, list(names)
+
+    def _refuse_missing_columns(self, source: TableSource, targets: Sequence[str]) -> None:
+        options = self.options
+        roles = [options.weight_column, options.group_column, options.time_column, options.split_column]
+        for name in [*targets, *(one for one in roles if one is not None), *options.columns]:
+            if name not in source.column_names:
+                raise missing_column(source.name, name, source.column_names)
+
+    def _types(self, targets: Sequence[str]) -> dict[str, pa.DataType]:
+        """Types that columns are read as because the user says what they are: 007 is a category, and not 7."""
+        given = {name: one.kind for name, one in self.options.columns.items()}
+        return {name: pa.string() for name, kind in given.items() if kind == "categorical" and name not in targets}
+
+    def _not_seen(self, targets: Sequence[str]) -> set[str]:
+        """Columns that are no features: targets, and what says how to use the rows (unless given a kind)."""
+        options = self.options
+        roles = {options.weight_column, options.group_column, options.time_column, options.split_column}
+        return {*targets, *(one for one in roles if one is not None and one not in options.columns)}
+
+    def _labelled(
+        self, table: pa.Table, targets: Sequence[str], source: TableSource
+    ) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The rows that have a target, and their numbers in the source."""
+        has_target = np.ones(table.num_rows, dtype=bool)
+        for name in targets:
+            values = table.column(name)
+            if values.null_count == len(values):
+                raise DataError(
+                    f"{source.name}: the target {name!r} is missing in all {len(values):,} rows. Choose another"
+                    " data.target."
+                )
+            if values.null_count or pa.types.is_floating(values.type):
+                has_target &= values.is_valid().to_numpy()
+                if pa.types.is_floating(values.type):
+                    has_target &= ~np.isnan(values.to_numpy())
+        kept = np.flatnonzero(has_target)
+        self._dropped = table.num_rows - len(kept)
+        if not len(kept):
+            raise DataError(f"{source.name}: no row has all of its targets {', '.join(targets)}.")
+        return (table.filter(pa.array(has_target)) if self._dropped else table), kept
+
+    def _refuse_single_rows(self, labels_B: NDArray[np.int64] | None, target: Target, origin: Origin) -> None:
+        options = self.options
+        chosen = options.split_column or options.group_column or options.time_column
+        splits_off = options.cv.fold is not None or (
+            (options.val_fraction > 0 and options.val_path is None)
+            or (options.test_fraction > 0 and options.test_path is None)
+        )
+        if labels_B is None or chosen is not None or not splits_off:
+            return
+        counts = np.bincount(labels_B, minlength=len(target.classes))
+        if counts.min() == 1:
+            label = int(counts.argmin())
+            raise DataError(
+                f"{origin.place(int((labels_B == label).argmax()))}: the class {target.class_names[label]!r} of"
+                f" {target.names[0]!r} has this single row, which cannot be a training and a validation row. Add rows,"
+                " merge or remove the class, or train on all rows with data.val_fraction=0 data.test_fraction=0."
+            )
+
+    def _fit_preprocessor(
+        self, table: pa.Table, train: NDArray[np.int64], counts_B: NDArray[np.float64] | None, origin: Origin
+    ) -> None:
+        """Take the statistics of the training rows, column by column: all together would be the table once more."""
+        rows, place = pa.array(train), origin.of(train).place
+
+        def raw_numbers(column: Column) -> NDArray[np.float64]:
+            values = table.column(column.name).combine_chunks().take(rows)
+            return encode(pa.table({column.name: values}), [column], place)[:, 0]
+
+        self.preprocessor.fit(raw_numbers, counts_B)
+
+    def _prepared_table(self, table: pa.Table, place: Any) -> Tensor:
+        features_BP = torch.empty(table.num_rows, self.preprocessor.out_features, dtype=self.dtype)
+        for start in range(0, table.num_rows, ROWS_AT_ONCE):
+            part = table.slice(start, ROWS_AT_ONCE)
+            raw_BF = encode(part, self.report.columns, lambda row, start=start: place(start + row))
+            features_BP[start : start + part.num_rows] = self.preprocessor(torch.from_numpy(raw_BF))
+        return features_BP
+
+    def _as_learnt(self, targets_BT: NDArray[np.float64]) -> Tensor:
+        """Targets as :class:`~mlp_lightning.data.rows.Rows` has them."""
+        if self.target.task == "multiclass":
+            return torch.from_numpy(targets_BT[:, 0].astype(np.int64))
+        if self.target.task == "regression":
+            targets_BT = self.target.standardized(targets_BT)
+        return torch.from_numpy(targets_BT).to(self.dtype)
+
+    def _add_split(self, split: str, source: TableSource) -> None:
+        """Rows from a file of their own."""
+        surprises = self._surprises.setdefault(split, Surprises())
+        features, targets, rows = [], [], []
+        for batch in encoded_batches(source, self.report.columns, self.target, surprises):
+            kept = ~np.isnan(batch.targets_BT).any(1)
+            features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self.dtype))
+            targets.append(batch.targets_BT[kept])
+            rows.append(batch.first_row + np.flatnonzero(kept))
+        targets_BT = np.concatenate(targets) if targets else np.empty((0, len(self.target.names)))
+        if not len(targets_BT):
+            raise DataError(f"{source.name}: no row has a value of {', '.join(self.target.names)}.")
+        self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
+        self.row_numbers[split] = np.concatenate(rows)
+
+    # ---- what is said ------------------------------------------------------------------------------------
+
+    def describe(self) -> list[str]:
+        """What was read, what is predicted, and what each column is."""
+        target, rows = self.target, sum(map(len, self.splits.values()))
+        asked = ", ".join(target.names)
+        lines = [f"{rows:,} rows; predicts {asked} ({self._described_target()})"]
+        if self._dropped:
+            lines.append(f"{self._dropped:,} rows without a value of {asked} are left out")
+        by_kind: dict[str, list[str]] = {}
+        for column in self.report.columns:
+            gaps = ", with gaps" if column.missing else ""
+            details = (
+                f" ({len(column.vocabulary)}{gaps})"
+                if column.kind == "categorical"
+                else gaps.replace(", ", " (") + ")" * bool(gaps)
+            )
+            by_kind.setdefault(column.kind, []).append(f"{column.name}{details}")
+        lines += [f"{kind}: {_shortened(names)}" for kind, names in by_kind.items()]
+        lines += [f"ignored: {name}: {reason}" for name, reason in list(self.report.ignored.items())[:10]]
+        if len(self.report.ignored) > 10:
+            lines.append(f"ignored: {len(self.report.ignored) - 10} more columns")
+        lines += [f"{split}: {line}" for split, one in self._surprises.items() for line in one.lines()]
+        return lines
+
+    def _described_target(self) -> str:
+        if self.target.task == "regression":
+            return "regression, a number" if len(self.target.names) == 1 else "regression, numbers"
+        counts: dict[int, int] = {}
+        for rows in self.splits.values():
+            labels, numbers = torch.unique(rows.targets, return_counts=True)
+            for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
+                counts[int(label)] = counts.get(int(label), 0) + number
+        names = [f"{name} {counts.get(label, 0):,}" for label, name in enumerate(self.class_names)]
+        return f"{self.target.task}: {_shortened(names)}"
+
+
+# What was read inside of :func:`shared_tables`, by place and options; ``None`` outside.
+_shared: dict[tuple[Any, ...], pa.Table] | None = None
+
+
+@contextlib.contextmanager
+def shared_tables() -> Iterator[None]:
+    """Inside, a file that several data modules read is read once, and kept."""
+    global _shared
+    before = _shared
+    _shared = {} if before is None else before
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def _read(source: TableSource, types: dict[str, pa.DataType]) -> pa.Table:
+    if _shared is None or not isinstance(source, FileSource):
+        return source.read(types=types)
+    # The same file read otherwise is another table.
+    files = [(one.path, one.path.stat().st_mtime_ns, getattr(one, "dialect", None)) for one in source.files]
+    key = (*files, tuple(types.items()))
+    if key not in _shared:
+        _shared[key] = source.read(types=types)
+    return _shared[key]
+
+
+def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:
+    weights = None if weights_B is None else torch.from_numpy(weights_B[rows]).to(features_BP.dtype)
+    if len(rows) == len(features_BP):
+        return Rows(features_BP, targets, weights)
+    chosen = torch.from_numpy(rows)
+    return Rows(features_BP[chosen], targets[chosen], weights)
+
+
+def _shortened(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,228 @@
+"""What the classifier and the regressor have in common.
+
+Shapes: ``B`` rows, ``F`` columns, ``C`` outputs, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from mlp_lightning.config import Config, ModelConfig
+from mlp_lightning.data.preprocessor import Preprocessor
+from mlp_lightning.data.table_batches import ROWS_AT_ONCE
+from mlp_lightning.data.targets import Target
+from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
+from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
+from mlp_lightning.estimators.settings import configuration
+from mlp_lightning.models import MLPModule
+from mlp_lightning.training.result import TrainingResult
+from mlp_lightning.training.sizing import auto_threads, cpu_threads
+from mlp_lightning.training.train import TrainingStart
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def with_parameters(estimator: BaseMLP, parameters: Mapping[str, Any]) -> BaseMLP:
+    """A new estimator like ``estimator``, not fitted, with these parameters."""
+    copied: Any = clone(estimator)
+    return copied.set_params(**{name: clone(value, safe=False) for name, value in parameters.items()})
+
+
+class BaseMLP(BaseEstimator, ABC):
+    """Fits, and goes on fitting, one model.
+
+    Attributes set by ``fit``, beside scikit-learn's: ``module_``, the trained
+    :class:`~mlp_lightning.models.MLPModule`, which takes raw rows.
+    """
+
+    module_: MLPModule
+    n_features_in_: int
+    loss_curve_: list[float]
+    random_state: Any
+    warm_start: bool
+    early_stopping: bool
+    log_dir: Any
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    # ---- fitting -----------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to rows.
+
+        Args:
+            X: ``(B, F)``: array, or data frame (pandas, polars, Arrow) whose columns may also be texts, truth values,
+                dates or categories. NaN and null are missing values.
+            y: ``(B,)``, for a regression also ``(B, T)``.
+            sample_weight: ``(B,)``, how much each row counts. A row of weight 0 is left out.
+
+        Raises:
+            ConfigError: a parameter is wrong.
+            ValueError: the rows cannot be used.
+            TrainingError: the loss became no number.
+        """
+        goes_on = bool(self.warm_start) and hasattr(self, "module_")
+        inputs = self.read_inputs(X, y, sample_weight, goes_on=goes_on)
+        job = self.job(inputs, self._preprocessor if goes_on else None)
+        start = self._start(job, with_optimizer=False) if goes_on else None
+        before = self.loss_curve_ if goes_on else []
+        self.take(job, inputs, train_alone(job, start), before)
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
+        if self.early_stopping:
+            raise ConfigError([Fault("early_stopping", True, "cannot go with partial_fit, which makes a single pass")])
+        goes_on = hasattr(self, "module_")
+        inputs = self.read_inputs(X, y, sample_weight, goes_on=goes_on, classes=classes)
+        before = self.loss_curve_ if goes_on else []
+        job = self.job(inputs, self._preprocessor if goes_on else None, one_pass=True, passes=len(before))
+        result = train_alone(job, self._start(job, with_optimizer=True) if goes_on else None)
+        self.take(job, inputs, result, before)
+        self.n_iter_ = len(self.loss_curve_)
+        self._optimizer_state = result.optimizer_state
+        return self
+
+    def read_inputs(
+        self, X: Any, y: Any, sample_weight: Any = None, goes_on: bool = False, classes: Any = None
+    ) -> Inputs:
+        """Check the rows of a fit and remember of them what scikit-learn wants to be remembered.
+
+        Args:
+            X: as for :meth:`fit`.
+            y: likewise.
+            sample_weight: likewise.
+            goes_on: whether the estimator has been fitted to other rows of the same kind.
+            classes: of a classification, if the rows may lack some.
+        """
+        features = read_features(self, X, y, reset=not goes_on)
+        targets_BT, target = self._read_targets(read_targets(features, y, self._targets_are_numbers), goes_on, classes)
+        weights_B = self._weights(read_weights(features, sample_weight), targets_BT)
+        return read_rows(self, features, targets_BT, target, weights_B)
+
+    def job(
+        self, inputs: Inputs, preprocessor: Preprocessor | None = None, one_pass: bool = False, passes: int = 0
+    ) -> Job:
+        """The training of this estimator on these rows; draws its seed.
+
+        Args:
+            inputs: the rows.
+            preprocessor: of an earlier fit, if the rows are to be prepared as they were then.
+            one_pass: whether to make a single pass over the rows.
+            passes: that were made already.
+        """
+        config = self.configuration(inputs, one_pass, passes)
+        return Job(config, rows_of(config, inputs, preprocessor), self.log_dir)
+
+    def configuration(self, inputs: Inputs, one_pass: bool = False, passes: int = 0) -> Config:
+        """The configuration of that training; draws its seed."""
+        return configuration(self.get_params(deep=False), inputs.rows_of_fit, self._seed(passes), one_pass)
+
+    def take(self, job: Job, inputs: Inputs, result: TrainingResult, before: list[float] | None = None) -> None:
+        """Become the estimator that a training has made.
+
+        Args:
+            job: what was trained.
+            inputs: the rows.
+            result: of the training.
+            before: losses of the epochs before it.
+        """
+        module = result.module
+        assert module is not None
+        module.release()
+        for name, value in inputs.attributes.items():
+            setattr(self, name, value)
+        self.module_ = module.cpu().eval()
+        self._optimizer_state = None
+        losses = job.curves.of_epochs(job.data.training_steps)
+        self.loss_curve_ = [*(before or []), *losses]
+        self.n_iter_ = len(losses)
+        self.t_ = len(self.loss_curve_) * len(job.data.splits["train"])
+        self.loss_ = self.loss_curve_[-1]
+        self.n_layers_ = len(job.config.model.layer_widths) + 2
+        self.n_outputs_ = job.data.out_features
+        self.out_activation_ = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[job.data.task]
+        stops_early = job.config.callbacks.early_stopping is not None
+        self.validation_scores_ = self._validation_scores(job) if stops_early else None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        self.best_loss_ = None if stops_early else min(self.loss_curve_)
+
+    def _seed(self, passes: int) -> int:
+        given = self.random_state
+        if isinstance(given, (int, np.integer)) and given >= 0:
+            return (int(given) + passes) % 2**63
+        return int(check_random_state(given).randint(2**31 - 1))
+
+    def _start(self, job: Job, with_optimizer: bool) -> TrainingStart:
+        fitted, wanted = ModelConfig(**self.module_.hparams["model"]).layer_widths, job.config.model.layer_widths
+        if fitted != wanted:
+            rule = f"is not {tuple(fitted)}, with which the estimator was fitted: training goes on with its weights"
+            raise ConfigError([Fault("hidden_layer_sizes", tuple(wanted), rule, "fit a new one with warm_start=False")])
+        return TrainingStart(self.module_.state_dict(), self._optimizer_state if with_optimizer else None)
+
+    @property
+    def _preprocessor(self) -> Preprocessor:
+        preprocessor = self.module_.preprocessor
+        assert isinstance(preprocessor, Preprocessor)
+        return preprocessor
+
+    # ---- what each of the two says -----------------------------------------------------------------------
+
+    _targets_are_numbers: bool
+
+    @abstractmethod
+    def _read_targets(self, y: NDArray[Any], goes_on: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+        """The targets ``(B, T)`` and what they are."""
+
+    def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Weights of the rows, those of their classes included."""
+        return weights_B
+
+    @abstractmethod
+    def _validation_scores(self, job: Job) -> list[float]:
+        """The score of every validation."""
+
+    # ---- predicting --------------------------------------------------------------------------------------
+
+    def _predictions(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities ``(B, C)``, of a binary task that of class 1, or values ``(B, T)``."""
+        check_is_fitted(self, "module_")
+        raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns)
+        # In double precision a prediction is the same, whatever other rows are predicted with it.
+        module = self.module_
+        mlp = copy.deepcopy(module.mlp).double()
+        widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]
+        parts = []
+        with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), ROWS_AT_ONCE))):
+            # Read-only rows (of a memory map, say) are only read here, but torch would warn of them.
+            raw_BF = np.require(raw_BF, requirements="W")
+            for rows_BF in torch.from_numpy(raw_BF).split(ROWS_AT_ONCE):
+                parts.append(module.task.predictions(mlp(module.preprocessor(rows_BF))))
+        return torch.cat(parts).numpy()
+
+    def _matrices(self) -> list[torch.Tensor]:
+        return [one.weight.detach() for one in self.module_.mlp.layers if isinstance(one, torch.nn.Linear)]
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """The weights of each layer, ``(inputs, outputs)``; the first takes prepared features."""
+        return [weight.t().numpy() for weight in self._matrices()]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """The biases of each layer."""
+        return [one.bias.detach().numpy() for one in self.module_.mlp.layers if isinstance(one, torch.nn.Linear)]

@@ -1,0 +1,206 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+from mlp_lightning.data.targets import Target
+from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.base import BaseMLP
+from mlp_lightning.estimators.fitting import Job
+from mlp_lightning.estimators.settings import DEFAULTS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """A multi-layer perceptron that classifies, with scikit-learn's interface and parameter names.
+
+    What is named as in :class:`sklearn.neural_network.MLPClassifier` means the same, but for this:
+
+    - Features are scaled, missing values and columns that are no numbers are taken care of: no pipeline is needed.
+    - ``solver`` has ``adamw`` (whose ``alpha`` is torch's decoupled weight decay) and no ``lbfgs``.
+    - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
+      ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
+    - Without ``early_stopping`` all of ``max_iter`` epochs are trained: ``tol`` has no effect then. With it, training
+      stops when the accuracy on validation rows has not risen by ``tol`` in ``n_iter_no_change`` epochs, and the best
+      weights are kept.
+    - ``loss_`` and ``loss_curve_`` are of the data alone, without the penalty.
+
+    Args:
+        hidden_layer_sizes: width of each hidden layer, or of the only one; ``()`` for a linear model.
+        activation: ``identity``, ``logistic``, ``tanh``, ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
+        solver: ``adam``, ``adamw`` or ``sgd``.
+        alpha: weight decay.
+        batch_size: rows of a batch; ``auto``: 32 below 256 rows, then 64, 256 and 1,024.
+        learning_rate: how the learning rate changes.
+        learning_rate_init: learning rate at the start.
+        max_iter: epochs.
+        shuffle: whether every epoch has an order of its own.
+        random_state: seed, or where one is drawn from; decides weights, order, split and dropout.
+        tol: smallest improvement that counts as one.
+        verbose: whether to print how training gets on.
+        warm_start: whether ``fit`` goes on from the weights and the scaling of the fit before.
+        momentum: of ``sgd``.
+        nesterovs_momentum: of ``sgd``.
+        early_stopping: whether to keep validation rows and stop by them.
+        validation_fraction: share of the rows that are validation rows then.
+        beta_1: of ``adam`` and ``adamw``.
+        beta_2: likewise.
+        epsilon: likewise.
+        n_iter_no_change: epochs without improvement before training stops.
+        dropout: probability of zeroing a hidden unit in training.
+        scaling: of numeric columns: ``standard``, ``robust``, ``quantile`` or ``none``.
+        class_weight: ``None``, ``balanced`` or the weight of each class as a dict.
+        label_smoothing: share of every label that the training loss spreads evenly over all classes.
+        precision: number format of the training: ``32``, ``64`` or ``bf16-mixed``.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+        log_dir: folder in which the run folder of every fit (curves for TensorBoard, checkpoints, configuration) is
+            kept; ``None``: nothing is kept.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> MLPClassifier(max_iter=30, random_state=0).fit(X, y).score(X, y) > 0.9
+        True
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = DEFAULTS["hidden_layer_sizes"],
+        activation: str = DEFAULTS["activation"],
+        *,
+        solver: str = DEFAULTS["solver"],
+        alpha: float = DEFAULTS["alpha"],
+        batch_size: int | str = "auto",
+        learning_rate: str = DEFAULTS["learning_rate"],
+        learning_rate_init: float = DEFAULTS["learning_rate_init"],
+        max_iter: int = DEFAULTS["max_iter"],
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = DEFAULTS["beta_2"],
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        dropout: float = DEFAULTS["dropout"],
+        scaling: str = DEFAULTS["scaling"],
+        class_weight: Any = None,
+        label_smoothing: float = DEFAULTS["label_smoothing"],
+        precision: str = "32",
+        accelerator: str = "auto",
+        log_dir: Any = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.dropout = dropout
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.precision = precision
+        self.accelerator = accelerator
+        self.log_dir = log_dir
+
+    _targets_are_numbers = False
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Make one pass over further rows with a constant learning rate; the optimizer goes on where it was.
+
+        Args:
+            X: as for :meth:`fit`. Scales and categories are those of the first call: let it have rows of every kind.
+            y: ``(B,)``.
+            classes: all classes that any call will have; needed in the first call.
+            sample_weight: as for :meth:`fit`.
+        """
+        first = _check_partial_fit_first_call(self, classes)
+        return self._partial_fit(X, y, sample_weight, self.classes_ if first else None)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities ``(B, C)`` of the classes in the order of ``classes_``."""
+        probabilities_BC = self._predictions(X)
+        if len(self.classes_) == 1:
+            return np.ones((len(probabilities_BC), 1))
+        if len(self.classes_) == 2:
+            return np.concatenate([1 - probabilities_BC, probabilities_BC], axis=1)
+        return probabilities_BC
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Logarithms of the probabilities ``(B, C)``."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each row, ``(B,)``."""
+        probabilities_BC = self.predict_proba(X)
+        return self.classes_[probabilities_BC.argmax(axis=1)]
+
+    def _read_targets(self, y: NDArray[Any], goes_on: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+        if y.ndim == 2 and y.shape[1] > 1:
+            raise ValueError(
+                f"y has {y.shape[1]} columns: several labels for a row (multilabel) are not supported. Fit one"
+                " classifier for each with sklearn.multioutput.MultiOutputClassifier."
+            )
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if goes_on or classes is not None:
+            codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+            unknown = self.classes_[codes] != y
+            if unknown.any():
+                known = ", ".join(map(repr, self.classes_[:10].tolist()))
+                raise ValueError(
+                    f"y has the class {y[unknown].tolist()[0]!r}, which is not one of those that the classifier knows"
+                    f" ({known})."
+                )
+        else:
+            self.classes_, codes = np.unique(y, return_inverse=True)
+        # A single class is told from another one that no row has.
+        classes_to_tell = max(2, len(self.classes_))
+        task = "binary" if classes_to_tell == 2 else "multiclass"
+        target = Target(("target",), task, "int64", tuple(range(classes_to_tell)))
+        return codes.astype(np.int64)[:, None], target
+
+    def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:
+        given = self.class_weight
+        if given is None or (isinstance(given, str) and given == "balanced"):
+            return weights_B  # the run balances its training rows itself
+        if not isinstance(given, dict):
+            raise ConfigError([Fault("class_weight", given, "must be None, 'balanced' or a dict of weights by class")])
+        codes = targets_BT[:, 0]
+        of_class_C = compute_class_weight(given, classes=self.classes_, y=self.classes_[codes])
+        return of_class_C[codes] * (1.0 if weights_B is None else weights_B)
+
+    def _validation_scores(self, job: Job) -> list[float]:
+        return [one["accuracy"] for one in job.curves.validations]

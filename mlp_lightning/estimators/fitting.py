@@ -1,0 +1,140 @@
+"""Runs behind the estimators: what is to be trained, in folders that are gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlp_lightning.config import Config
+from mlp_lightning.data.preprocessor import Preprocessor
+from mlp_lightning.data.reading import MemorySource
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.errors import TrainingError
+from mlp_lightning.estimators.curves import CurveRecorder, Curves, StackCurveRecorder
+from mlp_lightning.estimators.inputs import Inputs
+from mlp_lightning.sweeps.grouping import Sizes, group_runs
+from mlp_lightning.sweeps.memory import available_memory
+from mlp_lightning.training.build import build_data, run_length
+from mlp_lightning.training.result import TrainingResult
+from mlp_lightning.training.run_folder import new_run_dir
+from mlp_lightning.training.stack_training import train_stack
+from mlp_lightning.training.train import TrainingStart, train
+
+# A run sets the random numbers, the threads and the signals of its process; one after the other keeps them right.
+_ONE_AT_A_TIME = threading.RLock()
+_SHARE_OF_MEMORY = 0.5
+
+
+@dataclasses.dataclass
+class Job:
+    """One training.
+
+    Attributes:
+        config: of the run.
+        data: its rows, set up.
+        log_dir: where its folder is kept; ``None``: nowhere.
+        curves: filled by the training.
+    """
+
+    config: Config
+    data: TableDataModule
+    log_dir: str | None
+    curves: Curves = dataclasses.field(default_factory=Curves)
+
+
+def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = None) -> TableDataModule:
+    """The rows of a run, set up.
+
+    Args:
+        config: of the run.
+        inputs: the rows.
+        preprocessor: prepares them as others were prepared; ``None``: fitted to them.
+    """
+    source = MemorySource(inputs.table, "X")
+    data = build_data(config, source=source, target=inputs.target, preprocessor=preprocessor)
+    assert isinstance(data, TableDataModule)
+    return data
+
+
+def train_alone(job: Job, start: TrainingStart | None = None) -> TrainingResult:
+    """Train one run.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop.
+        TrainingError, DeviceError: it could not be trained.
+    """
+    with _ONE_AT_A_TIME, _folders([job.log_dir]) as (folder,):
+        result = train(job.config, folder, data=job.data, start=start, callbacks=[CurveRecorder(job.curves)])
+    if result.status == "interrupted":
+        raise KeyboardInterrupt
+    return result
+
+
+def train_together(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
+    """Train several runs, as stacks where they can be members of one.
+
+    Returns:
+        For each run its result, or why it failed.
+
+    Raises:
+        KeyboardInterrupt: they were asked to stop.
+    """
+    # Configurations may be equal where rows are not: folds.
+    sizes = {id(job.config): _sizes(job) for job in jobs}
+    memory = int(available_memory() * _SHARE_OF_MEMORY)
+    grouping = group_runs([job.config for job in jobs], lambda config: sizes[id(config)], memory)
+    done: dict[int, TrainingResult | Exception] = {}
+    for places in grouping.stacks:
+        done.update(zip(places, _train_stack([jobs[one] for one in places]), strict=True))
+    for place, _ in grouping.alone:
+        try:
+            done[place] = train_alone(jobs[place])
+        except Exception as error:
+            done[place] = error
+    return [done[place] for place in range(len(jobs))]
+
+
+def _train_stack(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
+    recorder = StackCurveRecorder([job.curves for job in jobs])
+    with _ONE_AT_A_TIME, _folders([job.log_dir for job in jobs]) as folders:
+        results = train_stack(
+            [job.config for job in jobs],
+            folders,
+            data=[job.data for job in jobs],
+            callbacks=[recorder],
+            keep_modules=True,
+        )
+    if any(one.status == "interrupted" for one in results):
+        raise KeyboardInterrupt
+    return [one if one.status == "finished" else TrainingError(one.error) for one in results]
+
+
+def _sizes(job: Job) -> Sizes:
+    data = job.data
+    return Sizes(
+        data.in_features,
+        data.out_features,
+        data.training_steps.rows_per_step,
+        sum(len(one) for one in data.splits.values()),
+        run_length(job.config, data.steps_per_epoch),
+        "a learned embedding of categories is not stacked" if data.cardinalities else "",
+    )
+
+
+@contextlib.contextmanager
+def _folders(log_dirs: Sequence[str | None]) -> Iterator[list[Path]]:
+    """A folder for each run: a new one in its ``log_dir``, or one that is removed at the end."""
+    passing = Path(tempfile.mkdtemp(prefix="mlp_lightning-")) if None in log_dirs else None
+    try:
+        yield [
+            passing / str(number) if passing is not None and one is None else new_run_dir(Path(str(one)))
+            for number, one in enumerate(log_dirs)
+        ]
+    finally:
+        if passing is not None:
+            shutil.rmtree(passing, ignore_errors=True)

@@ -1,0 +1,280 @@
+"""From what scikit-learn's methods are given to the table that a run is trained on.
+
+Shapes: ``B`` rows, ``F`` columns, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import assert_all_finite
+from sklearn.utils.validation import _check_sample_weight, check_array, check_consistent_length, validate_data
+
+from mlp_lightning.data.columns import Column
+from mlp_lightning.data.encoding import Surprises
+from mlp_lightning.data.reading import MemorySource
+from mlp_lightning.data.reading_types import is_row_label
+from mlp_lightning.data.table_batches import encoded_batches
+from mlp_lightning.data.targets import Target
+from mlp_lightning.errors import DataError
+from mlp_lightning.estimators.settings import RowsOfFit
+
+# Its functions are made when it is imported, where a type checker does not see them.
+pc: Any = pyarrow.compute
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Rows to fit an estimator to.
+
+    Attributes:
+        table: columns that the model sees, targets and weights.
+        kinds: kind of each column that the model sees.
+        target: what is predicted.
+        weights: name of the column of weights; ``None`` without one.
+        attributes: what scikit-learn wants the fitted estimator to know of them.
+    """
+
+    table: pa.Table
+    kinds: dict[str, str]
+    target: Target
+    weights: str | None
+    attributes: dict[str, Any]
+
+    @property
+    def rows_of_fit(self) -> RowsOfFit:
+        return RowsOfFit(self.target.task, self.kinds, list(self.target.names), self.weights, self.table.num_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The columns of ``X``: a matrix ``(B, F)`` if all are numbers, else a table."""
+
+    matrix_BF: NDArray[np.float64] | None
+    table: pa.Table | None
+
+    @property
+    def names(self) -> list[str]:
+        """As they are called where nothing else names them."""
+        count = self.matrix_BF.shape[1] if self.matrix_BF is not None else self._table.num_columns
+        return [f"x{number}" for number in range(count)]
+
+    @property
+    def _table(self) -> pa.Table:
+        assert self.table is not None
+        return self.table
+
+    def columns(self, names: Sequence[str]) -> tuple[pa.Table, dict[str, str]]:
+        """All columns under these names, and the kind of each."""
+        if self.matrix_BF is None:
+            table = self._table.rename_columns(list(names))
+            return table, {field.name: _kind(field.type) for field in table.schema}
+        columns = [pa.array(values_B, from_pandas=True) for values_B in self.matrix_BF.T]
+        return pa.table(columns, names=list(names)), dict.fromkeys(names, "numeric")
+
+
+def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", reset: bool = False) -> Features:
+    """Check ``X`` as scikit-learn does, and say which columns it has.
+
+    Args:
+        estimator: whose ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+        X: array, list of lists or data frame.
+        y: only looked at for whether it is there.
+        reset: whether to set them.
+
+    Raises:
+        ValueError: as scikit-learn's own estimators.
+        DataError: a data frame has columns that cannot be read.
+    """
+    checked: dict[str, Any] = {"reset": reset, "skip_check_array": True}
+    if not _is_frame(X):
+        # Only a model of a data frame can have columns that are no numbers.
+        numbers = reset or all(one.kind == "numeric" for one in _fitted_columns(estimator))
+        if numbers:
+            numeric = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+            X = check_array(X, estimator=estimator, input_name="X", accept_sparse=False, **numeric)
+            _check_names(estimator, X, y, checked)
+            return Features(X, None)
+        as_they_are: dict[str, Any] = {"dtype": object, "ensure_all_finite": False}
+        X = check_array(X, estimator=estimator, input_name="X", **as_they_are)
+        _check_names(estimator, X, y, checked)
+        return Features(None, _arrow(lambda: pa.table([pa.array(one, from_pandas=True) for one in X.T], _numbered(X))))
+    _check_names(estimator, X, y, checked)
+    table = _arrow(lambda: _to_arrow(X))
+    if not table.num_rows or not table.num_columns:
+        raise ValueError(
+            f"Found array with {table.num_rows} sample(s) and {table.num_columns} feature(s) (shape={table.shape})"
+            " while a minimum of 1 is required."
+        )
+    if all(_kind(field.type) == "numeric" for field in table.schema):
+        matrix_BF = np.stack([_float64(column) for column in table.columns], axis=1)
+        assert_all_finite(matrix_BF, allow_nan=True, input_name="X")
+        return Features(matrix_BF, None)
+    return Features(None, _without_nan(table))
+
+
+def read_rows(
+    estimator: BaseEstimator,
+    features: Features,
+    targets_BT: NDArray[Any],
+    target: Target,
+    weights_B: NDArray[np.float64] | None,
+) -> Inputs:
+    """The table of a fit; rows of weight 0 are left out of it.
+
+    Args:
+        estimator: has been told of the features.
+        features: of the rows.
+        targets_BT: as ``target`` has them.
+        target: what is predicted; its names are replaced.
+        weights_B: of the rows; ``None``: all count the same.
+
+    Raises:
+        ValueError: all weights are 0.
+    """
+    names = _column_names(estimator, features)
+    table, kinds = features.columns(names)
+    of_targets = [
+        _free(f"target {number}" if targets_BT.shape[1] > 1 else "target", names)
+        for number in range(targets_BT.shape[1])
+    ]
+    for number, name in enumerate(of_targets):
+        table = table.append_column(name, pa.array(targets_BT[:, number]))
+    weights = None
+    if weights_B is not None:
+        weights = _free("weight", names)
+        table = table.append_column(weights, pa.array(weights_B))
+        counts = weights_B > 0
+        if not counts.any():
+            raise ValueError("sample_weight is 0 for every row: there is nothing to learn from.")
+        if not counts.all():
+            table = table.filter(pa.array(counts))
+    attributes = {name: getattr(estimator, name) for name in _ATTRIBUTES if hasattr(estimator, name)}
+    target = dataclasses.replace(target, names=tuple(of_targets))
+    return Inputs(table, kinds, target, weights, attributes)
+
+
+_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "classes_", "_single_output")
+
+
+def read_targets(features: Features, y: Any, numeric: bool) -> NDArray[Any]:
+    """``y`` as an array ``(B,)`` or ``(B, T)``, without missing or infinite values."""
+    if isinstance(y, (pa.Array, pa.ChunkedArray)):
+        y = y.to_numpy(zero_copy_only=False) if isinstance(y, pa.Array) else y.to_numpy()
+    dtype: Any = np.float64 if numeric else None
+    y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y")
+    check_consistent_length(features.matrix_BF if features.matrix_BF is not None else features.table, y)
+    return y
+
+
+def read_weights(features: Features, sample_weight: Any) -> NDArray[np.float64] | None:
+    """Weights of rows ``(B,)``.
+
+    Raises:
+        ValueError: one is negative or no number, or there are not as many as rows.
+    """
+    if sample_weight is None:
+        return None
+    rows = features.matrix_BF if features.matrix_BF is not None else features.table
+    weights_B = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+    if (weights_B < 0).any():
+        raise ValueError(f"sample_weight has the negative value {weights_B.min()}; a weight is a number of at least 0.")
+    return weights_B
+
+
+def raw_rows(features: Features, columns: Sequence[Column]) -> NDArray[np.float64]:
+    """The rows as a model of these columns takes them, ``(B, F)``."""
+    if features.matrix_BF is not None and all(one.kind == "numeric" for one in columns):
+        return features.matrix_BF
+    table, _ = features.columns([one.name for one in columns])
+    source = MemorySource(table, "X")
+    return np.concatenate([batch.raw_BF for batch in encoded_batches(source, columns, None, Surprises())])
+
+
+def _fitted_columns(estimator: BaseEstimator) -> Sequence[Column]:
+    return estimator.module_.preprocessor.columns  # type: ignore[attr-defined]  # it is fitted
+
+
+def _check_names(estimator: BaseEstimator, X: Any, y: Any, checked: dict[str, Any]) -> None:
+    """Set or compare the number and the names of the columns."""
+    validate_data(estimator, X, y, **checked)
+
+
+def _is_frame(X: Any) -> bool:
+    return (
+        isinstance(X, (pa.Table, pa.RecordBatch))
+        or (hasattr(X, "columns") and hasattr(X, "__arrow_c_stream__"))
+        or (hasattr(X, "columns") and hasattr(X, "iloc"))
+    )
+
+
+def _to_arrow(X: Any) -> pa.Table:
+    if isinstance(X, pa.Table):
+        return X
+    if isinstance(X, pa.RecordBatch):
+        return pa.Table.from_batches([X])
+    if hasattr(X, "iloc"):
+        numbered = X.set_axis([f"x{number}" for number in range(X.shape[1])], axis=1)
+        return pa.Table.from_pandas(numbered, preserve_index=False)
+    # What polars would hand over by itself has categories of a type that Arrow cannot look up.
+    return X.to_arrow() if hasattr(X, "to_arrow") else pa.table(X)
+
+
+def _arrow(convert: Any) -> pa.Table:
+    try:
+        return convert()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"X has a column that cannot be read ({error}). Its values must be all numbers, all texts, all dates or all"
+            " truth values."
+        ) from error
+
+
+def _kind(given: pa.DataType) -> str:
+    kinds = pa.types
+    if kinds.is_integer(given) or kinds.is_floating(given) or kinds.is_decimal(given):
+        return "numeric"
+    if kinds.is_boolean(given):
+        return "boolean"
+    if kinds.is_date(given) or kinds.is_timestamp(given):
+        return "datetime"
+    return "categorical"
+
+
+def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    return values.cast(pa.float64(), safe=False).to_numpy()
+
+
+def _without_nan(table: pa.Table) -> pa.Table:
+    """A number that is none is a missing one."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            values = table.column(number).cast(pa.float64())
+            values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+            table = table.set_column(number, field.name, values)
+    return table
+
+
+def _numbered(X: NDArray[Any]) -> list[str]:
+    return [f"x{number}" for number in range(X.shape[1])]
+
+
+def _column_names(estimator: BaseEstimator, features: Features) -> list[str]:
+    """The user's own, if they can be names of columns of a table."""
+    names = [str(one) for one in getattr(estimator, "feature_names_in_", ())]
+    fit = bool(names) and len(set(names)) == len(names) and all(one.strip() and not is_row_label(one) for one in names)
+    return names if fit else features.names
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """``name``, or one like it that is not taken."""
+    while name in taken:
+        name += "_"
+    return name

@@ -1,0 +1,128 @@
+"""Many estimators at once: those that differ in what members of a stack may differ in are trained as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sklearn.utils.multiclass import type_of_target
+
+from mlp_lightning.config import Config
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.base import BaseMLP, with_parameters
+from mlp_lightning.estimators.classifier import MLPClassifier
+from mlp_lightning.estimators.fitting import Job, rows_of, train_together
+from mlp_lightning.estimators.inputs import Inputs
+from mlp_lightning.estimators.regressor import MLPRegressor
+
+
+def fit_many(
+    params_list: Sequence[Mapping[str, Any]],
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    estimator: BaseMLP | None = None,
+) -> list[BaseMLP]:
+    """Fit an estimator for each set of parameters to the same rows.
+
+    Those that may differ only in width of layers, learning rate, weight decay, dropout, label smoothing and seed train
+    as one stacked model, for about the price of a few; the others by themselves. Each comes out as if it had been
+    fitted alone, to rounding.
+
+    Args:
+        params_list: parameters of each estimator, where they differ from those of ``estimator``.
+        X: as for ``fit``.
+        y: likewise.
+        sample_weight: likewise.
+        estimator: what to fit; ``None``: a classifier or a regressor, as ``y`` asks for. It is not changed.
+
+    Returns:
+        The fitted estimators, in order.
+
+    Raises:
+        Exception: the first that could not be fitted, as ``fit`` would have raised it.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> narrow, wide = fit_many([{"hidden_layer_sizes": (8,)}, {"hidden_layer_sizes": (64,)}], X, y)
+        >>> [one.coefs_[0].shape for one in (narrow, wide)]
+        [(4, 8), (4, 64)]
+    """
+    if estimator is None:
+        is_regression = type_of_target(y, input_name="y").startswith("continuous")
+        estimator = MLPRegressor() if is_regression else MLPClassifier()
+    estimators = [with_parameters(estimator, params) for params in params_list]
+    fits = Fits()
+    for one in estimators:
+        fits.add(one, 0, lambda one=one: one.read_inputs(X, y, sample_weight))
+    for outcome in fits.train():
+        if outcome is not None:
+            raise outcome
+    return estimators
+
+
+class Fits:
+    """Fits of several estimators to several sets of rows, prepared one by one and trained all at once."""
+
+    def __init__(self) -> None:
+        self._fits: list[tuple[BaseMLP, Inputs, Job] | Exception] = []
+        self._inputs: dict[str, Inputs] = {}
+        self._data: dict[str, TableDataModule] = {}
+
+    def add(self, estimator: BaseMLP, rows: int, read: Any) -> None:
+        """Prepare a fit.
+
+        Args:
+            estimator: not fitted; will be.
+            rows: number of the set of rows: what has the same number is read once.
+            read: reads them.
+        """
+        try:
+            if estimator.warm_start:
+                raise ConfigError([Fault("warm_start", True, "has nothing to go on from here", "use fit")])
+            key = json.dumps([rows, _weights_of_classes(estimator)])
+            if key not in self._inputs:
+                self._inputs[key] = read()
+            inputs = self._inputs[key]
+            for name, value in inputs.attributes.items():
+                setattr(estimator, name, value)
+            config = estimator.configuration(inputs)
+            self._fits.append((estimator, inputs, Job(config, self._rows(key, config, inputs), estimator.log_dir)))
+        except Exception as error:
+            self._fits.append(error)
+
+    def train(self) -> list[Exception | None]:
+        """Train them all; the estimators are fitted then.
+
+        Returns:
+            For each fit in order of :meth:`add` why it failed; ``None`` if it did not.
+        """
+        ready = [one for one in self._fits if not isinstance(one, Exception)]
+        results = iter(train_together([job for _, _, job in ready]))
+        outcomes: list[Exception | None] = []
+        for one in self._fits:
+            outcome = one if isinstance(one, Exception) else next(results)
+            if isinstance(outcome, Exception):
+                outcomes.append(outcome)
+                continue
+            assert not isinstance(one, Exception)
+            estimator, inputs, job = one
+            estimator.take(job, inputs, outcome)
+            outcomes.append(None)
+        return outcomes
+
+    def _rows(self, inputs_key: str, config: Config, inputs: Inputs) -> TableDataModule:
+        """Rows that several runs share are prepared once."""
+        precision, norm = config.trainer.precision, config.model.norm
+        key = json.dumps([inputs_key, config.to_dict()["data"], config.seed, precision, norm])
+        if key not in self._data:
+            self._data[key] = rows_of(config, inputs)
+        return self._data[key]
+
+
+def _weights_of_classes(estimator: BaseMLP) -> str:
+    """What of an estimator changes how it reads rows."""
+    return repr(getattr(estimator, "class_weight", None))

@@ -1,0 +1,213 @@
+"""What the parameters of an estimator mean as a configuration of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config.names import ACTIVATIONS
+from mlp_lightning.data.datamodule import auto_batch_size
+from mlp_lightning.errors import ConfigError, Fault
+
+#: Defaults that were chosen by measuring, the same as those of ``data=table``; benchmarks/quality.py has figures. Those
+#: that scikit-learn's estimators have are in the constructors.
+DEFAULTS: dict[str, Any] = {
+    "hidden_layer_sizes": (128, 128),
+    "activation": "silu",
+    "solver": "adamw",
+    "alpha": 0.4,
+    "learning_rate": "one_cycle",
+    "learning_rate_init": 5e-3,
+    "max_iter": 45,
+    "beta_2": 0.95,
+    "dropout": 0.1,
+    "scaling": "standard",
+    "label_smoothing": 0.01,
+}
+_SOLVERS = ("adam", "adamw", "sgd")
+_SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
+# What a fault of a configuration is called in an estimator; a key also stands for those below it.
+_PARAMETER_OF = {
+    "model.hidden_units": "hidden_layer_sizes",
+    "model.dropout": "dropout",
+    "optimizer.lr": "learning_rate_init",
+    "optimizer.weight_decay": "alpha",
+    "optimizer.betas": "beta_1, beta_2",
+    "optimizer.eps": "epsilon",
+    "optimizer.momentum": "momentum",
+    "optimizer.nesterov": "nesterovs_momentum",
+    "data.batch_size": "batch_size",
+    "data.shuffle": "shuffle",
+    "data.scaling": "scaling",
+    "data.val_fraction": "validation_fraction",
+    "trainer.max_epochs": "max_iter",
+    "trainer.precision": "precision",
+    "trainer.accelerator": "accelerator",
+    "trainer.label_smoothing": "label_smoothing",
+    "callbacks.early_stopping.patience": "n_iter_no_change",
+    "callbacks.early_stopping.min_delta": "tol",
+    "seed": "random_state",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsOfFit:
+    """What a configuration has to know of the rows.
+
+    Attributes:
+        task: ``binary``, ``multiclass`` or ``regression``.
+        kinds: kind of each column that the model sees.
+        targets: names of the target columns.
+        weights: name of the column of weights; ``None`` without one.
+        rows: how many there are.
+    """
+
+    task: str
+    kinds: Mapping[str, str]
+    targets: list[str]
+    weights: str | None
+    rows: int
+
+
+def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one_pass: bool = False) -> Config:
+    """The configuration of one fit.
+
+    Args:
+        parameters: of the estimator.
+        rows: that it is fitted to.
+        seed: decides everything that is random.
+        one_pass: whether to make a single pass over the rows, as ``partial_fit`` does.
+
+    Raises:
+        ConfigError: a parameter is wrong, under the name that it has in the estimator.
+    """
+    given = {name: one.item() if isinstance(one, np.generic) else one for name, one in parameters.items()}
+    _refuse_unknown(given)
+    kept = given["log_dir"] is not None
+    stops_early = bool(given["early_stopping"]) and not one_pass
+    monitor = "loss/val" if rows.task == "regression" else "accuracy/val"
+    plain = {
+        "name": "estimator",
+        "seed": seed,
+        "task": rows.task,
+        "model": _model(given),
+        "data": _data(given, rows, stops_early),
+        "optimizer": _optimizer(given, rows, stops_early),
+        "scheduler": {"name": "none"} if one_pass else _scheduler(given),
+        "trainer": {
+            "accelerator": given["accelerator"],
+            "precision": str(given["precision"]),
+            "max_epochs": 1 if one_pass else given["max_iter"],
+            # Without loggers nothing is done with what is logged.
+            "log_every_n_steps": 10 if kept else 2**31,
+            "label_smoothing": given.get("label_smoothing", 0.0),
+        },
+        "callbacks": {
+            "checkpoint": {"monitor": monitor if stops_early else "auto"} if kept or stops_early else None,
+            "early_stopping": _early_stopping(given, monitor) if stops_early else None,
+            "lr_monitor": kept,
+        },
+        "logger": {"tensorboard": kept, "csv": kept, "graph": False},
+        "report_weights": "best" if stops_early else "last",
+        "verbosity": 1 if given["verbose"] else 0,
+    }
+    try:
+        return parse_config(plain)
+    except ConfigError as error:
+        raise ConfigError([dataclasses.replace(one, key=_parameter(one.key)) for one in error.faults]) from None
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    faults = []
+    activations = ("logistic", *ACTIVATIONS)
+    for name, known, hint in (
+        ("activation", activations, ""),
+        ("solver", _SOLVERS, "for lbfgs use scikit-learn's estimator" if given["solver"] == "lbfgs" else ""),
+        (
+            "learning_rate",
+            _SCHEDULES,
+            "one_cycle and cosine fall, too" if given["learning_rate"] == "invscaling" else "",
+        ),
+    ):
+        if given[name] not in known:
+            faults.append(Fault(name, given[name], f"must be one of {', '.join(known)}", hint))
+    if not (given["batch_size"] == "auto" or isinstance(given["batch_size"], int)):
+        faults.append(Fault("batch_size", given["batch_size"], "must be 'auto' or a whole number of rows"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _model(given: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = given["hidden_layer_sizes"]
+    widths = [one.item() if isinstance(one, np.generic) else one for one in (sizes if np.iterable(sizes) else [sizes])]
+    activation = "sigmoid" if given["activation"] == "logistic" else given["activation"]
+    if not widths:  # a linear model has no hidden units to leave out
+        return {"hidden_units": None, "depth": 0, "activation": activation}
+    return {"hidden_units": widths, "activation": activation, "dropout": given["dropout"]}
+
+
+def _data(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> dict[str, Any]:
+    return {
+        "name": "table",
+        "path": "X",  # never read: the rows are in memory
+        "target": rows.targets,
+        "columns": {name: {"kind": kind} for name, kind in rows.kinds.items()},
+        "scaling": given["scaling"],
+        "weight_column": rows.weights,
+        "class_weight": "balanced" if _is_balanced(given.get("class_weight")) else "none",
+        "batch_size": _batch_size(given, rows),
+        "shuffle": given["shuffle"],
+        "val_fraction": given["validation_fraction"] if stops_early else 0.0,
+    }
+
+
+def _is_balanced(class_weight: Any) -> bool:
+    return isinstance(class_weight, str) and class_weight == "balanced"
+
+
+def _batch_size(given: Mapping[str, Any], rows: RowsOfFit) -> Any:
+    return auto_batch_size(rows.rows) if given["batch_size"] == "auto" else given["batch_size"]
+
+
+def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> dict[str, Any]:
+    lr, decay = given["learning_rate_init"], given["alpha"]
+    adam = {"betas": [given["beta_1"], given["beta_2"]], "eps": given["epsilon"]}
+    if given["solver"] == "adamw":
+        return {"name": "AdamW", "lr": lr, "weight_decay": decay, "fused": True, **adam}
+    # scikit-learn's squared error is half the sum over all targets, and ours the mean.
+    share = len(rows.targets) / 2 if rows.task == "regression" else 1.0
+    # Its penalty is that of the sum over a batch, so that its part in the mean falls with the rows.
+    training = rows.rows * (1 - given["validation_fraction"]) if stops_early else rows.rows
+    if isinstance(decay, (int, float)):
+        decay = decay / (share * max(1, min(_batch_size(given, rows), int(training))))
+    if given["solver"] == "adam":
+        return {"name": "Adam", "lr": lr, "weight_decay": decay, "fused": True, **adam}
+    nesterov = bool(given["nesterovs_momentum"] and given["momentum"])
+    lr = lr * share if isinstance(lr, (int, float)) else lr
+    return {"name": "SGD", "lr": lr, "weight_decay": decay, "momentum": given["momentum"], "nesterov": nesterov}
+
+
+def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
+    if given["learning_rate"] == "adaptive":
+        patience = _patience(given["n_iter_no_change"])
+        return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": given["tol"], "min_lr": 1e-6}
+    return {"name": "none" if given["learning_rate"] == "constant" else given["learning_rate"]}
+
+
+def _early_stopping(given: Mapping[str, Any], monitor: str) -> dict[str, Any]:
+    return {"monitor": monitor, "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+
+
+def _patience(epochs: Any) -> Any:
+    return 2**31 if epochs == float("inf") else epochs
+
+
+def _parameter(key: str) -> str:
+    for known, name in _PARAMETER_OF.items():
+        if key == known or key.startswith((f"{known}.", f"{known}[")):
+            return name
+    return key

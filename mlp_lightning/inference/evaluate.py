@@ -1,0 +1,315 @@
+"""How good a trained model is on the rows of a table, or on a split of its own data: figures, pictures and a record.
+
+Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.columns import Place, converted
+from mlp_lightning.data.encoding import Surprises
+from mlp_lightning.data.reading import FileSource, TableSource
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data.table_batches import encoded_batches
+from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
+from mlp_lightning.inference import metrics
+from mlp_lightning.inference.evaluation_figure import confusion_figure, residual_figure, write_png
+from mlp_lightning.inference.evaluation_table import (
+    evaluation_lines,
+    evaluation_table,
+    per_class_lines,
+    per_class_table,
+)
+from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.predict import finite_predictions
+from mlp_lightning.training.build import build_data
+from mlp_lightning.training.files import atomic_write
+from mlp_lightning.training.run_folder import versions
+from mlp_lightning.training.sizing import cpu_threads
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: of :func:`~mlp_lightning.inference.metrics.classification_metrics` or ``regression_metrics``.
+        parts: of ``per_class``, or of ``per_output`` where there are several targets; else empty.
+        files: what was written, ``metrics.json`` last.
+        rows: how many were evaluated.
+        surprises: lines on what rows have that no training row had; empty if nothing.
+        dropped: rows without a target, which are left out.
+        title: which rows these are.
+    """
+
+    metrics: metrics.Figures
+    parts: list[dict[str, Any]]
+    files: list[Path]
+    rows: int
+    surprises: list[str]
+    dropped: int
+    title: str
+
+    def tables(self) -> list[Table]:
+        """The figures, to show in a terminal."""
+        tables = [evaluation_table(self.metrics, self.title)]
+        return [*tables, per_class_table(self.parts, self._parts_title)] if self.parts else tables
+
+    def lines(self) -> list[str]:
+        """The figures as plain lines."""
+        lines = evaluation_lines(self.metrics, self.title)
+        return [*lines, *per_class_lines(self.parts, self._parts_title)] if self.parts else lines
+
+    def facts(self) -> list[str]:
+        """What there is to say besides the figures."""
+        lines = [f"{self.dropped:,} rows without a target are left out"] if self.dropped else []
+        return [*lines, *self.surprises, *(f"Written: {file}" for file in self.files)]
+
+    @property
+    def _parts_title(self) -> str:
+        return "Each class" if "class" in self.parts[0] else "Each output"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedRows:
+    """Rows with what a model predicts for them.
+
+    Attributes:
+        title: which rows these are.
+        targets_BT: class numbers ``(B, 1)``, or values in their own units.
+        predictions_BC: probabilities of all classes, or values in their own units.
+        weights_B: how much each row counts; ``None`` if all the same.
+        weight_column: where the weights are from; ``None`` without.
+        dropped: rows of the table without a target, which are not among them.
+        surprises: lines on what they have that no training row had.
+    """
+
+    title: str
+    targets_BT: Floats
+    predictions_BC: Floats
+    weights_B: Floats | None
+    weight_column: str | None
+    dropped: int
+    surprises: list[str]
+
+
+def evaluate(
+    ckpt_path: str | Path,
+    output_dir: str | Path,
+    data_path: str | None = None,
+    csv: CsvConfig | None = None,
+    split: str = "test",
+    weight_column: str | None = None,
+    device: str = "cpu",
+) -> EvaluationReport:
+    """Measure a trained model, and leave ``metrics.json`` and a picture in a folder.
+
+    The picture is ``confusion_matrix.png`` of a classification and ``residuals.png`` of a regression. ``metrics.json``
+    is written last: where it is, the evaluation is complete.
+
+    Args:
+        ckpt_path: of the model.
+        output_dir: the folder; made if it is not there. An earlier evaluation in it is replaced.
+        data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
+            ``None``: a split of the data that the model was trained on, which are read and split again.
+        csv: how the text files of ``data_path`` are read.
+        split: which split, if there is no ``data_path``.
+        weight_column: says how much each row counts; ``None``: that of the training where the table has it, else all
+            the same.
+        device: where to compute.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or the table that it was trained on is another one now.
+        ConfigError: the run has no such split.
+        DataError: a column is missing, a value cannot be read, or no row has a target.
+    """
+    started = time.monotonic()
+    model = load_model(ckpt_path, device)
+    with cpu_threads(model.threads):
+        if data_path is None:
+            rows = evaluated_split(model, split, weight_column)
+        else:
+            rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
+    figures, parts, confusion = _figures(model, rows)
+    folder = Path(output_dir).expanduser().absolute()
+    record = folder / "metrics.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    files = [_write_picture(model, rows, confusion, folder), record]
+    content = {
+        "task": model.target.task,
+        "target": list(model.target.names),
+        "checkpoint": str(model.path),
+        "data_path": None if data_path is None else str(data_path),
+        "split": split if data_path is None else None,
+        "weight_column": rows.weight_column,
+        "rows": len(rows.targets_BT),
+        "dropped": rows.dropped,
+        "metrics": {name: figure for name, figure in figures.items() if name != "rows"},
+        "per_output" if confusion is None else "per_class": parts,
+        **(
+            {} if confusion is None else {"classes": list(model.target.classes), "confusion_matrix": confusion.tolist()}
+        ),
+        "surprises": rows.surprises,
+        "device": device,
+        "seconds": time.monotonic() - started,
+        "evaluated_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "versions": versions(),
+    }
+    with atomic_write(record) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    shown = parts if confusion is not None or len(parts) > 1 else []
+    return EvaluationReport(figures, shown, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+
+
+def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
+    """All rows of a table that have a target.
+
+    Raises:
+        DataError: a column is missing, a value cannot be read, or no row has a target.
+    """
+    if weight_column is None and model.config.data.weight_column in source.column_names:
+        weight_column = model.config.data.weight_column
+    further = {} if weight_column is None else {weight_column: pa.float64()}
+    surprises, dropped = Surprises(), 0
+    targets, predictions, weights = [], [], []
+    for batch in encoded_batches(source, model.columns, model.target, surprises, further):
+        kept_B = ~np.asarray(np.isnan(batch.targets_BT).any(axis=1))
+        dropped += int((~kept_B).sum())
+        if weight_column is not None:
+            values = pa.chunked_array([batch.batch.column(weight_column)])
+            at = batch.first_row
+            weights.append(_weights(values, weight_column, kept_B, lambda row, at=at: source.place(at + row))[kept_B])
+        targets.append(batch.targets_BT[kept_B])
+        # Of all rows, so that a message about one says its true place.
+        predictions.append(finite_predictions(model, batch, source)[kept_B])
+    targets_BT = np.concatenate(targets)
+    if not len(targets_BT):
+        names = ", ".join(model.target.names)
+        raise DataError(
+            f"{source.name}: no row has a value of {names}, so there is nothing to compare predictions with."
+        )
+    return EvaluatedRows(
+        f"{len(targets_BT):,} rows of {source.name}",
+        targets_BT,
+        np.concatenate(predictions),
+        np.concatenate(weights) if weights else None,
+        weight_column,
+        dropped,
+        surprises.lines(),
+    )
+
+
+def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) -> EvaluatedRows:
+    """The rows of a split of the model's own data, which are read and split as they were for the training.
+
+    Raises:
+        CheckpointError: the table is not what it was.
+        ConfigError: there is no such split.
+    """
+    data = build_data(model.config)
+    if split not in data.splits:
+        has = ", ".join(data.splits)
+        raise ConfigError([Fault("split", split, "is none of the run's splits", f"it has {has}; or name a data_path")])
+    _refuse_changed(model, data)
+    device = model.module.device
+    parameter = next(model.module.parameters())
+    rows = data.splits[split].to(device, parameter.dtype)
+    predictions = []
+    with torch.no_grad():
+        for features_BF in rows.features_BF.split(65_536):
+            is_prepared = isinstance(data, TableDataModule)
+            logits_BC = model.module.mlp(features_BF) if is_prepared else model.module(features_BF)
+            predictions.append(model.module.task.predictions(logits_BC.double()).cpu().numpy())
+    predictions_BC = np.concatenate(predictions)
+    if model.target.task == "binary":
+        predictions_BC = np.concatenate([1 - predictions_BC, predictions_BC], axis=1)
+    targets = rows.targets if model.target.task != "regression" else model.module.task.truths(rows.targets)
+    targets_BT = targets.double().cpu().numpy().reshape(len(rows), -1)
+    column, weights_B = weight_column or model.config.data.weight_column, None
+    if column is not None:
+        weights_B = _split_weights(data, split, column)
+    title = f"{len(rows):,} {split} rows of {model.config.data.path or model.config.data.name}"
+    return EvaluatedRows(title, targets_BT, predictions_BC, weights_B, column, 0, [])
+
+
+def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
+    """Rows of a table that has changed would be split otherwise: training rows would be taken for new ones."""
+    if not isinstance(data, TableDataModule):
+        return
+    state, known = data.preprocessor.state_dict(), model.module.preprocessor.state_dict()
+    same = model.module.hparams["preprocessing"] == data.preprocessing and all(
+        torch.equal(value, known[name].cpu()) for name, value in state.items()
+    )
+    if not same:
+        table = model.config.data.path or model.config.data.name
+        raise CheckpointError(
+            f"ckpt_path: {model.path} was trained on other rows than {table} has now, so its splits are not known any"
+            " more. Bring the table back as it was, or name rows that the model has not seen with data_path."
+        )
+
+
+def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
+    """The weights of the rows of a split, from the file that they are in."""
+    options = data.options if isinstance(data, TableDataModule) else None
+    own = {} if options is None else {"val": options.val_path, "test": options.test_path}
+    path = own.get(split) or (None if options is None else options.path)
+    if path is None or options is None or not isinstance(data, TableDataModule):
+        raise ConfigError([Fault("weight_column", column, "needs a table, and this data set is none", "leave it out")])
+    source = FileSource.open(path, options.csv)
+    numbers_B = data.row_numbers[split]
+    values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
+    everyone = np.ones(len(numbers_B), dtype=bool)
+    return _weights(values, column, everyone, lambda row: source.place(int(numbers_B[row])))
+
+
+def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], place: Place) -> Floats:
+    """Weights as numbers; what a row that is not kept has does not matter."""
+    numbers_B = np.asarray(converted(column, values, pa.float64(), place).to_numpy(), dtype=np.float64)
+    bad_B = kept_B & ~(np.isfinite(numbers_B) & (numbers_B >= 0))
+    if bad_B.any():
+        row = int(bad_B.argmax())
+        raise DataError(
+            f"{place(row)}: weight_column {column!r} is {values[row].as_py()!r}; a weight is a number of at least 0."
+        )
+    return numbers_B
+
+
+def _figures(
+    model: TrainedModel, rows: EvaluatedRows
+) -> tuple[metrics.Figures, list[dict[str, Any]], NDArray[np.int64] | None]:
+    """All figures, those of each class or output, and the confusion matrix of a classification."""
+    target, predictions_BC, weights_B = model.target, rows.predictions_BC, rows.weights_B
+    if target.task == "regression":
+        figures = metrics.regression_metrics(rows.targets_BT, predictions_BC, weights_B)
+        return figures, metrics.per_output(rows.targets_BT, predictions_BC, target.names, weights_B), None
+    labels_B = rows.targets_BT[:, 0].astype(np.int64)
+    predicted_B = predictions_BC.argmax(axis=1)
+    figures = metrics.classification_metrics(labels_B, predictions_BC, weights_B)
+    parts = metrics.per_class(labels_B, predicted_B, target.class_names, weights_B)
+    return figures, parts, metrics.confusion_matrix(labels_B, predicted_B, len(target.classes))
+
+
+def _write_picture(model: TrainedModel, rows: EvaluatedRows, confusion: NDArray[np.int64] | None, folder: Path) -> Path:
+    target = model.target
+    if confusion is None:
+        figure = residual_figure(rows.targets_BT, rows.predictions_BC, target.names, rows.title)
+        return write_png(figure, folder / "residuals.png")
+    figure = confusion_figure(confusion, target.class_names, rows.title)
+    return write_png(figure, folder / "confusion_matrix.png")

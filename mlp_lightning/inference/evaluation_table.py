@@ -1,0 +1,114 @@
+"""The figures of an evaluation in the terminal: a table where there is one, aligned lines of plain text elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+# As many classes or outputs as one scrolls through; the file has them all.
+MOST_ROWS = 50
+UNDEFINED = "undefined"
+_NAMES = {
+    "macro_f1": "macro F1",
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",  # a raised 2 is more than every terminal can write
+    "f1": "F1",
+}
+
+Row = Mapping[str, "str | float | None"]
+
+
+def metric_name(key: str) -> str:
+    """What a figure is called, e.g. ``macro F1`` for ``macro_f1``."""
+    return _NAMES.get(key, key.replace("_", " "))
+
+
+def figure_text(figure: str | float | None) -> str:
+    """A figure with five digits, a number of rows with all, ``undefined`` for none; words as they are."""
+    if figure is None:
+        return UNDEFINED
+    return f"{figure:.5g}" if isinstance(figure, float) else str(figure)
+
+
+def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
+    """One figure a line.
+
+    Args:
+        metrics: as of :func:`mlp_lightning.inference.metrics.classification_metrics` or ``regression_metrics``.
+        title: what stands above.
+    """
+    return _table(_figure_cells(metrics), title)
+
+
+def evaluation_lines(metrics: Mapping[str, float | None], title: str) -> list[str]:
+    """The same as plain lines."""
+    return _lines(_figure_cells(metrics), title)
+
+
+def per_class_table(rows: Sequence[Row], title: str) -> Table:
+    """One class, or one output of a regression, a line; of very many the first 50.
+
+    Args:
+        rows: as of :func:`mlp_lightning.inference.metrics.per_class` or ``per_output``: at least one, all with the
+            same keys, the name first.
+        title: what stands above.
+    """
+    return _table(_row_cells(rows), title, _about_hidden(rows))
+
+
+def per_class_lines(rows: Sequence[Row], title: str) -> list[str]:
+    """The same as plain lines."""
+    hidden = _about_hidden(rows)
+    return [*_lines(_row_cells(rows), title), *([f"  {hidden}"] if hidden else [])]
+
+
+def _figure_cells(metrics: Mapping[str, float | None]) -> list[list[str]]:
+    return [["metric", "value"], *([metric_name(key), figure_text(figure)] for key, figure in metrics.items())]
+
+
+def _row_cells(rows: Sequence[Row]) -> list[list[str]]:
+    keys = list(rows[0])
+    # A name over several lines would break the table apart.
+    shown = [[" ".join(figure_text(row[key]).split()) for key in keys] for row in rows[:MOST_ROWS]]
+    return [[metric_name(key) for key in keys], *shown]
+
+
+def _about_hidden(rows: Sequence[Row]) -> str:
+    return f"... {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+
+
+def _table(cells: list[list[str]], title: str, caption: str = "") -> Table:
+    head, *rows = cells
+    # Text takes no brackets of a name for markup.
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+        title=Text(title),
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
+    )
+    for index, name in enumerate(head):
+        # What is too wide goes over several lines: the longest first, which are names; nothing is cut off.
+        table.add_column(name.replace(" ", "\n"), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _lines(cells: list[list[str]], title: str) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        title,
+        *(
+            "  " + "  ".join(f"{cell:{'>' if index else '<'}{widths[index]}}" for index, cell in enumerate(row))
+            for row in cells
+        ),
+    ]

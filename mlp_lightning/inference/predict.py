@@ -1,0 +1,225 @@
+"""Predictions for the rows of a table, of whatever size, into a file.
+
+Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.data.columns import ARROW_TYPES
+from mlp_lightning.data.encoding import Surprises
+from mlp_lightning.data.preprocessor import Preprocessor
+from mlp_lightning.data.reading import FileSource, TableSource, missing_column
+from mlp_lightning.data.reading_columnar import ColumnarFile
+from mlp_lightning.data.reading_types import common_type, readable_type
+from mlp_lightning.data.table_batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
+from mlp_lightning.data.targets import Target
+from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.prediction_files import refuse_output, written_table
+from mlp_lightning.training.sizing import cpu_threads
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionReport:
+    """What was predicted.
+
+    Attributes:
+        rows: how many.
+        path: the file that was written.
+        surprises: lines on what rows have that no training row had; empty if nothing.
+        seconds: from the loading of the model to the finished file.
+    """
+
+    rows: int
+    path: Path
+    surprises: list[str]
+    seconds: float
+
+
+def predict(
+    ckpt_path: str | Path,
+    data_path: str,
+    output: str | Path,
+    csv: CsvConfig | None = None,
+    id_columns: Sequence[str] = (),
+    device: str = "cpu",
+    rows_at_once: int = ROWS_AT_ONCE,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> PredictionReport:
+    """Write the predictions of a trained model for every row of a table, in the order of the rows.
+
+    Memory does not grow with the table. The columns of the file are, in this order, ``id_columns`` as they are in the
+    table; ``predicted_<target>`` (a class as what it is: text, whole number or truth value; a value in its own units)
+    for each target; and, of a classification, ``probability_<class>`` for each class.
+
+    Args:
+        ckpt_path: of the model.
+        data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
+        output: the file to write; its ending says the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
+            ``.parquet``, ``.feather`` or ``.arrow``. It is there when it is complete, and only then.
+        csv: how text files are read.
+        id_columns: columns to go along.
+        device: where to compute.
+        rows_at_once: most rows in memory.
+        overwrite: whether a file that is there already may go.
+        progress: called after some rows, and at the end, with the number of rows that are done.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        ConfigError: nothing can be written to ``output``, or an id column would be called as an output.
+        DataError: a column is missing, or a value cannot be read or has no prediction.
+        OSError: the output cannot be written, for example for want of space; nothing is left of it then.
+    """
+    started = time.monotonic()
+    path = Path(output).expanduser().absolute()
+    refuse_output(path, str(output), [], overwrite)
+    source = FileSource.open(str(data_path), csv or CsvConfig())
+    refuse_output(path, str(output), [file.path for file in source.files], overwrite)
+    _refuse_place_in_table(path, str(output), str(data_path))
+    model = load_model(ckpt_path, device)
+    ids = list(dict.fromkeys(id_columns))
+    _refuse_names(ids, output_names(model.target))
+    surprises, rows = Surprises(), 0
+    with written_table(path) as writer, cpu_threads(model.threads):
+        for part in predicted_rows(model, source, ids, surprises, rows_at_once):
+            writer.write(part)
+            rows += part.num_rows
+            if progress is not None:
+                progress(rows)
+    return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
+
+
+def output_names(target: Target) -> list[str]:
+    """What the columns of predictions are called."""
+    return [
+        *(f"predicted_{name}" for name in target.names),
+        *(f"probability_{name}" for name in target.class_names),
+    ]
+
+
+def predicted_rows(
+    model: TrainedModel, source: FileSource, ids: Sequence[str], surprises: Surprises, rows_at_once: int = ROWS_AT_ONCE
+) -> Iterator[pa.Table]:
+    """Predictions, with the columns ``ids`` before them, for all rows in order.
+
+    Args:
+        model: predicts.
+        source: has the columns that the model sees, and ``ids``.
+        ids: columns to go along.
+        surprises: counts what no training row had.
+        rows_at_once: most rows of one part.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be read or has no prediction.
+    """
+    seen = {column.name for column in model.columns}
+    along = {name: stored_type(source, name) for name in ids if name not in seen}
+    # What the model sees has the type as which it sees it: the text 007 would go along as the number 7.
+    apart = {name: stored_type(source, name) for name in ids if name in seen}
+    others = _RowsInOrder(source.batches(list(apart), apart, rows_at_once)) if apart else None
+    for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once):
+        predictions_BC = finite_predictions(model, batch, source)
+        columns = {name: batch.batch.column(name) for name in along}
+        if others is not None:
+            columns |= others.take(batch.batch.num_rows)
+        columns = {name: columns[name] for name in ids}
+        yield pa.table({**columns, **output_columns(model.target, predictions_BC)})
+
+
+def stored_type(source: FileSource, name: str) -> pa.DataType:
+    """The type of a column in its files; text files have texts, of which every character is kept.
+
+    Raises:
+        DataError: there is no such column, or it holds lists, bytes and the like.
+    """
+    if name not in source.column_names:
+        raise missing_column(source.name, name, source.column_names)
+    files = [file for file in source.files if isinstance(file, ColumnarFile)]
+    stored = {file.schema.field(name).type for file in files}
+    readable = common_type([readable_type(file.schema.field(name).type, name, file.name) for file in files])
+    if not files or len(stored) > 1 or readable == pa.string():
+        return readable if files else pa.string()
+    (only,) = stored
+    return only.value_type if pa.types.is_dictionary(only) else only
+
+
+def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSource) -> NDArray[np.float64]:
+    """What :meth:`TrainedModel.predict` gives for some rows, ``(B, C)``.
+
+    Raises:
+        DataError: a value is missing and the model does not fill gaps, or a prediction is not a finite number.
+    """
+    if not isinstance(model.module.preprocessor, Preprocessor):
+        absent_BF = np.isnan(batch.raw_BF)
+        if absent_BF.any():
+            row, column = np.argwhere(absent_BF)[0].tolist()
+            place, name = source.place(batch.first_row + row), model.columns[column].name
+            raise DataError(
+                f"{place}: column {name!r} has no value, and a model of {model.config.data.name} has not learnt to fill"
+                " gaps. Fill the value, or leave the row out."
+            )
+    predictions_BC = model.predict(batch.raw_BF)
+    finite_B = np.isfinite(predictions_BC).all(axis=1)
+    if not finite_B.all():
+        row = int(finite_B.argmin())
+        raise DataError(
+            f"{source.place(batch.first_row + row)}: the model's prediction is not a finite number. See whether the row"
+            " holds values far from those of the training rows, or whether the training diverged."
+        )
+    return predictions_BC
+
+
+def output_columns(target: Target, predictions_BC: NDArray[np.float64]) -> dict[str, pa.Array]:
+    """The columns of :func:`output_names` for some rows."""
+    values = [pa.array(np.ascontiguousarray(one)) for one in predictions_BC.T]
+    if target.task != "regression":
+        classes = pa.array(target.classes, type=ARROW_TYPES[target.type])
+        values = [classes.take(pa.array(predictions_BC.argmax(axis=1))), *values]
+    return dict(zip(output_names(target), values, strict=True))
+
+
+class _RowsInOrder:
+    """Rows of batches, as many at once as one asks for."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._left: pa.RecordBatch | None = None
+
+    def take(self, count: int) -> dict[str, pa.ChunkedArray]:
+        parts = []
+        while count:
+            batch = next(self._batches) if self._left is None else self._left
+            parts.append(batch.slice(0, count))
+            self._left = batch.slice(count) if batch.num_rows > count else None
+            count -= parts[-1].num_rows
+        table = pa.Table.from_batches(parts)
+        return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _refuse_names(ids: Sequence[str], outputs: Sequence[str]) -> None:
+    """Two columns of a table cannot be called the same."""
+    for name in ids:
+        if name in outputs:
+            raise ConfigError(
+                [Fault("id_columns", name, "is what a column of predictions is called", "rename it in the table")]
+            )
+
+
+def _refuse_place_in_table(path: Path, given: str, data_path: str) -> None:
+    """Predictions inside a folder of files would be rows of the table the next time."""
+    folder = Path(data_path).expanduser()
+    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            [Fault("output", given, f"is inside {data_path}, the table itself", "write it to another folder")]
+        )

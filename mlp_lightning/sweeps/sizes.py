@@ -1,0 +1,60 @@
+"""The sizes of runs, which decide whether they fit into one stack."""
+
+from __future__ import annotations
+
+import json
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.sweeps.grouping import Sizes
+
+
+class SizesOf:
+    """The sizes of runs; rows that several runs have are looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Sizes | MLPLightningError] = {}
+
+    def __call__(self, config: Config) -> Sizes:
+        """The sizes of a run.
+
+        Raises:
+            MLPLightningError: its data cannot be used.
+        """
+        trainer = config.trainer
+        length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]
+        # The rows of a table decide which features it has, and the seed decides the training rows. Whether labels
+        # can be smoothed depends on the target.
+        smooths = trainer.label_smoothing not in (0, "auto")
+        further = [config.seed, config.task, smooths] if config.data.is_table else []
+        key = json.dumps([config.to_dict()["data"], *length, *further, config.model.norm])
+        if key not in self._known:
+            try:
+                self._known[key] = _sizes(config)
+            except MLPLightningError as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, MLPLightningError):
+            raise known
+        return known
+
+    def steps(self, config: Config) -> int:
+        """Steps of a run; 0 if its data cannot be used."""
+        try:
+            return self(config).steps
+        except MLPLightningError:
+            return 0
+
+
+def _sizes(config: Config) -> Sizes:
+    from mlp_lightning.training.build import build_data, run_length
+
+    data = build_data(config)
+    return Sizes(
+        data.in_features,
+        data.out_features,
+        data.training_steps.rows_per_step,
+        sum(len(one) for one in data.splits.values()),
+        run_length(config, data.steps_per_epoch),
+        "a learned embedding of categories is not stacked" if data.cardinalities else "",
+    )

@@ -1,0 +1,6 @@
+"""Measure a trained model on a table, or on rows of the run's own data. See ``--help``."""
+
+from mlp_lightning.inference_commands import evaluate
+
+if __name__ == "__main__":
+    evaluate()

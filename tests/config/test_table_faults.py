@@ -1,0 +1,382 @@
+"""What the configuration of a table can get wrong, with what the user is told about it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mlp_lightning.config import ColumnConfig, Config, CsvConfig, parse_config
+from mlp_lightning.config.inference import CsvAsTrained, EvaluateConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.names import DATA_SETS, TABLES
+from mlp_lightning.config.parsing import parse_section
+from mlp_lightning.errors import ConfigError, Fault
+
+# The least that makes a valid configuration of a table.
+TABLE: dict[str, Any] = {"data.name": "table", "data.path": "rows.csv", "data.target": "y", "trainer.max_steps": 1}
+NO_TABLES = sorted(set(DATA_SETS) - set(TABLES))
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested dicts."""
+    plain: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        place = plain
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return plain
+
+
+def accepted(**settings: Any) -> Config:
+    return parse_config(nested({**TABLE, **settings}))
+
+
+def faults_of(**settings: Any) -> list[Fault]:
+    with pytest.raises(ConfigError) as caught:
+        accepted(**settings)
+    return list(caught.value.faults)
+
+
+def fault_of(**settings: Any) -> Fault:
+    (fault,) = faults_of(**settings)
+    return fault
+
+
+# ---- options of tables -----------------------------------------------------------------------------------
+
+OF_TABLES = {
+    "data.path": "rows.csv",
+    "data.val_path": "val.csv",
+    "data.test_path": "test.csv",
+    "data.target": ["y", "z"],
+    "data.weight_column": "w",
+    "data.class_weight": "balanced",
+    "data.group_column": "g",
+    "data.time_column": "t",
+    "data.split_column": "s",
+    "task": "binary",
+    "model.numeric_embedding": "periodic",
+}
+
+
+@pytest.mark.parametrize("name", NO_TABLES)
+@pytest.mark.parametrize("key", OF_TABLES)
+def test_option_of_tables_for_what_is_none(key: str, name: str) -> None:
+    hint = {"xor": "choose data=table", "iris": "use data=sklearn data.name=iris"}[name]
+    with pytest.raises(ConfigError) as caught:
+        parse_config(nested({"data.name": name, "trainer.max_steps": 1, key: OF_TABLES[key]}))
+    rule = f"is for tables, and data.name = {name!r} is none"
+    assert caught.value.faults == (Fault(key, OF_TABLES[key], rule, hint),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        ({"data.columns": {"x": {"kind": "numeric"}}}, "data.columns", {"x": ColumnConfig("numeric")}),
+        (
+            {"data.csv.decimal": ","},
+            "data.csv",
+            {"delimiter": "auto", "decimal": ",", "encoding": "utf-8", "null_values": "auto"},
+        ),
+        ({"data.cv.folds": 5}, "data.cv", {"folds": 5, "fold": None}),
+        ({"data.cv.folds": 5, "data.cv.fold": 1}, "data.cv", {"folds": 5, "fold": 1}),
+    ],
+)
+def test_section_of_tables_for_what_is_none(settings: dict[str, Any], key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(nested({"data.name": "xor", "trainer.max_steps": 1, **settings}))
+    rule = "is for tables, and data.name = 'xor' is none"
+    assert caught.value.faults == (Fault(key, value, rule, "choose data=table"),)
+
+
+@pytest.mark.parametrize("key", [key for key in OF_TABLES if key not in ("data.path", "data.target")])
+def test_option_of_tables_for_tables(key: str) -> None:
+    accepted(**{key: OF_TABLES[key]})
+    parse_config(nested({"data.name": "wine", "trainer.max_steps": 1, key: OF_TABLES[key]}))
+    as_table = {"data.name": "iris", "data.as_table": True, "trainer.max_steps": 1}
+    parse_config(nested({**as_table, key: OF_TABLES[key]}))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_scaled_and_not_standardised(name: str) -> None:
+    brought = {} if name == "table" else {"data.path": None, "data.target": None}
+    fault = fault_of(**{"data.name": name, **brought, "data.standardize": True})
+    assert fault == Fault("data.standardize", True, "is not for tables", "use data.scaling=standard")
+
+
+def test_iris_as_a_table_is_not_standardised() -> None:
+    settings = {"data.name": "iris", "data.path": None, "data.target": None, "data.standardize": True}
+    assert fault_of(**settings, **{"data.as_table": True}).key == "data.standardize"
+    assert accepted(**settings).data.standardize
+
+
+# ---- path and target -------------------------------------------------------------------------------------
+
+
+def test_path_is_missing() -> None:
+    hint = "name a CSV, TSV, Parquet or Feather file, a folder or a pattern"
+    assert fault_of(**{"data.path": None}) == Fault("data.path", None, "is missing", hint)
+
+
+def test_target_is_missing() -> None:
+    assert fault_of(**{"data.target": None}) == Fault("data.target", None, "is missing", "name the column to predict")
+
+
+def test_path_and_target_are_missed_at_once() -> None:
+    assert [one.key for one in faults_of(**{"data.path": None, "data.target": None})] == ["data.path", "data.target"]
+
+
+@pytest.mark.parametrize("name", [one for one in TABLES if one != "table"])
+def test_tables_that_bring_their_rows(name: str) -> None:
+    config = accepted(**{"data.name": name, "data.path": None, "data.target": None})
+    assert config.data.is_table
+    # A path beside them would not be read.
+    fault = fault_of(**{"data.name": name, "data.target": None})
+    rule = f"contradicts data.name = {name!r}, which brings its own rows"
+    assert fault == Fault("data.path", "rows.csv", rule, "choose data=table")
+
+
+@pytest.mark.parametrize("target", ["y", ["y"], ["y", "z"]])
+def test_targets(target: str | list[str]) -> None:
+    assert accepted(**{"data.target": target}).data.target == target
+
+
+# ---- ways to split ---------------------------------------------------------------------------------------
+
+WAYS = ("split_column", "group_column", "time_column")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_way_to_split(way: str) -> None:
+    assert getattr(accepted(**{f"data.{way}": "c"}).data, way) == "c"
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(WAYS, 2)))
+def test_two_ways_to_split(one: str, other: str) -> None:
+    fault = fault_of(**{f"data.{one}": "a", f"data.{other}": "b"})
+    assert fault == Fault(f"data.{one}", "a", f"contradicts data.{other}", "split in one way")
+
+
+def test_three_ways_to_split() -> None:
+    assert fault_of(**{f"data.{way}": "a" for way in WAYS}).key == "data.split_column"
+
+
+@pytest.mark.parametrize("key", ["data.val_path", "data.test_path"])
+def test_files_of_splits_against_a_column_that_says_them(key: str) -> None:
+    fault = fault_of(**{"data.split_column": "s", key: "other.csv"})
+    assert fault == Fault(key, "other.csv", "contradicts data.split_column", "leave one of them out")
+    for way in ("group_column", "time_column"):
+        accepted(**{f"data.{way}": "c", key: "other.csv"})
+
+
+@pytest.mark.parametrize("rows", [{"data.val_path": "v.csv"}, {"data.split_column": "s"}, {"data.val_fraction": 0.1}])
+@pytest.mark.parametrize(
+    "watcher",
+    [
+        {"callbacks.checkpoint.monitor": "loss/val"},
+        {"callbacks.early_stopping.monitor": "accuracy/val"},
+        {"scheduler.name": "plateau", "scheduler.monitor": "loss/val"},
+    ],
+)
+def test_validation_rows_from_a_file_or_a_column(watcher: dict[str, Any], rows: dict[str, Any]) -> None:
+    accepted(**watcher, **rows)
+    assert "needs validation rows" in fault_of(**watcher).rule
+
+
+@pytest.mark.parametrize("key", ["data.val_fraction", "data.test_fraction"])
+def test_parity_is_nothing_but_training_rows(key: str) -> None:
+    parity = {"data.name": "parity", "data.path": None, "data.target": None}
+    assert fault_of(**parity, **{key: 0.2}) == Fault(key, 0.2, "must be 0 for parity, whose rows are all training rows")
+    accepted(**parity)
+
+
+# ---- cross-validation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fold", [0, 3])
+def test_fold_of_no_folds(fold: int) -> None:
+    rule = "needs data.cv.folds, the number of folds"
+    assert fault_of(**{"data.cv.fold": fold}) == Fault("data.cv.fold", fold, rule, "for example 5")
+
+
+def test_fold_that_is_not_there() -> None:
+    fault = fault_of(**{"data.cv.folds": 5, "data.cv.fold": 5})
+    assert fault == Fault("data.cv.fold", 5, "must be less than data.cv.folds = 5", "folds count from 0")
+    for fold in (None, 0, 4):
+        assert accepted(**{"data.cv.folds": 5, "data.cv.fold": fold}).data.cv.fold == fold
+
+
+@pytest.mark.parametrize("fold", [None, 1])
+@pytest.mark.parametrize("key", ["data.split_column", "data.test_path"])
+def test_test_rows_of_a_fold_are_its_own(key: str, fold: int | None) -> None:
+    fault = fault_of(**{"data.cv.folds": 3, "data.cv.fold": fold, key: "other"})
+    rule = "contradicts data.cv.folds: each fold holds out its own test rows"
+    assert fault == Fault(key, "other", rule, "leave one of them out")
+
+
+@pytest.mark.parametrize("key", ["data.group_column", "data.time_column", "data.val_path", "data.weight_column"])
+def test_what_goes_with_folds(key: str) -> None:
+    accepted(**{"data.cv.folds": 3, key: "other"})
+
+
+def test_folds_are_predicted_with_models_that_are_kept() -> None:
+    without: dict[str, Any] = {"data.cv.folds": 3, "callbacks.checkpoint": None}
+    rule = "keeps no model to predict the rows of a fold with"
+    assert fault_of(**without) == Fault("callbacks.checkpoint", None, rule, "keep it")
+    accepted(**without, **{"data.cv.fold": 0})
+
+
+def test_a_checkpoint_is_one_run() -> None:
+    several = {"data.cv.folds": 3, "ckpt_path": "last"}
+    rule = "is one run, and data.cv.folds are several"
+    assert fault_of(**several) == Fault("ckpt_path", "last", rule, "choose data.cv.fold")
+    accepted(**several, **{"data.cv.fold": 2})
+
+
+def test_all_contradictions_of_a_table_at_once() -> None:
+    faults = faults_of(
+        **{
+            "data.path": None,
+            "data.standardize": True,
+            "data.split_column": "s",
+            "data.time_column": "t",
+            "data.val_path": "v.csv",
+            "data.cv.folds": 2,
+            "data.cv.fold": 2,
+        }
+    )
+    assert [one.key for one in faults] == [
+        "data.standardize",
+        "data.path",
+        "data.split_column",
+        "data.val_path",
+        "data.cv.fold",
+        "data.split_column",
+    ]
+
+
+# ---- what is said of columns -----------------------------------------------------------------------------
+
+
+def test_columns_become_sections() -> None:
+    given = {"age": {"kind": "numeric"}, "zip code": {"kind": "categorical"}, "town": {}, 2020: {"kind": "ignored"}}
+    columns = accepted(**{"data.columns": given}).data.columns
+    assert columns == {
+        "age": ColumnConfig("numeric"),
+        "zip code": ColumnConfig("categorical"),
+        "town": ColumnConfig("auto"),
+        "2020": ColumnConfig("ignored"),
+    }
+
+
+def test_columns_survive_being_written_and_read() -> None:
+    config = accepted(**{"data.columns": {"zip code": {"kind": "categorical"}}, "data.csv.null_values": ["?"]})
+    assert parse_config(config.to_dict()) == config
+    assert config.to_dict()["data"]["columns"] == {"zip code": {"kind": "categorical"}}
+
+
+@pytest.mark.parametrize("value", [5, "age", None, ["age"], True])
+def test_columns_that_are_no_mapping(value: Any) -> None:
+    fault = fault_of(**{"data.columns": value})
+    rule = "must be a mapping of names to sections"
+    assert fault == Fault("data.columns", value, rule, "for example {age: {kind: auto}}")
+
+
+@pytest.mark.parametrize("value", ["numeric", None, ["numeric"], 5])
+def test_column_that_is_no_section(value: Any) -> None:
+    fault = fault_of(**{"data.columns": {"age": value}})
+    assert fault == Fault("data.columns.age", value, "must be a section", "its keys are kind")
+
+
+def test_every_fault_of_columns_has_its_key() -> None:
+    columns = {"age": {"kind": "numric"}, "zip code": {"knd": "numeric"}, "town": 5, "x": {"kind": None}, "good": {}}
+    faults = faults_of(**{"data.columns": columns})
+    kinds = "auto, numeric, categorical, boolean, datetime, ignored"
+    assert faults == [
+        Fault("data.columns.age.kind", "numric", f"must be one of {kinds}", "did you mean numeric?"),
+        Fault(
+            "data.columns.zip code.knd",
+            "numeric",
+            "is not a key of data.columns.zip code (kind)",
+            "did you mean data.columns.zip code.kind?",
+        ),
+        Fault("data.columns.town", 5, "must be a section", "its keys are kind"),
+        Fault("data.columns.x.kind", None, "must be a text"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["auto", [], [""], ["NA", "?"]])
+def test_texts_of_missing_values(value: Any) -> None:
+    assert accepted(**{"data.csv.null_values": value}).data.csv.null_values == value
+
+
+@pytest.mark.parametrize("value", ["?", "Auto", 9, None, [9], ["?", None], {"a": "?"}])
+def test_what_are_no_texts_of_missing_values(value: Any) -> None:
+    fault = fault_of(**{"data.csv.null_values": value})
+    assert (fault.key, fault.value, fault.rule) == ("data.csv.null_values", value, "must be a list of texts or auto")
+
+
+# ---- sections by themselves ------------------------------------------------------------------------------
+
+
+def test_section_by_itself() -> None:
+    plain = {"ckpt_path": "best", "data": {"path": "new.csv", "csv": {"decimal": ","}}, "output": "p.csv"}
+    options = parse_section(PredictConfig, plain, {"ckpt_path": "name one", "data.path": "name it"})
+    assert (options.ckpt_path, options.data.path, options.output, options.overwrite) == (
+        "best",
+        "new.csv",
+        "p.csv",
+        False,
+    )
+    assert options.data.csv == CsvAsTrained(decimal=",")
+    assert parse_section(ExportConfig, {}) == ExportConfig()
+
+
+def test_every_fault_of_a_section_at_once() -> None:
+    plain = {"data": {"csv": {"delimiter": "tabs"}}, "splt": "val", "verbosity": "much"}
+    required = {"ckpt_path": "name a run", "data.path": "name a table", "data.csv.decimal": "say it"}
+    with pytest.raises(ConfigError) as caught:
+        parse_section(EvaluateConfig, plain, required)
+    assert [(one.key, one.value, one.hint) for one in caught.value.faults] == [
+        ("splt", "val", "did you mean split?"),
+        ("data.csv.delimiter", "tabs", "did you mean tab?"),
+        ("verbosity", "much", ""),
+        ("ckpt_path", None, "name a run"),
+        ("data.path", None, "name a table"),
+        ("data.csv.decimal", None, "say it"),
+    ]
+
+
+@pytest.mark.parametrize("plain", [{}, {"data": None}, {"data": 5}, {"data": {"path": None}}])
+def test_required_key_that_is_not_there(plain: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_section(PredictConfig, plain, {"data.path": "name it"})
+    assert Fault("data.path", None, "is missing", "name it") in caught.value.faults
+
+
+# ---- text files as in the training -----------------------------------------------------------------------
+
+TRAINED = CsvConfig(delimiter=";", decimal=",", encoding="latin-1", null_values=["?"])
+
+
+def test_text_files_are_read_as_in_the_training() -> None:
+    assert CsvAsTrained().over(TRAINED) == TRAINED
+    assert CsvAsTrained().over(CsvConfig()) == CsvConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("delimiter", "tab"), ("decimal", "."), ("encoding", "utf-8"), ("null_values", ["-"])]
+)
+def test_what_is_given_wins_over_the_training(name: str, value: Any) -> None:
+    read = CsvAsTrained(**{name: value}).over(TRAINED)
+    assert getattr(read, name) == value
+    others = {"delimiter", "decimal", "encoding", "null_values"} - {name}
+    assert all(getattr(read, one) == getattr(TRAINED, one) for one in others)
+
+
+def test_no_texts_of_missing_values_are_something_given() -> None:
+    assert CsvAsTrained(null_values=[]).over(TRAINED).null_values == []

@@ -1,0 +1,370 @@
+"""How estimators are fitted: parameters, weights, going on, stopping early, and what is left behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import sklearn.neural_network
+import torch
+from estimator_rows import FAST, numbers
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlp_lightning.errors import ConfigError
+from mlp_lightning.estimators import MLPClassifier, MLPRegressor
+from mlp_lightning.models import MLPModule
+
+# Full batch, without chance: two trainings on the same sums are the same but for rounding.
+FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}
+
+
+# ---- in the place of scikit-learn's ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [load_iris, load_breast_cancer])
+def test_swapping_the_import_of_a_classifier(load) -> None:
+    X, y = load(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, random_state=0, stratify=y)
+    parameters: dict[str, Any] = {
+        "hidden_layer_sizes": (32,),
+        "activation": "relu",
+        "solver": "adam",
+        "alpha": 1e-4,
+        "batch_size": "auto",
+        "learning_rate": "constant",
+        "learning_rate_init": 0.01,
+        "max_iter": 60,
+        "random_state": 1,
+        "shuffle": True,
+        "beta_1": 0.9,
+        "beta_2": 0.999,
+        "epsilon": 1e-8,
+        "n_iter_no_change": 100,
+    }
+    theirs = make_pipeline(StandardScaler(), sklearn.neural_network.MLPClassifier(**parameters))
+    with pytest.warns(Warning, match="Maximum iterations"):
+        theirs.fit(X, y)
+    ours = make_pipeline(StandardScaler(), MLPClassifier(**parameters)).fit(X, y)
+    assert ours.score(X_test, y_test) == pytest.approx(theirs.score(X_test, y_test), abs=0.05)
+    assert ours[-1].n_iter_ == len(ours[-1].loss_curve_) == 60
+    assert ours[-1].out_activation_ == theirs[-1].out_activation_
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("targets", [1, 3])
+def test_one_and_the_same_training_as_scikit_learn(solver, activation, targets) -> None:
+    """Started with the same weights, both make the same steps, with their momentum."""
+    X, y = load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), np.stack([y, X[:, 0], X[:, 3]][:targets], axis=1)
+    y = StandardScaler().fit_transform(y) if targets > 1 else StandardScaler().fit_transform(y)[:, 0]
+    parameters: dict[str, Any] = {
+        **{"hidden_layer_sizes": (5, 4), "activation": activation, "solver": solver, "alpha": 0.0, "tol": 0.0},
+        **{"batch_size": len(y), "learning_rate": "constant", "learning_rate_init": 0.01, "random_state": 0},
+        **{"warm_start": True, "n_iter_no_change": 1000, "shuffle": False, "epsilon": 1e-12, "beta_2": 0.999},
+    }
+    ours = MLPRegressor(**parameters, scaling="none", dropout=0.0, precision="64", max_iter=1).fit(X, y)
+    theirs = sklearn.neural_network.MLPRegressor(**parameters, max_iter=1)
+    with pytest.warns(Warning, match="Maximum iterations"):
+        theirs.fit(X, y)
+    theirs.coefs_, theirs.intercepts_ = ([one.copy() for one in of] for of in (ours.coefs_, ours.intercepts_))
+    with pytest.warns(Warning, match="Maximum iterations"):
+        theirs.set_params(max_iter=20).fit(X, y)
+    ours.set_params(max_iter=20).fit(X, y)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=1e-7)
+
+
+def test_in_a_pipeline_a_search_and_a_cross_validation() -> None:
+    X, y = load_iris(return_X_y=True)
+    model = make_pipeline(StandardScaler(), MLPClassifier(**{**FAST, "max_iter": 40, "learning_rate_init": 0.05}))
+    assert cross_val_score(model, X, y, cv=3).mean() > 0.85
+    search = GridSearchCV(model, {"mlpclassifier__alpha": [0.0, 0.1]}, cv=2).fit(X, y)
+    assert search.score(X, y) > 0.85
+
+
+def test_parameters_are_only_stored_by_the_constructor() -> None:
+    sizes = [3, np.int64(4)]
+    estimator = MLPClassifier(hidden_layer_sizes=sizes, alpha="nonsense")
+    assert estimator.get_params()["hidden_layer_sizes"] is sizes
+    assert clone(estimator).get_params() == estimator.get_params()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ({"solver": "lbfgs"}, ["solver", "scikit-learn"]),
+        ({"learning_rate": "invscaling"}, ["learning_rate"]),
+        ({"activation": "step"}, ["activation"]),
+        ({"hidden_layer_sizes": (4, 0)}, ["hidden_layer_sizes"]),
+        ({"batch_size": 0}, ["batch_size"]),
+        ({"batch_size": "all"}, ["batch_size"]),
+        ({"max_iter": 0, "alpha": -1, "dropout": 1.5}, ["max_iter", "alpha", "dropout"]),
+        ({"scaling": "minmax", "precision": "16"}, ["scaling", "precision"]),
+        ({"learning_rate_init": -1.0, "beta_1": 1.5, "epsilon": -1.0}, ["learning_rate_init", "beta_1", "epsilon"]),
+        ({"early_stopping": True, "validation_fraction": 1.5}, ["validation_fraction"]),
+        ({"early_stopping": True, "tol": -1.0, "n_iter_no_change": 0}, ["tol", "n_iter_no_change"]),
+        ({"class_weight": "equal"}, ["class_weight"]),
+        ({"label_smoothing": 2.0}, ["label_smoothing"]),
+    ],
+)
+def test_wrong_parameters_are_named_as_the_user_named_them(parameters, names) -> None:
+    with pytest.raises(ConfigError) as raised:
+        MLPClassifier(**{**FAST, **parameters}).fit(*numbers())
+    for name in names:
+        assert name in str(raised.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    parameters = {"hidden_layer_sizes": np.array([4, 3]), "alpha": np.float64(0.1), "max_iter": np.int64(2)}
+    assert MLPClassifier(**{**FAST, **parameters}, batch_size=np.int32(7)).fit(*numbers()).n_layers_ == 4
+
+
+def test_a_linear_model() -> None:
+    X, y = numbers(gaps=False)
+    fitted = MLPClassifier(hidden_layer_sizes=(), scaling="standard", max_iter=100, learning_rate_init=0.1).fit(X, y)
+    assert fitted.n_layers_ == 2
+    assert fitted.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("learning_rate", ["constant", "cosine", "one_cycle", "adaptive"])
+def test_every_learning_rate(learning_rate) -> None:
+    fitted = MLPClassifier(**{**FAST, "max_iter": 10}, learning_rate=learning_rate).fit(*numbers())
+    assert fitted.loss_curve_[-1] < fitted.loss_curve_[0]
+    assert fitted.best_loss_ == min(fitted.loss_curve_)
+    assert fitted.validation_scores_ is None
+
+
+# ---- randomness ------------------------------------------------------------------------------------------
+
+
+def test_random_state() -> None:
+    X, y = numbers()
+
+    def predicted(random_state: Any) -> Any:
+        return MLPClassifier(**{**FAST, "random_state": random_state, "dropout": 0.2}).fit(X, y).predict_proba(X)
+
+    assert np.array_equal(predicted(3), predicted(3))
+    assert not np.array_equal(predicted(3), predicted(4))
+    assert np.array_equal(predicted(np.random.RandomState(3)), predicted(np.random.RandomState(3)))
+    np.random.seed(5)
+    first = predicted(None)
+    assert not np.array_equal(first, predicted(None))
+    np.random.seed(5)
+    assert np.array_equal(first, predicted(None))
+
+
+def test_fits_in_threads_are_as_in_turn() -> None:
+    X, y = numbers()
+    model = MLPClassifier(**{**FAST, "dropout": 0.3})
+    expected = clone(model).fit(X, y).predict_proba(X)
+    fitted = [clone(model) for _ in range(4)]
+    threads = [threading.Thread(target=one.fit, args=(X, y)) for one in fitted]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert all(np.array_equal(one.predict_proba(X), expected) for one in fitted)
+
+
+# ---- weights ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [MLPClassifier(**FULL), MLPRegressor(**FULL)])
+@pytest.mark.parametrize("scaling", ["standard", "robust", "quantile", "none"])
+def test_a_weight_is_a_number_of_equal_rows(model, scaling) -> None:
+    X, y = numbers()
+    weights = np.arange(len(y)) % 3
+    X[:, 1] /= 1e4
+    weighted = clone(model).set_params(scaling=scaling).fit(X, y, sample_weight=weights)
+    repeated = clone(model).set_params(scaling=scaling).fit(X.repeat(weights, axis=0), y.repeat(weights))
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), atol=1e-9)
+
+
+def test_rows_of_weight_zero_are_as_if_they_were_not_there() -> None:
+    X, y = numbers()
+    weights = (np.arange(len(y)) % 4 > 0).astype(float)
+    parameters = {**FAST, "batch_size": 8, "dropout": 0.2}
+    X[weights == 0] = 1e9
+    left_out = MLPClassifier(**parameters).fit(X, y, weights)
+    removed = MLPClassifier(**parameters).fit(X[weights > 0], y[weights > 0])
+    np.testing.assert_allclose(left_out.predict_proba(X), removed.predict_proba(X), rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [np.zeros(40), -np.ones(40), np.full(40, np.nan), np.ones(3)])
+def test_weights_that_are_none(weights) -> None:
+    with pytest.raises(ValueError, match=r"(?i)sample.weight"):
+        MLPClassifier(**FAST).fit(*numbers(), sample_weight=weights)
+
+
+def test_class_weights_are_weights_of_their_rows() -> None:
+    X, y = numbers()
+    y = np.where(np.arange(len(y)) % 5 == 0, "rare", "usual")
+    balanced = MLPClassifier(**FULL, class_weight="balanced").fit(X, y)
+    usual, rare = (y == "usual").sum(), (y == "rare").sum()
+    by_hand = MLPClassifier(**FULL, class_weight={"usual": 1.0 / usual, "rare": 1.0 / rare}).fit(X, y)
+    by_rows = MLPClassifier(**FULL).fit(X, y, np.where(y == "usual", 1.0 / usual, 1.0 / rare))
+    np.testing.assert_allclose(by_hand.predict_proba(X), by_rows.predict_proba(X), rtol=1e-9)
+    # Features are scaled by the rows as they are.
+    np.testing.assert_allclose(balanced.predict_proba(X), by_rows.predict_proba(X), atol=0.05)
+    plain = MLPClassifier(**FULL).fit(X, y)
+    assert balanced.predict_proba(X)[:, 0].mean() > plain.predict_proba(X)[:, 0].mean()
+
+
+# ---- going on --------------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on_from_weights_and_scaling() -> None:
+    X, y = numbers()
+    model = MLPClassifier(**FAST, warm_start=True, learning_rate="constant").fit(X, y)
+    loss, center = model.loss_, model.module_.preprocessor.center_N.clone()
+    model.set_params(max_iter=30).fit(X * 2, y)
+    assert torch.equal(model.module_.preprocessor.center_N, center)
+    assert model.loss_curve_[5] < model.loss_curve_[0]
+    assert model.loss_ < loss
+    assert len(model.loss_curve_) == 35
+    assert model.n_iter_ == 30
+    model.set_params(warm_start=False, max_iter=5).fit(X, y)
+    assert np.array_equal(
+        model.predict_proba(X), MLPClassifier(**FAST, learning_rate="constant").fit(X, y).predict_proba(X)
+    )
+
+
+def test_warm_start_refuses_other_classes_and_other_widths() -> None:
+    X, y = numbers()
+    model = MLPClassifier(**FAST, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="class 7"):
+        model.fit(X, np.where(y == 1, 7, 0))
+    with pytest.raises(ConfigError, match="hidden_layer_sizes"):
+        model.set_params(hidden_layer_sizes=(9,)).fit(X, y)
+
+
+def test_partial_fit_is_training_pass_by_pass() -> None:
+    """Three passes over all rows at once are three epochs of a full batch, optimizer and all."""
+    X, y = numbers()
+    parts = MLPClassifier(**FULL).set_params(learning_rate="constant")
+    for _ in range(3):
+        parts.partial_fit(X, y, classes=[0, 1])
+    whole = MLPClassifier(**FULL).set_params(learning_rate="constant", max_iter=3).fit(X, y)
+    np.testing.assert_allclose(parts.predict_proba(X), whole.predict_proba(X), rtol=1e-9)
+    assert parts.n_iter_ == 3
+    np.testing.assert_allclose(parts.loss_curve_, whole.loss_curve_)
+
+
+def test_partial_fit_learns_classes_that_the_first_rows_lack() -> None:
+    X, y = load_iris(return_X_y=True)
+    model = MLPClassifier(random_state=0, batch_size=32, scaling="standard", accelerator="cpu")
+    order = np.random.default_rng(0).permutation(len(y))
+    model.partial_fit(X[:60], y[:60], classes=[0, 1, 2])
+    for _ in range(40):
+        model.partial_fit(X[order], y[order])
+    assert model.score(X, y) > 0.9
+    with pytest.raises(ValueError, match="class 3"):
+        model.partial_fit(X, np.full(len(y), 3))
+
+
+def test_partial_fit_of_a_regressor() -> None:
+    X, y = load_diabetes(return_X_y=True)
+    model = MLPRegressor(random_state=0, learning_rate_init=0.01, accelerator="cpu")
+    for _ in range(20):
+        model.partial_fit(X, y)
+    assert model.score(X, y) > 0.4
+    with pytest.raises(ValueError, match="2 targets"):
+        model.partial_fit(X, np.stack([y, y], axis=1))
+
+
+def test_partial_fit_goes_on_after_fit_and_a_pickle() -> None:
+    X, y = numbers()
+    model = MLPClassifier(**FAST).fit(X, y).partial_fit(X, y)
+    copied = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(copied.partial_fit(X, y).predict_proba(X), model.partial_fit(X, y).predict_proba(X))
+
+
+def test_partial_fit_needs_classes_and_no_early_stopping() -> None:
+    X, y = numbers()
+    with pytest.raises(ValueError, match="classes must be passed"):
+        MLPClassifier(**FAST).partial_fit(X, y)
+    with pytest.raises(ConfigError, match="early_stopping"):
+        MLPRegressor(**FAST, early_stopping=True).partial_fit(X, y)
+
+
+# ---- stopping early --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "load"), [(MLPClassifier, load_breast_cancer), (MLPRegressor, load_diabetes)])
+def test_early_stopping_keeps_the_best_weights(model, load) -> None:
+    X, y = load(return_X_y=True)
+    fitted = model(early_stopping=True, n_iter_no_change=4, random_state=0, max_iter=100, learning_rate_init=0.02)
+    fitted.fit(X, y)
+    scores = fitted.validation_scores_
+    assert fitted.n_iter_ == len(scores) == len(fitted.loss_curve_) < 100
+    assert fitted.best_loss_ is None
+    assert fitted.best_validation_score_ == max(scores)
+    assert int(np.argmax(scores)) == len(scores) - 5 or max(scores) - max(scores[:-4]) < fitted.tol
+    assert 0.3 < fitted.best_validation_score_ <= 1
+    assert fitted.score(X, y) > 0.4
+
+
+# ---- what is left ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_nothing_is_left_behind(tmp_path, monkeypatch, capfd, early_stopping) -> None:
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    state, threads = np.random.get_state()[1].copy(), torch.get_num_threads()
+    X, y = numbers()
+    MLPClassifier(**FAST, early_stopping=early_stopping).fit(X, y).predict(X)
+    with pytest.raises(ConfigError):
+        MLPClassifier(**FAST, alpha=-1).fit(X, y)
+    assert list(here.iterdir()) == list(temporary.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    assert np.array_equal(np.random.get_state()[1], state)
+    assert torch.get_num_threads() == threads
+
+
+def test_log_dir_keeps_the_run_folder(tmp_path) -> None:
+    X, y = numbers()
+    model = MLPClassifier(**FAST, log_dir=tmp_path / "runs")
+    model.fit(X, y)
+    model.fit(X, y)
+    first, second = sorted((tmp_path / "runs").iterdir())
+    for folder in (first, second):
+        assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+        assert {"metrics.csv", "train.log", "config.yaml", "checkpoints"} <= {one.name for one in folder.iterdir()}
+    module = MLPModule.load_from_checkpoint(second / "checkpoints" / "last.ckpt", weights_only=True)
+    rows = torch.from_numpy(X)
+    torch.testing.assert_close(
+        module.eval().predict(rows)[:, 0].double(), torch.from_numpy(model.predict_proba(X)[:, 1]), rtol=0, atol=1e-6
+    )
+
+
+def test_verbose_prints(capfd) -> None:
+    MLPClassifier(**FAST, verbose=True).fit(*numbers())
+    assert "loss" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("model", [MLPClassifier(**FAST), MLPRegressor(**FAST)])
+def test_copies_predict_the_same_bits(tmp_path: Path, model) -> None:
+    X, y = numbers()
+    model = clone(model).fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model), joblib.load(tmp_path / "model.joblib")]
+    for one in copies:
+        assert np.array_equal(one.predict(X), model.predict(X))
+    # No rows, no Trainer.
+    assert len(pickle.dumps(model)) < 60_000
+    assert not hasattr(clone(model), "module_")

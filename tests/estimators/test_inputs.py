@@ -1,0 +1,196 @@
+"""What estimators take for rows, and what they refuse."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse
+from estimator_rows import FAST, NAMES, mixed, numbers
+from numpy.typing import NDArray
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.estimators import MLPClassifier, MLPRegressor
+
+LEARNS: dict[str, Any] = {**FAST, "hidden_layer_sizes": (32,), "max_iter": 150, "learning_rate_init": 0.03}
+
+
+def as_pandas(X: NDArray[np.float64]) -> Any:
+    return pytest.importorskip("pandas").DataFrame(X, columns=NAMES)
+
+
+def as_nullable_pandas(X: NDArray[np.float64]) -> Any:
+    return as_pandas(X).convert_dtypes(dtype_backend="pyarrow")
+
+
+def as_polars(X: NDArray[np.float64]) -> Any:
+    return pytest.importorskip("polars").DataFrame(X, schema=NAMES, orient="row")
+
+
+def as_arrow(X: NDArray[np.float64]) -> pa.Table:
+    return pa.table(list(X.T), names=NAMES)
+
+
+@pytest.mark.parametrize("as_frame", [as_pandas, as_nullable_pandas, as_polars, as_arrow])
+@pytest.mark.parametrize("y_as", [np.asarray, list, pa.array])
+def test_frames_of_numbers_are_as_good_as_arrays(as_frame, y_as) -> None:
+    X, y = numbers()
+    frame = as_frame(X)
+    expected = MLPClassifier(**FAST).fit(X, y)
+    fitted = MLPClassifier(**FAST).fit(frame, y_as(y))
+    assert fitted.feature_names_in_.tolist() == NAMES
+    assert np.array_equal(fitted.predict_proba(frame), expected.predict_proba(X))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        assert np.array_equal(fitted.predict_proba(X), expected.predict_proba(X))
+
+
+def test_integers_float32_and_lists_are_numbers() -> None:
+    X = np.arange(40).reshape(20, 2) % 7
+    y = X[:, 0] > 3
+    expected = MLPClassifier(**FAST).fit(X, y).predict_proba(X)
+    for other in (X.astype(np.float32), X.tolist(), np.asfortranarray(X), X.astype(object)):
+        assert np.array_equal(MLPClassifier(**FAST).fit(other, y).predict_proba(other), expected)
+
+
+def test_columns_that_are_no_numbers_are_learnt_from() -> None:
+    table, y = mixed()
+    fitted = MLPClassifier(**LEARNS).fit(table, y)
+    assert fitted.score(table, y) > 0.9
+    kinds = {one.name: one.kind for one in fitted.module_.preprocessor.columns}
+    assert kinds["number"] == kinds["whole"] == "numeric"
+    assert kinds["text"] == kinds["kind"] == kinds["nothing"] == "categorical"
+    assert (kinds["flag"], kinds["when"]) == ("boolean", "datetime")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_mixed_frames_are_as_good_as_arrow(library) -> None:
+    pytest.importorskip(library)
+    table, y = mixed()
+    frame = table.to_pandas() if library == "pandas" else __import__("polars").from_arrow(table)
+    expected = MLPClassifier(**FAST).fit(table, y).predict_proba(table)
+    assert np.array_equal(MLPClassifier(**FAST).fit(frame, y).predict_proba(frame), expected)
+
+
+def test_unknown_categories_and_new_gaps_are_predicted() -> None:
+    table, y = mixed()
+    fitted = MLPClassifier(**FAST).fit(table, y)
+    other = table.set_column(2, "text", pa.array(["never seen"] * len(table)))
+    other = other.set_column(1, "whole", pa.nulls(len(table), pa.int64()))
+    assert np.isfinite(fitted.predict_proba(other)).all()
+
+
+def test_many_categories_are_embedded() -> None:
+    table = pa.table({"city": [f"city {number % 15}" for number in range(60)], "x": np.zeros(60)})
+    y = np.arange(60) % 15 < 7
+    fitted = MLPClassifier(**LEARNS).fit(table, y)
+    assert fitted.score(table, y) == 1.0
+
+
+def test_an_order_of_columns_that_differs_is_refused() -> None:
+    frame = as_pandas(numbers()[0])
+    fitted = MLPClassifier(**FAST).fit(frame, numbers()[1])
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(frame[NAMES[::-1]])
+
+
+@pytest.mark.parametrize("names", [[0, 1, 2, 3], ["", "b", "c", "d"], ["target", "weight", "x", "y"]])
+def test_names_that_a_table_cannot_have(names) -> None:
+    X, y = numbers()
+    frame = as_pandas(X)
+    frame.columns = names
+    fitted = MLPClassifier(**FAST).fit(frame, y, sample_weight=np.ones(len(y)))
+    assert np.array_equal(fitted.predict(frame), MLPClassifier(**FAST).fit(X, y, np.ones(len(y))).predict(X))
+
+
+def test_constant_columns_and_row_numbers_are_not_dropped() -> None:
+    X = np.stack([np.ones(30), np.arange(30)], axis=1)
+    fitted = MLPRegressor(**FAST).fit(X, X[:, 1])
+    assert fitted.n_features_in_ == len(fitted.module_.preprocessor.columns) == 2
+
+
+def test_a_column_without_any_value() -> None:
+    X, y = numbers()
+    X[:, 1] = np.nan
+    assert np.isfinite(MLPClassifier(**FAST).fit(X, y).predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("where", ["fit", "predict"])
+@pytest.mark.parametrize("as_frame", [np.asarray, as_pandas])
+def test_infinity_is_refused(where, as_frame) -> None:
+    X, y = numbers()
+    bad = X.copy()
+    bad[3, 1] = np.inf
+    fitted = MLPClassifier(**FAST).fit(as_frame(X), y)
+    with pytest.raises(ValueError, match="infinity"):
+        fitted.fit(as_frame(bad), y) if where == "fit" else fitted.predict(as_frame(bad))
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "error", "message"),
+    [
+        (scipy.sparse.eye(4).tocsr(), [0, 1, 0, 1], TypeError, "[Ss]parse"),
+        (np.eye(4), [[0, 1], [1, 1], [0, 0], [1, 0]], ValueError, "multilabel"),
+        (np.eye(4), [0.5, 1.5, 0.1, 0.2], ValueError, "Unknown label type"),
+        (np.eye(4), [0, 1, 0], ValueError, "inconsistent"),
+        (np.eye(4), [0, 1, np.nan, 0], ValueError, "NaN"),
+        (np.array([["a"], ["b"], ["a"], ["b"]]), [0, 1, 0, 1], ValueError, "could not convert string"),
+        (pa.table({"a": [[1], [2], [3], [4]]}), [0, 1, 0, 1], DataError, "list"),
+        (pa.table({"a": pa.array([], pa.float64())}), [], ValueError, "minimum of 1"),
+    ],
+)
+def test_rows_that_cannot_be_learnt(X, y, error, message) -> None:
+    with pytest.raises(error, match=message):
+        MLPClassifier(**FAST).fit(X, y)
+
+
+def test_a_frame_with_values_of_several_types_in_a_column() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1, "x", 2.5, [3]]})
+    with pytest.raises(DataError, match="cannot be read"):
+        MLPClassifier(**FAST).fit(frame, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [-1, 1], [False, True], [0.0, 3.0], [10, 20, 30]])
+def test_labels_come_back_as_they_were(labels) -> None:
+    X, _ = numbers()
+    y = np.array(labels)[np.arange(len(X)) % len(labels)]
+    fitted = MLPClassifier(**FAST).fit(X, y)
+    assert fitted.classes_.tolist() == sorted(labels)
+    assert fitted.predict(X).dtype == y.dtype
+    assert set(fitted.predict(X)) <= set(labels)
+    probabilities = fitted.predict_proba(X)
+    assert probabilities.shape == (len(X), len(labels))
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(X)))
+    assert fitted.predict_log_proba(X) == pytest.approx(np.log(probabilities))
+
+
+def test_a_single_class_is_always_predicted() -> None:
+    X, _ = numbers()
+    fitted = MLPClassifier(**FAST).fit(X, ["only"] * len(X))
+    assert (fitted.predict_proba(X) == 1).all()
+    assert (fitted.predict(X) == "only").all()
+
+
+def test_several_targets() -> None:
+    X, _ = numbers(100, gaps=False)
+    Y = np.stack([X[:, 0], 1e6 + 1e5 * X[:, 3]], axis=1)
+    fitted = MLPRegressor(hidden_layer_sizes=(32,), max_iter=150, random_state=0, dropout=0.0, alpha=0.0).fit(X, Y)
+    assert fitted.predict(X).shape == Y.shape
+    assert fitted.score(X, Y) > 0.95
+
+
+def test_a_prediction_does_not_depend_on_other_rows() -> None:
+    X, y = numbers()
+    fitted = MLPClassifier(**FAST).fit(X, y)
+    alone = np.concatenate([fitted.predict_proba(row[None]) for row in X])
+    np.testing.assert_allclose(fitted.predict_proba(X), alone, rtol=1e-12)
+
+
+def test_no_warnings() -> None:
+    X, y = numbers()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
+        MLPClassifier(**FAST).fit(X, y).predict(X)

@@ -1,0 +1,86 @@
+"""Small trained models of tables, and of the data sets that are no tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pytest
+from inference_tables import flowers
+
+from mlp_lightning import train
+from mlp_lightning.training import TrainingResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run and the file that it was trained on."""
+
+    result: TrainingResult
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.result.run_dir / "checkpoints" / "last.ckpt"
+
+
+def trained(folder: Path, target: str | list[str], **options: object) -> Trained:
+    path = folder / "flowers.csv"
+    pyarrow.csv.write_csv(flowers(), path)
+    outputs = ["kind", "big", "price", "age", "weight"]
+    data = {
+        "name": "table",
+        "path": str(path),
+        "target": target,
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+        "columns": {name: {"kind": "ignored"} for name in ["id", *outputs] if name not in np.atleast_1d(target)},
+        **options,
+    }
+    return Trained(_train(data, folder), path)
+
+
+def _train(data: dict[str, object], folder: Path) -> TrainingResult:
+    config = {
+        "data": data,
+        "model": {"hidden_units": 8, "depth": 1, "activation": "relu"},
+        "optimizer": {"name": "Adam", "lr": 0.05},
+        "trainer": {"max_steps": 60, "accelerator": "cpu"},
+        "logger": {"tensorboard": False, "csv": False, "graph": False},
+        "verbosity": 0,
+    }
+    return train(config, folder / "run")
+
+
+@pytest.fixture(scope="session")
+def kind_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of three classes that are texts."""
+    return trained(tmp_path_factory.mktemp("kind"), "kind")
+
+
+@pytest.fixture(scope="session")
+def big_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of two classes that are truth values; rows have weights."""
+    return trained(tmp_path_factory.mktemp("big"), "big", weight_column="weight")
+
+
+@pytest.fixture(scope="session")
+def price_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of two numbers."""
+    return trained(tmp_path_factory.mktemp("price"), ["price", "age"])
+
+
+@pytest.fixture(scope="session")
+def xor_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("xor")
+    path = folder / "xor.csv"
+    path.write_text("x1,x2,xor\n0,0,0\n0,1,1\n1,0,1\n1,1,0\n")
+    return Trained(_train({"name": "xor"}, folder), path)
+
+
+@pytest.fixture(scope="session")
+def iris_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("iris")
+    return Trained(_train({"name": "iris", "test_fraction": 0.2, "standardize": True}, folder), folder / "none.csv")

@@ -1,0 +1,143 @@
+"""Cross-validation: every row is held out once, by a model that did not see it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import ROOT, run_forked
+from sklearn.metrics import accuracy_score, log_loss
+
+from mlp_lightning import cross_validate, train
+from mlp_lightning.config import Config
+from mlp_lightning.config.overrides import check_overrides
+from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.training.build import build_data
+
+QUICK = ["trainer.max_epochs=4", "logger=none", "verbosity=0", "data.val_fraction=0", "trainer.accelerator=cpu"]
+
+
+def flowers(folder: Path, rows: int = 61) -> Path:
+    """A table of three classes with a group and a moment for every row."""
+    generator = np.random.default_rng(0)
+    with (folder / "flowers.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", "length", "colour", "plant", "day", "species"])
+        for row in range(rows):
+            kind = row % 3
+            width, length = generator.normal(kind, 0.5), generator.normal(-kind, 0.5)
+            colour = ["red", "white"][int(generator.integers(2))]
+            writer.writerow([width, length, colour, f"plant {row // 4}", row // 2, ["a", "b", "c"][kind]])
+    return folder / "flowers.csv"
+
+
+def configured(path: Path, *overrides: str, folds: int = 3) -> Config:
+    base = ["data=table", f"data.path={path}", "data.target=species", f"data.cv.folds={folds}"]
+    # A column of so many texts would be embedded, and embeddings are not stacked.
+    return check_overrides([*base, "data.columns.plant.kind=ignored", *QUICK, *overrides])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("columns", [[], ["data.group_column=plant"]], ids=["stratified", "grouped"])
+def test_every_row_is_held_out_once(columns: list[str], tmp_path: Path) -> None:
+    path = flowers(tmp_path)
+    result = cross_validate(configured(path, *columns), tmp_path / "cv")
+    assert result.status == "finished"
+    assert result.out_of_fold is not None
+    found = rows_of(result.out_of_fold)
+    assert [int(one["row"]) for one in found] == list(range(1, 62))
+    assert [one["species"] for one in found] == [one["species"] for one in rows_of(path)]
+    if columns:
+        plants: dict[str, set[str]] = {}
+        for one, row in zip(found, rows_of(path), strict=True):
+            plants.setdefault(row["plant"], set()).add(one["fold"])
+        assert all(len(folds) == 1 for folds in plants.values())
+
+
+def test_figures_are_those_of_the_file(tmp_path: Path) -> None:
+    result = cross_validate(configured(flowers(tmp_path)), tmp_path / "cv")
+    assert result.out_of_fold is not None
+    found = rows_of(result.out_of_fold)
+    accuracies, losses = [], []
+    for fold in range(3):
+        part = [one for one in found if int(one["fold"]) == fold]
+        truth = [one["species"] for one in part]
+        accuracies.append(accuracy_score(truth, [one["predicted_species"] for one in part]))
+        losses.append(log_loss(truth, [[float(one[f"probability_{name}"]) for name in "abc"] for one in part]))
+    assert result.metrics["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert result.metrics["accuracy"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert result.metrics["log_loss"]["mean"] == pytest.approx(np.mean(losses))
+    written = json.loads((tmp_path / "cv" / "result.json").read_text())
+    assert written["metrics"] == result.metrics
+    assert written["status"] == "finished"
+
+
+def test_a_stacked_fold_is_the_fold_alone(tmp_path: Path) -> None:
+    config = configured(flowers(tmp_path))
+    whole = cross_validate(config, tmp_path / "cv")
+    alone = train(configured(tmp_path / "flowers.csv", "data.cv.fold=1"), tmp_path / "alone")
+    figures = json.loads((whole.run_dir / "fold-1" / "result.json").read_text())["metrics"]
+    for split, of_split in alone.metrics.items():
+        for name, value in of_split.items():
+            assert math.isclose(figures[split][name], value, rel_tol=1e-4), (split, name)
+
+
+def test_time_only_looks_ahead(tmp_path: Path) -> None:
+    path = flowers(tmp_path)
+    days = np.array([int(one["day"]) for one in rows_of(path)])
+    for fold in range(3):
+        data: Any = build_data(configured(path, "data.time_column=day", f"data.cv.fold={fold}"))
+        assert days[data.row_numbers["train"]].max() < days[data.row_numbers["test"]].min()
+
+
+def test_a_regression_is_measured_in_its_own_units(tmp_path: Path) -> None:
+    config = check_overrides(["data=sklearn", "data.name=diabetes", "data.cv.folds=3", *QUICK, "trainer.max_epochs=30"])
+    result = cross_validate(config, tmp_path / "cv")
+    assert result.metrics["r2"]["mean"] > 0.3
+    assert 40 < result.metrics["rmse"]["mean"] < 70
+
+
+def test_embedded_categories_are_trained_one_after_another(tmp_path: Path) -> None:
+    result = cross_validate(configured(flowers(tmp_path), "data.max_one_hot=1"), tmp_path / "cv")
+    assert len(result.folds) == 3
+
+
+def test_what_cannot_be_folded_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.cv\.folds = 40"):
+        cross_validate(configured(flowers(tmp_path), folds=40), tmp_path / "cv")
+    assert not (tmp_path / "cv").exists()
+
+
+def test_one_training_is_not_several() -> None:
+    with pytest.raises(ConfigError, match="cross_validate"):
+        build_data(check_overrides(["data=sklearn", "data.cv.folds=3", *QUICK]))
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    flowers(tmp_path)
+    script = str(ROOT / "scripts" / "train.py")
+    words = ["data=table", "data.path=flowers.csv", "data.target=species", "data.cv.folds=3", "trainer.max_epochs=3"]
+    words.append("data.columns.plant.kind=ignored")
+    done = run_forked(script, *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Training 3 folds as one stack" in done.stdout
+    assert "accuracy: " in done.stdout
+    assert " ± " in done.stdout
+    (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
+    assert {one.name for one in folder.glob("fold-*")} == {"fold-0", "fold-1", "fold-2"}
+    assert (folder / "out_of_fold.csv").is_file()
+    refused = run_forked(script, "-m", *words, "seed=1,2", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "data.cv.fold=range(3)" in refused.stderr
+    swept = run_forked(script, "-m", *words, "data.cv.fold=range(3)", "verbosity=0", folder=tmp_path)
+    assert swept.returncode == 0, swept.stderr

@@ -1,0 +1,70 @@
+"""evaluate, predict and export as commands: what is wrong with them is told at once, and harms nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ROOT, run_forked
+
+WRONG = {
+    "evaluate.py": [
+        (["ckpt_path=best"], ["ckpt_path", "no run there has one"]),
+        (["ckpt_path=nothing.ckpt", "splitt=val"], ["splitt", "did you mean split?"]),
+        ([], ["ckpt_path = None is missing"]),
+    ],
+    "predict.py": [
+        (
+            ["ckpt_path=x.ckpt", "data.pth=new.csv"],
+            ["did you mean data.path?", "data.path = None is missing", "output = None is missing"],
+        ),
+        (["ckpt_path=x.ckpt", "data.path=new.csv", "output=out.csv"], ["ckpt_path", "is not a file"]),
+        (["-m", "ckpt_path=a,b"], ["--multirun"]),
+    ],
+    "export.py": [(["ckpt_path=best", "format=onx"], ["did you mean onnx?"])],
+}
+CASES = [(script, words, told) for script, cases in WRONG.items() for words, told in cases]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "words", "told"), CASES)
+def test_wrong_use(script: str, words: list[str], told: list[str], tmp_path: Path) -> None:
+    done = run_forked(str(ROOT / "scripts" / script), *words, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    for text in told:
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", list(WRONG))
+def test_help_makes_nothing_and_imports_no_torch(script: str, tmp_path: Path) -> None:
+    code = f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+    code += f"try: runpy.run_path(r'{ROOT / 'scripts' / script}', run_name='__main__')\n"
+    code += "except SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ckpt_path" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_models_of_xor(tmp_path: Path) -> None:
+    """A data set that is no table has columns x1, x2, … ."""
+
+    def run(script: str, *words: str) -> str:
+        done = run_forked(str(ROOT / "scripts" / script), *words, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("train.py", "model=wide_deep", "data=xor", "verbosity=0", "logger=none")
+    (tmp_path / "new.csv").write_text("x1,x2,xor\n1,0,1\n1,1,0\n0,0,0\n")
+    told = run("predict.py", "ckpt_path=best", "data.path=new.csv", "output=out/p.csv")
+    assert "3 rows predicted" in told
+    lines = (tmp_path / "out" / "p.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["predicted_xor", "1", "0", "0"]
+    assert "accuracy" in run("evaluate.py", "ckpt_path=last", "data.path=new.csv")
+    assert "Predicts as the checkpoint does" in run("export.py", "ckpt_path=best")
