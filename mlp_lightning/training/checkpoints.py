@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.config import CheckpointConfig, Config
+from mlp_lightning.data.rows import EvaluationBatches
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.models import MLPModule
 from mlp_lightning.models.trace import StepTrace
@@ -177,7 +178,7 @@ class CheckpointKeeper(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
         # Without any better moment the end is the best. After last.ckpt: a run that goes on from there has not
         # ended here.
-        if self.monitor == "loss/train" and self.best_value is None:
+        if self._options is not None and self.monitor == "loss/train" and self.best_value is None:
             self._consider(trainer, _training_loss(trainer, pl_module))
             self._write_best(trainer)
 
@@ -228,9 +229,12 @@ def _training_loss(trainer: pl.Trainer, pl_module: MLPModule) -> float:
     """
     rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]  # train sets it
     pl_module.eval()
-    loss = pl_module.task.loss(pl_module.mlp(pl_module.prepared(rows.features_BF)), rows.targets)
+    total = 0.0
+    for features_BF, targets in EvaluationBatches(rows):  # in parts: the layers' outputs of all rows take memory
+        loss = pl_module.task.loss(pl_module.mlp(pl_module.prepared(features_BF)), targets)
+        total += loss.item() * (len(targets) / len(rows))
     pl_module.train()
-    return loss.item()
+    return total
 
 
 def _snapshot(value: Any) -> Any:

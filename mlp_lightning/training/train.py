@@ -272,11 +272,7 @@ class _Run:
         }
         if not all(np.isfinite(value) for figures in metrics.values() for value in figures.values()):
             raise NonFiniteLossError(non_finite_figures_message(trainer.global_step, metrics, self.config.optimizer.lr))
-        rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
-        module.eval()
-        with torch.no_grad():
-            predictions = module.task.predictions(module.mlp(module.prepared(rows.features_BF))).float().cpu().numpy()
-        return self._result("finished", module, metrics), data.describe_predictions(predictions)
+        return self._result("finished", module, metrics), _described_predictions(module, data)
 
     def _result(
         self,
@@ -320,6 +316,17 @@ class _Run:
 
     def _how_to_go_on(self) -> str:
         return how_to_go_on(self.config, self.folder)
+
+
+def _described_predictions(module: MLPModule, data: TabularDataModule) -> str:
+    """What a data set has to say of the predictions of its training rows; most have nothing to say."""
+    if type(data).describe_predictions is TabularDataModule.describe_predictions:
+        return ""
+    rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
+    module.eval()
+    with torch.no_grad():
+        predictions_BC = module.task.predictions(module.mlp(module.prepared(rows.features_BF)))
+    return data.describe_predictions(predictions_BC.float().cpu().numpy())
 
 
 class _OptimizerState(pl.Callback):
