@@ -83,6 +83,9 @@ def _checkpoint(wanted: str) -> Path:
         return max(files, key=lambda one: (one.parents[1] / "config.yaml").stat().st_mtime_ns)
     path = Path(wanted).expanduser()
     if path.is_dir():
+        if (path / "fold-0").is_dir():
+            hint = f"name one of its folds, for example {path / 'fold-0'}"
+            raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation of several models", hint)])
         path = path / "checkpoints" / "best.ckpt"
     if not path.is_file():
         raise ConfigError([Fault("ckpt_path", wanted, "is not a file", _WHICH_MODEL)])
@@ -110,11 +113,13 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
 
     model = load_model(checkpoint)
     csv = options.data.csv.over(model.config.data.csv)
-    rows = options.split if options.data.path is None else Path(options.data.path).stem or "table"
+    # Not the name alone: a table may be called as a split is.
+    rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)
     report = evaluate_model(checkpoint, folder, options.data.path, csv, options.split, options.weight_column, device)
     console = RunConsole(options.verbosity)
+    console.line(f"Model: {checkpoint}")
     if console.is_terminal:
         for table in report.tables():
             console.line(in_terminal=table)
@@ -141,6 +146,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
         overwrite=options.overwrite,
     )
     console = RunConsole(options.verbosity)
+    console.line(f"Model: {checkpoint}")
     for line in report.surprises:
         console.line(line)
     console.line(f"{report.rows:,} rows predicted in {report.seconds:.1f} s: {report.path}")
