@@ -48,8 +48,8 @@ def split_rows(
     if options.split_column is not None:
         return _by_column(table.column(options.split_column), options.split_column, name)
     rows = np.arange(table.num_rows)
-    groups_B = None if options.group_column is None else _codes(table, options.group_column, name)
-    times_B = None if options.time_column is None else _times(table, options.time_column, name)
+    groups_B = None if options.group_column is None else _ranks(table, "group_column", options.group_column, name)
+    times_B = None if options.time_column is None else _ranks(table, "time_column", options.time_column, name)
     # Rows from files of their own leave no fraction to split off.
     val = 0.0 if options.val_path is not None else options.val_fraction
     test = 0.0 if options.test_path is not None else options.test_fraction
@@ -103,24 +103,12 @@ def _by_column(values: pa.ChunkedArray, column: str, name: str) -> Parts:
     return {split: np.array(rows, dtype=np.int64) for split, rows in parts.items()}
 
 
-def _codes(table: pa.Table, column: str, name: str) -> NDArray[np.int64]:
-    """The group of each row as a number."""
+def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.int64]:
+    """The place of each row's value among the different values of a column, from 1."""
     values = table.column(column)
     if values.null_count:
         raise DataError(
-            f"{name}: data.group_column {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them"
-            " out."
-        )
-    return pc.rank(values, tiebreaker="dense").to_numpy().astype(np.int64) - 1
-
-
-def _times(table: pa.Table, column: str, name: str) -> NDArray[np.int64]:
-    """The place of each row in time."""
-    values = table.column(column)
-    if values.null_count:
-        raise DataError(
-            f"{name}: data.time_column {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them"
-            " out."
+            f"{name}: data.{option} {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them out."
         )
     return pc.rank(values, tiebreaker="dense").to_numpy().astype(np.int64)
 
