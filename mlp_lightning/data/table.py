@@ -74,12 +74,15 @@ class TableDataModule(TabularDataModule):
         return super().from_config(config, options=config.data, task=config.task, **further)
 
     def load(self) -> Any:
+        # setup() reads, splits and prepares in one go: raw rows of all columns are never in memory together.
         raise NotImplementedError("a table is loaded by setup()")
 
     # ---- what a model has to know ------------------------------------------------------------------------
+    # Plain attributes in the base, where a data set knows them from the start; properties here (hence the ignores),
+    # since only the rows say them.
 
     @property
-    def task(self) -> str:  # type: ignore[override]  # known once the table is read
+    def task(self) -> str:  # type: ignore[override]
         return self.target.task
 
     @property
