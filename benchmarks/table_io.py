@@ -36,7 +36,7 @@ def write_tables(folder: Path, rows: int) -> list[Path]:
 
 def peak_mib() -> float:
     """The most memory that this process ever had. (``ru_maxrss`` would also count what its parent had.)"""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 

@@ -26,6 +26,7 @@ from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.sweeps.worker import unexpected
 from mlp_lightning.training.run_folder import new_run_dir, newest_checkpoint
+from mlp_lightning.training.stop import raise_lost_interrupt, remember_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,7 @@ class _Command:
 
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
+    remember_interrupts()
     arguments = get_args_parser().parse_args()
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         _hydra_main(_Command())  # answers and ends
@@ -236,6 +238,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
     """Train one run. Returns its validation loss (training loss without validation), for sweepers that search."""
     from mlp_lightning.training import train
 
+    raise_lost_interrupt()
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     folder = Path(hydra_config.runtime.output_dir)

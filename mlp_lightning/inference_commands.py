@@ -21,6 +21,7 @@ from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.training.run_folder import newest_checkpoint
+from mlp_lightning.training.stop import raise_lost_interrupt, remember_interrupts
 
 _Options = TypeVar("_Options", EvaluateConfig, PredictConfig, ExportConfig)
 _WHICH_MODEL = "name a .ckpt file, a run folder, or best for the newest run"
@@ -48,6 +49,7 @@ def export() -> None:
 
 def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Callable[[_Options, Path], None]) -> None:
     """Check the options of this process's command line, and do the work."""
+    remember_interrupts()
     arguments = get_args_parser().parse_args()
 
     def task(composed: DictConfig) -> None:
@@ -111,6 +113,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.training.console import RunConsole
 
+    raise_lost_interrupt()
     model = load_model(checkpoint)
     csv = options.data.csv.over(model.config.data.csv)
     # Not the name alone: a table may be called as a split is.
@@ -134,6 +137,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
     from mlp_lightning.inference.predict import predict as predict_rows
     from mlp_lightning.training.console import RunConsole
 
+    raise_lost_interrupt()
     csv = options.data.csv.over(load_model(checkpoint).config.data.csv)
     columns = [options.id_columns] if isinstance(options.id_columns, str) else options.id_columns or []
     report = predict_rows(
@@ -156,6 +160,7 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
     from mlp_lightning.inference.export import export_model
     from mlp_lightning.training.console import RunConsole
 
+    raise_lost_interrupt()
     report = export_model(checkpoint, options.format, None if options.output is None else Path(options.output))
     console = RunConsole(options.verbosity)
     for file in report.files:

@@ -3,6 +3,7 @@
 Most of the time of a short command goes into importing torch and Lightning. ``train`` and ``start`` pay for that, as a
 user does; ``train_forked`` and ``start_forked`` run the same script in a process that is forked from one where these
 libraries have been imported, and nothing of this project. Whatever depends on how a process begins needs the former.
+Outside Linux both do the same: Windows has no fork, and macOS's own libraries do not survive one.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _HEAVY += ["tensorboard.plugins.hparams.api", "matplotlib.backends.backend_agg",
 
 
 def environment() -> dict[str, str]:
-    """The environment of a command: one thread, output as it comes."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    """The environment of a command: one thread, output as it comes, in UTF-8 on every system."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def train(*overrides: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """``python scripts/train.py`` with overrides, in ``folder``."""
     return subprocess.run(
-        [*TRAIN, *overrides], cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
+        [*TRAIN, *overrides], cwd=folder, env=environment(), capture_output=True, encoding="utf-8", timeout=timeout
     )
 
 
 def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """``python scripts/<script>`` with arguments, which has to succeed."""
     command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=timeout)
     assert done.returncode == 0, f"{script} {' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return done
 
@@ -59,8 +60,20 @@ def start(*overrides: str, folder: Path) -> subprocess.Popen[str]:
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
+
+
+class _Spawned(subprocess.Popen[bytes]):
+    """A command as a new process, with the names of ``multiprocessing``."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+    def join(self, timeout: float | None = None) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(timeout)
 
 
 class Forked:
@@ -68,11 +81,18 @@ class Forked:
 
     def __init__(self, words: Sequence[str], folder: Path, **variables: str) -> None:
         self._words, self._folder = list(words), Path(tempfile.mkdtemp())
-        arguments = (self._words, folder, {**environment(), **variables}, self._folder)
-        with _environment_of_commands():  # the server, which comes with the first process, counts its threads by it
-            self._process = multiprocessing.get_context("forkserver").Process(target=_run_script, args=arguments)
-            self._process.start()
+        self._process = self._begun(folder, {**environment(), **variables})
         weakref.finalize(self, _end, self._process, self._folder)
+
+    def _begun(self, folder: Path, variables: Mapping[str, str]) -> multiprocessing.process.BaseProcess | _Spawned:
+        if sys.platform != "linux":
+            with (self._folder / "stdout").open("wb") as out, (self._folder / "stderr").open("wb") as err:
+                return _Spawned([sys.executable, *self._words], cwd=folder, env=variables, stdout=out, stderr=err)
+        with _environment_of_commands():  # the server, which comes with the first process, counts its threads by it
+            arguments = (self._words, folder, variables, self._folder)
+            process = multiprocessing.get_context("forkserver").Process(target=_run_script, args=arguments)
+            process.start()
+        return process
 
     @property
     def returncode(self) -> int | None:
@@ -129,7 +149,7 @@ def run_forked(*words: str, folder: Path, timeout: float = 120, **variables: str
         process.kill()
 
 
-def _end(process: multiprocessing.process.BaseProcess, printed: Path) -> None:
+def _end(process: multiprocessing.process.BaseProcess | _Spawned, printed: Path) -> None:
     process.kill()
     shutil.rmtree(printed, ignore_errors=True)
 

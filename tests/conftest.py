@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -17,6 +18,14 @@ ComposeConfig = Callable[..., Config]
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Tests are spread over the processors; those of files that are named start sooner in one process."""
     return 0 if all(".py" in one for one in config.args) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sys.platform == "win32":
+        skip = pytest.mark.skip(reason="Windows has no such signals and permissions")
+        for item in items:
+            if item.get_closest_marker("posix"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import yaml
-from commands import only_run, start, train, train_forked
+from commands import ROOT, only_run, run_forked, start, train, train_forked
 from rich.console import Console
 from sweeps.sweep_folders import assert_same_tables
 
@@ -140,6 +140,7 @@ def test_reader_that_goes_away_does_not_end_the_training(tmp_path) -> None:
     assert (result["status"], result["steps"]) == ("finished", 3000)
 
 
+@pytest.mark.posix
 def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
     process = start("data=xor", folder=tmp_path)
     while not any(tmp_path.glob("lightning_logs/xor/*/.hydra")):
@@ -149,6 +150,50 @@ def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
     assert process.returncode == 130, printed
     assert printed == "Interrupted.\n"
     assert list((tmp_path / "lightning_logs" / "xor").iterdir()) == []
+
+
+# Ctrl-C comes while a module is imported, inside of an "except" that catches everything.
+SWALLOWING = """
+import os, runpy, signal, sys, time
+
+class Swallowing:
+    def find_spec(self, name, path, target=None):
+        if name == os.environ["WITHIN"]:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except BaseException:
+                print("swallowed", flush=True)
+
+sys.meta_path.insert(0, Swallowing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("command", "within"),
+    [
+        (["train.py", "data=xor"], "mlp_lightning.training.train"),
+        (["train.py", "data=sklearn", "data.name=iris", "data.cv.folds=3"], "mlp_lightning.training.train"),
+        (["train.py", "-m", "data=xor", "seed=0,1"], "mlp_lightning.training.stack_training"),
+        (["evaluate.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.evaluate"),
+        (["predict.py", "ckpt_path=model.ckpt", "data.path=t.csv", "output=p.csv"], "mlp_lightning.inference.predict"),
+        (["export.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.export"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_an_interrupt_that_a_library_swallows_still_ends_the_command(command, within, tmp_path) -> None:
+    (tmp_path / "model.ckpt").touch()
+    script = tmp_path / "swallowing.py"
+    script.write_text(SWALLOWING, encoding="utf-8")
+    arguments = [str(ROOT / "scripts" / command[0]), *command[1:]]
+    done = run_forked(str(script), *arguments, folder=tmp_path, WITHIN=within)
+    assert "swallowed\n" in done.stdout
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+    assert not list(tmp_path.rglob("result.json"))
+    assert not (tmp_path / "p.csv").exists()
 
 
 def test_unexpected_error_is_one_message(tmp_path) -> None:

@@ -52,7 +52,7 @@ def test_command_works_from_any_folder(wheel, tmp_path) -> None:
     ).stdout.strip()
     # A path in a .pth file is searched after the environment's own, and .pth files there are not read: the
     # editable install of the checkout stays out of sight.
-    Path(packages, "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    Path(packages, "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     folder = tmp_path / "anywhere"
     folder.mkdir()
     command = [str(home / "bin" / "mlp-train"), "model=wide_deep", "data=xor", "trainer.max_steps=200"]
@@ -73,10 +73,11 @@ def test_command_works_from_any_folder(wheel, tmp_path) -> None:
     assert (made / "leaderboard.csv").is_file()
     paths = "import mlp_lightning.config as c, hydra_plugins.mlp_lightning_vectorized.vectorized as v;"
     where = subprocess.run(
-        [python, "-c", f"{paths} print(c.__file__, c.conf_dir(), v.__file__)"],
+        [python, "-c", f"{paths} print(c.__file__, c.conf_dir(), v.__file__, sep=chr(10))"],
         cwd=folder,
         check=True,
         capture_output=True,
         text=True,
-    ).stdout.split()
+    ).stdout.splitlines()
+    assert len(where) == 3
     assert all(path.startswith(packages) for path in where)

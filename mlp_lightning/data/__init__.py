@@ -17,11 +17,9 @@ def data_module_class(name: str, as_table: bool = False) -> type[TabularDataModu
     if as_table or name in TABLES:
         name = "table"
     module = importlib.import_module(f"mlp_lightning.data.{name}")
-    found = [
-        one
-        for one in vars(module).values()
-        if isinstance(one, type) and issubclass(one, TabularDataModule) and one.__module__ == module.__name__
-    ]
+    # On Python 3.10 isinstance(NDArray[...], type) is true, and issubclass() refuses it: look at the type itself.
+    classes = [one for one in vars(module).values() if issubclass(type(one), type)]
+    found = [one for one in classes if issubclass(one, TabularDataModule) and one.__module__ == module.__name__]
     (data_module,) = found
     return data_module
 

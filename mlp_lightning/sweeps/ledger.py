@@ -8,7 +8,6 @@ failed, was interrupted or killed moves into ``superseded/`` before the run is m
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,13 +102,23 @@ class Ledger:
         return [record for folder in folders if (record := _record(folder)) is not None]
 
     def supersede(self, folder: Path) -> None:
-        """Move an old attempt out of the way: ``superseded/<its name>-<attempt>``."""
+        """Move an old attempt out of the way: ``superseded/<its name>-<attempt>``.
+
+        Raises:
+            RunFolderError: the system does not let the folder be moved. It stays where it is.
+        """
         target = self.folder / SUPERSEDED
         target.mkdir(exist_ok=True)
         attempt = 1
         while (target / f"{folder.name}-{attempt}").exists():
             attempt += 1
-        folder.rename(target / f"{folder.name}-{attempt}")
+        try:
+            folder.rename(target / f"{folder.name}-{attempt}")
+        except PermissionError as error:
+            raise RunFolderError(
+                f"The unfinished run in {folder} cannot be moved to {target}: {error.strerror}. Close what has one of"
+                " its files open (on Windows, TensorBoard does), then give the same command again."
+            ) from error
 
 
 def _identity(folder: Path) -> str | None:
@@ -135,28 +144,19 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: if another process has it.
     """
+    from filelock import FileLock, Timeout  # a tenth of a second, and only sweeps need it
+
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK
-    with path.open("a+") as file:
-        if not _locked(file.fileno()):
-            raise RunFolderError(
-                f"Another process runs a sweep in {folder} (it holds {path}). Wait for its end, or choose another"
-                " sweep.name."
-            )
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _locked(handle: int) -> bool:
-    """Take the lock of an open file; whether it was free."""
-    if os.name != "posix":
-        return True  # two processes then find out at the folder of the first run, which only one can claim
-    import fcntl
-
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        lock.acquire()
+    except Timeout as error:
+        raise RunFolderError(
+            f"Another process runs a sweep in {folder} (it holds {folder / _LOCK}). Wait for its end, or choose another"
+            " sweep.name."
+        ) from error
+    # The file stays: whoever removed it could remove the one that the next process holds already.
+    try:
+        yield
+    finally:
+        lock.release()

@@ -18,7 +18,7 @@ def available_memory() -> int:
 
 def _of_machine() -> int:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -33,7 +33,7 @@ def _of_container() -> int:
     """What the control group leaves, on Linux."""
     group = Path("/sys/fs/cgroup")
     try:
-        limit = int((group / "memory.max").read_text())
-        return max(limit - int((group / "memory.current").read_text()), limit // 10)
+        limit = int((group / "memory.max").read_text(encoding="utf-8"))
+        return max(limit - int((group / "memory.current").read_text(encoding="utf-8")), limit // 10)
     except (OSError, ValueError):
         return 2**62

@@ -14,6 +14,7 @@ from mlp_lightning.errors import MLPLightningError, RunFolderError
 from mlp_lightning.sweeps.progress import silent
 from mlp_lightning.sweeps.records import cause
 from mlp_lightning.training.run_folder import RunFolder, record_refusal
+from mlp_lightning.training.stop import raise_lost_interrupt
 
 if TYPE_CHECKING:
     from mlp_lightning.training.result import TrainingResult
@@ -56,6 +57,7 @@ def train_part(
         return [outcome]
     from mlp_lightning.training import train_stack
 
+    raise_lost_interrupt()
     try:
         results = train_stack(configs, folders, None if progress is None else _Told(progress))
     except Exception as error:
@@ -72,6 +74,7 @@ def train_part(
 def _train_alone(config: Config, folder: Path) -> Outcome:
     from mlp_lightning.training import train
 
+    raise_lost_interrupt()
     try:
         return _outcome(train(config, folder, silent()))
     except Exception as error:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
+        _replace(Path(name), path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -51,7 +52,7 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
     with atomic_write(journal) as file:
         file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
     for path, name in waiting.items():
-        name.replace(path)
+        _replace(name, path)
     journal.unlink()
 
 
@@ -60,7 +61,7 @@ def complete_writes(folder: Path) -> None:
     for journal in folder.glob(".*.journal"):
         for name, path in json.loads(journal.read_bytes()).items():
             if Path(name).exists():
-                Path(name).replace(path)
+                _replace(Path(name), path)
         journal.unlink()
 
 
@@ -72,6 +73,20 @@ def bring_to_disk(files: Iterable[Path]) -> None:
     for path in files:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename over ``target``, atomically.
+
+    Windows refuses that while another process has the target open. Virus scanners and indexers do so for moments after
+    every write: hence the patience.
+    """
+    for _ in range(40 if os.name == "nt" else 0):
+        with contextlib.suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(0.05)
+    source.replace(target)
 
 
 def _umask() -> int:

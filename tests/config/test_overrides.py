@@ -484,11 +484,13 @@ def kinds_after(run: Callable[..., CompletedProcess[str]], *words: str, folder: 
     return [{name: one["kind"] for name, one in each["data"]["columns"].items()} for each in configs]
 
 
+@pytest.mark.slow
 def test_a_command_takes_columns_without_a_plus_sign(tmp_path: Path) -> None:
     given = ["data.columns.code.kind=categorical", 'data.columns={"my col": {kind: numeric}}']
     assert kinds_after(train, *given, folder=tmp_path) == [{"code": "categorical", "my col": "numeric"}]
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_columns_without_a_plus_sign(tmp_path: Path) -> None:
     given = ["-m", "data.columns.code.kind=categorical,ignored", 'data.columns={"my col": {kind: categorical}}']
     kinds = kinds_after(train_forked, *given, folder=tmp_path)

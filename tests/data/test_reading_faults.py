@@ -210,6 +210,7 @@ def ordinary_user() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.feather"])
 def test_no_permission(ordinary_user, name) -> None:
     path = written(ordinary_user / name, "a,b\n1,2\n")
@@ -220,6 +221,7 @@ def test_no_permission(ordinary_user, name) -> None:
         source(path)
 
 
+@pytest.mark.posix
 def test_no_permission_for_a_folder(ordinary_user) -> None:
     path = written(ordinary_user / "inside" / "t.csv", "a,b\n1,2\n")
     path.parent.chmod(0)

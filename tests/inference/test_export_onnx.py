@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_metadata(exported) -> None:
         name: {"float64": "nan", "object": "", "int64": -(2**63), "bool": None}[type_name]
         for name, (type_name, _) in ROWS.items()
     }
-    assert json.loads(told["versions"])["torch"] == torch.__version__
+    assert json.loads(told["versions"])["torch"] == importlib.metadata.version("torch")
 
 
 def test_quiet_and_the_same_every_time(checkpoints, exported, tmp_path, capfd) -> None:

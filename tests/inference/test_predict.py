@@ -325,6 +325,7 @@ def test_an_interrupt_leaves_nothing(kind_model, tmp_path, ending) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_kill_leaves_no_output(kind_model, tmp_path) -> None:
     """What it leaves has a hidden name, which no folder of tables takes for a table."""

@@ -209,6 +209,7 @@ INTERPOLATIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_interpolation_among_the_overrides(sweep) -> None:
     values = [["seed=1", "model.hidden_units=[1,2]"], ["seed=2", "model.hidden_units=[3]"]]
     jobs = [[*job, f'name="{name}"'] for job in values for name in INTERPOLATIONS]

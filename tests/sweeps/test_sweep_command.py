@@ -65,6 +65,7 @@ def test_what_a_sweep_leaves(stacked: Path) -> None:
     names = {re.sub(r"\d+", "N", one.name) for one in stacked.iterdir()}
     assert names == {
         "N",
+        ".lock",
         "multirun.yaml",
         "sweep.log",
         "leaderboard.csv",
@@ -185,7 +186,7 @@ def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
     assert len(re.findall(r"Run [01] \(.*\) failed: RuntimeError: ", short.stdout + short.stderr)) == 2
     logs = re.findall(r"The whole story is in (.*); HYDRA_FULL_ERROR=1 shows it here", short.stdout + short.stderr)
     assert logs
-    assert all("Traceback" in Path(log).read_text() for log in logs)
+    assert all("Traceback" in Path(log).read_text(encoding="utf-8") for log in logs)
     full = run_forked(*words, folder=tmp_path, HYDRA_FULL_ERROR="1")
     assert full.returncode == 1
     assert "Traceback" in full.stderr
@@ -223,6 +224,7 @@ def test_backend_that_is_not_there(backend: str, rule: str, tmp_path: Path) -> N
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     words = ["-m", "data=xor", "seed=0,1", "model.depth=1,2", "trainer.max_steps=1000000", "sweep.name=long"]
     process = start(*words, folder=tmp_path)

@@ -27,7 +27,7 @@ def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkey
         assert json.loads((folder / "result.json").read_text())["status"] == "failed"
         named = re.search(r"The whole story is in (.*); HYDRA_FULL_ERROR=1", outcome.error)
         assert named is not None
-        assert "Traceback" in Path(named[1]).read_text()
+        assert "Traceback" in Path(named[1]).read_text(encoding="utf-8")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):
         train_part(configs, [tmp_path / "2", tmp_path / "3"])

@@ -104,6 +104,7 @@ def interrupt_after(config: mlp_lightning.Config, run_dir: Path, step: int) -> m
         return mlp_lightning.train(config, run_dir)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("step", [12, 13])
 def test_ctrl_c_saves_and_can_go_on(step, tmp_path, compose_config) -> None:
     """12 steps end an epoch, whose validation still belongs to the checkpoint; 13 are within one."""
@@ -119,6 +120,7 @@ def test_ctrl_c_saves_and_can_go_on(step, tmp_path, compose_config) -> None:
     assert scalars(resumed.run_dir) == scalars(whole.run_dir)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_killed_run_goes_on(tmp_path) -> None:
     """kill -9 in the middle; the same command with ckpt_path=last ends with the same bytes."""
@@ -149,6 +151,7 @@ def test_killed_run_goes_on(tmp_path) -> None:
     assert json.loads((second / "result.json").read_text())["resumed_from"] == str(first / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_terminated_command_says_how_to_go_on(tmp_path) -> None:
     process = start("data=xor", "trainer.max_steps=1000000", folder=tmp_path)

@@ -224,6 +224,7 @@ print(*(one.status for one in results), flush=True)
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_runs_with_their_state_saved(number, tmp_path, compose_config) -> None:
