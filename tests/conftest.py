@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from support.configurations import ComposeConfig, plain_config
 
-from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config import Config, parse_config
 from mlp_lightning.config.overrides import explicit_keys
-
-ComposeConfig = Callable[..., Config]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -36,11 +32,3 @@ def compose_config() -> ComposeConfig:
         return parse_config(plain_config(["verbosity=0", *overrides]), explicit_keys(overrides))
 
     return composed
-
-
-def plain_config(overrides: Sequence[str]) -> dict[str, object]:
-    """What Hydra composes of overrides, as plain dicts."""
-    with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name="train"):
-        plain = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
-    assert isinstance(plain, dict)
-    return plain

@@ -10,9 +10,9 @@ import time
 
 import pytest
 import yaml
-from commands import ROOT, only_run, run_forked, start, train, train_forked
 from rich.console import Console
-from sweeps.sweep_folders import assert_same_tables
+from support.commands import ROOT, only_run, run_forked, start, train, train_forked
+from support.sweep_folders import assert_same_tables
 
 import mlp_lightning
 

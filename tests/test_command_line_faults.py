@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import TRAIN, environment
+from support.commands import TRAIN, environment
 
 
 def run(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import ROOT, run_forked
 from sklearn.metrics import accuracy_score, log_loss
+from support.commands import ROOT, run_forked
 
 from mlp_lightning import cross_validate, train
 from mlp_lightning.config import Config

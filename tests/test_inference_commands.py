@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, run_forked
+from support.commands import ROOT, run_forked
 
 WRONG = {
     "evaluate.py": [

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, environment, run_forked
+from support.commands import ROOT, environment, run_forked
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import only_run, train
+from support.commands import only_run, train
 
 GOLDEN = Path(__file__).parent / "golden" / "xor_losses.csv"
 PUBLISHED_HYPOTHESES = [0.00106364, 0.99889404, 0.99889404, 0.00165861]

@@ -15,9 +15,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
-from commands import ROOT, run_forked, run_script
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, r2_score
+from support.commands import ROOT, run_forked, run_script
 
 from mlp_lightning.config import CsvConfig
 from mlp_lightning.data.encoding import FIRST_CATEGORY, MISSING, UNKNOWN

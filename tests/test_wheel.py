@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from commands import ROOT, environment
+from support.commands import ROOT, environment
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from conftest import ComposeConfig
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from support.configurations import ComposeConfig
 
 from mlp_lightning import TabularDataModule, train
 from mlp_lightning.config import CsvConfig, conf_dir, names

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ComposeConfig
+from support.configurations import ComposeConfig
 
 from mlp_lightning.config import OptimizerConfig, conf_dir
 from mlp_lightning.config.names import TORCH_OPTIMIZERS

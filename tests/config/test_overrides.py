@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from commands import train, train_forked
+from support.commands import train, train_forked
 
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections

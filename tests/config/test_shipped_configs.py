@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ComposeConfig, plain_config
+from support.configurations import ComposeConfig, plain_config
 
 from mlp_lightning import train
 from mlp_lightning.config import (

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
-from tables import finite_tables, set_up
+from support.tables import finite_tables, set_up
 
 from mlp_lightning.config import ColumnConfig
 from mlp_lightning.data.columns import Column, ColumnReport, Origin, infer_columns

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tolerances import assert_close, assert_same_bits
+from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.executions import Execution

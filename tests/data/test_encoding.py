@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
-from tables import finite_tables
-from tolerances import assert_same_bits
+from support.tables import finite_tables
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.config import ColumnConfig
 from mlp_lightning.data.columns import Column, Origin, infer_columns

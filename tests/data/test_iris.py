@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_iris
-from tolerances import assert_same_bits
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.data.iris import IrisDataModule
 

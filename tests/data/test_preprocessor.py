@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
-from tables import finite_tables, generator, mixed_table, module_of, set_up
-from tolerances import assert_close, assert_same_bits, assert_same_state
+from support.tables import finite_tables, generator, mixed_table, module_of, set_up
+from support.tolerances import assert_close, assert_same_bits, assert_same_state
 
 from mlp_lightning.config.names import SCALINGS
 from mlp_lightning.data.columns import Column

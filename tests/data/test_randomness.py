@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from tolerances import assert_same_bits
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.data.randomness import derived_seed, generator
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn import datasets
-from tolerances import assert_same_bits
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.config.names import SKLEARN_SETS
 from mlp_lightning.data.sklearn_tables import sklearn_table

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stack_members import make_rows
-from tolerances import assert_close, assert_same_bits
+from support.stack_members import make_rows
+from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.data.executions import TrainingSteps

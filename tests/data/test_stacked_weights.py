@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_folders import assert_same_content, assert_same_run
-from stack_members import Group, Member, assert_each_as_alone, make_rows
-from tables import generator, mixed_table
-from tolerances import assert_close, assert_same_bits
+from support.run_folders import assert_same_content, assert_same_run
+from support.stack_members import Group, Member, assert_each_as_alone, make_rows
+from support.tables import generator, mixed_table
+from support.tolerances import assert_close, assert_same_bits
 
 import mlp_lightning
 from mlp_lightning.data.executions import TrainingSteps
@@ -123,7 +123,7 @@ def test_each_drops_the_units_that_it_drops_alone(batch_size: int | None) -> Non
 def test_metrics_of_steps_are_those_of_each_alone() -> None:
     group = Uneven(MEMBERS, weighted=(0, 2), batch_size=7, least=15)
     for outcome, member in zip(assert_each_as_alone(group, 9, 1e-5), MEMBERS, strict=True):
-        from stack_members import alone
+        from support.stack_members import alone
 
         assert_close(outcome.metrics, alone(group, member, 9).metrics, 1e-5)
 

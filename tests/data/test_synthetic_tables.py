@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import datasets
-from tolerances import assert_close, assert_same_bits
+from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.config.names import SYNTHETIC_SETS
 from mlp_lightning.data.synthetic_tables import synthetic_table

@@ -15,8 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import finite_tables, mixed_table, module_of, rows_of, set_up, table_options
-from tolerances import assert_close, assert_same_bits, assert_same_state
+from support.tables import finite_tables, mixed_table, module_of, rows_of, set_up, table_options
+from support.tolerances import assert_close, assert_same_bits, assert_same_state
 
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig

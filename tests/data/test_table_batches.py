@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import mixed_table, set_up
-from tolerances import assert_same_bits
+from support.tables import mixed_table, set_up
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data.encoding import Surprises, encode

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tables import rows_of, set_up, table_options
-from tolerances import assert_close
+from support.tables import rows_of, set_up, table_options
+from support.tolerances import assert_close
 
 from mlp_lightning.data.table_splits import Parts, split_rows
 from mlp_lightning.errors import DataError

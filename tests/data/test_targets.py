@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
-from tables import set_up
-from tolerances import assert_close, assert_same_bits
+from support.tables import set_up
+from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.data.columns import Origin
 from mlp_lightning.data.targets import Target, infer_target

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tolerances import assert_same_bits
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.data.xor import XORDataModule
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import sklearn.neural_network
 import torch
-from estimator_rows import FAST, numbers
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support.estimator_rows import FAST, numbers
 
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor

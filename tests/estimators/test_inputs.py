@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse
-from estimator_rows import FAST, NAMES, mixed, numbers
 from numpy.typing import NDArray
+from support.estimator_rows import FAST, NAMES, mixed, numbers
 
 from mlp_lightning.errors import DataError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor

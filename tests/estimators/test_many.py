@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from estimator_rows import FAST, mixed, numbers
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
+from support.estimator_rows import FAST, mixed, numbers
 
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor, VectorizedSearchCV, fit_many, fitting

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv
 import pytest
-from inference_tables import flowers
+from support.inference_tables import flowers
 
 from mlp_lightning import train
 from mlp_lightning.training import TrainingResult

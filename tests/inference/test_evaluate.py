@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from inference_tables import flowers
 from rich.console import Console
 from sklearn import metrics
+from support.inference_tables import flowers
 
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError

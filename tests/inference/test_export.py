@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from export_runs import table_of_all_kinds, trained, trained_on
-from tolerances import assert_same_bits, assert_same_state
+from support.export_runs import table_of_all_kinds, trained, trained_on
+from support.tolerances import assert_same_bits, assert_same_state
 
 from mlp_lightning.data.encoding import encode
 from mlp_lightning.data.targets import Target

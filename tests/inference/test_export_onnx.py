@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from export_runs import trained, trained_on
+from support.export_runs import trained, trained_on
 
 from mlp_lightning.errors import DataError, ExportError
 from mlp_lightning.inference import export_check

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from tolerances import assert_close
+from support.tolerances import assert_close
 from torchmetrics.classification import MulticlassCalibrationError
 
 from mlp_lightning.errors import DataError

@@ -20,8 +20,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference_tables import flowers
-from tolerances import assert_same_bits
+from support.inference_tables import flowers
+from support.tolerances import assert_same_bits
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data.encoding import encode

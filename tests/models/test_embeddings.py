@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import generator, mixed_table, module_of, set_up
-from tolerances import assert_close, assert_same_bits, assert_same_weights
+from support.tables import generator, mixed_table, module_of, set_up
+from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor
 
 from mlp_lightning.data.executions import Execution, TrainingSteps

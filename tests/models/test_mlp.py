@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from tolerances import assert_close, assert_same_bits, assert_same_weights
+from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor, nn
 
 from mlp_lightning.models import mlp

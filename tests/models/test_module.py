@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from tolerances import assert_close, assert_same_bits, assert_same_state, assert_same_weights
+from support.tolerances import assert_close, assert_same_bits, assert_same_state, assert_same_weights
 from torch import Tensor, nn
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig

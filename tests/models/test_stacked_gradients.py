@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from stack_members import padding
-from tolerances import assert_close, assert_same_bits
+from support.stack_members import padding
+from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.models.mlp import ACTIVATIONS, MLP

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from stack_members import (
+from support.stack_members import (
     Group,
     Member,
     Outcome,
@@ -25,7 +25,7 @@ from stack_members import (
     stacked_loop,
     together,
 )
-from tolerances import assert_close, assert_same_bits
+from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.config import (
     ConstantSchedule,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from stack_members import padding
-from tolerances import assert_close, assert_same_bits, assert_same_weights
+from support.stack_members import padding
+from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor, nn
 
 from mlp_lightning.models.mlp import ACTIVATIONS, MLP

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from stack_members import FEATURES
-from tolerances import assert_close, assert_same_bits
+from support.stack_members import FEATURES
+from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tolerances import assert_close, assert_same_bits, assert_same_weights
+from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer, lr_scheduler

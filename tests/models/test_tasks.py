@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchmetrics
 from numpy.typing import NDArray
-from tolerances import assert_close, assert_same_bits
+from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.models.tasks import Task, make_task

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import generator
-from tolerances import assert_close, assert_same_bits
+from support.tables import generator
+from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.data.executions import Execution, TrainingSteps

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import TRAIN, environment, train_forked
+from support.commands import TRAIN, environment, train_forked
 
 pytestmark = [pytest.mark.slow, pytest.mark.extras]
 SWEEP = ("-m", "data=xor", "model.hidden_units=4,5,6,7", "seed=1,2", "trainer.max_steps=200", "sweep.name=s")

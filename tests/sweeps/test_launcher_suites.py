@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -17,6 +16,7 @@ from hydra.test_utils.launcher_common_tests import (
     LauncherTestSuite,
 )
 from hydra.version import Version, VersionBase
+from support.commands import ROOT
 
 PLUGIN = ROOT / "hydra_plugins" / "mlp_lightning_vectorized" / "vectorized.py"
 # The programs of Hydra's suite ask for its behaviour of old, and Hydra warns them that it will end: not our matter.

@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from leaderboard_records import failed, nested, run
 from rich.console import Console
+from support.leaderboard_records import failed, nested, run
 
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.sweeps.leaderboard import build_leaderboard, repeat_command, value_text, write_csv

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, environment, run_forked, train_forked
-from leaderboard_records import failed, run, write_run
 from rich.console import Console
+from support.commands import ROOT, environment, run_forked, train_forked
+from support.leaderboard_records import failed, run, write_run
 
 from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
 from mlp_lightning.sweeps.records import read_records

@@ -12,9 +12,9 @@ from pathlib import Path
 import matplotlib
 import numpy
 import pytest
-from leaderboard_records import failed, run
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.image import imread
+from support.leaderboard_records import failed, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlp_lightning.sweeps.leaderboard import build_leaderboard

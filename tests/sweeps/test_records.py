@@ -7,7 +7,7 @@ import math
 import random
 
 import pytest
-from leaderboard_records import failed, run, write_run
+from support.leaderboard_records import failed, run, write_run
 
 import mlp_lightning
 from mlp_lightning.errors import RunFolderError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import TRAIN, only_run, run_forked, start, train, train_forked
-from sweeps.sweep_folders import assert_same_runs, assert_same_tables, leaderboard, numbers, result, statuses
+from support.commands import TRAIN, only_run, run_forked, start, train, train_forked
+from support.sweep_folders import assert_same_runs, assert_same_tables, leaderboard, numbers, result, statuses
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import TRAIN, run_forked, start, start_forked, train_forked
-from sweeps.sweep_folders import leaderboard, leaderboard_without_times, numbers, result, statuses, times_of_change
+from support.commands import TRAIN, run_forked, start, start_forked, train_forked
+from support.sweep_folders import leaderboard, leaderboard_without_times, numbers, result, statuses, times_of_change
 
 pytestmark = pytest.mark.slow
 

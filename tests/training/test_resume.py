@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import only_run, start, start_forked, train_forked
+from support.commands import only_run, start, start_forked, train_forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mlp_lightning

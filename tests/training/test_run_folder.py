@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from commands import start
+from support.commands import start
 
 import mlp_lightning
 from mlp_lightning.config import parse_config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from run_folders import (
+from support.run_folders import (
     AFTER_A_RUN,
     assert_same_content,
     assert_same_run,
@@ -20,8 +20,8 @@ from run_folders import (
     scalars,
     session,
 )
+from support.tolerances import assert_close
 from tensorboard.plugins.hparams import api_pb2
-from tolerances import assert_close
 
 import mlp_lightning
 from mlp_lightning.config import Config

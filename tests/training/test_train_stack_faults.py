@@ -8,8 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Forked
-from run_folders import assert_same_content, assert_same_run, checkpoint, files, is_number, metrics, scalars, session
+from support.commands import Forked
+from support.run_folders import (
+    assert_same_content,
+    assert_same_run,
+    checkpoint,
+    files,
+    is_number,
+    metrics,
+    scalars,
+    session,
+)
 from tensorboard.plugins.hparams import api_pb2
 
 import mlp_lightning
@@ -207,7 +216,7 @@ def test_a_wish_to_go_on_is_granted(tmp_path, compose_config) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from conftest import plain_config
+from support.configurations import plain_config
 from mlp_lightning.config import parse_config
 from mlp_lightning.training import train_stack
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 _HEAVY = ["lightning.pytorch", "torchmetrics", "sklearn.datasets", "tensorboard.summary.writer.event_file_writer"]
 _HEAVY += ["tensorboard.plugins.hparams.api", "matplotlib.backends.backend_agg", "hydra.main", "rich.progress"]

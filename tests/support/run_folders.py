@@ -13,8 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-from tolerances import assert_close
 from torch import Tensor
+
+from support.tolerances import assert_close
 
 # What two ways of summing may differ by after a run.
 AFTER_A_RUN = 1e-5

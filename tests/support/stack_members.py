@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tolerances import assert_close
 from torch import Tensor
 
 from mlp_lightning.config import ConstantSchedule, OptimizerConfig, PlateauSchedule, ScheduleConfig
@@ -27,6 +26,7 @@ from mlp_lightning.models.stacked_mlp import StackedMLP
 from mlp_lightning.models.stacked_optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.models.step_loop import StepLoop
 from mlp_lightning.models.tasks import make_task
+from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
 OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 2}

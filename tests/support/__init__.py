@@ -1,0 +1,1 @@
+"""What several tests need: real commands, rows, run folders, tolerances."""
