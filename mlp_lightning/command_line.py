@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config.hydra_arguments import parse_arguments
 from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.sweeps.worker import unexpected
@@ -69,7 +69,7 @@ class _Command:
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     remember_interrupts()
-    arguments = get_args_parser().parse_args()
+    arguments = parse_arguments()
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         _hydra_main(_Command())  # answers and ends
         return
@@ -123,7 +123,7 @@ def _program() -> str:
     """How this command was started, as one would type it."""
     started = Path(sys.argv[0])
     program = f"python {shlex.quote(sys.argv[0])}" if started.suffix == ".py" else started.name
-    arguments = get_args_parser().parse_args()
+    arguments = parse_arguments()
     for option, value in (("--config-dir", arguments.config_dir), ("--config-name", arguments.config_name)):
         program += f" {option} {shlex.quote(value)}" if value is not None else ""
     return program

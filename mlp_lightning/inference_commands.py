@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from mlp_lightning.command_line import EXIT_INTERRUPTED, OUTPUT_FOLDER, told
 from mlp_lightning.config import conf_dir
+from mlp_lightning.config.hydra_arguments import parse_arguments
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
@@ -50,7 +50,7 @@ def export() -> None:
 def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Callable[[_Options, Path], None]) -> None:
     """Check the options of this process's command line, and do the work."""
     remember_interrupts()
-    arguments = get_args_parser().parse_args()
+    arguments = parse_arguments()
 
     def task(composed: DictConfig) -> None:
         """Only reached to show help and the like: the work needs nothing more of Hydra."""

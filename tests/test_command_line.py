@@ -144,6 +144,7 @@ def test_reader_that_goes_away_does_not_end_the_training(tmp_path) -> None:
 def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
     process = start("data=xor", folder=tmp_path)
     while not any(tmp_path.glob("lightning_logs/xor/*/.hydra")):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)

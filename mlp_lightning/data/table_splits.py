@@ -183,7 +183,10 @@ def _fold(
         with warnings.catch_warnings():
             # Of whole groups, not every fold may have rows of every class.
             warnings.filterwarnings("ignore", message="The least populated class")
-            outside, inside = list(splitter.split(rows, labels_B, groups_B))[fold]
+            splits = list(splitter.split(rows, labels_B, groups_B))
+        if not all(len(inside) for _, inside in splits):  # not every version of scikit-learn refuses that
+            raise ValueError(f"some fold would be empty: data.group_column has {len(np.unique(groups_B))} groups")
+        outside, inside = splits[fold]
     except ValueError as error:
         if isinstance(error, DataError):
             raise

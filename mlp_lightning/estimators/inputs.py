@@ -208,11 +208,10 @@ def _check_names(estimator: BaseEstimator, X: Any, y: Any, checked: dict[str, An
 
 
 def _is_frame(X: Any) -> bool:
-    return (
-        isinstance(X, (pa.Table, pa.RecordBatch))
-        or (hasattr(X, "columns") and hasattr(X, "__arrow_c_stream__"))
-        or (hasattr(X, "columns") and hasattr(X, "iloc"))
-    )
+    if isinstance(X, (pa.Table, pa.RecordBatch)):
+        return True
+    # Arrow's interface, that of pandas, and what polars had before it had Arrow's.
+    return hasattr(X, "columns") and any(hasattr(X, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow"))
 
 
 def _to_arrow(X: Any) -> pa.Table:

@@ -16,6 +16,7 @@ column is called like an output, the output's name gets a ``_`` at its end. The 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def _network(model: TrainedModel) -> onnx.ModelProto:
         )
     assert program is not None
     made = program.model_proto
+    _cosine_as_sine(made.graph)
     # Traces that name files and folders of this machine.
     del made.graph.value_info[:]
     for part in (*made.graph.node, *made.graph.initializer, *made.graph.input, *made.graph.output):
@@ -174,6 +176,24 @@ def _network(model: TrainedModel) -> onnx.ModelProto:
     if next(model.module.mlp.parameters()).dtype == torch.float64:
         _lower_erf(made.graph)
     return made
+
+
+def _cosine_as_sine(graph: onnx.GraphProto) -> None:
+    """Let cosines of doubles (of times of day and the like) be sines: onnxruntime up to 1.23 has no others."""
+    types = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
+    nodes = []
+    for number, node in enumerate(graph.node):
+        if node.op_type != "Cos" or types[node.input[0]] != TensorProto.DOUBLE:
+            nodes.append(node)
+            continue
+        quarter, shifted = f"cos_{number}_quarter", f"cos_{number}_shifted"
+        graph.initializer.append(helper.make_tensor(quarter, TensorProto.DOUBLE, [], [math.pi / 2]))
+        nodes += [
+            helper.make_node("Add", [node.input[0], quarter], [shifted]),
+            helper.make_node("Sin", [shifted], [node.output[0]]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _lower_erf(graph: onnx.GraphProto) -> None:

@@ -136,6 +136,7 @@ class RunTensorBoard(TensorBoardLogger):
         with warnings.catch_warnings():
             # torch traces with a part of itself that it has deprecated; there is no other way to a graph yet.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)  # so on Python 3.14
             self.experiment.add_graph(model, features_BF)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 from support.commands import TRAIN, only_run, run_forked, start, train, train_forked
-from support.sweep_folders import assert_same_runs, assert_same_tables, leaderboard, numbers, result, statuses
+from support.sweep_folders import (
+    assert_same_runs,
+    assert_same_tables,
+    leaderboard,
+    numbers,
+    result,
+    statuses,
+    times_of_change,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -234,12 +242,12 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     while not (sweep / "2" / "config.yaml").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    before = {file: file.stat().st_mtime_ns for file in sweep.rglob("*")}
+    before = times_of_change(sweep)
     second = train_forked(*words, "sweep.resume=true", folder=tmp_path)
     assert second.returncode == 1
     assert second.stderr.startswith("Another process runs a sweep in ")
     assert "Traceback" not in second.stderr
-    assert {file: file.stat().st_mtime_ns for file in sweep.rglob("*")} == before, "it touched nothing"
+    assert times_of_change(sweep) == before, "it touched nothing"
 
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)

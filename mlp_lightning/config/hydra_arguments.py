@@ -1,0 +1,33 @@
+"""Hydra's own command-line parser, on every Python."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line of this process, as Hydra takes it apart."""
+    _allow_lazy_help()
+    return get_args_parser().parse_args()
+
+
+def _allow_lazy_help() -> None:
+    """Let argparse take Hydra's options.
+
+    From Python 3.14 on argparse refuses the help of an option that is no text yet, and up to Hydra 1.3.8 one of Hydra's
+    becomes a text only when it is shown (facebookresearch/hydra, issue 3121). All other help is checked as before.
+    """
+    parser: Any = argparse.ArgumentParser
+    check = getattr(parser, "_check_help", None)  # not there before Python 3.14
+    if check is None or check.__name__ == _allow_lazy_help.__name__:
+        return
+
+    def check_texts(self: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if action.help is None or isinstance(action.help, str):
+            check(self, action)
+
+    check_texts.__name__ = _allow_lazy_help.__name__  # by which it is known, so that it is put in place once
+    parser._check_help = check_texts
