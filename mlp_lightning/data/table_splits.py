@@ -185,7 +185,7 @@ def _fold(
             warnings.filterwarnings("ignore", message="The least populated class")
             splits = list(splitter.split(rows, labels_B, groups_B))
         if not all(len(inside) for _, inside in splits):  # not every version of scikit-learn refuses that
-            raise ValueError(f"some fold would be empty: data.group_column has {len(np.unique(groups_B))} groups")
+            raise ValueError("the groups of data.group_column leave a fold without rows; use fewer folds")
         outside, inside = splits[fold]
     except ValueError as error:
         if isinstance(error, DataError):

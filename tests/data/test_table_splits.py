@@ -316,6 +316,17 @@ def test_folds_that_cannot_be(columns: Any, labels: Any, options: Any, text: str
         parts_of(columns, labels, rows=12, **options)
 
 
+def test_a_fold_that_scikit_learn_leaves_empty_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some versions do for fewer groups than folds, and all of them for some mixtures of groups and classes."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    empty = [(np.arange(12), np.arange(0)), (np.arange(6), np.arange(6, 12))]
+    monkeypatch.setattr(StratifiedGroupKFold, "split", lambda *_: iter(empty))
+    for fold in (0, 1):  # the other folds would be measured without their rows
+        with pytest.raises(DataError, match="leave a fold without rows; use fewer folds"):
+            parts_of({"g": [0, 1, 2] * 4}, np.arange(12) % 2, rows=12, cv=(2, fold), group_column="g")
+
+
 def test_a_class_of_few_rows_in_folds_of_groups() -> None:
     # Fewer rows of a class than folds is what groups may bring: no warning, and no error.
     labels = np.array([0] * 20 + [1] * 2)
