@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,11 @@ from support.configurations import ComposeConfig, plain_config
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.config.overrides import explicit_keys
+
+# A shell starts what runs in its background with Ctrl-C ignored, and every process hands that on to its children. The
+# commands that the tests interrupt are such children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

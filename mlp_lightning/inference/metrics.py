@@ -9,8 +9,10 @@ never left out, and NaN would be no valid JSON.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,15 @@ Labels = NDArray[np.int64]
 CALIBRATION_BINS = 15
 
 
+@contextlib.contextmanager
+def _few_rows_of_many_classes() -> Iterator[None]:
+    """Some versions of scikit-learn warn that such labels may be numbers to regress on. Ours are classes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        yield
+
+
+@_few_rows_of_many_classes()
 def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None = None) -> Figures:
     """Figures of a classifier, over all rows.
 
@@ -95,6 +106,7 @@ def calibration_error(labels_B: Labels, probabilities_BC: Floats, weights_B: Flo
     return float(np.abs(gaps).sum() / weights_B.sum())
 
 
+@_few_rows_of_many_classes()
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """How many rows of class i (row of the matrix) were predicted as class j (column), ``(C, C)``.
 
@@ -106,6 +118,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
     return metrics.confusion_matrix(labels, predicted, labels=range(classes)).astype(np.int64)
 
 
+@_few_rows_of_many_classes()
 def per_class(
     labels: Labels, predicted: Labels, class_names: Sequence[str], weights: Floats | None = None
 ) -> list[dict[str, Any]]:

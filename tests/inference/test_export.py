@@ -63,8 +63,6 @@ def test_precision_64_stays(checkpoints) -> None:
     assert_same_state(load_model(path).module.state_dict(), state)
 
 
-# torch 2.11 says so of its own loading.
-@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_program_runs_without_this_package(checkpoints, kind, tmp_path, monkeypatch, capfd) -> None:
     report = export_model(checkpoints[kind], "torch", tmp_path / "m")
