@@ -10,11 +10,11 @@ from hydra._internal.utils import get_args_parser
 
 def parse_arguments() -> argparse.Namespace:
     """The command line of this process, as Hydra takes it apart."""
-    _allow_lazy_help()
+    allow_lazy_help()
     return get_args_parser().parse_args()
 
 
-def _allow_lazy_help() -> None:
+def allow_lazy_help() -> None:
     """Let argparse take Hydra's options.
 
     From Python 3.14 on argparse refuses the help of an option that is no text yet, and up to Hydra 1.3.8 one of Hydra's
@@ -22,12 +22,12 @@ def _allow_lazy_help() -> None:
     """
     parser: Any = argparse.ArgumentParser
     check = getattr(parser, "_check_help", None)  # not there before Python 3.14
-    if check is None or check.__name__ == _allow_lazy_help.__name__:
+    if check is None or check.__name__ == allow_lazy_help.__name__:
         return
 
     def check_texts(self: argparse.ArgumentParser, action: argparse.Action) -> None:
         if action.help is None or isinstance(action.help, str):
             check(self, action)
 
-    check_texts.__name__ = _allow_lazy_help.__name__  # by which it is known, so that it is put in place once
+    check_texts.__name__ = allow_lazy_help.__name__  # by which it is known, so that it is put in place once
     parser._check_help = check_texts

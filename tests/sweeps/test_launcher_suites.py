@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,15 @@ class TestLauncherInBatches(BatchedSweeperTestSuite):
 )
 class TestLauncherOfPrograms(IntegrationTestSuite):
     """Programs in processes of their own."""
+
+    @pytest.fixture(autouse=True)
+    def _hydra_on_every_python(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No released Hydra runs a program on Python 3.14 without what our commands do for it."""
+        folder = tmp_path_factory.mktemp("site")
+        code = "from mlp_lightning.config.hydra_arguments import allow_lazy_help\nallow_lazy_help()\n"
+        (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        monkeypatch.setenv("PYTHONPATH", path)
 
 
 def test_hydra_finds_launcher_and_sweeper() -> None:
