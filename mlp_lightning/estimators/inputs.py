@@ -106,8 +106,9 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
         X = check_array(X, estimator=estimator, input_name="X", **as_they_are)
         _check_names(estimator, X, y, checked)
         return Features(None, _arrow(lambda: pa.table([pa.array(one, from_pandas=True) for one in X.T], _numbered(X))))
-    _check_names(estimator, X, y, checked)
     table = _arrow(lambda: _to_arrow(X))
+    # Not every scikit-learn sees the names of every library's frames; all of them see those of pandas and Arrow.
+    _check_names(estimator, X if hasattr(X, "iloc") else table, y, checked)
     if not table.num_rows or not table.num_columns:
         raise ValueError(
             f"Found array with {table.num_rows} sample(s) and {table.num_columns} feature(s) (shape={table.shape})"
