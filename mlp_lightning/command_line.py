@@ -122,7 +122,7 @@ def _hydra_main(command: _Command) -> None:
 def _program() -> str:
     """How this command was started, as one would type it."""
     started = Path(sys.argv[0])
-    program = f"python {shlex.quote(sys.argv[0])}" if started.suffix == ".py" else started.name
+    program = f"python {shlex.quote(started.as_posix())}" if started.suffix == ".py" else started.name
     arguments = parse_arguments()
     for option, value in (("--config-dir", arguments.config_dir), ("--config-name", arguments.config_name)):
         program += f" {option} {shlex.quote(value)}" if value is not None else ""

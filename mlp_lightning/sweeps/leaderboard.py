@@ -274,9 +274,16 @@ def _labels(records: Sequence[RunRecord], folder: Path) -> list[str]:
     return [
         str(record.number)
         if one_sweep and record.number is not None
-        else Path(os.path.relpath(record.folder, folder)).as_posix()
+        else _relative(record.folder, folder)
         for record in records
     ]
+
+
+def _relative(path: Path, start: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:  # on two drives of Windows
+        return path.as_posix()
 
 
 def _figures(record: RunRecord) -> dict[str, float]:

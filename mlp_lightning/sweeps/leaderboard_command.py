@@ -122,7 +122,7 @@ def _console() -> Console:
 def _training_command() -> str:
     """The command for training that belongs to the one that was called: in a checkout its script."""
     script = Path(sys.argv[0]).with_name("train.py")
-    return f"python {shlex.quote(str(shortest(script)))}" if script.is_file() else "mlp-train"
+    return f"python {shlex.quote(shortest(script).as_posix())}" if script.is_file() else "mlp-train"
 
 
 def _joined(paths: Sequence[Path]) -> str:

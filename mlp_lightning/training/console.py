@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -21,6 +22,15 @@ class _PatientConsole(Console):
         self.quiet = True
         # What is still buffered would fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            # This is how Windows says that a pipe is closed.
+            if sys.platform != "win32" or error.errno != errno.EINVAL:
+                raise
+            self.on_broken_pipe()
 
 
 def print_error(text: str) -> None:

@@ -66,7 +66,7 @@ def _facts(result: TrainingResult, details: str) -> list[str]:
     folder = _shortest(result.run_dir)
     facts.append(f"Run folder:  {folder}")
     if any(result.run_dir.glob("events.out.tfevents.*")):
-        facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder))}")
+        facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(folder.as_posix())}")
     return facts
 
 
