@@ -272,9 +272,7 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 def _labels(records: Sequence[RunRecord], folder: Path) -> list[str]:
     one_sweep = len({record.folder.parent for record in records}) <= 1
     return [
-        str(record.number)
-        if one_sweep and record.number is not None
-        else _relative(record.folder, folder)
+        str(record.number) if one_sweep and record.number is not None else _relative(record.folder, folder)
         for record in records
     ]
 

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.configurations import ComposeConfig
 
@@ -176,7 +177,7 @@ def test_data_sets_without_split(name: str, compose_config: ComposeConfig) -> No
 
 @pytest.mark.parametrize("name", names.ACCELERATORS)
 def test_lightning_knows_every_accelerator(name: str, tmp_path: Path) -> None:
-    mps = torch.backends.mps.is_available()
+    mps = MPSAccelerator.is_available()
     here = {"auto": True, "cpu": True, "gpu": torch.cuda.is_available() or mps, "mps": mps}[name]
     # What Lightning knows and this machine lacks is a MisconfigurationException; a name it does not know is not.
     outcome = contextlib.nullcontext() if here else pytest.raises(MisconfigurationException)

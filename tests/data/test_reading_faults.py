@@ -41,7 +41,7 @@ def assert_told(path: Path, words: str, **options: object) -> None:
 
 def test_a_path_that_is_not_there(tmp_path) -> None:
     written(tmp_path / "penguins.csv", "a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"there is no 'pinguins.csv' in .*; did you mean '.*/penguins.csv'\?"):
+    with pytest.raises(DataError, match=r"there is no 'pinguins.csv' in .*; did you mean '.*[/\\]penguins.csv'\?"):
         source(tmp_path / "pinguins.csv")
     with pytest.raises(DataError, match=r"there is no 'nowhere' in .*"):
         source(tmp_path / "nowhere" / "a" / "penguins.csv")

@@ -268,10 +268,12 @@ def test_refused_outputs(kind_model, tmp_path) -> None:
     pyarrow.csv.write_csv(flowers(5), source / "rows.csv")
     before = (source / "rows.csv").read_bytes()
     (tmp_path / "there.csv").write_text("precious")
-    (tmp_path / "link.csv").symlink_to(source / "rows.csv")
+    link = "link.csv" if os.name == "posix" else "in/rows.csv"  # Windows lets few users make links
+    if os.name == "posix":
+        (tmp_path / link).symlink_to(source / "rows.csv")
     for output, overwrite, text in [
         ("there.csv", False, "is there already; name another file, or set overwrite=true"),
-        ("link.csv", True, "is a file that the rows are read from"),
+        (link, True, "is a file that the rows are read from"),
         ("in/rows.csv", True, "is a file that the rows are read from"),
         ("in/out.csv", True, "is inside"),
         ("in", False, "has an ending that is not known"),

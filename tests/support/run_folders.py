@@ -49,7 +49,7 @@ def assert_same_content(actual: Any, expected: Any, where: str = "") -> None:
 
 def files(run: Path) -> list[str]:
     """All files below a run folder; the names of event files say only when and where they were written."""
-    found = [str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()]
+    found = [file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()]
     return sorted("events" if name.startswith("events.out.tfevents.") else name for name in found)
 
 

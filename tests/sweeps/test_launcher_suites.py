@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ pytestmark = [
 def _behaviour_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the suite finds it in a process of its own, whatever tests came before."""
     monkeypatch.setattr(VersionBase.instance(), "version_base", Version("1.1"))
+
+
+@pytest.fixture(autouse=True)
+def _plain_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite writes the folder's name into overrides, whose grammar has no ``~`` as in Windows' short names."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.mark.parametrize("launcher_name, overrides", [("vectorized", [])])  # noqa: PT006  # as the suite asks for it

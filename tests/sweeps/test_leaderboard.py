@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import math
+import os
 import random
 import shlex
 import statistics
@@ -18,7 +19,7 @@ from support.leaderboard_records import failed, nested, run
 
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.sweeps.leaderboard import build_leaderboard, repeat_command, value_text, write_csv
-from mlp_lightning.sweeps.leaderboard_table import print_leaderboard
+from mlp_lightning.sweeps.leaderboard_table import print_leaderboard, shortest
 
 FOLDER = Path("/logs/sweep")
 TRAIN = "python scripts/train.py"
@@ -103,7 +104,19 @@ def test_without_overrides_the_configurations_tell() -> None:
     ]
     board = build_leaderboard(records, FOLDER)
     assert board.keys == ("model.hidden_units",)
-    assert "Configuration of the best run (run 0): /logs/sweep/0/config.yaml" in printed(board)
+    assert f"Configuration of the best run (run 0): {shortest(FOLDER / '0' / 'config.yaml')}" in printed(board)
+
+
+def test_runs_on_another_drive_are_named_by_their_whole_path(monkeypatch) -> None:
+    """As Windows does it, where no relative path leads from one drive to another."""
+
+    def refused(path: Path, start: Path) -> str:
+        raise ValueError(f"path is on mount {path!r}, start on mount {start!r}")
+
+    monkeypatch.setattr(os.path, "relpath", refused)
+    records = [run(0, sweep="a"), run(0, sweep="b")]
+    board = build_leaderboard(records, FOLDER)
+    assert {one.label for one in board.finished} == {one.folder.as_posix() for one in records}
 
 
 @pytest.mark.parametrize(

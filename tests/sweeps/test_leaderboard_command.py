@@ -109,7 +109,7 @@ def test_no_records_write_nothing(tmp_path) -> None:
         ([], "the following arguments are required: PATH"),
         (["nowhere", "a"], "nowhere: no such folder; give folders of sweeps"),
         (["empty"], "There is no run (a folder with config.yaml) at or below empty"),
-        (["a", "--out", "a/0/config.yaml"], "--out a/0/config.yaml is a file; give a folder"),
+        (["a", "--out", "a/0/config.yaml"], f"--out {Path('a/0/config.yaml')} is a file; give a folder"),
         (["a", "--colour"], "unrecognized arguments: --colour"),
     ],
 )

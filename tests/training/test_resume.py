@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -97,7 +96,7 @@ def interrupt_after(config: mlp_lightning.Config, run_dir: Path, step: int) -> m
         original(self, trainer, *args)
         if trainer.global_step >= step and not (run_dir / "sent").exists():
             (run_dir / "sent").touch()
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetricsRecorder, "on_train_batch_end", interrupting)
