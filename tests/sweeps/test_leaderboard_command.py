@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,8 @@ def test_of_a_real_sweep(tmp_path) -> None:
     assert {(row["model.hidden_units"], row["seed"]) for row in rows} == {(w, s) for w in ("5", "20") for s in "01"}
     # The command that it shows is one that trains to the same figures.
     shown = done.stdout.splitlines()
-    repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best run"))) + 1].split()
+    repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best run"))) + 1]
+    repeat = shlex.split(repeat)
     assert repeat[0] == "python"
     again = train_forked(*repeat[2:], "hydra.run.dir=again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -72,7 +74,8 @@ def test_twice_is_the_same(sweep) -> None:
         contents.append([done.stdout, *((sweep / name).read_bytes() for name in sorted(FILES))])
     assert contents[0] == contents[1]
     assert "run 2 (model.hidden_units=7) failed: nan at step 3" in contents[0][0]
-    assert "train.py data=iris model.hidden_units=5\n" in contents[0][0]
+    repeat = next(line for line in contents[0][0].splitlines() if "train.py" in line)
+    assert shlex.split(repeat)[-2:] == ["data=iris", "model.hidden_units=5"]
 
 
 def test_in_memory_and_from_folders_are_the_same(sweep, tmp_path) -> None:
