@@ -111,9 +111,9 @@ class _Timers:
 
 def _time_parts(command: Sequence[str]) -> dict[str, float]:
     """Run ``train.py`` in this process, everything imported before the timers run."""
-    from mlp_lightning.command_line import main as train
+    from mlp_lightning.commands.train import main as train
+    from mlp_lightning.runs import train_stack
     from mlp_lightning.sweeps import launching, sweep
-    from mlp_lightning.training import train_stack
 
     # The package has the function under the name of its module.
     stack = importlib.import_module(train_stack.__module__)

@@ -43,8 +43,8 @@ def peak_mib() -> float:
 def ours(path: Path, folder: Path) -> dict[str, float]:
     """``mlp_lightning`` with the defaults of ``data=table`` but for the length."""
     from mlp_lightning.config.overrides import check_overrides
-    from mlp_lightning.training import train
-    from mlp_lightning.training.build import build_data
+    from mlp_lightning.runs import train
+    from mlp_lightning.runs.build import build_data
 
     config = check_overrides(
         [
@@ -100,7 +100,7 @@ CONTENDERS = {"mlp_lightning": ours, "pandas pipeline": pandas_pipeline, "predic
 
 def make_model(folder: Path, path: Path) -> None:
     from mlp_lightning.config.overrides import check_overrides
-    from mlp_lightning.training import train
+    from mlp_lightning.runs import train
 
     overrides = ["data=table", f"data.path={path}", "data.target=y", "trainer.max_epochs=null", "trainer.max_steps=5"]
     train(check_overrides([*overrides, "logger=none", "verbosity=0"]), folder / "model")

@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from mlp_lightning.data.table import TableDataModule
     from mlp_lightning.data.xor import XORDataModule
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
-    from mlp_lightning.models import MLP, MLPModule
-    from mlp_lightning.training import TrainingResult, train
+    from mlp_lightning.networks import MLP
+    from mlp_lightning.runs import TrainingResult, train
+    from mlp_lightning.runs.module import MLPModule
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Config": "mlp_lightning.config",
     "IrisDataModule": "mlp_lightning.data.iris",
-    "MLP": "mlp_lightning.models",
+    "MLP": "mlp_lightning.networks",
     "MLPClassifier": "mlp_lightning.estimators",
-    "MLPModule": "mlp_lightning.models",
+    "MLPModule": "mlp_lightning.runs.module",
     "MLPRegressor": "mlp_lightning.estimators",
     "TableDataModule": "mlp_lightning.data.table",
     "TabularDataModule": "mlp_lightning.data",
-    "TrainingResult": "mlp_lightning.training",
+    "TrainingResult": "mlp_lightning.runs",
     "XORDataModule": "mlp_lightning.data.xor",
     "cross_validate": "mlp_lightning.cross_validation",
     "parse_config": "mlp_lightning.config",
-    "train": "mlp_lightning.training",
+    "train": "mlp_lightning.runs",
 }
 
 __all__ = [

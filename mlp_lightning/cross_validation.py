@@ -20,14 +20,14 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
+from mlp_lightning.runs.console import RunConsole, print_error
+from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.run_folder import claim, surroundings
 from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
-from mlp_lightning.training.console import RunConsole, print_error
-from mlp_lightning.training.files import atomic_write
-from mlp_lightning.training.run_folder import claim, surroundings
 
 if TYPE_CHECKING:
     from mlp_lightning.data.table import TableDataModule
@@ -149,7 +149,7 @@ class _CrossValidation:
 
     def _data(self, fold: int) -> TableDataModule:
         from mlp_lightning.data.table import TableDataModule
-        from mlp_lightning.training.build import build_data
+        from mlp_lightning.runs.build import build_data
 
         data = build_data(self.configs[fold])
         assert isinstance(data, TableDataModule)

@@ -1,6 +1,6 @@
 """Make the leaderboard of a sweep anew: ``python scripts/leaderboard.py lightning_logs/…``; see ``--help``."""
 
-from mlp_lightning.sweeps.leaderboard_command import main
+from mlp_lightning.sweeps.leaderboard.command import main
 
 if __name__ == "__main__":
     main()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 from support.configurations import ComposeConfig, plain_config
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.config.overrides import explicit_keys
+from mlp_lightning.engines.sizing import cpu_threads
 
 # A shell starts what runs in its background with Ctrl-C ignored, and every process hands that on to its children. The
 # commands that the tests interrupt are such children.
@@ -38,3 +43,38 @@ def compose_config() -> ComposeConfig:
         return parse_config(plain_config(["verbosity=0", *overrides]), explicit_keys(overrides))
 
     return composed
+
+
+class NoEndInSight(pl.Callback):
+    """Fails a run that misses its end, which would go on forever."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        assert batches < 2000, f"{batches} batches, step {trainer.global_step}, epoch {trainer.current_epoch}"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices as small as those here only lose by a second thread."""
+    with cpu_threads(1):
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_trainer() -> Callable[..., pl.Trainer]:
+    """A quiet Trainer on the CPU; keyword arguments are those of ``pl.Trainer``."""
+
+    def made(**settings: Any) -> pl.Trainer:
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        callbacks = [*settings.pop("callbacks", []), NoEndInSight()]
+        with warnings.catch_warnings():
+            # On a machine with a GPU, Lightning recommends it.
+            warnings.filterwarnings("ignore", message="GPU available but not used")
+            return pl.Trainer(accelerator="cpu", devices=1, **{**quiet, **settings}, callbacks=callbacks)
+
+    return made

@@ -17,7 +17,7 @@ from mlp_lightning import cross_validate, train
 from mlp_lightning.config import Config
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.errors import ConfigError, DataError
-from mlp_lightning.training.build import build_data
+from mlp_lightning.runs.build import build_data
 
 QUICK = ["trainer.max_epochs=4", "logger=none", "verbosity=0", "data.val_fraction=0", "trainer.accelerator=cpu"]
 

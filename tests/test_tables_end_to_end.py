@@ -20,9 +20,9 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from support.commands import ROOT, run_forked, run_script
 
 from mlp_lightning.config import CsvConfig
-from mlp_lightning.data.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
-from mlp_lightning.data.reading import FileSource
 from mlp_lightning.inference.loading import load_model
+from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
+from mlp_lightning.tables.reading.sources import FileSource
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from mlp_lightning.config import Config
-from mlp_lightning.data.executions import ExecutionLimits, ExecutionLoader, TrainingSteps
-from mlp_lightning.data.rows import EvaluationBatches, Rows
-from mlp_lightning.data.splits import random_split, stratified_split
+from mlp_lightning.engines.rows import EvaluationBatches, Rows
+from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.splits import random_split, stratified_split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -113,7 +113,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
 
     @abc.abstractmethod
     def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32]]:
-        """All rows: features ``(B, F)`` and targets as :class:`~mlp_lightning.data.rows.Rows` has them."""
+        """All rows: features ``(B, F)`` and targets as :class:`~mlp_lightning.engines.rows.Rows` has them."""
 
     def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
         """What to print about the final predictions of all training rows; nothing by default."""
@@ -178,7 +178,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
 
     @property
     def target_statistics(self) -> dict[str, Sequence[float]]:
-        """Arguments of :func:`~mlp_lightning.models.make_task` on how targets are standardised; none by default."""
+        """Arguments of :func:`~mlp_lightning.networks.make_task` on how targets are standardised; none by default."""
         return {}
 
     @property

@@ -17,17 +17,17 @@ from torch import Tensor
 
 from mlp_lightning.config import Config, DataConfig
 from mlp_lightning.config.names import SKLEARN_SETS, SYNTHETIC_SETS
-from mlp_lightning.data.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.data.datamodule import TabularDataModule
-from mlp_lightning.data.encoding import Surprises, encode
-from mlp_lightning.data.preprocessor import Preprocessor
-from mlp_lightning.data.reading import FileSource, MemorySource, TableSource, missing_column
-from mlp_lightning.data.row_weights import given_weights, row_weights
-from mlp_lightning.data.rows import Rows
-from mlp_lightning.data.table_batches import ROWS_AT_ONCE, encoded_batches
-from mlp_lightning.data.table_splits import split_rows
-from mlp_lightning.data.targets import Target, infer_target
+from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
+from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
+from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
+from mlp_lightning.tables.row_weights import given_weights, row_weights
+from mlp_lightning.tables.table_splits import split_rows
+from mlp_lightning.tables.targets import Target, infer_target
 
 
 class TableDataModule(TabularDataModule):
@@ -266,7 +266,7 @@ class TableDataModule(TabularDataModule):
         return features_BP
 
     def _as_learnt(self, targets_BT: NDArray[np.float64]) -> Tensor:
-        """Targets as :class:`~mlp_lightning.data.rows.Rows` has them."""
+        """Targets as :class:`~mlp_lightning.engines.rows.Rows` has them."""
         if self.target.task == "multiclass":
             return torch.from_numpy(targets_BT[:, 0].astype(np.int64))
         if self.target.task == "regression":

@@ -18,17 +18,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mlp_lightning.config import Config, ModelConfig
-from mlp_lightning.data.preprocessor import Preprocessor
-from mlp_lightning.data.table_batches import ROWS_AT_ONCE
-from mlp_lightning.data.targets import Target
+from mlp_lightning.engines.sizing import auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.settings import configuration
-from mlp_lightning.models import MLPModule
-from mlp_lightning.training.result import TrainingResult
-from mlp_lightning.training.sizing import auto_threads, cpu_threads
-from mlp_lightning.training.train import TrainingStart
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.runs.fit import TrainingStart
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.tables.batches import ROWS_AT_ONCE
+from mlp_lightning.tables.targets import Target
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +44,7 @@ class BaseMLP(BaseEstimator, ABC):
     """Fits, and goes on fitting, one model.
 
     Attributes set by ``fit``, beside scikit-learn's: ``module_``, the trained
-    :class:`~mlp_lightning.models.MLPModule`, which takes raw rows.
+    :class:`~mlp_lightning.runs.module.MLPModule`, which takes raw rows.
     """
 
     module_: MLPModule

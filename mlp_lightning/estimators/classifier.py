@@ -11,11 +11,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from mlp_lightning.data.targets import Target
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.base import BaseMLP
 from mlp_lightning.estimators.fitting import Job
 from mlp_lightning.estimators.settings import DEFAULTS
+from mlp_lightning.tables.targets import Target
 
 if TYPE_CHECKING:
     from typing_extensions import Self

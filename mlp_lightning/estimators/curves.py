@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.data.executions import TrainingSteps
-from mlp_lightning.models import MLPModule
-from mlp_lightning.models.stacked_module import StackedModule
+from mlp_lightning.engines.steps import TrainingSteps
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.stacked_module import StackedModule
 
 
 @dataclasses.dataclass

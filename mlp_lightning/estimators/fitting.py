@@ -11,19 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlp_lightning.config import Config
-from mlp_lightning.data.preprocessor import Preprocessor
-from mlp_lightning.data.reading import MemorySource
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import TrainingError
 from mlp_lightning.estimators.curves import CurveRecorder, Curves, StackCurveRecorder
 from mlp_lightning.estimators.inputs import Inputs
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.runs.build import build_data, run_length
+from mlp_lightning.runs.fit import TrainingStart, train
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.runs.run_folder import new_run_dir
+from mlp_lightning.runs.stack_training import train_stack
 from mlp_lightning.sweeps.grouping import Sizes, group_runs
 from mlp_lightning.sweeps.memory import available_memory
-from mlp_lightning.training.build import build_data, run_length
-from mlp_lightning.training.result import TrainingResult
-from mlp_lightning.training.run_folder import new_run_dir
-from mlp_lightning.training.stack_training import train_stack
-from mlp_lightning.training.train import TrainingStart, train
+from mlp_lightning.tables.reading.sources import MemorySource
 
 # A run sets the random numbers, the threads and the signals of its process; one after the other keeps them right.
 _ONE_AT_A_TIME = threading.RLock()

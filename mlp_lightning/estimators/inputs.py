@@ -17,14 +17,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_array, check_consistent_length, validate_data
 
-from mlp_lightning.data.columns import Column
-from mlp_lightning.data.encoding import Surprises
-from mlp_lightning.data.reading import MemorySource
-from mlp_lightning.data.reading_types import is_row_label
-from mlp_lightning.data.table_batches import encoded_batches
-from mlp_lightning.data.targets import Target
 from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
+from mlp_lightning.tables.batches import encoded_batches
+from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.types import is_row_label
+from mlp_lightning.tables.targets import Target
 
 # Its functions are made when it is imported, where a type checker does not see them.
 pc: Any = pyarrow.compute

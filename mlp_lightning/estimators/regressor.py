@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
-from mlp_lightning.data.targets import Target
 from mlp_lightning.estimators.base import BaseMLP
 from mlp_lightning.estimators.fitting import Job
 from mlp_lightning.estimators.settings import DEFAULTS
+from mlp_lightning.tables.targets import Target
 
 if TYPE_CHECKING:
     from typing_extensions import Self

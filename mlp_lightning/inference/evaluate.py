@@ -20,11 +20,8 @@ from rich.table import Table
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.columns import Place, converted
-from mlp_lightning.data.encoding import Surprises
-from mlp_lightning.data.reading import FileSource, TableSource
 from mlp_lightning.data.table import TableDataModule
-from mlp_lightning.data.table_batches import encoded_batches
+from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference import metrics
 from mlp_lightning.inference.evaluation_figure import confusion_figure, residual_figure, write_png
@@ -36,10 +33,13 @@ from mlp_lightning.inference.evaluation_table import (
 )
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.predict import finite_predictions
-from mlp_lightning.training.build import build_data
-from mlp_lightning.training.files import atomic_write
-from mlp_lightning.training.run_folder import versions
-from mlp_lightning.training.sizing import cpu_threads
+from mlp_lightning.runs.build import build_data
+from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.run_folder import versions
+from mlp_lightning.tables.batches import encoded_batches
+from mlp_lightning.tables.columns import Place, converted
+from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 
 Floats = NDArray[np.float64]
 
@@ -153,20 +153,9 @@ def evaluate(
     record.unlink(missing_ok=True)
     files = [_write_picture(model, rows, confusion, folder), record]
     content = {
-        "task": model.target.task,
-        "target": list(model.target.names),
-        "checkpoint": str(model.path),
+        **_described(model, rows, figures, parts, confusion),
         "data_path": None if data_path is None else str(data_path),
         "split": split if data_path is None else None,
-        "weight_column": rows.weight_column,
-        "rows": len(rows.targets_BT),
-        "dropped": rows.dropped,
-        "metrics": {name: figure for name, figure in figures.items() if name != "rows"},
-        "per_output" if confusion is None else "per_class": parts,
-        **(
-            {} if confusion is None else {"classes": list(model.target.classes), "confusion_matrix": confusion.tolist()}
-        ),
-        "surprises": rows.surprises,
         "device": device,
         "seconds": time.monotonic() - started,
         "evaluated_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
@@ -289,6 +278,30 @@ def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], pl
             f"{place(row)}: weight_column {column!r} is {values[row].as_py()!r}; a weight is a number of at least 0."
         )
     return numbers_B
+
+
+def _described(
+    model: TrainedModel,
+    rows: EvaluatedRows,
+    figures: metrics.Figures,
+    parts: list[dict[str, Any]],
+    confusion: NDArray[np.int64] | None,
+) -> dict[str, Any]:
+    """What ``metrics.json`` says of the model and its rows."""
+    per_part = {"per_output" if confusion is None else "per_class": parts}
+    if confusion is not None:
+        per_part |= {"classes": list(model.target.classes), "confusion_matrix": confusion.tolist()}
+    return {
+        "task": model.target.task,
+        "target": list(model.target.names),
+        "checkpoint": str(model.path),
+        "weight_column": rows.weight_column,
+        "rows": len(rows.targets_BT),
+        "dropped": rows.dropped,
+        "metrics": {name: figure for name, figure in figures.items() if name != "rows"},
+        **per_part,
+        "surprises": rows.surprises,
+    }
 
 
 def _figures(

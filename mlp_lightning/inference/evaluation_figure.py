@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_lightning.training.files import atomic_write
+from mlp_lightning.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import data_module_class
-from mlp_lightning.data.columns import Column
-from mlp_lightning.data.preprocessor import Preprocessor
-from mlp_lightning.data.targets import Target
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.models import MLPModule
-from mlp_lightning.training.checkpoints import CONFIG_KEY, read_checkpoint
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.targets import Target
 
 # From so many weights in a layer on, more than one thread gains more than it takes from those that read.
 _WEIGHTS_FOR_THREADS = 2**18

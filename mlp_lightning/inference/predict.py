@@ -15,18 +15,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.data.columns import ARROW_TYPES
-from mlp_lightning.data.encoding import Surprises
-from mlp_lightning.data.preprocessor import Preprocessor
-from mlp_lightning.data.reading import FileSource, TableSource, missing_column
-from mlp_lightning.data.reading_columnar import ColumnarFile
-from mlp_lightning.data.reading_types import common_type, readable_type
-from mlp_lightning.data.table_batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
-from mlp_lightning.data.targets import Target
+from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
-from mlp_lightning.training.sizing import cpu_threads
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
+from mlp_lightning.tables.columns import ARROW_TYPES
+from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.columnar import ColumnarFile
+from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.reading.types import common_type, readable_type
+from mlp_lightning.tables.targets import Target
 
 
 @dataclasses.dataclass(frozen=True)

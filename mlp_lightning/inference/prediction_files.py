@@ -14,10 +14,10 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlp_lightning.data.csv_dialect import COMPRESSIONS
-from mlp_lightning.data.reading_paths import ARROW, KNOWN_ENDINGS, PARQUET, format_of
 from mlp_lightning.errors import ConfigError, Fault
-from mlp_lightning.training.files import atomic_write
+from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.tables.reading.dialect import COMPRESSIONS
+from mlp_lightning.tables.reading.paths import ARROW, KNOWN_ENDINGS, PARQUET, format_of
 
 # Its functions are made when it is imported, where a type checker does not see them.
 pc: Any = pyarrow.compute

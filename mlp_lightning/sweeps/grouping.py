@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mlp_lightning.config import Config
-from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
+from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 
 # Members of one stack may differ in these; the rest has to be the same. (The depth is part of the rest.)
 _MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "model.hidden_units", "model.init")
 _MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay", "trainer.label_smoothing")
-# Arguments of torch's optimizers that ask for another implementation of the update, or turn it around.
-_OTHER_UPDATES = ("maximize", "capturable", "differentiable", "centered")
 # A product of small matrices takes as long as one of this many multiply-adds.
 _LEAST_MULTIPLY_ADDS = 1000
 # Zeros may at most double the arithmetic.
@@ -132,25 +130,7 @@ def _of_equal_sizes(
 
 def why_alone(config: Config) -> str:
     """Why a run cannot be a member of a stack; empty if it can."""
-    optimizer = config.optimizer
-    if config.ckpt_path is not None:
-        return "it goes on from a checkpoint"
-    if config.model.norm != "none":
-        return f"model.norm = {config.model.norm} is not stacked"
-    if config.model.numeric_embedding != "none":
-        return f"model.numeric_embedding = {config.model.numeric_embedding} is not stacked"
-    if config.trainer.precision == "bf16-mixed":
-        return "trainer.precision = bf16-mixed is not stacked"
-    if config.callbacks.histograms_every_n_steps is not None:
-        return "callbacks.histograms_every_n_steps needs each run's own layers"
-    if optimizer.name not in STACKABLE_OPTIMIZERS:
-        return f"{optimizer.name} does not work number by number with a learning rate that only scales its update"
-    for name in _OTHER_UPDATES:
-        if optimizer.options.get(name):
-            return f"optimizer.{name} = {optimizer.options[name]} is not stacked"
-    if optimizer.options.get("eps", 1) == 0:
-        return "optimizer.eps = 0 divides zeros by zeros in padding"
-    return ""
+    return "it goes on from a checkpoint" if config.ckpt_path is not None else stacked_refuses(config)
 
 
 def group_key(config: Config) -> str:

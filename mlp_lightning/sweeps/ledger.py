@@ -16,9 +16,9 @@ import yaml
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
+from mlp_lightning.runs.files import complete_writes
+from mlp_lightning.runs.run_folder import RunFolder, config_hash
 from mlp_lightning.sweeps.records import RunRecord, read_record
-from mlp_lightning.training.files import complete_writes
-from mlp_lightning.training.run_folder import RunFolder, config_hash
 
 SUPERSEDED = "superseded"
 _LOCK = ".lock"

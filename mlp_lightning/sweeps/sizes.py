@@ -47,7 +47,7 @@ class SizesOf:
 
 
 def _sizes(config: Config) -> Sizes:
-    from mlp_lightning.training.build import build_data, run_length
+    from mlp_lightning.runs.build import build_data, run_length
 
     data = build_data(config)
     return Sizes(

@@ -12,17 +12,17 @@ from typing import Any
 
 from mlp_lightning.config import Config, SweepConfig, parse_config
 from mlp_lightning.config.overrides import explicit_keys
+from mlp_lightning.runs.console import RunConsole, print_error
+from mlp_lightning.runs.run_folder import record_refusal
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.grouping import Grouping, group_runs
-from mlp_lightning.sweeps.leaderboard_command import write_leaderboard
+from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
-from mlp_lightning.training.console import RunConsole, print_error
-from mlp_lightning.training.run_folder import record_refusal
 
 # Of the memory that is free, one stack takes at most this share: there may be several at once, and other programs.
 _SHARE_OF_MEMORY = 0.25

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import MLPLightningError, RunFolderError
+from mlp_lightning.runs.run_folder import RunFolder, record_refusal
+from mlp_lightning.runs.stop import raise_lost_interrupt
 from mlp_lightning.sweeps.progress import silent
 from mlp_lightning.sweeps.records import cause
-from mlp_lightning.training.run_folder import RunFolder, record_refusal
-from mlp_lightning.training.stop import raise_lost_interrupt
 
 if TYPE_CHECKING:
-    from mlp_lightning.training.result import TrainingResult
+    from mlp_lightning.runs.result import TrainingResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def train_part(
             progress.steps_made(outcome.steps, 1)
             progress.ended(0, outcome)
         return [outcome]
-    from mlp_lightning.training import train_stack
+    from mlp_lightning.runs import train_stack
 
     raise_lost_interrupt()
     try:
@@ -72,7 +72,7 @@ def train_part(
 
 
 def _train_alone(config: Config, folder: Path) -> Outcome:
-    from mlp_lightning.training import train
+    from mlp_lightning.runs import train
 
     raise_lost_interrupt()
     try:

@@ -17,13 +17,13 @@ from mlp_lightning import TabularDataModule, train
 from mlp_lightning.config import CsvConfig, conf_dir, names
 from mlp_lightning.config.schema import SCHEDULES
 from mlp_lightning.data import data_module_class
-from mlp_lightning.data.reading import FileSource
 from mlp_lightning.data.sklearn_tables import sklearn_table
 from mlp_lightning.data.synthetic_tables import synthetic_table
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import ConfigError
-from mlp_lightning.models import MLP, make_task, mlp
-from mlp_lightning.training.build import build_data, build_module
+from mlp_lightning.networks import MLP, make_task, mlp
+from mlp_lightning.runs.build import build_data, build_module
+from mlp_lightning.tables.reading.sources import FileSource
 
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
 
@@ -161,9 +161,8 @@ def test_delimiters(delimiter: str, tmp_path: Path) -> None:
 
 def test_export_formats() -> None:
     """Each has a file of its own."""
-    assert {f"export_{name}" for name in names.EXPORT_FORMATS} <= {
-        file.stem for file in (conf_dir().parent / "mlp_lightning" / "inference").glob("export_*.py")
-    }
+    there = {file.stem for file in (conf_dir().parent / "mlp_lightning" / "inference" / "export").glob("*.py")}
+    assert set(names.EXPORT_FORMATS) <= there
 
 
 @pytest.mark.parametrize("name", names.DATA_SETS_WITHOUT_SPLIT)

@@ -13,7 +13,7 @@ from support.configurations import ComposeConfig
 
 from mlp_lightning.config import OptimizerConfig, conf_dir
 from mlp_lightning.config.names import TORCH_OPTIMIZERS
-from mlp_lightning.models.optimizers import build_optimizer
+from mlp_lightning.networks.optimizers import build_optimizer
 
 # All but the one that chooses values for tables.
 FILES = sorted(file for file in (conf_dir() / "optimizer").glob("*.yaml") if file.stem != "table")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.executions import Execution
-from mlp_lightning.data.rows import EvaluationBatches
+from mlp_lightning.engines.rows import EvaluationBatches
+from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import DataError
 
 

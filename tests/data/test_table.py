@@ -21,15 +21,15 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_state
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import data_module_class
-from mlp_lightning.data.encoding import Surprises, encode
-from mlp_lightning.data.executions import Execution
-from mlp_lightning.data.reading import FileSource, MemorySource
 from mlp_lightning.data.table import TableDataModule, shared_tables
-from mlp_lightning.data.table_batches import encoded_batches
+from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import ConfigError, DataError
-from mlp_lightning.models import MLPModule
-from mlp_lightning.models.optimizers import build_optimizer
-from mlp_lightning.models.step_loop import StepLoop
+from mlp_lightning.networks.optimizers import build_optimizer
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.tables.batches import encoded_batches
+from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.reading.sources import FileSource, MemorySource
 
 KINDS = {"float64": "numeric", "int64": "numeric", "bool": "boolean", "timestamp": "datetime", "string": "categorical"}
 
@@ -154,7 +154,7 @@ def test_rows_of_many_parts_are_prepared_as_one(monkeypatch) -> None:
 
 def trained_weights(data: TableDataModule, **model: Any) -> dict[str, torch.Tensor]:
     module = module_of(data, **model)
-    optimizer = build_optimizer(module.mlp.parameters(), module.optimizer_config)
+    optimizer = build_optimizer(module.mlp.parameters(), module.config.optimizer)
     StepLoop(module.mlp.train(), module.task, optimizer).run(Execution(data.training_steps, 0, 6))
     return module.state_dict()
 

@@ -23,7 +23,7 @@ from support.estimator_rows import FAST, numbers
 
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor
-from mlp_lightning.models import MLPModule
+from mlp_lightning.runs.module import MLPModule
 
 # Full batch, without chance: two trainings on the same sums are the same but for rounding.
 FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}

@@ -11,7 +11,7 @@ import pytest
 from support.inference_tables import flowers
 
 from mlp_lightning import train
-from mlp_lightning.training import TrainingResult
+from mlp_lightning.runs import TrainingResult
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mlp_lightning.inference import evaluate as evaluation
 from mlp_lightning.inference.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
-from mlp_lightning.training.build import build_data
+from mlp_lightning.runs.build import build_data
 
 
 def record(folder: Path) -> dict[str, Any]:

@@ -24,14 +24,14 @@ from support.inference_tables import flowers
 from support.tolerances import assert_same_bits
 
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.data.encoding import encode
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
 from mlp_lightning.inference.prediction_files import text_lines
-from mlp_lightning.training import files as training_files
-from mlp_lightning.training.build import build_data
+from mlp_lightning.runs import files as training_files
+from mlp_lightning.runs.build import build_data
+from mlp_lightning.tables.encoding import encode
 
 KINDS = ["blue, light", "red", 'say "so"']
 OUTPUTS = ["predicted_kind", *(f"probability_{kind}" for kind in KINDS)]

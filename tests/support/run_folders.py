@@ -19,7 +19,7 @@ from support.tolerances import assert_close
 
 # What two ways of summing may differ by after a run.
 AFTER_A_RUN = 1e-5
-_TIMES = ("wall_time_s", "fit_time_s", "started_at", "ended_at", "run_dir")
+_TIMES = ("wall_time_s", "fit_time_s", "started_at", "ended_at", "run_dir", "stack")
 
 
 def assert_same_content(actual: Any, expected: Any, where: str = "") -> None:

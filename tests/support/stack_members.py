@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.config import ConstantSchedule, OptimizerConfig, PlateauSchedule, ScheduleConfig
-from mlp_lightning.data.executions import Execution, TrainingSteps
-from mlp_lightning.data.randomness import derived_seed
-from mlp_lightning.data.rows import Rows
-from mlp_lightning.data.stacked import StackedSteps
-from mlp_lightning.models.mlp import MLP
-from mlp_lightning.models.optimizers import build_optimizer, build_schedule
-from mlp_lightning.models.stacked_dropout import StackedDropout
-from mlp_lightning.models.stacked_loop import StackedLoop
-from mlp_lightning.models.stacked_mlp import StackedMLP
-from mlp_lightning.models.stacked_optimizer import StackedOptimizer, StackedSchedule
-from mlp_lightning.models.step_loop import StepLoop
-from mlp_lightning.models.tasks import make_task
+from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.rows import Rows
+from mlp_lightning.engines.stacked.dropout import StackedDropout
+from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.engines.stacked.steps import StackedSteps
+from mlp_lightning.engines.steps import Execution, TrainingSteps
+from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
+from mlp_lightning.networks.tasks import make_task
+from mlp_lightning.tables.randomness import derived_seed
 from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4

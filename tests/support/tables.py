@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.config.schema import CrossValidationConfig
-from mlp_lightning.data.columns import ARROW_TYPES
-from mlp_lightning.data.reading import MemorySource
 from mlp_lightning.data.table import TableDataModule
-from mlp_lightning.models import MLPModule
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.tables.columns import ARROW_TYPES
+from mlp_lightning.tables.reading.sources import MemorySource
 
 
 def table_options(

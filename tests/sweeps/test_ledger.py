@@ -12,8 +12,8 @@ import pytest
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs.run_folder import RunFolder, claim
 from mlp_lightning.sweeps.ledger import Ledger, Placement, sweep_lock
-from mlp_lightning.training.run_folder import RunFolder, claim
 
 
 def config(seed: int = 0, **sections: object) -> Config:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlp_lightning.errors import ConfigError
+from mlp_lightning.runs import build
 from mlp_lightning.sweeps.sizes import SizesOf
-from mlp_lightning.training import build
 
 
 @pytest.fixture

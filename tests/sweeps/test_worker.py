@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import mlp_lightning.training
+import mlp_lightning.runs
 from mlp_lightning.sweeps.worker import train_part
 
 
@@ -16,7 +16,7 @@ def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkey
     def no_stack(*_: object) -> None:
         raise ZeroDivisionError("by our own fault")
 
-    monkeypatch.setattr(mlp_lightning.training, "train_stack", no_stack)
+    monkeypatch.setattr(mlp_lightning.runs, "train_stack", no_stack)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     configs = [compose_config("data=xor", f"seed={seed}") for seed in (0, 1)]
     folders = [tmp_path / "0", tmp_path / "1"]

@@ -1,0 +1,174 @@
+"""The commands ``mlp-evaluate``, ``mlp-predict`` and ``mlp-export`` (``python scripts/evaluate.py`` and so on).
+
+Hydra composes their options; what is wrong with them is found, all of it at once, before torch is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from omegaconf import DictConfig
+
+from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, told
+from mlp_lightning.config import conf_dir
+from mlp_lightning.config.hydra_arguments import parse_arguments
+from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.overrides import check_overrides
+from mlp_lightning.config.parsing import parse_section
+from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.run_folder import newest_checkpoint
+from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
+
+_Options = TypeVar("_Options", EvaluateConfig, PredictConfig, ExportConfig)
+_WHICH_MODEL = "name a .ckpt file, a run folder, or best for the newest run"
+
+
+def evaluate() -> None:
+    """Measure a trained model; ends the process with its exit code."""
+    _main("evaluate", EvaluateConfig, {"ckpt_path": _WHICH_MODEL}, _evaluate)
+
+
+def predict() -> None:
+    """Predict the rows of a table; ends the process with its exit code."""
+    required = {
+        "ckpt_path": _WHICH_MODEL,
+        "data.path": "name the table: a file, a folder or a pattern",
+        "output": "name the file for the predictions, for example predictions.csv",
+    }
+    _main("predict", PredictConfig, required, _predict)
+
+
+def export() -> None:
+    """Write a trained model for use elsewhere; ends the process with its exit code."""
+    _main("export", ExportConfig, {"ckpt_path": _WHICH_MODEL}, _export)
+
+
+def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Callable[[_Options, Path], None]) -> None:
+    """Check the options of this process's command line, and do the work."""
+    remember_interrupts()
+    arguments = parse_arguments()
+
+    def task(composed: DictConfig) -> None:
+        """Only reached to show help and the like: the work needs nothing more of Hydra."""
+
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        hydra.main(version_base=None, config_path=str(conf_dir()), config_name=name)(task)()
+        return
+
+    def parse(plain: Mapping[str, Any], explicit: Collection[str]) -> _Options:
+        return parse_section(cls, {key: one for key, one in plain.items() if key != "hydra"}, required)
+
+    try:
+        if arguments.multirun:
+            raise ConfigError([Fault("--multirun", True, "is for training", "give one command for each")])
+        options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
+        work(options, _checkpoint(str(options.ckpt_path)))
+    except (OSError, MLPLightningError) as error:
+        sys.exit(told(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _checkpoint(wanted: str) -> Path:
+    """The checkpoint that ``ckpt_path`` names."""
+    if wanted in ("last", "best"):
+        found = [newest_checkpoint(parent, wanted) for parent in OUTPUT_FOLDER.glob("*")]
+        files = [one for one in found if one is not None]
+        if not files:
+            rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER}, and no run there has one"
+            raise ConfigError([Fault("ckpt_path", wanted, rule, "train one first, or give the path of a checkpoint")])
+        return max(files, key=lambda one: (one.parents[1] / "config.yaml").stat().st_mtime_ns)
+    path = Path(wanted).expanduser()
+    if path.is_dir():
+        if (path / "fold-0").is_dir():
+            hint = f"name one of its folds, for example {path / 'fold-0'}"
+            raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation of several models", hint)])
+        path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise ConfigError([Fault("ckpt_path", wanted, "is not a file", _WHICH_MODEL)])
+    return path
+
+
+def _device(accelerator: str) -> str:
+    """What torch calls the device that an accelerator's name asks for."""
+    import torch
+
+    from mlp_lightning.errors import DeviceError
+
+    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if accelerator == "auto":
+        accelerator = next(name for name, is_there in there.items() if is_there)
+    if not there[accelerator]:
+        raise DeviceError(f"accelerator = {accelerator!r}: this machine has none. Use accelerator=auto.")
+    return "cuda" if accelerator == "gpu" else accelerator
+
+
+def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
+    from mlp_lightning.inference.evaluate import evaluate as evaluate_model
+    from mlp_lightning.inference.loading import load_model
+    from mlp_lightning.runs.console import RunConsole
+
+    raise_lost_interrupt()
+    model = load_model(checkpoint)
+    csv = options.data.csv.over(model.config.data.csv)
+    # Not the name alone: a table may be called as a split is.
+    rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
+    folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
+    device = _device(options.accelerator)
+    report = evaluate_model(checkpoint, folder, options.data.path, csv, options.split, options.weight_column, device)
+    console = RunConsole(options.verbosity)
+    console.line(f"Model: {checkpoint}")
+    if console.is_terminal:
+        for table in report.tables():
+            console.line(in_terminal=table)
+    else:
+        console.line("\n".join(report.lines()))
+    for line in report.facts():
+        console.line(line)
+
+
+def _predict(options: PredictConfig, checkpoint: Path) -> None:
+    from mlp_lightning.inference.loading import load_model
+    from mlp_lightning.inference.predict import predict as predict_rows
+    from mlp_lightning.runs.console import RunConsole
+
+    raise_lost_interrupt()
+    csv = options.data.csv.over(load_model(checkpoint).config.data.csv)
+    columns = [options.id_columns] if isinstance(options.id_columns, str) else options.id_columns or []
+    report = predict_rows(
+        checkpoint,
+        str(options.data.path),
+        str(options.output),
+        csv,
+        columns,
+        _device(options.accelerator),
+        overwrite=options.overwrite,
+    )
+    console = RunConsole(options.verbosity)
+    console.line(f"Model: {checkpoint}")
+    for line in report.surprises:
+        console.line(line)
+    console.line(f"{report.rows:,} rows predicted in {report.seconds:.1f} s: {report.path}")
+
+
+def _export(options: ExportConfig, checkpoint: Path) -> None:
+    from mlp_lightning.inference.export.formats import export_model
+    from mlp_lightning.runs.console import RunConsole
+
+    raise_lost_interrupt()
+    report = export_model(checkpoint, options.format, None if options.output is None else Path(options.output))
+    console = RunConsole(options.verbosity)
+    for file in report.files:
+        console.line(f"Written: {file}")
+    console.line(
+        f"Predicts as the checkpoint does: {report.checked_rows:,} rows compared, largest difference"
+        f" {report.largest_difference:.2g}"
+    )
+
+
+__all__ = ["evaluate", "export", "predict"]

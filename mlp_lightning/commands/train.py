@@ -1,0 +1,278 @@
+"""The command ``mlp-train`` (``python scripts/train.py``): Hydra in front, :func:`mlp_lightning.train` behind.
+
+What is wrong with a command is found, all of it at once, before Hydra makes a folder and before torch is
+imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config.hydra_arguments import parse_arguments
+from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections
+from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
+from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
+from mlp_lightning.sweeps.worker import unexpected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlp_lightning.sweeps.composition import ComposedJob
+    from mlp_lightning.sweeps.sweep import Sweep
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
+OUTPUT_FOLDER = Path("lightning_logs")
+
+
+@dataclasses.dataclass
+class _Command:
+    """What this process was asked to do, and how it went.
+
+    Attributes:
+        sweep: the sweep; ``None`` for a single run.
+        made: the folder that was made for this command; ``None`` if it was there.
+        failed: whether a run failed that Hydra started by itself.
+    """
+
+    sweep: Sweep | None = None
+    made: Path | None = None
+    failed: bool = False
+
+    def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
+        """What the vectorized launcher finds at the task, and calls in place of it."""
+        assert self.sweep is not None
+        try:
+            return self.sweep.run_jobs(jobs, n_jobs, backend)
+        except (OSError, MLPLightningError) as error:
+            # Hydra would show a traceback; this ends it without one.
+            sys.exit(told(error))
+
+    def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
+        """A launcher that sends the task to other processes sends no sweep along."""
+        return _Command, ()
+
+
+def main() -> None:
+    """Run the command line of this process; ends the process with its exit code."""
+    remember_interrupts()
+    arguments = parse_arguments()
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
+        _hydra_main(_Command())  # answers and ends
+        return
+    overrides = with_open_sections(arguments.overrides)
+    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
+    config = _checked_config(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    command = _Command()
+    try:
+        sys.argv += _prepare(command, config, overrides, arguments.multirun)
+        _hydra_main(command)
+    except (OSError, MLPLightningError) as error:
+        sys.exit(told(error))
+    except KeyboardInterrupt:
+        # Before or after a training; during one, the run saves itself first.
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    finally:
+        if command.sweep is not None:
+            try:
+                command.sweep.finish()
+            except (OSError, MLPLightningError) as error:
+                command.failed = told(error) > 0
+        made = command.made
+        if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
+            shutil.rmtree(made, ignore_errors=True)  # no run ever began in it
+    if command.sweep is not None and command.sweep.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
+
+
+def told(error: Exception) -> int:
+    """Print an error. Returns the exit code that it means."""
+    known = isinstance(error, MLPLightningError)
+    print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
+    return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
+
+
+def _hydra_main(command: _Command) -> None:
+    """Hand the command line to Hydra, which runs one training per job."""
+
+    def task(composed: DictConfig) -> float:
+        return _run(composed, command)
+
+    if command.sweep is not None:
+        # The vectorized launcher finds this and hands all jobs over together; others call the task for each job.
+        task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
+    hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
+
+
+def _program() -> str:
+    """How this command was started, as one would type it."""
+    started = Path(sys.argv[0])
+    program = f"python {shlex.quote(started.as_posix())}" if started.suffix == ".py" else started.name
+    arguments = parse_arguments()
+    for option, value in (("--config-dir", arguments.config_dir), ("--config-name", arguments.config_name)):
+        program += f" {option} {shlex.quote(value)}" if value is not None else ""
+    return program
+
+
+def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
+    """The configuration of the (first) run; ends the process when anything is wrong with it."""
+    try:
+        config = check_overrides(
+            overrides,
+            multirun=multirun,
+            config_name=config_name or "train",
+            config_dir=None if config_dir is None else Path(config_dir),
+        )
+        _check_checkpoint(config, multirun)
+        _check_output(overrides, multirun)
+        if multirun:
+            _check_sweep(config, overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_WRONG_USE)
+    return config
+
+
+def _check_checkpoint(config: Config, multirun: bool) -> None:
+    wanted = config.ckpt_path
+    if wanted is None:
+        return
+    rule = hint = ""
+    if wanted in ("last", "best"):
+        if multirun:
+            rule = "names one run, but a sweep starts several"
+            hint = "give the path of a checkpoint"
+        elif _checkpoint_of_newest_run(config) is None:
+            rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER / config.name}, and no run there has one"
+            hint = "train one first, or give the path of a checkpoint"
+    elif not Path(wanted).expanduser().is_file():
+        rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
+    if rule:
+        raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
+
+
+def _checkpoint_of_newest_run(config: Config) -> Path | None:
+    return newest_checkpoint(OUTPUT_FOLDER / config.name, str(config.ckpt_path))
+
+
+def _check_sweep(config: Config, overrides: list[str]) -> None:
+    """A sweep that is there is only gone on with when that is asked for, and by the launcher that can."""
+    cv = config.data.cv
+    if cv.folds is not None and cv.fold is None:
+        rule, hint = "is several trainings in each run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
+        raise ConfigError([Fault("data.cv.folds", cv.folds, rule, hint)])
+    if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
+        rule = f"is there already ({_sweep_folder(config)})"
+        hint = "go on with it by sweep.resume=true, or choose another name"
+        raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
+    others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
+    if config.sweep.resume and others:
+        rule, hint = f"contradicts {others[-1]}, which makes every run", "leave hydra/launcher out"
+        raise ConfigError([Fault("sweep.resume", True, rule, hint)])
+
+
+def _check_output(overrides: list[str], multirun: bool) -> None:
+    """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
+    key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if name.lstrip("+") == key and any(Path(value.strip("'\"")).glob(inside)):
+            raise ConfigError([Fault(key, value, "is the folder of another run", "choose a new one")])
+
+
+def _sweep_folder(config: Config) -> Path:
+    return OUTPUT_FOLDER / config.name / str(config.sweep.name)
+
+
+def _prepare(command: _Command, config: Config, overrides: list[str], multirun: bool) -> list[str]:
+    """Make the folder of the command. Returns overrides that tell Hydra of it."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    extra: list[str] = []
+    if config.ckpt_path in ("last", "best"):
+        # Found once, here, where runs are put; not beside a folder that the user chose.
+        extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
+    if config.verbosity == 0:
+        extra.append("hydra/hydra_logging=none")
+    given = [one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key]
+    if given:
+        folder = Path(given[-1].strip("'\""))
+    else:
+        if multirun and config.sweep.name is not None:
+            folder = _sweep_folder(config)
+            command.made = None if folder.exists() else folder
+        else:
+            folder = command.made = new_run_dir(OUTPUT_FOLDER / config.name)
+        extra.append(f"{key}={_quoted(folder)}")
+    if multirun:
+        if not {"hydra/sweeper", "search"} & explicit_keys(overrides):
+            # Not in conf/train.yaml: an option of search could not choose another one then.
+            extra.append("hydra/sweeper=vectorized")
+        from mlp_lightning.sweeps.sweep import Sweep
+
+        command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity).open()
+    return extra
+
+
+def _quoted(path: Path | None) -> str:
+    """A path as Hydra's grammar takes it whatever is in it."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _run(composed: DictConfig, command: _Command) -> float:
+    """Train one run. Returns its validation loss (training loss without validation), for sweepers that search."""
+    from mlp_lightning.runs import train
+
+    raise_lost_interrupt()
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(plain, dict)
+        config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        if config.data.cv.folds is not None and config.data.cv.fold is None:
+            return _run_folds(config, folder)
+        result = train(config, folder)
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        # One failing run does not end a sweep; it is told at once, and the exit code says it at the end.
+        message = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
+        job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
+        print(f"{job}{message}", file=sys.stderr, flush=True)
+        command.failed = True
+        return math.inf  # the worst loss there is; searches stop at NaN
+    if result.status == "interrupted":
+        sys.exit(EXIT_INTERRUPTED)
+    return result.metrics.get("val", result.metrics["train"])["loss"]
+
+
+def _run_folds(config: Config, folder: Path) -> float:
+    """Train all folds of a cross-validation. Returns the mean of what a run returns."""
+    from mlp_lightning.cross_validation import cross_validate
+
+    result = cross_validate(config, folder)
+    if result.status == "interrupted":
+        sys.exit(EXIT_INTERRUPTED)
+    name = "log_loss" if "log_loss" in result.metrics else "rmse"
+    return result.metrics[name]["mean"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The loop over optimizer steps: the hot path of training, free of Lightning.
+
+Shapes: ``B`` rows, ``C`` outputs (logits).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim import Optimizer
+
+from mlp_lightning.engines.steps import Execution
+from mlp_lightning.engines.trace import Histogram, LoggedStep, StepTrace
+from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.optimizers import Schedule
+from mlp_lightning.networks.tasks import Task
+
+# Step, loss, logits, targets, weights and learning rate of a step.
+_ToLog = tuple[int, Tensor, Tensor, Tensor, "Tensor | None", float]
+
+
+@dataclasses.dataclass
+class StepLoop:
+    """Runs executions: forward, backward, clipping, update and schedule of each of their steps.
+
+    Attributes:
+        model: takes the features of a batch, returns logits.
+        task: the loss.
+        optimizer: torch's own, over the parameters of ``model``.
+        schedule: the learning-rate schedule; ``None`` for a constant rate.
+        log_interval: a step whose number is a multiple of it is logged.
+        histogram_interval: likewise for histograms; ``None`` for none.
+        clip_val: largest norm, or value, of the gradient; ``None`` for no limit.
+        clip_algorithm: ``norm`` or ``value``.
+        stop_requested: asked before every step; the loop ends when it says yes.
+        label_smoothing: share of every label that the loss spreads over all classes.
+        epoch_loss: sum of the losses of the current epoch so far; kept only for a schedule that reads it.
+    """
+
+    model: nn.Module
+    task: Task
+    optimizer: Optimizer
+    schedule: Schedule | None = None
+    log_interval: int = 1
+    histogram_interval: int | None = None
+    clip_val: float | None = None
+    clip_algorithm: str = "norm"
+    stop_requested: Callable[[], bool] = lambda: False
+    epoch_loss: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def run(self, execution: Execution) -> StepTrace:
+        """Make the optimizer steps of an execution, up to a requested stop."""
+        steps = execution.training_steps
+        optimizer, parameters = self.optimizer, self._parameters
+        gradients = self._gradients_of(steps.batch_size, steps.rows_per_step)
+        mixed_precision = torch.is_autocast_enabled(steps.rows.features_BF.device.type)
+        moment = self.schedule.moment if self.schedule is not None else None
+        trace = StepTrace(execution.first_step)
+        to_log: list[_ToLog] = []
+        step = execution.first_step
+        for features_BF, targets, weights_B in execution.batches():
+            if self.stop_requested():
+                break
+            for parameter in parameters:
+                parameter.grad = None
+            loss, logits_BC = gradients(features_BF, targets, weights_B)
+            if self.clip_val is not None:
+                self._clip(self.clip_val)
+            trace.losses.append(loss)
+            if step % self.log_interval == 0:
+                lr = optimizer.param_groups[0]["lr"]
+                to_log.append((step, loss, logits_BC, targets, weights_B, lr))
+            if self.histogram_interval is not None and step % self.histogram_interval == 0:
+                trace.histograms.append(self._histogram(step))
+            optimizer.step()
+            step += 1
+            if mixed_precision:
+                # Autocast keeps the bf16 copies of the weights until its context is left, which is after
+                # the execution: without this, every step would use the weights of the first.
+                torch.clear_autocast_cache()
+            if moment is not None:
+                self._step_schedule(moment, loss, step, steps.steps_per_epoch)
+        trace.logged = self._measured(to_log)
+        return trace
+
+    def _measured(self, to_log: list[_ToLog]) -> list[LoggedStep]:
+        """The logged steps as numbers, fetched from the device at once."""
+        if not to_log:
+            return []
+        losses = torch.stack([loss for _, loss, *_ in to_log]).tolist()
+        metrics = torch.stack(
+            [self.task.metric(one, targets, weights) for *_, one, targets, weights, _ in to_log]
+        ).tolist()
+        return [
+            LoggedStep(step, loss, metric, lr)
+            for (step, *_, lr), loss, metric in zip(to_log, losses, metrics, strict=True)
+        ]
+
+    def _gradients_of(
+        self, batch_size: int, rows_per_step: int
+    ) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
+        """The function that computes loss, logits and gradients of one step."""
+        model, loss_of = _forward_of(self.model), self.task.loss
+        smoothing = self.label_smoothing or None
+
+        def one_batch(features_BF: Tensor, targets: Tensor, weights_B: Tensor | None) -> tuple[Tensor, Tensor]:
+            logits_BC = model(features_BF)
+            loss = loss_of(logits_BC, targets, smoothing, weights_B)
+            loss.backward()
+            return loss.detach(), logits_BC.detach()
+
+        def several_batches(features_BF: Tensor, targets: Tensor, weights_B: Tensor | None) -> tuple[Tensor, Tensor]:
+            # Each batch counts by its rows, so the sum is the gradient of the mean over all of them.
+            rows = features_BF.shape[0]
+            losses, logits = [], []
+            total = 1.0 if weights_B is None else weights_B.sum().clamp(min=torch.finfo(weights_B.dtype).tiny)
+            for start in range(0, rows, batch_size):
+                here = slice(start, start + batch_size)
+                part_BF, part = features_BF[here], targets[here]
+                logits_BC = model(part_BF)
+                if weights_B is None:
+                    loss = loss_of(logits_BC, part, smoothing) * (part_BF.shape[0] / rows)
+                else:
+                    part_weights_B = weights_B[here]
+                    loss = loss_of(logits_BC, part, smoothing, part_weights_B) * (part_weights_B.sum() / total)
+                loss.backward()
+                losses.append(loss.detach())
+                logits.append(logits_BC.detach())
+            return torch.stack(losses).sum(), torch.cat(logits)
+
+        return one_batch if batch_size == rows_per_step else several_batches
+
+    def _clip(self, limit: float) -> None:
+        if self.clip_algorithm == "norm":
+            clip_grad_norm_(self._parameters, limit)
+        else:
+            clip_grad_value_(self._parameters, limit)
+
+    def _step_schedule(self, moment: str, loss: Tensor, step: int, steps_per_epoch: int) -> None:
+        """Step the schedule after the update that made it ``step`` updates, if its moment has come."""
+        assert self.schedule is not None
+        epoch_ends = step % steps_per_epoch == 0
+        if moment == "step" or (moment == "epoch" and epoch_ends):
+            self.schedule.scheduler.step()
+        elif moment == "epoch_loss":
+            self.epoch_loss += loss.item()
+            if epoch_ends:
+                mean = self.epoch_loss / steps_per_epoch
+                self.schedule.scheduler.step(mean)  # type: ignore[arg-type]  # a plateau scheduler takes the loss
+                self.epoch_loss = 0.0
+
+    def _histogram(self, step: int) -> Histogram:
+        named = dict(self.model.named_parameters())
+        return Histogram(
+            step,
+            {name: one.detach().clone() for name, one in named.items()},
+            {name: one.grad.detach().clone() for name, one in named.items() if one.grad is not None},
+        )
+
+
+def _forward_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The forward function of a model.
+
+    For an MLP without hooks it goes straight from layer to layer: ``Module.__call__`` looks for hooks at every
+    layer of every step, which is a tenth of the time of a small network.
+    """
+    if not isinstance(model, MLP) or _has_hooks(model):
+        return model
+    forwards = [layer.forward for layer in model.layers]
+    if model.embedding is not None:
+        forwards.insert(0, model.embedding.forward)
+
+    def forward(features_BF: Tensor) -> Tensor:
+        for layer in forwards:
+            features_BF = layer(features_BF)
+        return features_BF
+
+    return forward
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(nn.modules.module, f"_global{kind}") for kind in kinds):
+        return True
+    return any(getattr(module, kind) for module in model.modules() for kind in kinds)

@@ -1,0 +1,98 @@
+"""Dropout masks of a stack, each member's as it would draw them alone.
+
+A member by itself draws from the process's generator, seeded for its run; here each has a generator of its own
+with the same seed, asked in the same order. On the CPU the numbers are the same ones, so a run in a stack and the
+run by itself drop the same units. Members that would draw the same masks share them.
+
+Shapes: ``K`` members, ``B`` rows, ``H`` hidden units of the widest member.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.engines.stacked.layout import StackedMLP
+
+
+@dataclasses.dataclass
+class _Source:
+    """One stream of masks and the members that use it."""
+
+    generator: torch.Generator
+    hidden_units: tuple[int, ...]
+    probability: float
+    members: list[int]
+
+
+class StackedDropout:
+    """Draws the masks of every hidden layer, step after step.
+
+    Args:
+        model: the stack, whose ``dropout`` gives the probabilities.
+        seeds: of each member's generator.
+        rows: number of training rows of each member; ``None`` if all have as many.
+    """
+
+    def __init__(self, model: StackedMLP, seeds: Sequence[int], rows: Sequence[int] | None = None) -> None:
+        self._model = model
+        sources: dict[tuple[int, tuple[int, ...], float, int], _Source] = {}
+        for member, seed in enumerate(seeds):
+            rows_of_member = 0 if rows is None else rows[member]
+            key = (seed, tuple(model.hidden_units[member]), model.dropout[member], rows_of_member)
+            if key not in sources:
+                generator = torch.Generator(model.flat_N.device).manual_seed(seed)
+                sources[key] = _Source(generator, key[1], key[2], [])
+            sources[key].members.append(member)
+        self._sources = list(sources.values())
+
+    def masks(self, rows: int, batch_size: int, own_rows: Sequence[int] | None = None) -> list[Tensor]:
+        """For each hidden layer the factors of its units, ``(K, B, H)``: 0, or 1 / (1 - probability).
+
+        Args:
+            rows: B.
+            batch_size: rows that go through the network at once; a larger number of rows goes in parts.
+            own_rows: of each member, how many of the rows it would also have alone; ``None``: all.
+        """
+        like = self._model.flat_N
+        masks = [
+            torch.ones(self._model.members, rows, layer.outputs, dtype=like.dtype, device=like.device)
+            for layer in self._model.layers[:-1]
+        ]
+        for source in self._sources:
+            if source.probability == 0:
+                continue
+            keep = 1 - source.probability
+            own = rows if own_rows is None else own_rows[source.members[0]]
+            for start in range(0, own, batch_size):
+                part = min(batch_size, own - start)
+                for mask_KBH, width in zip(masks, source.hidden_units, strict=True):
+                    drawn = torch.empty(part, width, dtype=like.dtype, device=like.device)
+                    drawn.bernoulli_(keep, generator=source.generator).div_(keep)
+                    mask_KBH[source.members, start : start + part, :width] = drawn
+        return masks
+
+    def states(self) -> list[Tensor]:
+        """The state of each member's generator."""
+        states: list[Tensor] = [torch.empty(0)] * self._model.members
+        for source in self._sources:
+            state = source.generator.get_state()
+            for member in source.members:
+                states[member] = state
+        return states
+
+    def load_states(self, states: Sequence[Tensor]) -> None:
+        """Take over what :meth:`states` gave for the same members."""
+        for source in self._sources:
+            source.generator.set_state(states[source.members[0]])
+
+    def select(self, members: Sequence[int], chosen: StackedMLP) -> None:
+        """Go on with some of the members, which are now those of ``chosen``."""
+        place = {member: position for position, member in enumerate(members)}
+        self._model = chosen
+        for source in self._sources:
+            source.members = [place[one] for one in source.members if one in place]
+        self._sources = [source for source in self._sources if source.members]

@@ -1,0 +1,242 @@
+"""The loop over optimizer steps of a stack: the hot path of a sweep, free of Lightning.
+
+Shapes: ``K`` members, ``S`` steps of an execution, ``B`` rows, ``C`` outputs (logits), ``H`` hidden units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.engines.stacked.dropout import StackedDropout
+from mlp_lightning.engines.stacked.gradients import StackedGradients
+from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.engines.stacked.steps import StackedSteps
+from mlp_lightning.networks.tasks import Task
+
+# Logits are kept for this many numbers before losses are worked out of all of them at once.
+_KEPT_NUMBERS = 2**21
+
+
+@dataclasses.dataclass(frozen=True)
+class StackTrace:
+    """The steps of one execution of a stack.
+
+    Attributes:
+        first_step: number of updates made before the execution.
+        losses_SK: training loss of every step.
+        logged_steps: the steps to log.
+        logged_losses: ``(logged, K)``.
+        logged_metrics: ``(logged, K)``, the task's metric.
+        logged_rates: ``(logged, K)``, learning rates of the updates.
+    """
+
+    first_step: int
+    losses_SK: Tensor
+    logged_steps: list[int]
+    logged_losses: Tensor
+    logged_metrics: Tensor
+    logged_rates: Tensor
+
+    @property
+    def steps(self) -> int:
+        return self.losses_SK.shape[0]
+
+    @property
+    def next_step(self) -> int:
+        """Number of updates made after the execution."""
+        return self.first_step + self.steps
+
+
+class StackedLoop:
+    """Runs executions of a stack: forward, backward, clipping, update and schedule of each of their steps.
+
+    Args:
+        model: the stack.
+        task: the loss.
+        steps: which rows each step sees.
+        optimizer: over ``model``, reading ``gradient_N``.
+        schedule: the learning rates.
+        gradient_N: laid out like the parameter of ``model``.
+        dropout: draws the masks; ``None`` without dropout.
+        log_interval: a step whose number is a multiple of it is logged.
+        label_smoothing: of each member; ``None`` without.
+        stop_requested: asked before every step; the loop ends when it says yes.
+    """
+
+    def __init__(
+        self,
+        model: StackedMLP,
+        task: Task,
+        steps: StackedSteps,
+        optimizer: StackedOptimizer,
+        schedule: StackedSchedule,
+        gradient_N: Tensor,
+        dropout: StackedDropout | None = None,
+        log_interval: int = 1,
+        stop_requested: Callable[[], bool] = lambda: False,
+        label_smoothing: Sequence[float] | None = None,
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.steps = steps
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.gradient_N = gradient_N
+        self.dropout = dropout
+        self.log_interval = log_interval
+        self.stop_requested = stop_requested
+        self.label_smoothing = label_smoothing
+        self._smoothing_K11: Tensor | None = None
+        if label_smoothing is not None and any(label_smoothing):
+            self._smoothing_K11 = model.flat_N.new_tensor(label_smoothing)[:, None, None]
+        #: Members that still train; the schedules of the others stand still.
+        self.active = [True] * model.members
+        #: Sum of each member's losses of the current epoch so far; kept only for a schedule that reads it.
+        self.epoch_loss_K = torch.zeros(model.members, dtype=torch.float64)
+        self._chains: dict[int, StackedGradients] = {}
+
+    @torch.no_grad()
+    def run(self, first_step: int, count: int) -> StackTrace:
+        """Make ``count`` optimizer steps, up to a requested stop."""
+        parts: list[_Measured] = []
+        step, last = first_step, first_step + count
+        outputs = self.model.out_features
+        at_once = max(1, _KEPT_NUMBERS // (self.model.members * self.steps.rows_per_step * outputs))
+        while step < last and not self.stop_requested():
+            # Steps of one number of rows, so that their logits are one tensor.
+            rows = self.steps.rows_at(step)
+            end = step + 1
+            while end < min(last, step + at_once) and self.steps.rows_at(end) == rows:
+                end += 1
+            measured = self._run_alike(step, end - step, rows)
+            parts.append(measured)
+            step += measured.losses_SK.shape[0]
+        return self._trace(first_step, parts)
+
+    def _run_alike(self, first_step: int, count: int, rows: int) -> _Measured:
+        """Steps that all see ``rows`` rows."""
+        model, optimizer, schedule, dropout = self.model, self.optimizer, self.schedule, self.dropout
+        chain = self._chain(rows)
+        loss_gradient, moment = self.task.loss_gradient, schedule.moment
+        size = (count, model.members, rows, model.out_features)
+        logits_SKBC = torch.empty(size, dtype=model.flat_N.dtype, device=model.flat_N.device)
+        targets_S: list[Tensor] = []
+        weights_S: list[Tensor | None] = []
+        rates_S: list[Tensor] = []
+        step = first_step
+        batches = self.steps.batches(first_step, count)
+        for (features, targets, weights), logits_KBC in zip(batches, logits_SKBC, strict=True):
+            if self.stop_requested():
+                break
+            masks = None
+            if dropout is not None:
+                masks = dropout.masks(rows, self.steps.batch_size, self.steps.own_rows_at(step))
+            chain.forward(features, logits_KBC, masks)
+            delta_KBC = loss_gradient(logits_KBC, targets, self._smoothing_K11, weights)
+            if optimizer.loss_factor_K11 is not None:
+                delta_KBC.mul_(optimizer.loss_factor_K11)
+            chain.backward(features, delta_KBC, masks)
+            targets_S.append(targets)
+            weights_S.append(weights)
+            rates_S.append(optimizer.rates)
+            optimizer.step()
+            step += 1
+            if moment is not None:
+                self._step_schedule(moment, step, logits_KBC, targets, weights)
+        return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, weights_S, rates_S)
+
+    def _chain(self, rows: int) -> StackedGradients:
+        if rows not in self._chains:
+            self._chains[rows] = StackedGradients(
+                self.model, self.gradient_N, rows, self.steps.shared, self.dropout is not None
+            )
+        return self._chains[rows]
+
+    def _measured(
+        self,
+        first_step: int,
+        logits_SKBC: Tensor,
+        targets_S: list[Tensor],
+        weights_S: list[Tensor | None],
+        rates_S: list[Tensor],
+    ) -> _Measured:
+        """Losses of all steps and the metric of those that are logged, each in one go."""
+        if not targets_S:
+            nothing = torch.empty(0, self.model.members)
+            return _Measured(nothing, [], nothing, nothing, nothing.double())
+        targets, weights = self._of_steps(targets_S), None
+        if weights_S[0] is not None:
+            weights = self._of_steps([one for one in weights_S if one is not None])
+        losses_SK = self.task.loss(logits_SKBC, targets, self._smoothing_K11, weights)
+        logged = [s for s in range(len(targets_S)) if (first_step + s) % self.log_interval == 0]
+        index = torch.tensor(logged, dtype=torch.long, device=logits_SKBC.device)
+        alike = targets is targets_S[0]
+        metrics = self.task.metric(
+            logits_SKBC[index],
+            targets if alike else targets[index],
+            weights if alike or weights is None else weights[index],
+        )
+        rates = torch.stack([rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
+        steps = [first_step + s for s in logged]
+        return _Measured(losses_SK, steps, losses_SK[index], metrics, rates)
+
+    def _of_steps(self, values_S: list[Tensor]) -> Tensor:
+        """Targets or weights of all steps together; of a full batch, which is always the same, just of one."""
+        one = values_S[0]
+        if all(other is one for other in values_S):
+            return one
+        values = torch.stack(values_S)
+        return values.unsqueeze(1) if self.steps.shared else values
+
+    def _step_schedule(
+        self, moment: str, step: int, logits_KBC: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> None:
+        """Step the schedule after the update that made it ``step`` updates, if its moment has come."""
+        epoch_ends = step % self.steps.steps_per_epoch == 0
+        if moment == "step" or (moment == "epoch" and epoch_ends):
+            self.schedule.step()
+        elif moment == "epoch_loss":
+            self.epoch_loss_K += self.task.loss(logits_KBC, targets, self._smoothing_K11, weights).double().cpu()
+            if not epoch_ends:
+                return
+            mean_K = self.epoch_loss_K / self.steps.steps_per_epoch
+            self.schedule.step_on(mean_K.tolist(), self.active)
+            self.epoch_loss_K.zero_()
+        else:
+            return
+        self.optimizer.set_rates(self.schedule.rates())
+
+    def step_on_validation(self, losses: Sequence[float]) -> None:
+        """Step a schedule that follows the validation loss."""
+        if self.schedule.moment == "validation":
+            self.schedule.step_on(losses, self.active)
+            self.optimizer.set_rates(self.schedule.rates())
+
+    def _trace(self, first_step: int, parts: list[_Measured]) -> StackTrace:
+        if not parts:
+            nothing = torch.empty(0, self.model.members)
+            return StackTrace(first_step, nothing, [], nothing, nothing, nothing)
+        return StackTrace(
+            first_step,
+            torch.cat([one.losses_SK for one in parts]).cpu(),
+            [step for one in parts for step in one.steps],
+            torch.cat([one.losses for one in parts]).cpu(),
+            torch.cat([one.metrics for one in parts]).cpu(),
+            torch.cat([one.rates for one in parts]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """Part of a trace, figures still on the device."""
+
+    losses_SK: Tensor
+    steps: list[int]
+    losses: Tensor
+    metrics: Tensor
+    rates: Tensor

@@ -1,0 +1,76 @@
+"""What the stacked engine was taught; it refuses the rest, and such a run trains with ``autograd``, alone.
+
+An option that is named nowhere here is refused whatever its value: a new one would otherwise train as if it were not
+there, and leave a checkpoint that claims otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlp_lightning.config import Config
+from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
+
+# The options of every section that an engine reads. Sections that only decide which rows there are, and how a run is
+# named and shown, do not concern an engine.
+_TAUGHT = {
+    "model": (
+        *("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "numeric_embedding"),
+        *("embedding_size", "embedding_frequencies", "embedding_sigma"),  # without an embedding they say nothing
+    ),
+    "scheduler": (
+        *("name", "eta_min", "max_lr", "pct_start", "div_factor", "final_div_factor", "step_size", "gamma", "interval"),
+        *("monitor", "factor", "patience", "threshold", "min_lr"),
+    ),
+    "trainer": (
+        *("accelerator", "precision", "max_steps", "max_epochs", "log_every_n_steps", "print_every_n_steps"),
+        *("check_val_every_n_epoch", "steps_per_execution", "gradient_clip_val", "gradient_clip_algorithm"),
+        *("label_smoothing", "accumulate_grad_batches", "threads"),
+    ),
+    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps"),
+}
+# Arguments of torch's optimizers, beside the learning rate. What is not here asks for another implementation of the
+# update (capturable, differentiable), turns it around (maximize), or is not known to scale with the learning rate.
+_TAUGHT_OF_OPTIMIZERS = (
+    *("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused", "decoupled_weight_decay", "momentum_decay"),
+    *("alpha", "momentum", "rho", "lr_decay", "initial_accumulator_value", "dampening", "nesterov"),
+)
+# Options with values that are refused have those listed that are taught.
+_VALUES = {
+    "model.activation": ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
+    "model.norm": ("none",),
+    "model.numeric_embedding": ("none",),
+    "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
+    "trainer.precision": ("32", "64"),
+    "trainer.gradient_clip_algorithm": ("norm", "value"),
+}
+
+
+def stacked_refuses(config: Config) -> str:
+    """Why the stacked engine cannot train a run; empty if it can.
+
+    A function of the configuration alone. What the rows need (embeddings of categories) is refused where they are
+    known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
+    """
+    content = config.to_dict()
+    for section, taught in _TAUGHT.items():
+        for name, value in content[section].items():
+            key = f"{section}.{name}"
+            if name not in taught or value not in _VALUES.get(key, (value,)):
+                return f"{key} = {value} is not stacked"
+    if config.callbacks.histograms_every_n_steps is not None:
+        return "callbacks.histograms_every_n_steps needs each run's own layers"
+    optimizer = dict(content["optimizer"])
+    return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
+
+
+def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:
+    if name not in STACKABLE_OPTIMIZERS:
+        return f"{name} does not work number by number with a learning rate that only scales its update"
+    for option, value in options.items():
+        # False and None leave out what the option would ask for.
+        if option not in _TAUGHT_OF_OPTIMIZERS and value not in (False, None):
+            return f"optimizer.{option} = {value} is not stacked"
+    if options.get("eps", 1) == 0:
+        return "optimizer.eps = 0 divides zeros by zeros in padding"
+    return ""

@@ -1,0 +1,87 @@
+"""Trained models as files for other programs.
+
+Three formats, all made from a checkpoint, and all checked against it before anything is written:
+
+- ``safetensors``: weights and statistics, beside a ``.json`` with everything else; :func:`load_exported` makes the
+  model of the two again. No code, no pickle.
+- ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, beside a ``.pt2.json``.
+- ``onnx``: a model that takes the columns of the table as they are, texts too, for any ONNX runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mlp_lightning.config.parsing import unknown_name
+from mlp_lightning.errors import ConfigError, ExportError
+from mlp_lightning.inference.export.safetensors import load_exported, write_safetensors
+from mlp_lightning.inference.export.torch import write_torch
+from mlp_lightning.inference.loading import TrainedModel, load_model
+
+__all__ = ["ENDINGS", "ExportReport", "export_model", "load_exported"]
+
+#: Ending of the main file of each format.
+ENDINGS = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What an export has written.
+
+    Attributes:
+        path: the main file.
+        files: all files, ``path`` first.
+        checked_rows: number of rows for which the exported model was compared with the checkpoint.
+        largest_difference: between two predictions; as :func:`~mlp_lightning.inference.export.check.difference` has it.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    checked_rows: int
+    largest_difference: float
+
+
+def export_model(ckpt_path: str | Path, format: str, output: str | Path | None = None) -> ExportReport:
+    """Export the model of a checkpoint; files that are there are replaced, whole or not at all.
+
+    Args:
+        ckpt_path: of a training run.
+        format: ``safetensors``, ``torch`` or ``onnx``.
+        output: the main file, whose ending is added if it is missing, or a folder that is there. ``None``:
+            ``model.safetensors``, ``model.pt2`` or ``model.onnx`` in the folder of the run.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+        ConfigError: the format is none of the three.
+        ExportError: a package that the format needs is missing, the model cannot be expressed in the format, or what
+            was exported does not predict as the model does. Nothing is written then.
+    """
+    if format not in ENDINGS:
+        rule = f"must be one of {', '.join(ENDINGS)}"
+        raise ConfigError([unknown_name("format", format, rule, ENDINGS)])
+    model = load_model(ckpt_path)
+    path = _main_file(output, model, ENDINGS[format])
+    if format == "safetensors":
+        files, checked = write_safetensors(model, path)
+    elif format == "torch":
+        files, checked = write_torch(model, path)
+    else:
+        try:
+            # An extra, and slow to import.
+            from mlp_lightning.inference.export.onnx import write_onnx
+        except ImportError as error:
+            raise ExportError(
+                f"format=onnx needs onnx, onnxscript and onnxruntime: pip install 'mlp-lightning[onnx]' ({error})"
+            ) from error
+        files, checked = write_onnx(model, path)
+    return ExportReport(files[0], files, checked.rows, checked.largest_difference)
+
+
+def _main_file(output: str | Path | None, model: TrainedModel, ending: str) -> Path:
+    if output is None:
+        return model.run_dir / f"model{ending}"
+    path = Path(output).expanduser().absolute()
+    if path.is_dir():
+        return path / f"model{ending}"
+    return path if path.suffix == ending else path.with_name(path.name + ending)

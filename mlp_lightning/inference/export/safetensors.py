@@ -1,0 +1,91 @@
+"""A trained model as two files without code: ``.safetensors`` with the numbers, ``.json`` with everything else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mlp_lightning.config import parse_config
+from mlp_lightning.errors import CheckpointError
+from mlp_lightning.inference.export.check import Checked, check
+from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
+from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
+from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.targets import Target
+
+_ENDING = ".safetensors"
+
+
+def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Checked]:
+    """Write ``path`` and the ``.json`` beside it; returns both and how the check went."""
+    weights = safetensors.torch.save({name: one.contiguous() for name, one in model.module.state_dict().items()})
+    content = {
+        **describe(model),
+        # Of two files of which one was replaced, each may be whole and yet not belong to the other.
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "hyperparameters": dict(model.module.hparams),
+        "config": model.config.to_dict(),
+    }
+    description = json_bytes(content)
+    rebuilt = _rebuilt(json.loads(description), safetensors.torch.load(weights), path)
+    checked = check(model, lambda table, raw_BF: rebuilt.predict(raw_BF), tolerance=0.0)
+    beside = path.with_suffix(".json")
+    for file_path, data in ((path, weights), (beside, description)):
+        with atomic_write(file_path) as file:
+            file.write(data)
+    return (path, beside), checked
+
+
+def load_exported(path: str | Path) -> TrainedModel:
+    """The model of an export as ``safetensors``: the same predictions, to the last bit. No code of the files is run.
+
+    Args:
+        path: of either file, or of both without their endings.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the two do not belong together, or another version made them.
+    """
+    path = Path(path).expanduser().absolute()
+    if path.suffix not in (_ENDING, ".json"):
+        path = path.with_name(path.name + _ENDING)
+    weights_path, beside = path.with_suffix(_ENDING), path.with_suffix(".json")
+    for file in (weights_path, beside):
+        if not file.is_file():
+            raise CheckpointError(
+                f"There is no file {file}. A model exported as safetensors is a .safetensors and a .json."
+            )
+    weights = weights_path.read_bytes()
+    try:
+        content = json.loads(beside.read_bytes())
+        version, digest = content["format_version"], content["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{beside} does not describe an exported model. Export the model again.") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{beside} has format version {version}, and this version of the package reads {FORMAT_VERSION}. Export the"
+            " model again with this version."
+        )
+    if hashlib.sha256(weights).hexdigest() != digest:
+        raise CheckpointError(
+            f"{weights_path} is not the file that {beside.name} was written with: it is damaged, or the two are of"
+            " different exports. Export the model again."
+        )
+    try:
+        return _rebuilt(content, safetensors.torch.load(weights), weights_path)
+    except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{weights_path} was made by another version of this package ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _rebuilt(content: dict[str, Any], state: dict[str, Tensor], path: Path) -> TrainedModel:
+    module = rebuilt_module(content["hyperparameters"], state)
+    columns = tuple(Column.from_dict(one) for one in content["columns"])
+    return TrainedModel(module, columns, Target.from_dict(content["target"]), parse_config(content["config"]), path)

@@ -1,0 +1,146 @@
+"""The multi-layer perceptron.
+
+Shapes: ``B`` rows, ``F`` input features, ``H`` hidden units, ``C`` outputs (logits).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlp_lightning.networks.embeddings import FeatureEmbedding
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "none": None,
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+}
+# What torch.nn.init.calculate_gain calls an activation; those that it does not know get gain 1.
+_GAIN_NAMES = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "leaky_relu": "leaky_relu"}
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation after each hidden one; the output is logits.
+
+    Every hidden layer is ``Linear → norm → activation → dropout``. The linear layers are created in order
+    with PyTorch's default initialisation, so that a seed set before gives the weights that a hand-written
+    model of the same layers would have.
+
+    Args:
+        in_features: F.
+        out_features: C.
+        hidden_units: width H of each hidden layer, first to last; empty for a linear model.
+        activation: a name in :data:`ACTIVATIONS`.
+        dropout: probability of zeroing a hidden unit in training.
+        norm: a name in :data:`NORMS`.
+        bias: whether the linear layers have a bias.
+        init: how weights are drawn: ``default`` (PyTorch's: uniform in ±1/sqrt(fan in)), ``xavier_uniform``,
+            ``xavier_normal`` (Glorot and Bengio, 2010), ``kaiming_uniform``, ``kaiming_normal`` (He et al.,
+            2015), ``orthogonal`` (Saxe et al., 2014) or ``zeros``. All but ``default`` set biases to 0.
+        embedding: what features go through first; it has ``out_features``. ``None``: nothing.
+
+    Example:
+        >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")
+        >>> model(torch.zeros(4, 2)).shape
+        torch.Size([4, 1])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden_units: Sequence[int] = (),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        norm: str = "none",
+        bias: bool = True,
+        init: str = "default",
+        embedding: FeatureEmbedding | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.embedding = embedding
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        width = in_features if embedding is None else embedding.out_features
+        for number, units in enumerate(hidden_units, start=1):
+            parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
+            make_norm = NORMS[norm]
+            if make_norm is not None:
+                parts[f"norm_{number}"] = make_norm(units)
+            parts[f"{activation}_{number}"] = ACTIVATIONS[activation]()
+            if dropout > 0:
+                parts[f"dropout_{number}"] = nn.Dropout(dropout)
+            width = units
+        parts["output"] = nn.Linear(width, out_features, bias=bias)
+        self.layers = nn.Sequential(parts)
+        if init != "default":
+            self._draw_weights(INITS[init], activation)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of features ``(B, F)``."""
+        return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
+
+    def _draw_weights(self, draw: Callable[[Tensor, float], Any], activation: str) -> None:
+        hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]  # torch wants a literal
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                draw(layer.weight, 1.0 if layer is self.layers[-1] else hidden_gain)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+
+def _kaiming_uniform(weight: Tensor, gain: float) -> Tensor:
+    bound = gain * (3.0 / weight.shape[1]) ** 0.5
+    return nn.init.uniform_(weight, -bound, bound)
+
+
+def _kaiming_normal(weight: Tensor, gain: float) -> Tensor:
+    return nn.init.normal_(weight, 0.0, gain / weight.shape[1] ** 0.5)
+
+
+# Each takes the weight to fill and the gain of the activation that follows.
+INITS: dict[str, Callable[[Tensor, float], Any]] = {
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "kaiming_uniform": _kaiming_uniform,
+    "kaiming_normal": _kaiming_normal,
+    "orthogonal": nn.init.orthogonal_,
+    "zeros": lambda weight, gain: nn.init.zeros_(weight),
+}
+
+
+class Standardizer(nn.Module):
+    """Subtracts a mean and divides by a scale, per feature; both are buffers, saved with the model.
+
+    With the statistics of the training rows in it, a checkpoint takes raw rows. Mean 0 and scale 1, the
+    initial values, leave features exactly as they are.
+
+    Args:
+        in_features: F.
+    """
+
+    mean_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_F", torch.zeros(in_features))
+        self.register_buffer("scale_F", torch.ones(in_features))
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        return (features_BF - self.mean_F) / self.scale_F

@@ -1,0 +1,119 @@
+"""Data module and module of a configuration, and the sizes that follow from both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.callbacks import EarlyStopping
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule, data_module_class
+from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
+from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.module_config import ModuleConfig
+
+# Enough for probabilities that are not too sure; benchmarks/quality.py has figures.
+AUTO_LABEL_SMOOTHING = 0.01
+
+
+def build_data(config: Config, **further: Any) -> TabularDataModule:
+    """The data module, loaded and split.
+
+    Args:
+        config: of the run.
+        further: arguments of the data module beside what the configuration says, such as a table in memory.
+
+    Raises:
+        DataError: if the rows cannot be split or batched as the configuration asks.
+    """
+    options = config.data
+    if options.cv.folds is not None and options.cv.fold is None:
+        hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
+        raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
+    data = data_module_class(options.name, options.is_table).from_config(config, **further)
+    with cpu_threads(1):  # parts of a table are prepared in the cache: more threads would wait for each other
+        data.setup()
+    smoothing = config.trainer.label_smoothing
+    if smoothing not in (0, "auto") and data.task == "regression":
+        raise ConfigError([Fault("trainer.label_smoothing", smoothing, "needs labels, and a regression has none")])
+    rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
+    if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
+        raise DataError(
+            f"data.batch_size = {options.batch_size} leaves a batch with 1 of the {rows} training rows, and"
+            " model.norm = 'batch' needs 2 in every batch. Use another batch size, or model.norm=layer."
+        )
+    return data
+
+
+def module_config(config: Config, data: TabularDataModule) -> ModuleConfig:
+    """What the module of a run is made of."""
+    return ModuleConfig(
+        data.in_features,
+        data.out_features,
+        data.task,
+        config.model,
+        config.optimizer,
+        config.scheduler,
+        config.seed,
+        config.trainer.gradient_clip_val,
+        config.trainer.gradient_clip_algorithm,
+        config.callbacks.histograms_every_n_steps,
+        label_smoothing(config, data),
+        data.preprocessing,
+    )
+
+
+def label_smoothing(config: Config, data: TabularDataModule) -> float:
+    wanted = config.trainer.label_smoothing
+    if wanted == "auto":
+        return 0.0 if data.task == "regression" else AUTO_LABEL_SMOOTHING
+    return float(wanted)
+
+
+def build_module(config: Config, data: TabularDataModule) -> MLPModule:
+    """The module with its initial weights, and the statistics of the training rows in its preprocessing."""
+    module = MLPModule(**vars(module_config(config, data)))
+    module.log_to_loggers = False
+    module.take_statistics(data)
+    return module
+
+
+def build_early_stopping(config: Config) -> EarlyStopping | None:
+    """Lightning's callback, where the configuration asks for it."""
+    options = config.callbacks.early_stopping
+    if options is None:
+        return None
+    mode = "max" if options.monitor.startswith("accuracy") else "min"
+    return EarlyStopping(
+        options.monitor, options.min_delta, options.patience, mode=mode, check_on_train_epoch_end=False
+    )
+
+
+def layer_widths(config: Config, data: TabularDataModule) -> list[int]:
+    """All widths of the network, from the input features to the logits."""
+    return [data.in_features, *config.model.layer_widths, data.out_features]
+
+
+def steps_per_execution(config: Config, data: TabularDataModule) -> int:
+    wanted = config.trainer.steps_per_execution
+    if wanted != "auto":
+        return int(wanted)
+    return auto_steps_per_execution(layer_widths(config, data), data.training_steps.rows_per_step)
+
+
+def threads(config: Config, data: TabularDataModule) -> int:
+    wanted = config.trainer.threads
+    if wanted != "auto":
+        return int(wanted)
+    return auto_threads(layer_widths(config, data), data.training_steps.batch_size)
+
+
+def run_length(config: Config, steps_per_epoch: int) -> int:
+    """Number of steps of the whole run."""
+    limits = []
+    if config.trainer.max_steps is not None:
+        limits.append(config.trainer.max_steps)
+    if config.trainer.max_epochs is not None:
+        limits.append(config.trainer.max_epochs * steps_per_epoch)
+    return min(limits)

@@ -1,0 +1,331 @@
+"""The LightningModule: an MLP with its preprocessing, task, optimizer and schedule.
+
+Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric
+
+from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from mlp_lightning.data.datamodule import TabularDataModule
+from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.steps import Execution, TrainingSteps
+from mlp_lightning.engines.trace import StepTrace
+from mlp_lightning.networks.embeddings import FeatureEmbedding
+from mlp_lightning.networks.mlp import MLP, Standardizer
+from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import make_task
+from mlp_lightning.runs.module_config import ModuleConfig
+from mlp_lightning.runs.step_count import count_steps, set_epoch, set_steps
+from mlp_lightning.tables.targets import Target
+
+
+class MLPModule(pl.LightningModule):
+    """Trains an :class:`~mlp_lightning.networks.mlp.MLP` on a :class:`~mlp_lightning.data.TabularDataModule`.
+
+    One ``training_step`` runs all optimizer steps of one
+    :class:`~mlp_lightning.engines.steps.Execution`, with torch's own optimizer (Lightning's manual
+    optimization). ``forward`` takes raw rows: preprocessing is part of the model.
+
+    All arguments are plain data, or dataclasses of plain data, and are kept as the module's hyperparameters,
+    so ``MLPModule.load_from_checkpoint(path)`` needs nothing else.
+
+    Args:
+        in_features: F.
+        out_features: C.
+        task: ``binary``, ``multiclass`` or ``regression``.
+        model: shape of the MLP; a :class:`~mlp_lightning.config.ModelConfig` or its fields.
+        optimizer: which optimizer; likewise.
+        scheduler: how its learning rate changes; likewise.
+        seed: the weights are those that ``torch.manual_seed(seed)`` draws in layer order.
+        further: other fields of :class:`~mlp_lightning.runs.module_config.ModuleConfig`, such as
+            ``gradient_clip_val=1.0`` or ``label_smoothing=0.1``.
+    """
+
+    preprocessor: Preprocessor | Standardizer
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        task: str,
+        model: ModelConfig | Mapping[str, Any] | None = None,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+        scheduler: ScheduleConfig | Mapping[str, Any] | None = None,
+        seed: int = 0,
+        **further: Any,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        sections: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        self.config = config = ModuleConfig(in_features, out_features, task, **sections, seed=seed, **further)
+        self.save_hyperparameters(config.to_dict(), logger=False)
+        self.preprocessor, self.target = Standardizer(in_features), None
+        if config.preprocessing is not None:
+            self.preprocessor = Preprocessor.from_dict(config.preprocessing)
+            self.target = Target.from_dict(config.preprocessing["target"])
+        statistics = (self.target.mean, self.target.scale) if self.target is not None else ()
+        self.task = make_task(task, out_features, *statistics)
+        with torch.random.fork_rng(devices=[]):
+            # What torch.manual_seed does for the CPU; for the other devices it would keep a stack trace of every call.
+            torch.default_generator.manual_seed(seed)
+            self.mlp = build_mlp(config, self.preprocessor)
+        self.stop_requested = False
+        #: Whether figures of validations and tests go to the Trainer's loggers. ``train`` has them logged by a
+        #: callback, which knows the true step of every figure.
+        self.log_to_loggers = True
+        self._schedule: Schedule | None = None
+        self._loop: StepLoop | None = None
+        self._raw_steps: TrainingSteps | None = None
+        self._ready_steps: TrainingSteps | None = None
+        self._restored_epoch_loss = 0.0
+        # Not registered as submodules: they hold no part of the model.
+        self._meters: dict[str, tuple[MeanMetric, Metric]] = {}
+        self._measured: set[str] = set()
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of raw features ``(B, F)``."""
+        parameter = next(self.mlp.parameters())
+        if isinstance(self.preprocessor, Standardizer):  # in the precision of the training, to the same bits
+            features_BF = features_BF.to(parameter.device, parameter.dtype)
+        return self.mlp(self.preprocessor(features_BF).to(parameter.device, parameter.dtype))
+
+    def predict(self, features_BF: Tensor) -> Tensor:
+        """Probabilities ``(B, C)``, or values in the target's own units, of raw features ``(B, F)``.
+
+        In double precision, so that the probabilities of many classes add up to 1.
+        """
+        logits_BC = self(features_BF)
+        return self.task.predictions(logits_BC.double() if logits_BC.device.type != "mps" else logits_BC)
+
+    def take_statistics(self, datamodule: TabularDataModule) -> None:
+        """Let the model prepare features as ``datamodule`` says.
+
+        A model that standardises already, with statistics of its own, keeps them.
+        """
+        if isinstance(self.preprocessor, Preprocessor):
+            assert isinstance(datamodule, TableDataModule)
+            self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
+            if self.mlp.embedding is not None:
+                self.mlp.embedding.take_statistics(datamodule.splits["train"].features_BF)
+            return
+        mean_F, scale_F = self.preprocessor.mean_F, self.preprocessor.scale_F
+        if not mean_F.any() and bool((scale_F == 1).all()):
+            mean_F.copy_(datamodule.feature_mean_F)
+            scale_F.copy_(datamodule.feature_scale_F)
+            embedding = getattr(self.mlp, "embedding", None)
+            if embedding is not None:
+                embedding.take_statistics(self.preprocessor(datamodule.splits["train"].features_BF.to(mean_F)))
+
+    def release(self) -> None:
+        """Let go of the Trainer, the rows and all else that only training needs: what is left can be pickled."""
+        self._trainer = None
+        self._schedule = self._loop = self._raw_steps = self._ready_steps = None
+        self._meters, self._measured = {}, set()
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.take_statistics(self._datamodule)
+
+    # ---- training ----------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.parameters(), self.config.optimizer)
+        has_validation = "val" in self._datamodule.splits
+        self._schedule = build_schedule(optimizer, self.config.scheduler, self._total_steps(), has_validation)
+        if self._schedule is None:
+            return optimizer
+        # Lightning saves and restores the scheduler; stepping it is up to the step loop.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler}}
+
+    def on_train_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self._loop = StepLoop(
+            self.mlp,
+            self.task,
+            optimizer,
+            self._schedule,
+            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]  # set by a connector of the Trainer
+            self.config.histograms_every_n_steps,
+            self.config.gradient_clip_val,
+            self.config.gradient_clip_algorithm,
+            lambda: self.stop_requested,
+            self._restored_epoch_loss,
+            self.config.label_smoothing,
+        )
+        self._restored_epoch_loss = 0.0
+
+    def training_step(self, execution: Execution, batch_idx: int) -> dict[str, StepTrace]:
+        """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
+        assert self._loop is not None
+        trace = self._loop.run(Execution(self._standardized(execution), execution.first_step, execution.count))
+        count_steps(self.trainer, trace.steps)
+        if trace.steps:
+            set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)
+        if self.stop_requested:
+            self.trainer.should_stop = True
+        return {"trace": trace}
+
+    def _standardized(self, execution: Execution) -> TrainingSteps:
+        """The training steps with features as the MLP takes them; worked out once, not at every step."""
+        if self._ready_steps is None or execution.training_steps is not self._raw_steps:
+            self._raw_steps = execution.training_steps
+            with torch.no_grad():
+                self._ready_steps = self._raw_steps.with_features(self.prepared(self._raw_steps.rows.features_BF))
+        return self._ready_steps
+
+    def prepared(self, features_BF: Tensor) -> Tensor:
+        """The features of a data module's rows as the MLP takes them; those of a table are so already."""
+        return features_BF if isinstance(self.preprocessor, Preprocessor) else self.preprocessor(features_BF)
+
+    @property
+    def _datamodule(self) -> Any:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            raise RuntimeError("MLPModule trains on a TabularDataModule: Trainer.fit(module, datamodule=…)")
+        return datamodule
+
+    def _total_steps(self) -> int | None:
+        """Length of the whole run in optimizer steps; ``None`` for a run without a limit."""
+        limits = [self.trainer.max_steps] if self.trainer.max_steps >= 0 else []
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs >= 0:
+            limits.append(self.trainer.max_epochs * self._datamodule.steps_per_epoch)
+        return min(limits, default=None)
+
+    # ---- checkpoints -------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._loop is not None:
+            checkpoint["epoch_loss"] = self._loop.epoch_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the checkpoint's step count alone.
+
+        Lightning would restore where its own loops were, in executions and spans, and those may be cut
+        otherwise in the run that goes on. Everything else follows from the number of steps made.
+        """
+        self._restored_epoch_loss = checkpoint.get("epoch_loss", 0.0)
+        if self._trainer is not None and self.trainer.training:
+            checkpoint.pop("loops", None)
+            step = checkpoint["global_step"]
+            set_steps(self.trainer, step)
+            set_epoch(self.trainer, step // self._datamodule.steps_per_epoch)
+
+    # ---- validation and test -----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_meters()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._measure("val", *batch)
+
+    def on_validation_epoch_end(self) -> None:
+        figures = self._figures()["val"]
+        if self.log_to_loggers and self._is_fitting:
+            self.log("step", float(self.trainer.global_step))  # Lightning's name for the x-axis of what is logged
+        for name, value in figures.items():
+            self.log(f"{name}/val", value, logger=self._to_loggers)
+        if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
+            self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]  # a plateau scheduler takes the loss
+
+    def on_test_epoch_start(self) -> None:
+        self._start_meters()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(self.test_splits[dataloader_idx], *batch)
+
+    def on_test_epoch_end(self) -> None:
+        for split, figures in self._figures().items():
+            for name, value in figures.items():
+                self.log(f"{name}/{split}", value, logger=self._to_loggers)
+
+    @property
+    def _to_loggers(self) -> bool | None:
+        # None is yes, but without Lightning's warning when the Trainer has no logger.
+        return None if self.log_to_loggers else False
+
+    @property
+    def _is_fitting(self) -> bool:
+        """Whether this validation is one of a training run (during which ``trainer.training`` is off)."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Which split each test data loader holds, in order."""
+        loaders = self.trainer.test_dataloaders
+        return tuple(loaders) if isinstance(loaders, Mapping) else ("test",)
+
+    def _start_meters(self) -> None:
+        """Forget what was measured before; the meters themselves are kept, as making them takes long."""
+        self._measured.clear()
+        for loss_meter, metric_meter in self._meters.values():
+            loss_meter.reset()
+            metric_meter.reset()
+
+    def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
+        logits_BC = self.mlp(self.prepared(features_BF))
+        if split not in self._meters:
+            # A loss of NaN stays one: it shall be seen. ("disable" would do the same, but torchmetrics 1.9 then
+            # forgets the weights.)
+            self._meters[split] = (MeanMetric(nan_strategy=math.nan), self.task.torchmetric())
+        self._measured.add(split)
+        loss_meter, metric_meter = (meter.to(self.device) for meter in self._meters[split])
+        loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
+        metric_meter.update(self.task.predictions(logits_BC), self.task.truths(targets))
+
+    def _figures(self) -> dict[str, dict[str, Tensor]]:
+        """Loss and metric of every split that was measured."""
+        return {
+            split: {"loss": loss.compute(), self.task.metric_name: metric.compute()}
+            for split, (loss, metric) in self._meters.items()
+            if split in self._measured
+        }
+
+
+def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | Standardizer) -> MLP:
+    """The network, with weights drawn from torch's default generator."""
+    model = config.model
+    return MLP(
+        config.in_features,
+        config.out_features,
+        model.layer_widths,
+        model.activation,
+        model.dropout,
+        model.norm,
+        model.bias,
+        model.init,
+        build_embedding(model, config.in_features, preprocessor),
+    )
+
+
+def build_embedding(
+    model: ModelConfig, in_features: int, preprocessor: Preprocessor | Standardizer
+) -> FeatureEmbedding | None:
+    """What features go through before the MLP; ``None`` if they enter it as they are."""
+    if isinstance(preprocessor, Standardizer):
+        numbers, cardinalities = in_features, []
+    else:
+        numbers, cardinalities = preprocessor.numeric_features, preprocessor.cardinalities
+    if not cardinalities and (model.numeric_embedding == "none" or not numbers):
+        return None
+    return FeatureEmbedding(
+        in_features,
+        numbers,
+        cardinalities,
+        model.numeric_embedding,
+        model.embedding_size,
+        model.embedding_frequencies,
+        model.embedding_sigma,
+    )

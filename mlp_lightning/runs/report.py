@@ -1,0 +1,92 @@
+"""What is said of a run at its beginning and at its end, for a person to read."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.table import Table
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.runs.run_folder import RunFolder
+
+_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
+    """What is about to be trained."""
+    widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
+    activation = f" {config.model.activation}" if config.model.layer_widths else ""
+    rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
+    return (
+        f"Training {widths}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
+        f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
+    )
+
+
+def how_to_go_on(config: Config, folder: RunFolder) -> str:
+    """What to do with a run that was interrupted."""
+    if config.callbacks.checkpoint is None:
+        return "Stopped as asked. Nothing was saved, since callbacks.checkpoint is null."
+    return f"Stopped as asked. To go on, give the same command with ckpt_path={folder.last_checkpoint}"
+
+
+def report(result: TrainingResult, console: RunConsole, details: str) -> None:
+    """Show the figures of every split, the run's facts, the run folder and how to look at it.
+
+    Args:
+        result: of the run.
+        console: where to show it.
+        details: what the data set has to say about the predictions, possibly empty.
+    """
+    if result.metrics:
+        names, rows = _figures(result)
+        table = Table("", *names, title=_title(result), title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.line("\n".join(_figure_lines(result)), in_terminal=table)
+    for line in _facts(result, details):
+        console.line(line)
+
+
+def report_lines(result: TrainingResult, details: str) -> list[str]:
+    """The same as plain lines."""
+    lines = _figure_lines(result) if result.metrics else []
+    return [line for text in [*lines, *_facts(result, details)] for line in text.splitlines()]
+
+
+def _facts(result: TrainingResult, details: str) -> list[str]:
+    stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
+    facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
+    if details:
+        facts.append(details)
+    folder = _shortest(result.run_dir)
+    facts.append(f"Run folder:  {folder}")
+    if any(result.run_dir.glob("events.out.tfevents.*")):
+        facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(folder.as_posix())}")
+    return facts
+
+
+def _title(result: TrainingResult) -> str:
+    return f"Final figures ({result.weights} weights)"
+
+
+def _figures(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
+    names = list(next(iter(result.metrics.values())))
+    return names, [
+        [_SPLIT_NAMES[split], *(f"{figures[name]:.6g}" for name in names)] for split, figures in result.metrics.items()
+    ]
+
+
+def _figure_lines(result: TrainingResult) -> list[str]:
+    names, rows = _figures(result)
+    lines = [f"  {name:<10}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
+    return [_title(result), *lines]
+
+
+def _shortest(path: Path) -> Path:
+    """The path as one would type it: relative where it lies below the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,58 @@
+"""What a training run returns and leaves in ``result.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mlp_lightning.runs.module import MLPModule
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        status: ``finished``, ``interrupted`` (asked to stop, can go on) or ``failed``.
+        run_dir: folder of the run.
+        metrics: ``{split: {"loss": …, metric: …}}`` of the final weights over whole splits, in evaluation
+            mode; empty unless the run is finished.
+        weights: which weights the metrics belong to: ``last`` or ``best``.
+        steps: optimizer steps made, those before a checkpoint included.
+        epochs: whole passes over the training rows.
+        wall_time_s: seconds from the start of the run to its end.
+        fit_time_s: seconds spent in the Trainer's ``fit``; of a member of a stack, its share of the stack's.
+        device: where it was trained, e.g. ``cpu`` or ``cuda:0``.
+        best: ``{"monitor": …, "value": …, "step": …}`` of ``best.ckpt``; ``None`` without one.
+        stopped_by: why the run ended before its full length; empty if it did not.
+        resumed_from: the checkpoint that it went on from; ``None`` for a run from the start.
+        stack: ``{"members": …, "fit_time_s": …}`` of the stack that the run was a member of; ``None`` for a run alone.
+        error: what went wrong in a failed run; empty otherwise.
+        module: the trained module; not in ``result.json``.
+        optimizer_state: state of the optimizer at the end; not in ``result.json`` either.
+    """
+
+    status: str
+    run_dir: Path
+    metrics: dict[str, dict[str, float]]
+    weights: str
+    steps: int
+    epochs: int
+    wall_time_s: float
+    fit_time_s: float
+    device: str
+    best: dict[str, Any] | None = None
+    stopped_by: str = ""
+    resumed_from: str | None = None
+    stack: dict[str, Any] | None = None
+    error: str = ""
+    module: MLPModule | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    optimizer_state: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain content of ``result.json`` (the facts about the run's surroundings are added to it)."""
+        kept = [field.name for field in dataclasses.fields(self) if field.name not in ("module", "optimizer_state")]
+        plain = {name: getattr(self, name) for name in kept}
+        return {**plain, "run_dir": str(self.run_dir)}

@@ -1,0 +1,164 @@
+"""The folder of one run: claiming it, and what is written into it besides metrics and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs.files import atomic_write
+
+# libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
+_YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
+# What a run is called and how it is shown and kept does not change what is computed.
+_NOT_IN_HASH = ("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Paths of the files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    def write_result(self, content: dict[str, Any]) -> None:
+        """Write ``result.json``, whole or not at all: its presence means that the run has ended."""
+        with atomic_write(self.result) as file:
+            file.write(result_bytes(content))
+
+
+def result_bytes(content: dict[str, Any]) -> bytes:
+    """The text of ``result.json``."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def claim(run_dir: Path, config: Config) -> RunFolder:
+    """Make ``run_dir`` the folder of this run, and of no other.
+
+    The claim is the exclusive creation of ``config.yaml``: of two runs that are given one folder, in
+    whatever order and however close, exactly one gets it.
+
+    Raises:
+        RunFolderError: if the folder belongs to another run. Nothing in it is touched.
+    """
+    folder = RunFolder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.dump(config.to_dict(), Dumper=_YAML_DUMPER, sort_keys=False)
+    try:
+        with folder.config.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise _taken(folder) from error
+    return folder
+
+
+def refuse_taken(folder: RunFolder) -> None:
+    """Raise what :func:`claim` would raise, if a folder belongs to another run already."""
+    if folder.config.exists():
+        raise _taken(folder)
+
+
+def _taken(folder: RunFolder) -> RunFolderError:
+    return RunFolderError(
+        f"The folder {folder.path} already belongs to another run (it has a config.yaml). Choose another folder;"
+        f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
+    )
+
+
+def record_refusal(run_dir: Path, plain: Mapping[str, Any], error: str) -> None:
+    """Leave the record of a run that could not begin: what was asked, and why it was refused.
+
+    A folder that belongs to a run which is still without a result gets only the result; one of an ended run is not
+    touched.
+    """
+    folder = RunFolder(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not folder.config.is_file():
+        folder.config.write_text(yaml.dump(dict(plain), Dumper=_YAML_DUMPER, sort_keys=False), encoding="utf-8")
+    if not folder.result.is_file():
+        content = {"status": "failed", "run_dir": str(run_dir), "metrics": {}, "steps": 0, "wall_time_s": 0.0}
+        folder.write_result({**content, "error": error, "versions": versions()})
+
+
+def new_run_dir(parent: Path) -> Path:
+    """Create a folder named after this moment in ``parent``; no two calls ever get the same one."""
+    while True:
+        path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the configuration without what only says how a run is called, shown and kept."""
+    content = config.to_dict()
+    for key in _NOT_IN_HASH:
+        section, _, name = key.rpartition(".")
+        (content[section] if section else content).pop(name)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def surroundings(config: Config, started_at: datetime.datetime) -> dict[str, Any]:
+    """What ``result.json`` says of a run that ends now besides its result."""
+    return {
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "started_at": started_at.isoformat(),
+        "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "versions": versions(),
+    }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def newest_checkpoint(parent: Path, which: str) -> Path | None:
+    """``last.ckpt`` or ``best.ckpt`` of the newest run directly in ``parent`` that has one.
+
+    The newest is the one that was started last: when its ``config.yaml`` was written.
+    """
+    runs = [
+        file.parent for file in parent.glob("*/config.yaml") if (file.parent / f"checkpoints/{which}.ckpt").is_file()
+    ]
+    newest = max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime_ns, default=None)
+    return None if newest is None else newest / "checkpoints" / f"{which}.ckpt"

@@ -1,0 +1,43 @@
+"""What a run changes in its process, and gives back as it was."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from mlp_lightning.config import Config
+from mlp_lightning.tables.randomness import derived_seed
+
+
+@contextmanager
+def isolated_randomness(config: Config) -> Iterator[None]:
+    """Seed the global generators for what a run draws from them (dropout), and give the caller his back."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    # Of several GPUs a run uses the first; touching the others would take memory on them.
+    may_use_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    with torch.random.fork_rng(devices=[0] if may_use_gpu else []):
+        own = derived_seed(config.seed, "training")
+        torch.manual_seed(own)
+        random.seed(own)
+        np.random.seed(own % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence warnings about the libraries' own insides, which a user can do nothing about."""
+    with warnings.catch_warnings():
+        # Lightning 2.6 asks torch's pytree a question that torch 2.13 wants asked otherwise.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        # Whoever asks for the CPU knows that there is a GPU.
+        warnings.filterwarnings("ignore", message="GPU available but not used")
+        yield

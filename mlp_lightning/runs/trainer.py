@@ -1,0 +1,57 @@
+"""The one place that builds a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
+
+from mlp_lightning.config import Config
+from mlp_lightning.errors import DeviceError
+from mlp_lightning.runs.checkpoints import AtomicCheckpointIO
+
+_PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
+
+
+def build_trainer(
+    config: Config,
+    folder: Path,
+    has_validation: bool,
+    callbacks: Sequence[pl.Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> pl.Trainer:
+    """The Trainer that a configuration asks for.
+
+    Raises:
+        DeviceError: if this machine does not have the accelerator, or not with that precision.
+    """
+    options = config.trainer
+    try:
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=1,
+            precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]  # Lightning wants a literal
+            max_steps=-1 if options.max_steps is None else options.max_steps,
+            max_epochs=-1 if options.max_epochs is None else options.max_epochs,
+            check_val_every_n_epoch=options.check_val_every_n_epoch,
+            limit_val_batches=1.0 if has_validation else 0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=options.log_every_n_steps,
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder,
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise DeviceError(
+            f"trainer.accelerator = {options.accelerator!r} with trainer.precision = {options.precision!r}:"
+            f" {error} Use trainer.accelerator=auto to take what this machine has."
+        ) from error

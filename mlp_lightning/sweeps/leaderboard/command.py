@@ -1,0 +1,138 @@
+"""The leaderboard's files and table, and the command that makes them anew from run folders.
+
+A sweep calls :func:`write_leaderboard` at its end; ``python scripts/leaderboard.py lightning_logs/…`` does the
+same for folders, across several sweeps too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, png_bytes, write_image_event, write_png
+from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboard, write_csv
+from mlp_lightning.sweeps.leaderboard.table import print_leaderboard, shortest
+from mlp_lightning.sweeps.records import RunRecord, read_records
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def write_leaderboard(
+    records: Iterable[RunRecord], folder: Path, console: Console | None, program: str
+) -> Leaderboard | None:
+    """Write ``leaderboard.csv``, ``leaderboard.png`` and TensorBoard's image into ``folder``; show the table.
+
+    The table comes before the picture, so that whatever becomes of the picture, it has been seen.
+
+    Args:
+        records: of all runs, in any order.
+        folder: of the sweep, or where the leaderboard of several belongs; made if it is not there.
+        console: where the table is shown; ``None`` shows none.
+        program: what trains, e.g. ``python scripts/train.py``, for the command that repeats the best run.
+
+    Returns:
+        The leaderboard; ``None``, and nothing is written, if there are no records.
+
+    Raises:
+        OSError: if a file cannot be written. Files of an earlier leaderboard are replaced whole or not at all.
+    """
+    leaderboard = build_leaderboard(records, folder)
+    if not leaderboard.finished and not leaderboard.others:
+        return None
+    table = write_csv(leaderboard)
+    if console is not None:
+        print_leaderboard(leaderboard, console, program)
+    png = png_bytes(draw_leaderboard(leaderboard))
+    picture = write_png(folder, png)
+    write_image_event(folder, png)
+    if console is not None:
+        files = f"\nLeaderboard: {shortest(table)}, {picture.name}"
+        console.print(files, markup=False, highlight=False, soft_wrap=True)
+    return leaderboard
+
+
+def main() -> None:
+    """Run the command of this process; ends the process with its exit code if anything is wrong."""
+    arguments = _parser().parse_args()
+    try:
+        folder = _output_folder(arguments.paths, arguments.out)
+        records = read_records(arguments.paths)
+        if not records:
+            _wrong_use(f"There is no run (a folder with config.yaml) at or below {_joined(arguments.paths)}")
+        write_leaderboard(records, folder, _console(), _training_command())
+    except MLPLightningError as error:
+        _end(str(error), EXIT_FAILED)
+    except OSError as error:
+        _end(f"{type(error).__name__}: {error}", EXIT_FAILED)
+    except KeyboardInterrupt:
+        _end("Interrupted.", EXIT_INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Make the leaderboard of a sweep anew from its run folders, or one across several sweeps:"
+        " leaderboard.csv, leaderboard.png, the image in TensorBoard, and the table shown here."
+    )
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", type=Path, help="folder of a sweep, of a run, or one that holds some"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="where to write (default: the one PATH, or the folder that holds all of them)",
+    )
+    return parser
+
+
+def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
+    """Where the leaderboard belongs; ends the process if a path is no folder."""
+    missing = [path for path in paths if not path.is_dir()]
+    if missing:
+        _wrong_use(f"{_joined(missing)}: no such folder; give folders of sweeps, as in lightning_logs/<name>/<sweep>")
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            _wrong_use(f"--out {out} is a file; give a folder")
+        return out
+    if len(paths) == 1:
+        return paths[0]
+    try:
+        return Path(os.path.commonpath([path.resolve() for path in paths]))
+    except ValueError:  # on several drives of Windows
+        _wrong_use(f"{_joined(paths)} have no folder in common; choose one with --out")
+
+
+def _console() -> Console:
+    # What the terminal's encoding lacks is replaced rather than fatal.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
+    return RunConsole(1).rich
+
+
+def _training_command() -> str:
+    """The command for training that belongs to the one that was called: in a checkout its script."""
+    script = Path(sys.argv[0]).with_name("train.py")
+    return f"python {shlex.quote(shortest(script).as_posix())}" if script.is_file() else "mlp-train"
+
+
+def _joined(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _wrong_use(message: str) -> NoReturn:
+    _end(message, EXIT_WRONG_USE)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    sys.exit(code)

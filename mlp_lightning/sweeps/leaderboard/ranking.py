@@ -1,0 +1,332 @@
+"""The leaderboard of a sweep: which keys were swept, which run and which combination of them came out best.
+
+Everything here is a pure function of the records, whatever their order. A *line* of the leaderboard is one
+combination of the swept keys other than ``seed``; its figures are those of its runs, one per seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import shlex
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.sweeps.records import UNENDED, RunRecord
+
+CSV_NAME = "leaderboard.csv"
+SEED = "seed"
+# How a run is called and shown and where it goes on from is no property of what was trained.
+_NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
+_NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
+# What differs between configurations without anybody having swept it.
+_NOT_SWEPT_BY_ITSELF = ("data.suggested_lr", "logger", "trainer.print_every_n_steps")
+_SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """One figure of a line: the mean over its runs and their sample standard deviation.
+
+    Attributes:
+        mean: over the finished runs; not finite if one of them is not.
+        sd: with n - 1 in the denominator; ``None`` for a single run, NaN if a run's figure is not finite.
+        count: how many runs.
+    """
+
+    mean: float
+    sd: float | None
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run on the leaderboard.
+
+    Attributes:
+        record: of the run.
+        label: its job number, or its folder relative to the leaderboard's where there are several sweeps.
+        values: of the swept keys, in the order of :attr:`Leaderboard.keys`; see :func:`value_text`.
+        figures: ``{"loss/train": …}``; empty unless it is finished.
+        rank: its place among the finished runs, from 1; ``None`` for another.
+    """
+
+    record: RunRecord
+    label: str
+    values: Mapping[str, Any]
+    figures: Mapping[str, float]
+    rank: int | None
+
+    @property
+    def cause(self) -> str:
+        """Why the run is not finished, in one line."""
+        first_line = next(iter(self.record.error.strip().splitlines()), "")
+        if first_line or self.record.status != UNENDED:
+            return first_line
+        return "it has no result.json: killed, or still running"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One combination of the swept keys other than ``seed``.
+
+    Attributes:
+        values: of :attr:`Leaderboard.line_keys`.
+        runs: the finished runs of the combination, best first; never empty.
+        figures: their spread, by figure.
+    """
+
+    values: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    figures: Mapping[str, Spread]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaderboard:
+    """All runs of one sweep, or of several.
+
+    Attributes:
+        folder: where its files are written.
+        keys: the swept keys, ``seed`` included if it is one.
+        figures: names of the figures that runs have, e.g. ``loss/train``, split by split.
+        ranked_by: the figure that decides, the lower the better: ``loss/val`` if every finished run has one,
+            else ``loss/train``.
+        finished: the finished runs, best first.
+        others: all other runs, by sweep folder and job number.
+        lines: best first.
+    """
+
+    folder: Path
+    keys: tuple[str, ...]
+    figures: tuple[str, ...]
+    ranked_by: str
+    finished: tuple[Run, ...]
+    others: tuple[Run, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def line_keys(self) -> tuple[str, ...]:
+        """The swept keys other than ``seed``."""
+        return tuple(key for key in self.keys if key != SEED)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether some line has several runs."""
+        return any(len(line.runs) > 1 for line in self.lines)
+
+    @property
+    def best(self) -> Run | None:
+        """The best run of the best line; ``None`` if no line has a finite figure."""
+        if not self.lines or not math.isfinite(self.lines[0].figures[self.ranked_by].mean):
+            return None
+        return self.lines[0].runs[0]
+
+
+def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard:
+    """Rank the runs of ``records``.
+
+    Args:
+        records: of one sweep or of several, in any order.
+        folder: where the leaderboard belongs; runs of several sweeps are named relative to it.
+    """
+    in_order = sorted(records, key=lambda record: record.place)
+    given = [_given_values(record) for record in in_order]
+    values = _values_of_swept_keys(in_order, given)
+    labels = _labels(in_order, folder)
+    finished_records = [record for record in in_order if record.status == "finished"]
+    ranked_by = (
+        "loss/val"
+        if finished_records and all("loss" in r.metrics.get("val", {}) for r in finished_records)
+        else "loss/train"
+    )
+    runs = [
+        Run(record, label, chosen, _figures(record), None)
+        for record, label, chosen in zip(in_order, labels, values, strict=True)
+    ]
+    finished = sorted(
+        (run for run in runs if run.record.status == "finished"),
+        key=lambda run: _lowest_first(run.figures.get(ranked_by, math.nan)),
+    )
+    finished = [dataclasses.replace(run, rank=rank) for rank, run in enumerate(finished, start=1)]
+    keys = tuple(values[0]) if values else ()
+    return Leaderboard(
+        folder=folder,
+        keys=keys,
+        figures=_figure_names(finished),
+        ranked_by=ranked_by,
+        finished=tuple(finished),
+        others=tuple(run for run in runs if run.record.status != "finished"),
+        lines=_lines(finished, [key for key in keys if key != SEED], ranked_by),
+    )
+
+
+def repeat_command(record: RunRecord, program: str) -> str:
+    """The command, in one line for a shell, that trains ``record`` once more.
+
+    Args:
+        record: of a run that was started by a command.
+        program: what is run, e.g. ``python scripts/train.py``.
+    """
+    kept = [one for one in record.overrides if _top(_key_of(one)) not in _NEVER_SHOWN_BELOW]
+    return " ".join([program, *map(shlex.quote, kept)])
+
+
+def value_text(value: Any) -> str:
+    """A value as one writes it in an override: ``null``, ``true``, ``[32,16]``, ``0.1``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(value_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{value_text(one)}' for key, one in value.items())}}}"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def write_csv(leaderboard: Leaderboard) -> Path:
+    """Write ``leaderboard.csv``, whole or not at all: one row per run, best first, those not finished last."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["rank", "run", "status", *leaderboard.keys, *leaderboard.figures, "steps", "wall_time_s", "error"]
+    writer.writerow(head)
+    for run in (*leaderboard.finished, *leaderboard.others):
+        figures = [repr(run.figures[name]) if name in run.figures else "" for name in leaderboard.figures]
+        values = [value_text(run.values[key]) for key in leaderboard.keys]
+        rank = "" if run.rank is None else run.rank
+        record = run.record
+        writer.writerow(
+            [rank, run.label, record.status, *values, *figures, record.steps, repr(record.wall_time_s), run.cause]
+        )
+    path = leaderboard.folder / CSV_NAME
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+    return path
+
+
+# ---- swept keys ----------------------------------------------------------------------------------------------
+
+
+def _values_of_swept_keys(records: Sequence[RunRecord], given: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """For each record the value of every key that is not the same in all of them, in the order of the overrides."""
+    if any(record.overrides for record in records):
+        keys = [key for key in dict.fromkeys(key for one in given for key in one) if _is_shown(key)]
+        table = [{key: _value(record, one, key) for key in keys} for record, one in zip(records, given, strict=True)]
+    else:
+        table = [dict(_leaves(record.config)) for record in records]
+        keys = [key for key in dict.fromkeys(key for row in table for key in row) if _is_shown(key, by_itself=True)]
+    swept = [key for key in keys if len({value_text(row.get(key, "")) for row in table}) > 1]
+    return [{key: row.get(key, "") for key in swept} for row in table]
+
+
+def _given_values(record: RunRecord) -> dict[str, str]:
+    """``{key: value as it was written}`` of the overrides, in their order."""
+    return {_key_of(one): one.partition("=")[2] for one in record.overrides}
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _top(key: str) -> str:
+    return key.replace("/", ".").partition(".")[0]
+
+
+def _is_shown(key: str, by_itself: bool = False) -> bool:
+    if key in _NEVER_SHOWN or _top(key) in _NEVER_SHOWN_BELOW:
+        return False
+    return not (by_itself and any(key == one or key.startswith(f"{one}.") for one in _NOT_SWEPT_BY_ITSELF))
+
+
+def _value(record: RunRecord, given: Mapping[str, str], key: str) -> Any:
+    """What the run was trained with; for the choice of a group what was chosen, empty if nothing was.
+
+    The configuration speaks first: 1e-3 and 0.001 are one value, and a run without the override has one too.
+    """
+    value: Any = record.config
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return given.get(key, "")
+        value = value[name]
+    return given.get(key, "") if isinstance(value, Mapping) else value
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+# ---- ranks and lines -----------------------------------------------------------------------------------------
+
+
+def _labels(records: Sequence[RunRecord], folder: Path) -> list[str]:
+    one_sweep = len({record.folder.parent for record in records}) <= 1
+    return [
+        str(record.number) if one_sweep and record.number is not None else _relative(record.folder, folder)
+        for record in records
+    ]
+
+
+def _relative(path: Path, start: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:  # on two drives of Windows
+        return path.as_posix()
+
+
+def _figures(record: RunRecord) -> dict[str, float]:
+    if record.status != "finished":
+        return {}
+    return {f"{name}/{split}": value for split, figures in record.metrics.items() for name, value in figures.items()}
+
+
+def _figure_names(finished: Iterable[Run]) -> tuple[str, ...]:
+    """Split by split as they follow in training; within a split the loss comes first, then by name."""
+
+    def place(figure: str) -> tuple[int, str, bool, str]:
+        name, _, split = figure.partition("/")
+        return _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), split, name != "loss", name
+
+    return tuple(sorted({name for run in finished for name in run.figures}, key=place))
+
+
+def _lowest_first(value: float) -> tuple[bool, float]:
+    """Sorts what is not finite behind everything that is; the sort is stable, so ties stay in their order."""
+    return (False, value) if math.isfinite(value) else (True, 0.0)
+
+
+def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tuple[Line, ...]:
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in finished:
+        groups.setdefault(tuple(value_text(run.values[key]) for key in keys), []).append(run)
+    lines = [
+        Line(
+            {key: runs[0].values[key] for key in keys},
+            tuple(runs),
+            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *_figure_names(runs)])},
+        )
+        for runs in groups.values()
+    ]
+    # Of lines with equal means the one whose earliest run came first.
+    lines.sort(key=lambda line: min(run.record.place for run in line.runs))
+    return tuple(sorted(lines, key=lambda line: _lowest_first(line.figures[ranked_by].mean)))
+
+
+def _spread(runs: Sequence[Run], name: str) -> Spread:
+    values = [run.figures.get(name, math.nan) for run in runs]
+    if len(values) == 1:
+        return Spread(values[0], None, 1)
+    if not all(map(math.isfinite, values)):
+        return Spread(sum(values) / len(values), math.nan, len(values))
+    # In exact arithmetic, so that neither the order of the runs nor large values change a bit.
+    return Spread(statistics.mean(values), statistics.stdev(values), len(values))

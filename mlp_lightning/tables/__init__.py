@@ -1,0 +1,1 @@
+"""From files and frames to typed columns, targets, splits and batches of numbers."""

@@ -1,0 +1,106 @@
+"""The rows of a table part by part, as numbers: what evaluation and prediction stream.
+
+Shapes: ``B`` rows, ``F`` columns that the model sees, ``T`` targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlp_lightning.tables.columns import ARROW_TYPES, Column
+from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.reading.sources import TableSource, missing_column
+from mlp_lightning.tables.targets import Target
+
+# Rows that are worked on at once: enough for whole-array arithmetic, few enough to take little memory.
+ROWS_AT_ONCE = 8_192
+# Values that are worked on at once: of wide tables fewer rows.
+_VALUES_AT_ONCE = 1 << 21
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """Some rows of a source.
+
+    Attributes:
+        batch: the rows as they are; of the columns that were asked for.
+        raw_BF: the columns that the model sees, as :func:`~mlp_lightning.tables.encoding.encode` has them.
+        targets_BT: class numbers or values, NaN where one is missing; ``(B, 0)`` if not asked for.
+        first_row: number of the first row in the source.
+    """
+
+    batch: pa.RecordBatch
+    raw_BF: NDArray[np.float64]
+    targets_BT: NDArray[np.float64]
+    first_row: int
+
+
+def encoded_batches(
+    source: TableSource,
+    columns: Sequence[Column],
+    target: Target | None,
+    surprises: Surprises,
+    further: Sequence[str] | Mapping[str, pa.DataType] = (),
+    rows: int = ROWS_AT_ONCE,
+) -> Iterator[EncodedBatch]:
+    """The rows of a source in order, in constant memory.
+
+    Args:
+        source: has these columns, and those of ``target``.
+        columns: what the model sees.
+        target: what to predict; ``None`` if the targets are not asked for.
+        surprises: counts what no training row had.
+        further: columns that shall be in the batches as they are, with their types where it matters; one that the model
+            sees has the type as which it sees it.
+        rows: most rows at once.
+
+    Raises:
+        DataError: a column is missing, or a value cannot be read.
+    """
+    types = dict(further) if isinstance(further, Mapping) else {}
+    types |= {one.name: one.arrow_type for one in columns}
+    if target is not None:
+        types |= {
+            name: pa.float64() if target.task == "regression" else ARROW_TYPES[target.type] for name in target.names
+        }
+    names = list(dict.fromkeys([*types, *further]))
+    for name in names:
+        if name not in source.column_names:
+            raise missing_column(source.name, name, source.column_names)
+    first_row = 0
+    rows = max(1, min(rows, _VALUES_AT_ONCE // max(1, len(names))))
+    for batch in _merged(source.batches(names, types, rows), rows):
+        at = first_row
+
+        def place(row: int, at: int = at) -> str:
+            return source.place(at + row)
+
+        raw_BF = encode(batch, columns, place, surprises)
+        numbers_BT = np.empty((batch.num_rows, 0)) if target is None else target.numbers(batch, place)
+        yield EncodedBatch(batch, raw_BF, numbers_BT, first_row)
+        first_row += batch.num_rows
+
+
+def _merged(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of ``rows`` rows or little less: a reader of text gives them in far smaller ones."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        if waiting and count + batch.num_rows > rows:
+            yield _one(waiting)
+            waiting, count = [], 0
+        waiting.append(batch)
+        count += batch.num_rows
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]

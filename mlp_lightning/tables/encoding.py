@@ -1,0 +1,123 @@
+"""From the columns of a table to the matrix of raw numbers that a model takes.
+
+Shapes: ``B`` rows, ``F`` columns that the model sees.
+
+A number is itself, a truth value 0 or 1, a moment its seconds since 1970, each with NaN for a missing value. A category
+is its place in the vocabulary plus 2; 1 is the slot of unknown categories, 0 a missing value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.tables.columns import Column, Place, converted, to_seconds
+
+# pyarrow makes these functions when it is imported, so type checkers do not see them.
+pc: Any = pyarrow.compute
+
+MISSING, UNKNOWN, FIRST_CATEGORY = 0, 1, 2
+
+
+@dataclasses.dataclass
+class Surprises:
+    """What rows have that no training row had, counted over all that were encoded.
+
+    Attributes:
+        unknown: number of values outside the vocabulary, by column.
+        missing: number of missing values in columns whose training rows had none.
+    """
+
+    unknown: dict[str, int] = dataclasses.field(default_factory=dict)
+    missing: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """One line each, for the user."""
+        return [
+            *(
+                f"{name}: {count:,} values that no training row has (taken as unknown)"
+                for name, count in self.unknown.items()
+            ),
+            *(
+                f"{name}: {count:,} missing values, where no training row has one (taken as the median, or as unknown)"
+                for name, count in self.missing.items()
+            ),
+        ]
+
+
+def encode(
+    table: pa.Table | pa.RecordBatch,
+    columns: Sequence[Column],
+    place: Place,
+    surprises: Surprises | None = None,
+) -> NDArray[np.float64]:
+    """The raw numbers of the rows of ``table``, ``(B, F)``.
+
+    Args:
+        table: has a column of each name.
+        columns: what each is.
+        place: says where the row of a number is, for messages.
+        surprises: counts what no training row had.
+
+    Raises:
+        DataError: a value is infinite or cannot be read as its column's type.
+    """
+    raw_BF = np.empty((table.num_rows, len(columns)))
+    for number, column in enumerate(columns):
+        values = table.column(column.name)
+        if isinstance(values, pa.Array):
+            values = pa.chunked_array([values])
+        if values.type != column.arrow_type:
+            values = converted(column.name, values, column.arrow_type, place)
+        raw_BF[:, number] = _codes(values, column) if column.kind == "categorical" else _numbers(values, column)
+        _refuse_infinite(raw_BF[:, number], column, place)
+        if surprises is not None:
+            _count(surprises, column, raw_BF[:, number])
+    return raw_BF
+
+
+def _numbers(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
+    if column.kind == "datetime":
+        return to_seconds(values)
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    return values.cast(pa.float64()).to_numpy()
+
+
+def _codes(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
+    vocabulary = pa.array(column.vocabulary, type=column.arrow_type)
+    places = pc.index_in(values, value_set=vocabulary)
+    codes_B = pc.fill_null(pc.add(places, FIRST_CATEGORY), UNKNOWN).to_numpy()
+    if values.null_count:
+        codes_B = np.where(values.is_null().to_numpy(), MISSING, codes_B)
+    return codes_B
+
+
+def _refuse_infinite(values_B: NDArray[np.float64], column: Column, place: Place) -> None:
+    if column.kind != "numeric":
+        return
+    infinite = np.isinf(values_B)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise DataError(
+            f"{place(row)}: column {column.name!r} is infinite ({values_B[row]}). Mend or remove the value."
+        )
+
+
+def _count(surprises: Surprises, column: Column, values_B: NDArray[np.float64]) -> None:
+    if column.kind == "categorical":
+        unknown = int((values_B == UNKNOWN).sum())
+        if unknown:
+            surprises.unknown[column.name] = surprises.unknown.get(column.name, 0) + unknown
+        missing = 0 if column.missing else int((values_B == MISSING).sum())
+    else:
+        missing = 0 if column.missing else int(np.isnan(values_B).sum())
+    if missing:
+        surprises.missing[column.name] = surprises.missing.get(column.name, 0) + missing

@@ -1,0 +1,180 @@
+"""One Parquet, Feather or Arrow file: read whole and streamed."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from mlp_lightning.tables.reading.dialect import check_names
+from mlp_lightning.tables.reading.faults import readable
+from mlp_lightning.tables.reading.types import (
+    cast_column,
+    is_row_label,
+    normalised,
+    readable_type,
+    sliced,
+)
+
+Types = Mapping[str, pa.DataType]
+STREAM_BYTES = 1 << 18  # of each column chunk that is being read in batches
+
+
+def cast_table(table: pa.Table, types: Types, name: str, first_row: int = 0) -> pa.Table:
+    """The table with the columns of ``types`` cast, all others of a type that this package reads.
+
+    Args:
+        table: rows ``first_row``, … of what ``name`` calls.
+        types: the type that columns must have.
+        name: what messages call the file; empty for a table in memory, whose rows have no other place.
+        first_row: number of the first row, from 0.
+
+    Raises:
+        DataError: a value is not of its column's type.
+    """
+
+    def place(row: int) -> str:
+        return row_place(name, first_row + row)
+
+    for index, field in enumerate(table.schema):
+        if (target := types.get(field.name, field.type)) != field.type:
+            readable_type(field.type, field.name, name)
+            table = table.set_column(index, field.name, cast_column(table.column(index), target, field.name, place))
+    return normalised(table, name, keep=types)
+
+
+def row_place(name: str, row: int) -> str:
+    """Where a row, counted from 0, is found; people count from 1."""
+    return f"{name}, row {row + 1}" if name else f"row {row + 1}"
+
+
+class ColumnarFile(ABC):
+    """A file that stores columns with their types.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+
+    Raises:
+        DataError: the file is damaged, or two columns have the same name.
+    """
+
+    kind: str
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        with readable(name, self.kind):
+            self.schema, self._rows = self._schema_and_rows()
+        # What pandas stores beside the columns when its rows have labels of their own is no column.
+        self.column_names = [column for column in self.schema.names if not is_row_label(column)]
+        check_names(self.column_names, name)
+
+    def read(self, columns: Sequence[str], types: Types) -> pa.Table:
+        """All rows; columns that ``types`` leaves out keep the nearest type that this package reads.
+
+        Raises:
+            DataError: the file is damaged, or a value is not of its column's type.
+        """
+        self._check_types(columns)
+        with readable(self.name, self.kind):
+            table = self._read(columns)
+        return cast_table(table.select(list(columns)), types, self.name)
+
+    def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows in order, at most ``rows`` at once, never the whole file in memory.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        self._check_types(columns)
+        given = {name: readable_type(self.schema.field(name).type, name, self.name) for name in columns} | dict(types)
+        done = 0
+        with readable(self.name, self.kind):
+            for batch in self._batches(columns, rows):
+                table = pa.Table.from_batches([batch]).select(list(columns))
+                for part in cast_table(table, given, self.name, done).combine_chunks().to_batches():
+                    yield from sliced(part, rows)
+                done += batch.num_rows
+
+    def count_rows(self) -> int:
+        if self._rows is None:
+            with readable(self.name, self.kind):
+                self._rows = sum(batch.num_rows for batch in self._batches(self.column_names[:1], 1 << 16))
+        return self._rows
+
+    def place(self, row: int) -> str:
+        return row_place(self.name, row)
+
+    def _check_types(self, columns: Sequence[str]) -> None:
+        for column in columns:
+            readable_type(self.schema.field(column).type, column, self.name)
+
+    @abstractmethod
+    def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
+        """What the file says of itself; None where it does not say how many rows it has."""
+
+    @abstractmethod
+    def _read(self, columns: Sequence[str]) -> pa.Table: ...
+
+    @abstractmethod
+    def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]: ...
+
+
+class ParquetFile(ColumnarFile):
+    """A Parquet file."""
+
+    kind = "a Parquet file"
+
+    def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
+        with pyarrow.parquet.ParquetFile(self.path) as file:
+            return file.schema_arrow, file.metadata.num_rows
+
+    def _read(self, columns: Sequence[str]) -> pa.Table:
+        with self._opened() as file:
+            return file.read(columns=list(columns))
+
+    def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        with self._opened() as file:
+            yield from file.iter_batches(batch_size=rows, columns=list(columns))
+
+    def _opened(self) -> pyarrow.parquet.ParquetFile:
+        # Page by page: otherwise all columns of a row group, often the whole file, are held beside the table.
+        return pyarrow.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 18)
+
+
+class ArrowFile(ColumnarFile):
+    """A Feather file (version 2), or Arrow's file or stream format."""
+
+    kind = "a Feather or Arrow file"
+
+    def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
+        with self._opened(None) as reader:
+            return reader.schema, None
+
+    def _read(self, columns: Sequence[str]) -> pa.Table:
+        with self._opened(columns) as reader:
+            return reader.read_all()
+
+    def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        with self._opened(columns) as reader:
+            if isinstance(reader, pa.ipc.RecordBatchFileReader):
+                yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+            else:
+                yield from reader
+
+    @contextlib.contextmanager
+    def _opened(
+        self, columns: Sequence[str] | None
+    ) -> Iterator[pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader]:
+        with pa.OSFile(str(self.path)) as file:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            options = pa.ipc.IpcReadOptions()
+            if columns is not None:
+                options.included_fields = [self.schema.get_field_index(column) for column in columns]
+            yield pa.ipc.open_file(file, options=options) if is_file else pa.ipc.open_stream(file, options=options)

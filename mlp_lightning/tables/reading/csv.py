@@ -1,0 +1,246 @@
+"""One text table: read whole, streamed, and searched for the line of a row."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes
+from mlp_lightning.tables.reading.faults import (
+    csv_records,
+    first_line,
+    long_values,
+    raise_csv_fault,
+    raise_encoding_fault,
+    readable,
+)
+from mlp_lightning.tables.reading.types import cast_column, normal_type, normalised, sliced, with_points
+
+Types = Mapping[str, pa.DataType]
+# A row must fit into a block; larger blocks are tried when one does not.
+BLOCK_BYTES = (1 << 20, 1 << 26, 1 << 30)
+RETRIES = 4  # columns whose first values may mislead before all columns are inferred from all values
+HINT = "correct it, or list it in data.csv.null_values if it stands for a missing value"
+
+
+class ConversionError(Exception):
+    """A value is not of its column's type, as Arrow's reader judges it."""
+
+    def __init__(self, column: str | None) -> None:
+        self.column = column
+        super().__init__(column)
+
+
+class BlockTooSmallError(Exception):
+    """A row is longer than a block."""
+
+
+class CsvFile:
+    """A text file with a header and one row for each line.
+
+    Args:
+        path: the file, compressed or not.
+        name: what messages call it.
+        dialect: how it is written.
+    """
+
+    kind = "a CSV file"
+
+    def __init__(self, path: Path, name: str, dialect: CsvDialect) -> None:
+        self.path = path
+        self.name = name
+        self.dialect = dialect
+        self.column_names = list(dialect.header)
+        self._rows: int | None = None
+
+    def read(self, columns: Sequence[str], types: Types) -> pa.Table:
+        """All rows; columns that ``types`` leaves out get the type that fits all their values.
+
+        Raises:
+            DataError: the file is damaged, or a value is not of its column's type.
+        """
+        given = {column: types[column] for column in columns if column in types}
+        try:
+            table = self._read_inferred(columns, given) if len(given) < len(columns) else self._read(columns, given)
+        except ConversionError:
+            table = self._cast(self._read_inferred(columns, as_texts(given)), given, 0)
+        self._rows = table.num_rows
+        self._check_texts(table.schema)
+        return normalised(table, self.name, keep=given)
+
+    def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows in order, at most ``rows`` at once, never the whole file in memory.
+
+        Columns that ``types`` leaves out get the type of the values in the first block, to which all others must keep.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        given = self._first_types(columns, types)
+        done = 0
+        try:
+            for batch in self._stream(columns, given):
+                yield from sliced(batch, rows)
+                done += batch.num_rows
+        except ConversionError:
+            # What Arrow's reader does not take may still be of the type, such as 2.0 for a whole number.
+            for batch in self._stream(columns, as_texts(given), done):
+                table = self._cast(pa.Table.from_batches([batch]), given, done)
+                yield from sliced(table.combine_chunks().to_batches()[0], rows)
+                done += batch.num_rows
+        self._rows = done
+
+    def count_rows(self) -> int:
+        if self._rows is None:
+            first = self.column_names[:1]
+            self._rows = sum(batch.num_rows for batch in self._stream(first, dict.fromkeys(first, pa.binary())))
+        return self._rows
+
+    def place(self, row: int) -> str:
+        """The line on which a row begins, found by reading up to it."""
+        try:
+            with long_values():
+                line, _ = next(islice(csv_records(self.path, self.dialect), row, None))
+        except (UnicodeError, csv.Error, StopIteration):
+            return f"{self.name}, row {row + 1}"
+        return f"{self.name}, line {line}"
+
+    def _first_types(self, columns: Sequence[str], types: Types) -> dict[str, pa.DataType]:
+        """A type for every column: those of ``types``, else those of the first block's values."""
+        given = {column: types[column] for column in columns if column in types}
+        inferred = [column for column in columns if column not in types]
+        if inferred:
+            schema = next((batch.schema for batch in self._stream(inferred, {})), pa.schema([]))
+            self._check_texts(schema)
+            given |= {field.name: normal_type(field.type) or pa.string() for field in schema}
+        return {column: given.get(column, pa.null()) for column in columns}
+
+    def _read_inferred(self, columns: Sequence[str], types: Types) -> pa.Table:
+        """All rows; a column not in ``types`` gets the type that fits all its values.
+
+        Arrow's reader infers that too, but keeps the text of all columns meanwhile (2.5 times the table). Most columns
+        are what their first values are, so that is tried; what all values can be is inferred where it fails. A type
+        that the first values need and all values have is the one that inference ends with, so both ways agree.
+        """
+        tried = self._first_types(columns, types)
+        for _ in range(RETRIES):
+            try:
+                return self._read(columns, tried)
+            except ConversionError as error:
+                if error.column not in tried or error.column in types:
+                    break
+                del tried[error.column]
+        table = self._read(columns, types)
+        times = [field.name for field in table.schema if pa.types.is_time(field.type)]
+        if times:  # a time of day is not a type of ours: the text as it was written
+            table = self._read(columns, {**types, **dict.fromkeys(times, pa.string())})
+        return table
+
+    def _read(self, columns: Sequence[str], types: Types) -> pa.Table:
+        if not self.dialect.has_rows:
+            return pa.table({column: pa.array([], types.get(column, pa.null())) for column in columns})
+        for block_bytes in BLOCK_BYTES:
+            with contextlib.suppress(BlockTooSmallError), self._faults_told(), open_bytes(self.path) as file:
+                table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes))
+                self._check_end(table)
+                return table.select(list(columns))
+        raise self._too_long()
+
+    def _stream(self, columns: Sequence[str], types: Types, skip: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches as Arrow's reader cuts them, without the first ``skip`` rows."""
+        if not self.dialect.has_rows:
+            return
+        for block_bytes in BLOCK_BYTES:
+            seen = 0
+            last = None
+            with contextlib.suppress(BlockTooSmallError), self._faults_told(), open_bytes(self.path) as file:
+                for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes)):
+                    new = min(max(seen + batch.num_rows - skip, 0), batch.num_rows)
+                    seen += batch.num_rows
+                    if new:
+                        skip, last = seen, batch
+                        yield batch.slice(batch.num_rows - new).select(list(columns))
+                if last is not None:
+                    self._check_end(last)
+                return
+        raise self._too_long()
+
+    def _options(
+        self, columns: Sequence[str], types: Types, block_bytes: int
+    ) -> tuple[pyarrow.csv.ReadOptions, pyarrow.csv.ParseOptions, pyarrow.csv.ConvertOptions]:
+        dialect = self.dialect
+        last = self.column_names[-1]
+        # The last column is always read: only it can show that a quotation mark swallowed the rest of the file.
+        unasked = {} if last in columns else {last: pa.binary()}
+        return (
+            pyarrow.csv.ReadOptions(
+                skip_rows=dialect.header_lines,
+                column_names=self.column_names,
+                block_size=block_bytes,
+                encoding="utf8" if dialect.encoding == "utf-8" else dialect.encoding,
+            ),
+            # Line breaks in values cost nothing measurable; without them a block could end inside a value unseen.
+            pyarrow.csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
+            pyarrow.csv.ConvertOptions(
+                include_columns=[*columns, *unasked],
+                column_types={**types, **unasked},
+                null_values=list(dialect.null_values),
+                strings_can_be_null=True,
+                decimal_point=dialect.decimal or ".",
+            ),
+        )
+
+    @contextlib.contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        """Turn what Arrow's reader raises into what can be done about it."""
+        try:
+            with readable(self.name, self.kind, csv=True):
+                yield
+        except UnicodeDecodeError as error:
+            raise_encoding_fault(self.path, self.name, self.dialect.encoding)
+            raise DataError(f"{self.name} is not text in the encoding {self.dialect.encoding}: {error}.") from None
+        except pa.ArrowInvalid as error:
+            text = str(error)
+            if "conversion error" in text and "UTF8" not in text:
+                number = re.search(r"column #(\d+)", text)
+                raise ConversionError(self.column_names[int(number[1])] if number else None) from None
+            raise_csv_fault(self.path, self.name, self.dialect)
+            if "straddl" in text:
+                raise BlockTooSmallError from None
+            raise DataError(f"{self.name} cannot be read as {self.kind}: {first_line(error)}.") from None
+
+    def _check_end(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """A line break in the file's very last value may stand in quotes, or behind one that nothing closes."""
+        if rows.num_rows:
+            value = rows.column(self.column_names[-1])[-1].as_py()
+            if (isinstance(value, str) and "\n" in value) or (isinstance(value, bytes) and b"\n" in value):
+                raise_csv_fault(self.path, self.name, self.dialect)
+
+    def _check_texts(self, schema: pa.Schema) -> None:
+        if any(pa.types.is_binary(field.type) for field in schema):  # what Arrow makes of texts that are not UTF-8
+            raise_encoding_fault(self.path, self.name, self.dialect.encoding)
+
+    def _cast(self, table: pa.Table, types: Types, first_row: int) -> pa.Table:
+        for index, field in enumerate(table.schema):
+            target = types.get(field.name, field.type)
+            if field.type != target:
+                texts = table.column(index)
+                values = with_points(texts) if self.dialect.decimal == "," and target == pa.float64() else texts
+                cast = cast_column(values, target, field.name, lambda row: self.place(first_row + row), HINT, texts)
+                table = table.set_column(index, field.name, cast)
+        return table
+
+    def _too_long(self) -> DataError:
+        return DataError(f"{self.name} has a row of more than {BLOCK_BYTES[-1]:,} bytes; is it a table?")
+
+
+def as_texts(types: Types) -> dict[str, pa.DataType]:
+    return dict.fromkeys(types, pa.string())

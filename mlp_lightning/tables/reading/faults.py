@@ -1,0 +1,175 @@
+"""What is wrong with a file that cannot be read, found by reading it again with care.
+
+Arrow's readers are fast and say little; this is the slow way, taken once something is known to be wrong.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes, open_text
+
+BLOCK_BYTES = 1 << 20
+END = "end"
+
+
+@contextlib.contextmanager
+def readable(name: str, kind: str, csv: bool = False) -> Iterator[None]:
+    """Turn what Arrow and the operating system raise on a file into a DataError that names it.
+
+    Args:
+        name: what messages call the file.
+        kind: what the file should be, as in "a Parquet file".
+        csv: whether what Arrow says of the contents is left to the caller.
+    """
+    try:
+        yield
+    except PermissionError:
+        raise DataError(f"{name}: no permission to read this file; ask its owner, or copy it.") from None
+    except FileNotFoundError:
+        raise DataError(f"{name} was there and is gone; it must stay until it has been read.") from None
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        if csv and isinstance(error, pa.ArrowInvalid):
+            raise
+        raise DataError(
+            f"{name} cannot be read as {kind}: {first_line(error)}. It is damaged, incomplete, or something else "
+            "than its ending says; write or fetch it again."
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without Arrow's further lines and without a closing stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+
+
+def raise_csv_fault(path: Path, name: str, dialect: CsvDialect) -> None:
+    """Read the whole file with Python's own reader and raise for the first thing that is wrong; return if nothing is.
+
+    Raises:
+        DataError: characters that are not of the encoding, a line with too few or too many values, a quote that
+            nothing closes; each with the line.
+    """
+    width = len(dialect.header)
+    try:
+        with long_values():
+            for line, record in csv_records(path, dialect, strict_end=True):
+                if len(record) != width:
+                    raise DataError(
+                        f"{name}, line {line} has {counted(len(record), 'value')}, but the header has "
+                        f"{counted(width, 'column')}{ragged_hint(record, dialect)}"
+                    )
+    except UnicodeError:
+        raise_encoding_fault(path, name, dialect.encoding)
+    except csv.Error as error:  # such as zero bytes, on Python 3.10
+        raise DataError(f"{name} cannot be read as a CSV file: {error}.") from None
+    except UnclosedQuoteError as error:
+        raise DataError(
+            f"{name}, line {error.line}: a quotation mark opens a value in this row and no mark closes it. "
+            "Close it, or double it where it is part of the value."
+        ) from None
+
+
+def counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
+
+
+def ragged_hint(record: list[str], dialect: CsvDialect) -> str:
+    mark = {"\t": "tab", " ": "space"}.get(dialect.delimiter, dialect.delimiter)
+    if len(record) > len(dialect.header):
+        return f"; a value that holds the delimiter {mark!r} must stand in quotes."
+    if len(dialect.header) == 1 or len(record) == 1:
+        return f"; the delimiter is taken to be {mark!r}, and data.csv.delimiter says otherwise if it is not."
+    return "; every row needs a value, or nothing between two delimiters, for each column."
+
+
+class UnclosedQuoteError(Exception):
+    """A quoted value goes on to the end of the file."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        super().__init__(line)
+
+
+def csv_records(path: Path, dialect: CsvDialect, strict_end: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Every row of the data as its texts, with the line on which it begins (the file's first line is 1).
+
+    Raises:
+        UnclosedQuoteError: with ``strict_end``, where nothing but the file's end closes a value.
+        UnicodeError: the file is not in the dialect's encoding.
+    """
+    ended = False
+
+    def lines(file: Iterable[str]) -> Iterator[str]:
+        nonlocal ended
+        yield from file
+        # One more record, which is swallowed where a quotation mark is open.
+        ended = True
+        yield END
+
+    with open_text(path, dialect.encoding) as file:
+        for _ in range(dialect.header_lines):
+            file.readline()
+        reader = csv.reader(lines(file), delimiter=dialect.delimiter)
+        line = dialect.header_lines + 1
+        for record in reader:
+            if ended and record == [END]:
+                return
+            if ended and strict_end:
+                raise UnclosedQuoteError(line)
+            if record:
+                yield line, record
+            line = dialect.header_lines + reader.line_num + 1
+
+
+@contextlib.contextmanager
+def long_values() -> Iterator[None]:
+    """Let Python's CSV readers take values of more than 128 KiB for a while; the limit is one for the process."""
+    before = csv.field_size_limit(1 << 30)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def raise_encoding_fault(path: Path, name: str, encoding: str) -> None:
+    """Raise for the first bytes that are not of ``encoding``; return if there are none.
+
+    Raises:
+        DataError: with line and byte, and an encoding that fits where one is easily told.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset, breaks = 0, 0
+    with open_bytes(path) as file:
+        while True:
+            block = file.read(BLOCK_BYTES)
+            pending = decoder.getstate()[0]
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                start = offset - len(pending) + error.start
+                known = (pending + block)[: error.start]
+                line = breaks + known.count(b"\n") + 1
+                found = " ".join(f"{byte:02x}" for byte in error.object[error.start : error.end][:4])
+                raise DataError(
+                    f"{name}, line {line}: byte {start} of the file ({found} in hexadecimal) is not text in the "
+                    f"encoding {encoding}; {encoding_hint(encoding)}."
+                ) from None
+            if not block:
+                return
+            # A byte that waits for the rest of its character is counted with the next block.
+            waiting = len(decoder.getstate()[0])
+            breaks += (pending + block)[: len(pending) + len(block) - waiting].count(b"\n")
+            offset += len(block)
+
+
+def encoding_hint(encoding: str) -> str:
+    if encoding == "utf-8":
+        return "many such files read with data.csv.encoding=latin-1 (or cp1252, as Windows writes it)"
+    return "set data.csv.encoding to the one it was written in, or save it as utf-8"

@@ -1,0 +1,291 @@
+"""Tables: a file, a folder of files or rows in memory, read into Arrow columns whole or in batches.
+
+Whatever the format, columns come as ``bool``, ``int64``, ``float64``, ``string``, ``timestamp("us")`` or, without
+any value, ``null``. Rows are counted from 0 over all files in order; :meth:`TableSource.place` says where one is from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Union
+
+import pyarrow as pa
+
+from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.columnar import ArrowFile, ColumnarFile, ParquetFile, cast_table, row_place
+from mlp_lightning.tables.reading.csv import CsvFile
+from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, check_names, read_dialect
+from mlp_lightning.tables.reading.faults import raise_encoding_fault, readable
+from mlp_lightning.tables.reading.paths import PARQUET, TEXT, find_files, format_of
+from mlp_lightning.tables.reading.types import cast_column, common_type, is_row_label, readable_type, sliced
+
+Types = Mapping[str, pa.DataType]
+TableFile = Union[CsvFile, ColumnarFile]
+BATCH_ROWS = 65_536
+
+
+class TableSource(ABC):
+    """What a table is read from.
+
+    Attributes:
+        name: what messages call it, such as ``penguins.csv`` or ``folder (12 files)``.
+        column_names: all its columns, in order.
+    """
+
+    name: str
+    column_names: list[str]
+
+    @abstractmethod
+    def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
+        """All rows of some columns.
+
+        Args:
+            columns: which ones, in this order; None: all.
+            types: the Arrow type that a column must have; the others get the one that fits all their values.
+
+        Raises:
+            DataError: a column is not there, a file is damaged, a value is not of its type, or there are no rows.
+        """
+
+    @abstractmethod
+    def batches(
+        self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """The same rows in order, at most ``rows`` at once, in memory that does not grow with the table.
+
+        Give a type for every column of a text file: one left out gets the type of its first values (the first
+        mebibyte of the first file), and a later value that is not of it is an error.
+
+        Raises:
+            DataError: as :meth:`read`; it may come after rows that were already handed out.
+        """
+
+    @abstractmethod
+    def place(self, row: int) -> str:
+        """Where a row comes from, for messages: ``penguins.csv, line 17`` or ``part-2.parquet, row 5``.
+
+        Lines count from 1 and include the header; rows of other files count from 1.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+
+    def chosen(self, columns: Sequence[str] | None) -> list[str]:
+        """The columns to read, each once.
+
+        Raises:
+            DataError: one of them is not there.
+        """
+        if columns is None:
+            return list(self.column_names)
+        known = set(self.column_names)
+        for column in columns:
+            if column not in known:
+                raise missing_column(self.name, column, self.column_names)
+        return list(dict.fromkeys(columns))
+
+
+def missing_column(source_name: str, name: str, known: Sequence[str]) -> DataError:
+    """The error for a column that a table does not have, with the nearest name and the columns that it has."""
+    near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
+    listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    text = f"{source_name} has no column {name!r}"
+    text += f"; did you mean {near[0]!r}? " if near else ". "
+    text += f"Its columns are: {listed}."
+    if any(is_decimal_number(one) for one in known):
+        text += " These seem to be values: the first line of a text table must hold the names of the columns."
+    return DataError(text)
+
+
+def is_decimal_number(text: str) -> bool:
+    return WITH_POINT.fullmatch(text) is not None
+
+
+class FileSource(TableSource):
+    """A table in one file or in several of the same format and columns; made by :meth:`open`.
+
+    Attributes:
+        files: the files, in the order of their rows.
+    """
+
+    def __init__(self, files: Sequence[TableFile], name: str) -> None:
+        self.files = list(files)
+        self.name = name
+        self.column_names = list(files[0].column_names)
+        for file in self.files[1:]:
+            check_same_columns(file, self.files[0])
+
+    @classmethod
+    def open(cls, path: str, csv: CsvConfig) -> FileSource:
+        """The source of a file, a folder (with those in it) or a pattern with ``*``; reads headers only.
+
+        Args:
+            path: where the table is.
+            csv: how its text files are written.
+
+        Raises:
+            ConfigError: an option of ``csv`` that cannot be.
+            DataError: nothing there, nothing that can be read, or files that do not fit together.
+        """
+        paths, root = find_files(path)
+        names = [one.relative_to(root).as_posix() for one in paths]
+        files: list[TableFile] = []
+        if format_of(paths[0]) == TEXT:
+            dialects = read_dialects(paths, names, csv)
+            files += [CsvFile(*each) for each in zip(paths, names, dialects, strict=True)]
+        else:
+            opened = ParquetFile if format_of(paths[0]) == PARQUET else ArrowFile
+            files += [opened(*each) for each in zip(paths, names, strict=True)]
+        return cls(files, names[0] if len(files) == 1 else f"{Path(path).name or path} ({len(files)} files)")
+
+    def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
+        chosen = self.chosen(columns)
+        types = types or {}
+        if not chosen:
+            return self.read(self.column_names[:1]).select([])
+        tables = [file.read(chosen, types) for file in self.files]
+        if len(tables) > 1:
+            tables = self._of_one_schema(tables, chosen, types)
+        table = pa.concat_tables(tables)
+        if not table.num_rows:
+            raise self._no_rows()
+        return table
+
+    def batches(
+        self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        chosen = self.chosen(columns)
+        given = dict(types or {})
+        if not chosen:
+            yield from self.read([]).to_batches(rows)
+            return
+        if all(isinstance(file, ColumnarFile) for file in self.files):
+            given = self._stored_types(chosen) | given
+        is_empty = True
+        for file in self.files:
+            for batch in file.batches(chosen, given, rows):
+                is_empty = False
+                given = {field.name: field.type for field in batch.schema if field.type != pa.null()} | given
+                yield batch
+        if is_empty:
+            raise self._no_rows()
+
+    def place(self, row: int) -> str:
+        left = row
+        for file in self.files if row >= 0 else ():
+            count = file.count_rows()
+            if left < count:
+                return file.place(left)
+            left -= count
+        raise IndexError(f"{self.name} has no row {row}")
+
+    def row_counts(self) -> list[int]:
+        """Rows of each file; text files that were not read yet are read for it."""
+        return [file.count_rows() for file in self.files]
+
+    def _stored_types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        files = [file for file in self.files if isinstance(file, ColumnarFile)]
+        return {
+            column: common_type(readable_type(file.schema.field(column).type, column, file.name) for file in files)
+            for column in columns
+        }
+
+    def _of_one_schema(self, tables: list[pa.Table], columns: Sequence[str], types: Types) -> list[pa.Table]:
+        """The tables with a type for each column that fits the values of all."""
+        common = {
+            column: common_type(table.schema.field(column).type for table in tables)
+            for column in columns
+            if column not in types
+        }
+        for index, file in enumerate(self.files):
+            table = tables[index]
+            # A number that turned out to be a text elsewhere is read again as it was written: 007 is not 7.
+            again = [
+                column
+                for column, type_ in common.items()
+                if type_ == pa.string() and table.schema.field(column).type not in (pa.string(), pa.null())
+            ]
+            reread = file.read(again, dict.fromkeys(again, pa.string())) if again else None
+            for position, column in enumerate(columns):
+                if reread is not None and column in again:
+                    table = table.set_column(position, column, reread.column(column))
+                elif table.schema.field(column).type != common.get(column, table.schema.field(column).type):
+                    cast = cast_column(table.column(position), common[column], column, file.place)
+                    table = table.set_column(position, column, cast)
+            tables[index] = table
+        return tables
+
+    def _no_rows(self) -> DataError:
+        return DataError(f"{self.name} has columns but no rows; there is nothing to learn or to predict from.")
+
+
+def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -> list[CsvDialect]:
+    """How each text file is written; one without a telling number has the decimal mark of the others."""
+    dialects = []
+    for path, name in zip(paths, names, strict=True):
+        with readable(name, "a text file"):
+            dialect = read_dialect(path, name, csv)
+            if any("\ufffd" in column for column in dialect.header):  # what stands for bytes that are no character
+                raise_encoding_fault(path, name, dialect.encoding)
+            dialects.append(dialect)
+    marks = {dialect.decimal for dialect in dialects} - {None}
+    common = "," if marks == {","} else "."
+    return [dataclasses.replace(dialect, decimal=dialect.decimal or common) for dialect in dialects]
+
+
+def check_same_columns(file: TableFile, first: TableFile) -> None:
+    """Every file of a table has the same columns; their order may differ.
+
+    Raises:
+        DataError: with the columns that one has and the other has not.
+    """
+    lacking = [name for name in first.column_names if name not in set(file.column_names)]
+    surplus = [name for name in file.column_names if name not in set(first.column_names)]
+    if lacking or surplus:
+        parts = [f"lacks {', '.join(map(repr, lacking))}"] if lacking else []
+        parts += [f"has {', '.join(map(repr, surplus))} besides"] if surplus else []
+        raise DataError(
+            f"The files of a table must have the same columns: compared with {first.name}, {file.name} "
+            f"{' and '.join(parts)}. Give both the same columns, or leave one out with a pattern in data.path."
+        )
+
+
+class MemorySource(TableSource):
+    """A table that is already in memory.
+
+    Args:
+        table: its columns.
+        name: what messages call it.
+
+    Raises:
+        DataError: two columns have the same name, or one has none.
+    """
+
+    def __init__(self, table: pa.Table, name: str) -> None:
+        self.table = table
+        self.name = name
+        self.column_names = [column for column in table.column_names if not is_row_label(column)]
+        check_names(self.column_names, name)
+
+    def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
+        table = self.table.select(self.chosen(columns))
+        if not self.table.num_rows:
+            raise DataError(f"{self.name} has no rows; there is nothing to learn or to predict from.")
+        return cast_table(table, types or {}, self.name)
+
+    def batches(
+        self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        # Views of the caller's table: only what has to be cast takes memory.
+        for batch in self.read(columns, types).to_batches():
+            yield from sliced(batch, rows)
+
+    def place(self, row: int) -> str:
+        if not 0 <= row < self.table.num_rows:
+            raise IndexError(f"{self.name} has no row {row}")
+        return row_place("", row)

@@ -1,0 +1,112 @@
+"""The stacked engine refuses what it was not taught, and such a run trains alone, with autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from support.configurations import ComposeConfig
+
+from mlp_lightning.config import Config, ModelConfig, schema
+from mlp_lightning.engines import support
+from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.networks import MLP
+from mlp_lightning.networks.mlp import ACTIVATIONS
+from mlp_lightning.runs import module, module_config, train, train_stack
+from mlp_lightning.runs.checkpoints import read_checkpoint
+from mlp_lightning.sweeps.grouping import Sizes, group_runs
+
+CASE = ["data=iris", "model=wide_deep", "trainer=cpu", "logger=none", "trainer.max_epochs=2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualModel(ModelConfig):
+    """A new option without parameters: a stack that did not know it would have weights of the same shapes."""
+
+    residual: bool = True
+
+
+class ResidualMLP(MLP):
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            out = layer(features_BF)
+            features_BF = features_BF + out if out.shape == features_BF.shape else out
+        return features_BF
+
+
+@pytest.fixture
+def residual(monkeypatch: pytest.MonkeyPatch, compose_config: ComposeConfig) -> Config:
+    """A run with the new option, which networks and schema know and no engine was taught."""
+    build = module.build_mlp
+
+    def build_mlp(config: Any, preprocessor: Any) -> MLP:
+        built = build(config, preprocessor)
+        built.__class__ = ResidualMLP
+        return built
+
+    monkeypatch.setattr(module, "build_mlp", build_mlp)
+    monkeypatch.setattr(module_config, "ModelConfig", ResidualModel)
+    config = compose_config(*CASE)
+    return dataclasses.replace(config, model=ResidualModel(**dataclasses.asdict(config.model)))
+
+
+def test_new_option_is_refused(residual, tmp_path) -> None:
+    assert stacked_refuses(residual) == "model.residual = True is not stacked"
+    sizes = Sizes(in_features=4, out_features=3, rows_per_step=90, rows=150, steps=2)
+    runs = [dataclasses.replace(residual, seed=seed) for seed in range(3)]
+    grouping = group_runs(runs, lambda _: sizes, memory=2**30)
+    assert grouping.stacks == []
+    assert grouping.alone == [(place, "model.residual = True is not stacked") for place in range(3)]
+    with pytest.raises(ValueError, match=r"cannot be a member of a stack: model\.residual"):
+        train_stack(runs, [tmp_path / str(seed) for seed in range(3)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_value_does_not_matter(residual) -> None:
+    """An option that is off by default is refused too: the engine cannot know what off means."""
+    off = dataclasses.replace(residual, model=dataclasses.replace(residual.model, residual=False))
+    assert stacked_refuses(off) == "model.residual = False is not stacked"
+
+
+def test_new_option_trains_with_autograd(residual, compose_config, tmp_path) -> None:
+    with_it = train(residual, tmp_path / "residual")
+    assert read_checkpoint(with_it.run_dir / "checkpoints" / "last.ckpt")["hyper_parameters"]["model"]["residual"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResidualMLP, "forward", MLP.forward)
+        without = train(residual, tmp_path / "plain")
+    assert with_it.metrics["train"]["loss"] != without.metrics["train"]["loss"]
+
+
+@pytest.mark.parametrize("section", ["trainer", "callbacks", "scheduler"])
+def test_sections_beside_the_model(section, compose_config) -> None:
+    config = compose_config(*CASE)
+    before = getattr(config, section)
+    further = dataclasses.make_dataclass(
+        "Further", [("new", int, dataclasses.field(default=3))], bases=(type(before),), frozen=True
+    )
+    fields = {field.name: getattr(before, field.name) for field in dataclasses.fields(before)}
+    changed = dataclasses.replace(config, **{section: further(**fields)})
+    assert stacked_refuses(config) == ""
+    assert stacked_refuses(changed) == f"{section}.new = 3 is not stacked"
+
+
+def test_unknown_argument_of_an_optimizer(compose_config) -> None:
+    config = compose_config(*CASE, "optimizer=adam")
+    options = {**config.optimizer.options, "lookahead": 5}
+    changed = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, options=options))
+    assert stacked_refuses(changed) == "optimizer.lookahead = 5 is not stacked"
+
+
+def test_nothing_stale_is_listed() -> None:
+    """What the engine was taught is there: a renamed option would otherwise be refused for ever."""
+    there = {
+        "model": {field.name for field in dataclasses.fields(schema.ModelConfig)},
+        "scheduler": {field.name for one in schema.SCHEDULES.values() for field in dataclasses.fields(one)},
+        "trainer": {field.name for field in dataclasses.fields(schema.TrainerConfig)},
+        "callbacks": {field.name for field in dataclasses.fields(schema.CallbacksConfig)},
+    }
+    assert {section: set(names) for section, names in support._TAUGHT.items()} == there
+    assert set(support._VALUES["model.activation"]) == set(ACTIVATIONS)
+    assert set(support._VALUES["scheduler.name"]) == set(schema.SCHEDULES)

@@ -1,0 +1,88 @@
+"""A run that cannot learn is told so, in one message, by name, with the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import mlp_lightning
+from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError
+from mlp_lightning.runs.module import MLPModule
+
+
+def test_learning_rate_of_zero(tmp_path, compose_config) -> None:
+    with pytest.raises(NoParameterChangedError) as caught:
+        mlp_lightning.train(compose_config("data=xor", "optimizer.lr=0"), tmp_path / "run")
+    message = str(caught.value)
+    assert "No parameter changed in steps 0 to " in message
+    assert "mlp.layers.linear_1.weight, mlp.layers.linear_1.bias" in message
+    assert "The learning rate of SGD is 0: set optimizer.lr above 0." in message
+    # Found early, not at the end of 10,001 steps.
+    assert int(message.split("steps 0 to ")[1].split(":")[0]) < 1000
+
+
+def test_it_is_found_at_the_end_of_a_short_run(tmp_path, compose_config) -> None:
+    with pytest.raises(NoParameterChangedError, match="steps 0 to 2:"):
+        mlp_lightning.train(compose_config("optimizer.lr=0", "trainer.max_steps=3"), tmp_path / "run")
+
+
+def test_optimizer_of_another_model(tmp_path, compose_config, monkeypatch) -> None:
+    """The mistake of the published iris run of width 5, whose loss never moved."""
+    other = torch.nn.Linear(4, 3)
+    monkeypatch.setattr(MLPModule, "parameters", lambda self, recurse=True: other.parameters(recurse))
+    with pytest.raises(NoParameterChangedError, match="SGD holds none of them: it was built for another model"):
+        mlp_lightning.train(compose_config("experiment=iris_hidden_units", "model.hidden_units=5"), tmp_path / "run")
+
+
+def test_zero_gradients(tmp_path, compose_config) -> None:
+    case = ["model.init=zeros", "model.activation=relu", "model.bias=false"]
+    with pytest.raises(NoParameterChangedError, match="All their gradients are zero"):
+        mlp_lightning.train(compose_config(*case), tmp_path / "run")
+
+
+def test_updates_too_small_for_the_number_format(tmp_path, compose_config) -> None:
+    with pytest.raises(
+        NoParameterChangedError, match=r"too small for the number format: raise optimizer\.lr \(1e-30\)"
+    ):
+        mlp_lightning.train(compose_config("optimizer.lr=1e-30"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("steps_per_execution", ["1", "auto"])
+def test_loss_that_is_no_number(steps_per_execution, tmp_path, compose_config) -> None:
+    case = ["data=iris", "optimizer.lr=1e30", f"trainer.steps_per_execution={steps_per_execution}"]
+    with pytest.raises(
+        NonFiniteLossError, match=r"The training loss became (nan|inf) at step 1 \(SGD, learning rate 1e\+30\)"
+    ):
+        mlp_lightning.train(compose_config(*case), tmp_path / "run")
+
+
+def test_step_is_named_within_an_execution(tmp_path, compose_config, monkeypatch) -> None:
+    """Step 7 of an execution of many steps turns NaN."""
+    from mlp_lightning.networks.tasks import BinaryTask
+
+    calls = []
+    original = BinaryTask.loss
+
+    def loss(self: BinaryTask, *given: Any) -> torch.Tensor:
+        calls.append(1)
+        value = original(self, *given)
+        return value * float("nan") if len(calls) > 7 else value
+
+    monkeypatch.setattr(BinaryTask, "loss", loss)
+    with pytest.raises(NonFiniteLossError, match="became nan at step 7 "):
+        mlp_lightning.train(compose_config("data=xor"), tmp_path / "run")
+
+
+def test_weights_that_overflow_in_the_last_step(tmp_path, compose_config) -> None:
+    """No training loss sees the weights after the last update; the final figures do."""
+    case = ["data=iris", "optimizer.lr=1e30", "trainer.max_steps=1"]
+    with pytest.raises(NonFiniteLossError, match=r"figures after the last step \(1\) are not finite"):
+        mlp_lightning.train(compose_config(*case), tmp_path / "run")
+
+
+def test_healthy_run_with_parts_that_rest(tmp_path, compose_config) -> None:
+    """Some parameters may stay: a dead unit is no dead run."""
+    result = mlp_lightning.train(compose_config("model.activation=relu", "trainer.max_steps=200"), tmp_path / "run")
+    assert result.status == "finished"
