@@ -14,7 +14,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,7 @@ class MemberFiles:
         last_step: number of steps of the whole run.
         on_end: called with the number of a member and its result, once its folder is complete.
         keep_modules: whether the results of finished members have their trained modules.
+        left_out: members of which nothing is written: they had ended before the stack continued.
         resumed_from: what the stack continued from; ``None`` if it began anew.
     """
 
@@ -76,6 +77,7 @@ class MemberFiles:
         last_step: int,
         on_end: Callable[[int, TrainingResult], None],
         keep_modules: bool = False,
+        left_out: Collection[int] = (),
         resumed_from: str | None = None,
     ) -> None:
         self._members = members
@@ -83,6 +85,7 @@ class MemberFiles:
         self._last_step = last_step
         self._on_end = on_end
         self._keep_modules = keep_modules
+        self._left_out = left_out
         self._resumed_from = resumed_from
         self._events = MemberEvents(metric_name)
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
@@ -94,6 +97,9 @@ class MemberFiles:
         """Measure the members for the last time and write their folders."""
         module = keeper.module
         assert module is not None
+        endings = [one for one in endings if one.member not in self._left_out]
+        if not endings:
+            return
         final = (
             self._measured(keeper, module, endings) if any(one.status == "finished" for one in endings) else _Final()
         )

@@ -10,7 +10,7 @@ Shapes: ``K`` slots.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,6 @@ from mlp_lightning.runs.run_folder import config_hash
 from mlp_lightning.runs.stack_keeper import Best, Moment, StackKeeper
 
 _FORMAT = "mlp_lightning stack 1"
-
-
-def stack_file(folder: Path, configs: Sequence[Config], run_dirs: Sequence[Path]) -> Path:
-    """Where a stack keeps its state: a name in ``folder`` that no other stack has."""
-    content = "\n".join(f"{path.name} {config_hash(one)}" for one, path in zip(configs, run_dirs, strict=True))
-    return folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.stack"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +66,22 @@ class SavedStack:
         return [one["hash"] for one in self.content["slots"] if one["active"]]
 
     def slots(self, configs: Sequence[Config]) -> list[tuple[Config, int | None]]:
-        """For every slot its configuration, and which of ``configs`` it is; ``None`` for a member that has ended.
+        """For every slot its configuration, and which of ``configs`` it is.
+
+        ``None`` for a member that has ended, or that nobody asks for (it has ended after the stack was saved).
 
         Raises:
-            CheckpointError: ``configs`` are not those of the members that still trained.
+            CheckpointError: one of ``configs`` is none of the members that still trained.
         """
         of_hash: dict[str, list[int]] = {}
         for number, one in enumerate(configs):
             of_hash.setdefault(config_hash(one), []).append(number)
-        if sorted(self.hashes) != sorted(key for key, numbers in of_hash.items() for _ in numbers):
+        here = Counter(self.hashes)
+        if any(len(numbers) > here[key] for key, numbers in of_hash.items()):
             raise CheckpointError(f"{self.path} holds other runs than these. Remove it to train them from the start.")
         slots: list[tuple[Config, int | None]] = []
         for one in self.content["slots"]:
-            if one["active"]:
+            if one["active"] and of_hash.get(one["hash"]):
                 number = of_hash[one["hash"]].pop(0)
                 slots.append((configs[number], number))
             else:

@@ -73,10 +73,10 @@ def train_stack(
             differ, but pose one task with equally many features, steps per epoch and splits.
         callbacks: further callbacks of the Trainer.
         keep_modules: whether the results have the trained modules.
-        checkpoint: file for the state of the stack while it trains, saved when ``callbacks.checkpoint`` of the runs says
-            so. If it is there already, the stack continues from it to the same bits; the configurations must be
-            those of the members that still trained. It is removed when all runs have ended, and kept when they were
-            interrupted. ``None``: a stack that is killed is lost.
+        checkpoint: file for the state of the stack, saved while it trains when ``callbacks.checkpoint`` says so. If it
+            is there already, the stack continues from it to the same bits; the configurations must be those of the
+            members that still trained. It is removed when all runs have ended, and kept when they were interrupted.
+            ``None``: a stack that is killed is lost.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -110,7 +110,7 @@ class _StackRun:
         checkpoint: Path | None = None,
     ) -> None:
         self.configs = list(configs)
-        #: For each slot of the stack, which of the runs it is; ``None`` for one that ended before the stack continued.
+        #: For each slot of the stack, which of the runs it is; ``None`` for one that had ended before.
         self.runs: list[int | None] = list(range(len(self.configs)))
         self.data = data
         self.run_dirs = [Path(one).absolute() for one in run_dirs]
@@ -149,8 +149,10 @@ class _StackRun:
                 Member(one, RunFolder(folder), distinct[number])
                 for one, folder, number in zip(self.configs, self.run_dirs, of_member, strict=True)
             ]
+            left_out = [slot for slot, run in enumerate(self.runs) if run is None]
             resumed = None if self.saved is None else str(self.saved.path)
-            writer = MemberFiles(members, module.task.metric_name, last_step, self._ended, self.keep_modules, resumed)
+            ended = (self._ended, self.keep_modules, left_out, resumed)
+            writer = MemberFiles(members, module.task.metric_name, last_step, *ended)
             save = None if self.checkpoint is None else functools.partial(self._save, threads=threads)
             keeper = StackKeeper(config, _monitor(config, data), last_step, writer, self._restore, save)
             # Others see the members before the keeper leaves out those that have ended.

@@ -15,12 +15,12 @@ from mlp_lightning.sweeps.worker import Outcome, train_part
 
 
 def parts_in_processes(
-    parts: Sequence[tuple[Sequence[Config], Sequence[Path]]], processes: int, backend: str
+    parts: Sequence[tuple[Sequence[Config], Sequence[Path], Path | None]], processes: int, backend: str
 ) -> Iterator[tuple[int, list[Outcome]]]:
     """Train the parts, each in one of several processes, and yield the number and the outcomes of each as it ends.
 
     Args:
-        parts: configurations and folders of the runs of each part.
+        parts: configurations and folders of the runs of each part, and the file for its state.
         processes: how many at once; -1: one for every core.
         backend: joblib's: ``loky`` (processes of this machine), ``ray`` or ``dask`` (a cluster that this process is
             connected to, or one that is started on this machine), ``threading``, ``multiprocessing``.
@@ -37,7 +37,7 @@ def parts_in_processes(
         except (ValueError, KeyError) as error:
             hint = "use loky, ray or dask"
             raise ConfigError([Fault("hydra.launcher.backend", backend, "is not known to joblib", hint)]) from error
-        work = (delayed(_numbered)(number, configs, folders) for number, (configs, folders) in enumerate(parts))
+        work = (delayed(_numbered)(number, *part) for number, part in enumerate(parts))
         yield from _parallel()(work)
 
 
@@ -51,8 +51,10 @@ def _parallel() -> Any:
         return Parallel()
 
 
-def _numbered(number: int, configs: Sequence[Config], folders: Sequence[Path]) -> tuple[int, list[Outcome]]:
-    return number, train_part(configs, folders)
+def _numbered(
+    number: int, configs: Sequence[Config], folders: Sequence[Path], checkpoint: Path | None
+) -> tuple[int, list[Outcome]]:
+    return number, train_part(configs, folders, None, checkpoint)
 
 
 def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:

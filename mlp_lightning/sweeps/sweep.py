@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from typing import Any
 
 from mlp_lightning.config import Config, SweepConfig, parse_config
 from mlp_lightning.config.overrides import explicit_keys
+from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error
-from mlp_lightning.runs.run_folder import record_refusal
+from mlp_lightning.runs.run_folder import config_hash, record_refusal
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.grouping import Grouping, group_runs
 from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
@@ -40,6 +42,23 @@ class _Run:
     @property
     def name(self) -> str:
         return f"Run {self.job.number} ({' '.join(self.job.overrides)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Runs that train together: a stack, or one run.
+
+    Attributes:
+        runs: its runs.
+        checkpoint: file for the state of a stack; one that is there is continued from.
+    """
+
+    runs: list[_Run]
+    checkpoint: Path | None = None
+
+    @property
+    def task(self) -> tuple[list[Config], list[Path], Path | None]:
+        return [_config(one) for one in self.runs], [one.folder for one in self.runs], self.checkpoint
 
 
 class Sweep:
@@ -126,6 +145,8 @@ class Sweep:
                 console = self.console.rich if self.console.verbosity > 0 else None
                 write_leaderboard(records, self.folder, console, self.program)
         finally:
+            with contextlib.suppress(OSError):
+                self._stacks.rmdir()  # unless a stack is unfinished
             self._closing.close()
 
     # ---- before a run ------------------------------------------------------------------------------------
@@ -160,41 +181,82 @@ class Sweep:
         sizes = SizesOf()
         processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
         memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
-        configs = [_config(one) for one in runs]
-        grouping = group_runs(configs, sizes, memory, processes)
-        self._announce(runs, grouping)
-        parts = [[runs[place] for place in places] for places in grouping.stacks]
-        parts += [[runs[place]] for place, _ in grouping.alone]
-        with SweepProgress(self.console, len(runs), sum(sizes.steps(one) for one in configs)) as progress:
+        parts = self._unfinished_stacks(runs)
+        continued = {id(run) for part in parts for run in part.runs}
+        new = [run for run in runs if id(run) not in continued]
+        grouping = group_runs([_config(one) for one in new], sizes, memory, processes)
+        self._announce(runs, new, grouping)
+        for places in grouping.stacks:
+            members = [new[place] for place in places]
+            parts.append(_Part(members, self._stack_file(members)))
+        parts += [_Part([new[place]]) for place, _ in grouping.alone]
+        with SweepProgress(self.console, len(runs), sum(sizes.steps(_config(one)) for one in runs)) as progress:
             if processes == 1:
                 for part in parts:
                     if self.ends_here:
                         break
                     self._begin(part)
-                    train_part(
-                        [_config(one) for one in part], [one.folder for one in part], _Part(self, part, progress)
-                    )
+                    train_part(*part.task[:2], _PartProgress(self, part, progress), part.checkpoint)
             else:
                 self._spread(parts, processes, backend, progress)
 
-    def _spread(self, parts: Sequence[list[_Run]], processes: int, backend: str, progress: SweepProgress) -> None:
+    def _spread(self, parts: Sequence[_Part], processes: int, backend: str, progress: SweepProgress) -> None:
         """Train the parts in other processes, through joblib."""
         from mlp_lightning.sweeps.processes import parts_in_processes
 
         for part in parts:
             self._begin(part)
-        tasks = [([_config(one) for one in part], [one.folder for one in part]) for part in parts]
-        for number, outcomes in parts_in_processes(tasks, processes, backend):
-            told = _Part(self, parts[number], progress)
+        for number, outcomes in parts_in_processes([part.task for part in parts], processes, backend):
+            told = _PartProgress(self, parts[number], progress)
             for place, outcome in enumerate(outcomes):
                 told.steps_made(outcome.steps, 1)
                 told.ended(place, outcome)
             if self.ends_here:
                 break
 
-    def _begin(self, part: Sequence[_Run]) -> None:
-        for one in part:
+    def _begin(self, part: _Part) -> None:
+        for one in part.runs:
             write_hydra_folder(one.job, one.folder)
+
+    def _unfinished_stacks(self, runs: Sequence[_Run]) -> list[_Part]:
+        """The stacks that an earlier sweep left unfinished, unless runs of them are neither done nor asked for."""
+        files = sorted(self._stacks.glob("*.stack")) if self.options.resume else []
+        if not files:
+            return []
+        from mlp_lightning.runs.stack_checkpoints import SavedStack
+
+        done = {config_hash(parse_config(one.config)) for one in self._done}
+        left: dict[str, list[_Run]] = {}
+        for run in runs:
+            left.setdefault(config_hash(_config(run)), []).append(run)
+        parts = []
+        for file in files:
+            try:
+                saved = SavedStack.read(file)
+            except CheckpointError as error:
+                print_error(f"{error} It is now {file.name}.unreadable, and its runs are trained from the start.")
+                file.replace(file.with_name(f"{file.name}.unreadable"))
+                continue
+            if not all(one in done or left.get(one) for one in saved.hashes):
+                self.console.line(f"Not continued, as some of its runs are not part of this sweep: {_shortest(file)}")
+                continue
+            # A member that is done has ended after the stack was saved.
+            members = [left[one].pop(0) for one in saved.hashes if left.get(one)]
+            if not members:
+                file.unlink()
+                continue
+            self.console.line(f"Continuing a stack of {_count(len(members), 'run')} from step {saved.step:,}")
+            parts.append(_Part(members, file))
+        return parts
+
+    @property
+    def _stacks(self) -> Path:
+        return self.folder / "stacks"
+
+    def _stack_file(self, members: Sequence[_Run]) -> Path:
+        """Where a stack keeps its state while it trains; no other stack of this folder has that name."""
+        runs = "\n".join(f"{one.folder.name} {config_hash(_config(one))}" for one in members)
+        return self._stacks / f"{hashlib.sha256(runs.encode()).hexdigest()[:16]}.stack"
 
     def ended(self, run: _Run, outcome: Outcome) -> bool:
         """Take note of how a run ended; whether others shall go on."""
@@ -209,30 +271,31 @@ class Sweep:
         assert run.outcome is not None
         print_error(f"{run.name} failed: {run.outcome.error}")
 
-    def _announce(self, runs: Sequence[_Run], grouping: Grouping) -> None:
-        """How many runs there are, and why some train by themselves."""
+    def _announce(self, runs: Sequence[_Run], new: Sequence[_Run], grouping: Grouping) -> None:
+        """How many runs there are, and why some of the new ones train by themselves."""
         stacked = sum(len(one) for one in grouping.stacks)
         done = f", {len(self._done)} done before" if self._done else ""
         stacks = f"{stacked} in {_count(len(grouping.stacks), 'stack')}" if stacked else ""
         alone = f"{len(grouping.alone)} one after another" if grouping.alone else ""
-        how = " and ".join(one for one in (stacks, alone) if one)
+        continued = f"{len(runs) - len(new)} continued" if len(new) < len(runs) else ""
+        how = " and ".join(one for one in (continued, stacks, alone) if one)
         self.console.line(f"Sweep of {_count(len(runs), 'run')}{done}: {how}. Folder: {_shortest(self.folder)}")
         if not stacked:
             return
         reasons: dict[str, list[int]] = {}
         for place, reason in grouping.alone:
-            reasons.setdefault(reason, []).append(runs[place].job.number)
+            reasons.setdefault(reason, []).append(new[place].job.number)
         for reason, numbers in reasons.items():
             which = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
             self.console.line(f"Not in a stack: {_count(len(numbers), 'run')} ({which}), because {reason}")
 
 
-class _Part:
+class _PartProgress:
     """Tells a sweep how one part of it gets on."""
 
-    def __init__(self, sweep: Sweep, runs: Sequence[_Run], progress: SweepProgress) -> None:
+    def __init__(self, sweep: Sweep, part: _Part, progress: SweepProgress) -> None:
         self._sweep = sweep
-        self._runs = runs
+        self._runs = part.runs
         self._progress = progress
 
     def steps_made(self, steps: int, members: int) -> None:
