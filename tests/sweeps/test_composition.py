@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import random
@@ -14,6 +15,7 @@ import yaml
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
@@ -227,7 +229,13 @@ def test_interpolation_that_leads_to_another_section(sweep) -> None:
 SUBDIRS = [
     *("${hydra.job.override_dirname}", "job_${hydra.job.num}", "${hydra.job.id}", "${seed}_${model.hidden_units}"),
     *("${hydra:job.num}", "${oc.select:seed}/x", "${hydra.overrides.task[0]}", "${name}", "fixed", "${nothing}"),
-    *("../${seed}", "${hydra.runtime.choices.model}", "${hydra.job.config_name}_${hydra.job.name}", "???"),
+    *(
+        "${hydra:runtime.output_dir}",
+        "../${seed}",
+        "${hydra.runtime.choices.model}",
+        "${hydra.job.config_name}_${hydra.job.name}",
+        "???",
+    ),
 ]
 
 
@@ -313,6 +321,24 @@ def test_value_that_an_interpolation_cannot_bear(sweep) -> None:
     # The folder is known and its .hydra is written before the configuration is resolved.
     sweep.check([[f"data.name={value}", "name=${oc.env:${data.name}}"] for value in ("HOME", "NOT_THERE_X", "HOME")])
     sweep.check([["data={name: x}", "name=${data.val_fraction}"], ["~data"], ["seed=1"]])
+
+
+@dataclasses.dataclass
+class TypedModel:
+    depth: int = 1
+    title: str = "a"
+    widths: list[int] = dataclasses.field(default_factory=lambda: [1])
+    mode: RunMode = RunMode.RUN
+
+
+def test_types_of_keys(sweep, monkeypatch) -> None:
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
+    store.store(group="model", name="typed", node=TypedModel)
+    # A value is converted or refused; a refusal is that of one job, in Hydra's words.
+    sweep.check(product(model=["typed"], model__depth=["1", "'2'", "x", "3"], model__title=["b", "1", "1e-3"]))
+    sweep.check(product(model=["typed"], model__widths=["[1]", "[2,x]", "['3',4]", "5", "null"]))
+    sweep.check(product(model=["typed"], model__mode=["RUN", "MULTIRUN", "nothing", "RUN"]))
 
 
 def test_time_of_day(sweep, monkeypatch) -> None:
