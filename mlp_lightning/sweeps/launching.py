@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict
 
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.sweeps.composition import ComposedJob, compose_jobs
 
 log = logging.getLogger(__name__)
@@ -25,7 +29,12 @@ def launch_together(
     n_jobs: int,
     backend: str,
 ) -> list[JobReturn]:
-    """Compose all jobs and hand them to the task together."""
+    """Compose all jobs and hand them to the task together.
+
+    Raises:
+        SystemExit: a callback of Hydra waits for the start or end of single jobs. The message is on standard error.
+    """
+    _refuse_callbacks_of_jobs(config)
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = compose_jobs(config_loader, config, job_overrides, initial_job_idx)
@@ -39,6 +48,22 @@ def launch_together(
         returned.return_value = figure
         returns.append(returned)
     return returns
+
+
+def _refuse_callbacks_of_jobs(config: DictConfig) -> None:
+    """Jobs that train as one stack neither start nor end one by one: such a callback would never be called."""
+    faults = []
+    for name, callback in config.hydra.callbacks.items():
+        found = get_class(callback._target_)
+        hooks = [hook for hook in ("on_job_start", "on_job_end") if hasattr(found, hook)]
+        if any(getattr(found, hook) is not getattr(Callback, hook) for hook in hooks):
+            what = "has hooks for single jobs, and the jobs of this launcher train together"
+            hint = "use hydra/launcher=basic, or leave the callback out"
+            faults.append(Fault(f"hydra.callbacks.{name}", callback._target_, what, hint))
+    if faults:
+        # As an exception it would reach the user as a traceback of Hydra.
+        sys.stderr.write(f"{ConfigError(faults)}\n")
+        raise SystemExit(2)
 
 
 def launch_one_by_one(

@@ -17,7 +17,7 @@ _OF_THE_MOMENT = ("run_dir", "wall_time_s", "fit_time_s", "started_at", "ended_a
 
 def numbers(sweep: Path) -> list[str]:
     """The run folders of a sweep."""
-    return sorted(one.name for one in sweep.iterdir() if one.is_dir() and one.name != "superseded")
+    return sorted(one.name for one in sweep.iterdir() if one.is_dir() and one.name not in ("superseded", "stacks"))
 
 
 def result(run: Path) -> dict[str, Any]:

@@ -269,3 +269,20 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     assert train_forked(*further, "name=further", folder=tmp_path).returncode == 0
     on = result(only_run(tmp_path, "further"))
     assert (on["status"], on["steps"]) == ("finished", steps + 100)
+
+
+def test_callbacks_of_single_jobs_are_refused(tmp_path: Path) -> None:
+    """Jobs of a stack do not start or end one by one: such a callback would never be called."""
+    target = "hydra.experimental.callbacks.PickleJobInfoCallback"
+    done = train_forked("-m", "data=xor", "seed=0,1", f"+hydra.callbacks.jobs._target_={target}", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"hydra.callbacks.jobs = '{target}' has hooks for single jobs" in done.stderr
+    assert "use hydra/launcher=basic" in done.stderr
+    assert "Traceback" not in done.stderr
+    called = train_forked(
+        *("-m", "data=xor", "seed=0,1", "trainer.max_steps=5", "hydra/launcher=basic", "sweep.name=basic"),
+        f"+hydra.callbacks.jobs._target_={target}",
+        folder=tmp_path,
+    )
+    assert called.returncode == 0
+    assert len(list(tmp_path.rglob("job_return.pickle"))) == 2

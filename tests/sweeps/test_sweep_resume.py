@@ -128,6 +128,76 @@ def test_killed_while_results_get_their_names(
     assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
 
 
+# ---- in the middle of a stack ----------------------------------------------------------------------------
+
+LONG = (
+    *("-m", "data=xor", "model=wide_deep", "seed=range(0,8)", "optimizer.lr=1,2", "model.dropout=0.1"),
+    *("trainer.max_steps=3000", "trainer.steps_per_execution=100", "callbacks.checkpoint.every_n_seconds=0"),
+    *("sweep.name=many", "logger.graph=false"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of one stack, made in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = train_forked(*LONG, folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "lightning_logs" / "xor" / "many"
+
+
+def killed_in_its_stack(folder: Path) -> Path:
+    """A sweep that was killed while its stack trained; returns its folder."""
+    sweep = folder / "lightning_logs" / "xor" / "many"
+    process = start_forked(*LONG, "sweep.resume=true", folder=folder)
+    while not list((sweep / "stacks").glob("*.stack")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.finished(60)
+    assert len(numbers(sweep)) == 16
+    assert list(sweep.glob("*/result.json")) == []
+    return sweep
+
+
+def test_killed_while_a_stack_trains(whole: Path, tmp_path: Path) -> None:
+    """It continues from the last state of the stack, to the same bits."""
+    sweep = killed_in_its_stack(tmp_path)
+    done = train_forked(*LONG, "sweep.resume=true", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith("Continuing a stack of 16 runs from step ")]
+    assert 0 < int(line.rpartition(" ")[2].replace(",", "")) < 3000
+    assert statuses(sweep) == ["finished"] * 16
+    assert leaderboard_without_times(sweep) == leaderboard_without_times(whole)
+    for number in numbers(whole):
+        assert (sweep / number / "metrics.csv").read_bytes() == (whole / number / "metrics.csv").read_bytes()
+        assert result(sweep / number)["resumed_from"].endswith(".stack")
+    assert not (sweep / "stacks").exists()
+
+
+def test_state_that_cannot_be_read(whole: Path, tmp_path: Path) -> None:
+    sweep = killed_in_its_stack(tmp_path)
+    (file,) = (sweep / "stacks").glob("*.stack")
+    file.write_bytes(file.read_bytes()[:1000])
+    done = train_forked(*LONG, "sweep.resume=true", folder=tmp_path)
+    assert done.returncode == 0
+    assert f"{file} cannot be read as the state of a stack" in done.stderr
+    assert "its runs are trained from the start" in done.stderr
+    assert leaderboard_without_times(sweep) == leaderboard_without_times(whole)
+    assert [one.name for one in (sweep / "stacks").iterdir()] == [f"{file.name}.unreadable"]
+
+
+def test_stack_with_runs_that_are_not_asked_for(tmp_path: Path) -> None:
+    """What the others have made so far stays for whoever asks for them again."""
+    sweep = killed_in_its_stack(tmp_path)
+    (file,) = (sweep / "stacks").glob("*.stack")
+    fewer = [one.replace("range(0,8)", "0,1") for one in LONG]
+    done = train_forked(*fewer, "sweep.resume=true", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Not continued, as some of its runs are not part of this sweep" in done.stdout
+    assert list((sweep / "stacks").iterdir()) == [file]
+
+
 # ---- failed runs, further runs ---------------------------------------------------------------------------
 
 FEW = ("-m", "data=iris", "seed=0,1", "trainer.max_epochs=20", "sweep.name=few")

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from support.configurations import ComposeConfig
 
 import mlp_lightning.runs
-from mlp_lightning.sweeps.worker import train_part
+from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.sweeps.worker import Outcome, train_part
 
 
 def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_stack(*_: object) -> None:
+    def no_stack(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by our own fault")
 
     monkeypatch.setattr(mlp_lightning.runs, "train_stack", no_stack)
@@ -31,3 +35,53 @@ def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkey
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):
         train_part(configs, [tmp_path / "2", tmp_path / "3"])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate")])
+def test_stack_that_does_not_fit_is_halved(
+    error: Exception, compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sizes = StackedLoop.run, []
+
+    def limited(self: StackedLoop, *args: int) -> object:
+        sizes.append(self.model.members)
+        if self.model.members > 2:
+            raise error
+        return run(self, *args)
+
+    monkeypatch.setattr(StackedLoop, "run", limited)
+    case = ["data=xor", "trainer.max_steps=30", "trainer=cpu", "logger.graph=false"]
+    configs = [compose_config(*case, f"seed={seed}") for seed in range(5)]
+    told: list[tuple[int, str]] = []
+
+    class Progress:
+        def steps_made(self, steps: int, members: int) -> None: ...
+
+        def ended(self, place: int, outcome: Outcome) -> bool:
+            told.append((place, outcome.status))
+            return True
+
+    folders = [tmp_path / str(seed) for seed in range(5)]
+    outcomes = train_part(configs, folders, Progress(), tmp_path / "a.stack")
+    assert sizes == [5, 2, 3, 2]  # of the second half's halves, one is a run alone
+    assert [one.status for one in outcomes] == ["finished"] * 5
+    assert sorted(told) == [(place, "finished") for place in range(5)]
+    for config, folder, outcome in zip(configs, folders, outcomes, strict=True):
+        alone = mlp_lightning.train(config, tmp_path / "alone" / folder.name)
+        assert outcome.metrics["train"] == pytest.approx(alone.metrics["train"], abs=1e-5)
+    assert list(tmp_path.glob("*.stack")) == []
+
+
+def test_single_run_that_does_not_fit_fails(
+    compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(StackedLoop, "run", full)
+    monkeypatch.setattr(StepLoop, "run", full)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    configs = [compose_config("data=xor", "trainer.max_steps=30", f"seed={seed}") for seed in range(2)]
+    outcomes = train_part(configs, [tmp_path / "0", tmp_path / "1"])
+    assert [one.status for one in outcomes] == ["failed", "failed"]
+    assert all("full" in one.error for one in outcomes)
