@@ -146,7 +146,7 @@ class MemberFiles:
         return _Final(by_name, predictions)
 
     def _scalars(self, endings: Sequence[Ending], training: Series, validation: Series) -> list[bytes]:
-        config = self._members[0].config
+        config = self._members[endings[0].member].config
         if not config.logger.tensorboard:
             return [b""] * len(endings)
         with_lr = config.callbacks.lr_monitor

@@ -10,6 +10,7 @@ Shapes: ``K`` slots.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from mlp_lightning.config import Config, parse_config
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import config_hash
@@ -60,6 +62,20 @@ class SavedStack:
     def step(self) -> int:
         return self.content["moment"]["step"]
 
+    def check_rows(self, digests: Sequence[str]) -> None:
+        """Refuse rows that are not those that the stack was trained on.
+
+        Args:
+            digests: of the rows of every slot.
+
+        Raises:
+            CheckpointError: the rows of a slot have changed.
+        """
+        for one, digest in zip(self.content["slots"], digests, strict=True):
+            if one["rows"] != digest:
+                name = one["config"]["data"]["path"] or one["config"]["data"]["name"]
+                raise CheckpointError(f"{self.path} was trained on other rows than {name} has now")
+
     @property
     def hashes(self) -> list[str]:
         """Hash of the configuration of every member that still trained."""
@@ -89,25 +105,29 @@ class SavedStack:
         return slots
 
 
-def save_stack(path: Path, keeper: StackKeeper, configs: Sequence[Config], threads: int) -> None:
+def save_stack(
+    path: Path, keeper: StackKeeper, members: Sequence[tuple[Config, str]], fixed: Mapping[str, Any]
+) -> None:
     """Write the state of a stack between two steps.
 
     Args:
         path: of the file; an earlier one is replaced.
         keeper: of the stack.
-        configs: of all members that the stack has had.
-        threads: with which it computes; another number may change the last bit.
+        members: of all that the stack has had, the configuration and the digest of its rows.
+        fixed: what a stack that continues takes over as it is: ``threads`` (another number may change the last bit) and
+            ``steps_per_execution``.
     """
     assert keeper.module is not None
     present = keeper.module.present
     moment = keeper.moment()
     slots = []
     for slot, member in enumerate(present):
-        best = keeper.best[member]
+        best, (config, rows) = keeper.best[member], members[member]
         slots.append(
             {
-                "config": configs[member].to_dict(),
-                "hash": config_hash(configs[member]),
+                "config": config.to_dict(),
+                "hash": config_hash(config),
+                "rows": rows,
                 "active": member in keeper.active,
                 "stopped": keeper.stopped.get(member, ""),
                 "best": {"value": best.value, "step": best.step},
@@ -117,7 +137,8 @@ def save_stack(path: Path, keeper: StackKeeper, configs: Sequence[Config], threa
         assert moment.places[member] == slot
     content = {
         "format": _FORMAT,
-        "threads": threads,
+        "fixed": dict(fixed),
+        "scales_loss": keeper.module.loop.optimizer.scales_loss,
         "slots": slots,
         "moment": _plain(moment, range(len(present))),
         "tensors": _on_cpu(keeper.tensors()),
@@ -129,6 +150,17 @@ def save_stack(path: Path, keeper: StackKeeper, configs: Sequence[Config], threa
         torch.save(content, file)
 
 
+def digest_of_rows(data: TabularDataModule) -> str:
+    """SHA-256 of all rows of a data module: a table that has changed has another one."""
+    digest = hashlib.sha256()
+    for name, rows in data.splits.items():
+        for values in (rows.features_BF, rows.targets, rows.weights_B):
+            if values is not None:
+                digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+                digest.update(values.contiguous().cpu().numpy().data)
+    return digest.hexdigest()
+
+
 def restore_stack(keeper: StackKeeper, saved: SavedStack) -> None:
     """Bring a stack that has just been built to the state in which it was saved."""
     module, content = keeper.module, saved.content
@@ -138,6 +170,7 @@ def restore_stack(keeper: StackKeeper, saved: SavedStack) -> None:
     tensors = {name: one.to(model.flat_N.device) for name, one in content["tensors"].items()}
     with torch.no_grad():
         model.flat_N.copy_(tensors.pop("weights"))
+    loop.optimizer.use_scaled_loss(content["scales_loss"])
     loop.optimizer.load_state(moment.common, tensors)
     loop.schedule.load_state(moment.schedules)
     loop.optimizer.set_rates(loop.schedule.rates())

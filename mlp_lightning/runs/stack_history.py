@@ -37,7 +37,7 @@ class Series:
 class _Block:
     present: dict[int, int]  # number of a member -> its place in the block
     steps: list[int]
-    wall_time: float
+    times: list[float]  # of every step, seconds since 1970
     figures: Tensor  # (S, K, figures)
 
 
@@ -62,34 +62,39 @@ class StackHistory:
         blocks = self._blocks[split]
         width = 3 if split == "train" else 2
         steps = np.array([step for one in blocks for step in one.steps], dtype=np.int64)
-        times = np.array([one.wall_time for one in blocks for _ in one.steps], dtype=np.float64)
+        times = np.array([moment for one in blocks for moment in one.times], dtype=np.float64)
         if not blocks:
             return Series(steps, times, np.empty((len(members), 0, width)))
         parts = [one.figures[:, [one.present[member] for member in members]] for one in blocks]
         return Series(steps, times, torch.cat(parts).transpose(0, 1).contiguous().numpy())
 
-    def state(self, present: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-        """All that was measured of some members, as plain data, with their places in ``present`` as numbers."""
-        return {
-            split: [
-                {
-                    "steps": one.steps,
-                    "wall_time": one.wall_time,
-                    "figures": one.figures[:, [one.present[member] for member in present]],
-                }
-                for one in blocks
-            ]
-            for split, blocks in self._blocks.items()
-        }
+    def state(self, present: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """All that was measured of the members that are left, as plain data, in the order of ``present``.
 
-    def load_state(self, state: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        What was kept of the others is forgotten: it is written when they end, and they have ended.
+        """
+        state = {}
+        for split, blocks in self._blocks.items():
+            if not blocks:
+                continue
+            merged = _Block(
+                {member: place for place, member in enumerate(present)},
+                [step for one in blocks for step in one.steps],
+                [moment for one in blocks for moment in one.times],
+                torch.cat([one.figures[:, [one.present[member] for member in present]] for one in blocks]),
+            )
+            # One block, so that the next time is no longer than this one.
+            self._blocks[split] = [merged]
+            steps, times = torch.tensor(merged.steps), torch.tensor(merged.times, dtype=torch.float64)
+            state[split] = {"steps": steps, "times": times, "figures": merged.figures}
+        return state
+
+    def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what :meth:`state` gave."""
-        for split, blocks in state.items():
-            self._blocks[split] = [
-                _Block(dict(enumerate(range(one["figures"].shape[1]))), one["steps"], one["wall_time"], one["figures"])
-                for one in blocks
-            ]
+        for split, one in state.items():
+            places = dict(enumerate(range(one["figures"].shape[1])))
+            self._blocks[split] = [_Block(places, one["steps"].tolist(), one["times"].tolist(), one["figures"])]
 
     def _add(self, split: str, steps: list[int], figures: Tensor, present: Sequence[int]) -> None:
         places = {member: place for place, member in enumerate(present)}
-        self._blocks[split].append(_Block(places, steps, time.time(), figures))
+        self._blocks[split].append(_Block(places, steps, [time.time()] * len(steps), figures))

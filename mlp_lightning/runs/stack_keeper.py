@@ -47,6 +47,13 @@ class Moment:
     stopping: list[tuple[int, float, bool]]
     generators: list[Tensor] | None
 
+    def of(self, member: int) -> Moment:
+        """What this says of one member; the states of the others need not be kept for it."""
+        place = self.places[member]
+        generators = None if self.generators is None else [self.generators[place]]
+        own = ([self.schedules[place]], self.common, [self.epoch_losses[place]], [self.stopping[place]], generators)
+        return Moment(self.step, {member: 0}, *own)
+
 
 @dataclasses.dataclass
 class Best:
@@ -338,7 +345,8 @@ class StackKeeper(pl.Callback):
             return
         moment = self.moment()
         for place in improved:
-            self.best[module.present[place]] = Best(values[place], moment.step, moment)
+            member = module.present[place]
+            self.best[member] = Best(values[place], moment.step, moment.of(member))
         index = torch.tensor(improved, device=module.model.flat_N.device)
         for name, present_N in self.tensors().items():
             kept_N = self.best_tensors.get(name)

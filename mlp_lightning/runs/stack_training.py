@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +22,11 @@ from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
 from mlp_lightning.runs.build import build_data, label_smoothing, layer_widths, run_length
 from mlp_lightning.runs.checkpoints import StopRequested
-from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.runs.console import RunConsole, print_error
 from mlp_lightning.runs.member_files import Member, MemberFiles
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
-from mlp_lightning.runs.stack_checkpoints import SavedStack, restore_stack, save_stack
+from mlp_lightning.runs.stack_checkpoints import SavedStack, digest_of_rows, restore_stack, save_stack
 from mlp_lightning.runs.stack_keeper import StackKeeper
 from mlp_lightning.runs.stacked_module import StackedModule
 from mlp_lightning.runs.step_count import set_epoch, set_steps
@@ -116,6 +116,8 @@ class _StackRun:
         self.run_dirs = [Path(one).absolute() for one in run_dirs]
         self.checkpoint = checkpoint
         self.saved: SavedStack | None = None
+        self.save_failed = False
+        self.members: list[tuple[Config, str]] = []
         if checkpoint is not None and checkpoint.is_file():
             assert data is None, "rows that were handed over are not part of the state"
             self.saved = SavedStack.read(checkpoint)
@@ -142,8 +144,13 @@ class _StackRun:
         data.steps_per_execution = steps
         wanted = config.trainer.threads
         threads = stack_threads(count, widths, rows) if wanted == "auto" else int(wanted)
+        digests = [digest_of_rows(one) for one in distinct] if self.checkpoint is not None else [""] * len(distinct)
+        self.members = [(one, digests[number]) for one, number in zip(self.configs, of_member, strict=True)]
         if self.saved is not None:
-            threads = self.saved.content["threads"]
+            self.saved.check_rows([digest for _, digest in self.members])
+            fixed = self.saved.content["fixed"]
+            threads, data.steps_per_execution = fixed["threads"], fixed["steps_per_execution"]
+        fixed: dict[str, Any] = {"threads": threads, "steps_per_execution": data.steps_per_execution}
         with cpu_threads(threads):
             members = [
                 Member(one, RunFolder(folder), distinct[number])
@@ -153,16 +160,23 @@ class _StackRun:
             resumed = None if self.saved is None else str(self.saved.path)
             ended = (self._ended, self.keep_modules, left_out, resumed)
             writer = MemberFiles(members, module.task.metric_name, last_step, *ended)
-            save = None if self.checkpoint is None else functools.partial(self._save, threads=threads)
+            save = None if self.checkpoint is None else functools.partial(self._save, fixed=fixed)
             keeper = StackKeeper(config, _monitor(config, data), last_step, writer, self._restore, save)
             # Others see the members before the keeper leaves out those that have ended.
             callbacks = [*self.callbacks, keeper, _Progress(self.progress)]
             trainer = build_trainer(config, self.run_dirs[0], "val" in data.splits, callbacks)
             self._claim()
-            self._fit(trainer, module, data)
-        if self.checkpoint is not None and not any(one.status == "interrupted" for one in self.results.values()):
-            self.checkpoint.unlink(missing_ok=True)
+            try:
+                self._fit(trainer, module, data)
+            finally:
+                self._remove_state()
         return [self.results[number] for number in range(len(self.results))]
+
+    def _remove_state(self) -> None:
+        """Nothing is left to continue once all runs have ended."""
+        ended = sum(one.status != "interrupted" for one in self.results.values())
+        if self.checkpoint is not None and ended == sum(run is not None for run in self.runs):
+            self.checkpoint.unlink(missing_ok=True)
 
     def _claim(self) -> None:
         """Make the folders those of these runs: all of them, or none if one of them is another run's."""
@@ -176,12 +190,17 @@ class _StackRun:
         if self.saved is None:
             return
         restore_stack(keeper, self.saved)
-        if self.progress is not None:
-            self.progress.steps_made(self.saved.step, len(keeper.active))
+        self.saved = None  # as large as the stack
 
-    def _save(self, keeper: StackKeeper, threads: int) -> None:
+    def _save(self, keeper: StackKeeper, fixed: Mapping[str, Any]) -> None:
         assert self.checkpoint is not None
-        save_stack(self.checkpoint, keeper, self.configs, threads)
+        try:
+            save_stack(self.checkpoint, keeper, self.members, fixed)
+        except OSError as error:
+            # The runs are worth more than what would spare them a new start.
+            if not self.save_failed:
+                print_error(f"The state of a stack cannot be saved ({error}); if it is killed, it starts again.")
+            self.save_failed = True
 
     def _fit(self, trainer: pl.Trainer, module: StackedModule, data: StackedDataModule) -> None:
         def request_stop() -> None:

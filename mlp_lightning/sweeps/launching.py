@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig, open_dict
 
 from mlp_lightning.errors import ConfigError, Fault
@@ -54,9 +54,9 @@ def _refuse_callbacks_of_jobs(config: DictConfig) -> None:
     """Jobs that train as one stack neither start nor end one by one: such a callback would never be called."""
     faults = []
     for name, callback in config.hydra.callbacks.items():
-        found = get_class(callback._target_)
-        hooks = [hook for hook in ("on_job_start", "on_job_end") if hasattr(found, hook)]
-        if any(getattr(found, hook) is not getattr(Callback, hook) for hook in hooks):
+        found = get_object(callback._target_)  # a class, or a function of which only Hydra knows what it returns
+        hooks = ("on_job_start", "on_job_end")
+        if any(getattr(found, hook, None) is not getattr(Callback, hook) for hook in hooks):
             what = "has hooks for single jobs, and the jobs of this launcher train together"
             hint = "use hydra/launcher=basic, or leave the callback out"
             faults.append(Fault(f"hydra.callbacks.{name}", callback._target_, what, hint))

@@ -51,10 +51,12 @@ class _Part:
     Attributes:
         runs: its runs.
         checkpoint: file for the state of a stack; one that is there is continued from.
+        steps_made: steps that each run has made before.
     """
 
     runs: list[_Run]
     checkpoint: Path | None = None
+    steps_made: int = 0
 
     @property
     def task(self) -> tuple[list[Config], list[Path], Path | None]:
@@ -83,6 +85,7 @@ class Sweep:
         self._is_vectorized = False
         self._ledger: Ledger | None = None
         self._closing = contextlib.ExitStack()
+        self._seen: set[Path] = set()  # states of stacks that were looked at
 
     @property
     def failed(self) -> bool:
@@ -111,12 +114,15 @@ class Sweep:
         if self._ledger is None:
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
             self._ledger = Ledger(self.folder, self.options.resume)
+            for waiting in self._stacks.glob(".*.tmp"):  # of a process that was killed while it saved
+                waiting.unlink()
         batch = [self._placed(job) for job in jobs]
         figures = {id(one): _figure(record.metrics) for one, record in batch if record is not None}
         todo = [one for one, record in batch if record is None and one.outcome is None]
         if todo and not self.ends_here:
             self._make(todo, n_jobs, backend)
         elif batch and not todo and all(record is not None for _, record in batch):
+            self._unfinished_stacks([])  # removes the states of stacks whose runs have all ended
             self.console.line(f"All {_count(len(batch), 'run')} were done before. Folder: {_shortest(self.folder)}")
         for one, _ in batch:
             if one.outcome is not None:
@@ -190,7 +196,8 @@ class Sweep:
             members = [new[place] for place in places]
             parts.append(_Part(members, self._stack_file(members)))
         parts += [_Part([new[place]]) for place, _ in grouping.alone]
-        with SweepProgress(self.console, len(runs), sum(sizes.steps(_config(one)) for one in runs)) as progress:
+        steps = sum(sizes.steps(_config(one)) - part.steps_made for part in parts for one in part.runs)
+        with SweepProgress(self.console, len(runs), steps) as progress:
             if processes == 1:
                 for part in parts:
                     if self.ends_here:
@@ -220,7 +227,8 @@ class Sweep:
 
     def _unfinished_stacks(self, runs: Sequence[_Run]) -> list[_Part]:
         """The stacks that an earlier sweep left unfinished, unless runs of them are neither done nor asked for."""
-        files = sorted(self._stacks.glob("*.stack")) if self.options.resume else []
+        files = sorted(set(self._stacks.glob("*.stack")) - self._seen) if self.options.resume else []
+        self._seen.update(files)
         if not files:
             return []
         from mlp_lightning.runs.stack_checkpoints import SavedStack
@@ -246,7 +254,7 @@ class Sweep:
                 file.unlink()
                 continue
             self.console.line(f"Continuing a stack of {_count(len(members), 'run')} from step {saved.step:,}")
-            parts.append(_Part(members, file))
+            parts.append(_Part(members, file, saved.step))
         return parts
 
     @property

@@ -127,15 +127,30 @@ def test_same_bits_whenever_it_was_killed(
         assert not file.exists()
 
 
+ENDING: dict[str, list[list[str]]] = {
+    "early stopping": [[*EARLY, lr] for lr in ("optimizer.lr=1e-3", "optimizer.lr=0.5", "optimizer.lr=1e-9")]
+    + [[*EARLY, "optimizer.lr=0.01"]],
+    # Without the members that fail, a stack of plain SGD could compute by another rule.
+    "failures of large rates": [
+        ["trainer.max_epochs=4", f"optimizer.lr={lr}", f"seed={seed}"]
+        for seed, lr in enumerate(("1e7", "1e30", "0.02", "0.3"))
+    ],
+    "weight decay of those that end": [
+        [*EARLY[1:], "optimizer.momentum=0.0", f"optimizer.weight_decay={decay}", f"optimizer.lr={lr}"]
+        for decay, lr in ((0.1, 1e-7), (0.1, 1e-8), (0.0, 0.05), (0.0, 0.1))
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ENDING)
 def test_members_that_have_ended_are_not_trained_again(
-    tmp_path: Path, compose_config: ComposeConfig, kill_after: Callable[[int | None], list[int]]
+    name: str, tmp_path: Path, compose_config: ComposeConfig, kill_after: Callable[[int | None], list[int]]
 ) -> None:
-    own = [["optimizer.lr=1e-3"], ["optimizer.lr=0.5"], ["optimizer.lr=1e-9"], ["optimizer.lr=0.01"]]
-    configs = [compose_config(*COMMON, *EARLY, *one) for one in own]
+    configs = [compose_config(*COMMON, *one) for one in ENDING[name]]
     steps = kill_after(None)
     whole = train_stack(configs, folders(tmp_path / "whole", 4))
     ends = [one.steps for one in whole]
-    assert len(set(ends)) > 2
+    assert len(set(ends)) > 1
     train_stack(configs, folders(tmp_path / "seen", 4), checkpoint=tmp_path / "seen.stack")
     seen = list(steps)
     for saves, step in enumerate(seen, start=1):
@@ -213,3 +228,38 @@ def test_what_is_refused(
     with pytest.raises(CheckpointError, match="is not the state of a stack of this version"):
         train_stack(configs, folders(tmp_path / "damaged", 4), checkpoint=file)
     assert not (tmp_path / "damaged").exists()
+
+
+def test_other_rows_are_refused(
+    tmp_path: Path, compose_config: ComposeConfig, kill_after: Callable[[int | None], list[int]]
+) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{number % 7},{number % 5},{'ab'[number % 2]}" for number in range(60)]
+    table.write_text("\n".join(["x,y,kind", *rows]))
+    case = [*COMMON[1:], "data=table", f"data.path={table}", "data.target=kind", "trainer.max_epochs=4"]
+    configs = [compose_config(*case, f"seed={seed}") for seed in range(2)]
+    kill_after(2)
+    with pytest.raises(Killed):
+        train_stack(configs, folders(tmp_path / "killed", 2), checkpoint=tmp_path / "a.stack")
+    kill_after(None)
+    table.write_text("\n".join(["x,y,kind", *rows[:-1], "6,4,a"]))
+    with pytest.raises(CheckpointError, match=r"was trained on other rows than .*table\.csv has now"):
+        train_stack(configs, folders(tmp_path / "other", 2), checkpoint=tmp_path / "a.stack")
+    table.write_text("\n".join(["x,y,kind", *rows]))
+    done = train_stack(configs, folders(tmp_path / "same", 2), checkpoint=tmp_path / "a.stack")
+    assert [one.status for one in done] == ["finished"] * 2
+
+
+def test_state_that_cannot_be_saved(
+    tmp_path: Path, compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runs are trained all the same."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stack_training, "save_stack", full)
+    configs = [compose_config(*COMMON, *CASES["SGD"], *own) for own in MEMBERS]
+    done = train_stack(configs, folders(tmp_path, 4), checkpoint=tmp_path / "a.stack")
+    assert [one.status for one in done] == ["finished"] * 4
+    assert capsys.readouterr().err.count("No space left on device") == 1

@@ -85,3 +85,83 @@ def test_single_run_that_does_not_fit_fails(
     outcomes = train_part(configs, [tmp_path / "0", tmp_path / "1"])
     assert [one.status for one in outcomes] == ["failed", "failed"]
     assert all("full" in one.error for one in outcomes)
+
+
+CASE = ["data=iris", "trainer.max_epochs=6", "trainer=cpu", "logger.graph=false", "trainer.steps_per_execution=1"]
+
+
+class Told:
+    def __init__(self) -> None:
+        self.ended_at: list[tuple[int, str]] = []
+
+    def steps_made(self, steps: int, members: int) -> None: ...
+
+    def ended(self, place: int, outcome: Outcome) -> bool:
+        self.ended_at.append((place, outcome.status))
+        return True
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by our own fault"), torch.OutOfMemoryError("full")])
+def test_runs_that_have_ended_keep_their_outcome(
+    error: Exception, compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One member fails by itself; later the stack of the others raises."""
+    run, broken = StackedLoop.run, []
+
+    def breaking(self: StackedLoop, first_step: int, count: int) -> object:
+        if first_step >= 3 and not broken:
+            broken.append(first_step)
+            raise error
+        return run(self, first_step, count)
+
+    monkeypatch.setattr(StackedLoop, "run", breaking)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    rates = ("0.1", "1e38", "0.2", "0.05")
+    configs = [compose_config(*CASE, f"optimizer.lr={lr}") for lr in rates]
+    told = Told()
+    outcomes = train_part(configs, [tmp_path / str(place) for place in range(4)], told, tmp_path / "a.stack")
+    others = "finished" if isinstance(error, torch.OutOfMemoryError) else "failed"
+    assert [one.status for one in outcomes] == [others, "failed", others, others]
+    assert "loss became" in outcomes[1].error
+    assert sorted(told.ended_at) == [(place, one.status) for place, one in enumerate(outcomes)]
+    for place, outcome in enumerate(outcomes):
+        assert json.loads((tmp_path / str(place) / "result.json").read_text())["status"] == outcome.status
+
+
+def test_stack_that_cannot_be_continued_starts_again(
+    compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [compose_config(*CASE, "callbacks.checkpoint.every_n_seconds=0", f"seed={seed}") for seed in range(3)]
+    saved = tmp_path / "a.stack"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlp_lightning.runs.stack_training._StackRun._remove_state", lambda self: None)
+        expected = train_part(configs, [tmp_path / "first" / str(place) for place in range(3)], None, saved)
+    content = torch.load(saved, weights_only=True)
+    content["tensors"]["weights"] = content["tensors"]["weights"][:-1]
+    torch.save(content, saved)
+    outcomes = train_part(configs, [tmp_path / "second" / str(place) for place in range(3)], None, saved)
+    assert [one.metrics for one in outcomes] == [one.metrics for one in expected]
+    assert "could not be continued" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.glob("*.stack*")] == ["a.stack.unreadable"]
+
+
+def test_fail_fast_between_halves(
+    compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = StackedLoop.run
+
+    def limited(self: StackedLoop, *args: int) -> object:
+        if self.model.members > 2:
+            raise torch.OutOfMemoryError("full")
+        return run(self, *args)
+
+    class Impatient(Told):
+        def ended(self, place: int, outcome: Outcome) -> bool:
+            super().ended(place, outcome)
+            return False
+
+    monkeypatch.setattr(StackedLoop, "run", limited)
+    configs = [compose_config(*CASE, f"seed={seed}") for seed in range(4)]
+    told = Impatient()
+    outcomes = train_part(configs, [tmp_path / str(place) for place in range(4)], told)
+    assert [one.status for one in outcomes] == ["finished", "finished", "interrupted", "interrupted"]

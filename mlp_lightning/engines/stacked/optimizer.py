@@ -243,6 +243,15 @@ class StackedOptimizer:
         self.load_state(common, kept)
         self.set_rates(rates)
 
+    def use_scaled_loss(self, scales: bool) -> None:
+        """Make the updates by the same rule as the stack that a state is of, whose members may have been others."""
+        if scales != self.scales_loss:
+            rates = self.rates.tolist()
+            self.scales_loss = scales
+            self._bind(self._model, self._gradient_N)
+            self.optimizer = build_optimizer([self._carried], self._one)
+            self.set_rates(rates)
+
     def load_state(self, common: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`common_state` and :meth:`state_tensors` gave."""
         self.optimizer.state[self._carried] = {**copy.deepcopy(common), **tensors}
