@@ -82,11 +82,11 @@ class TableDataModule(TabularDataModule):
     # since only the rows say them.
 
     @property
-    def task(self) -> str:  # type: ignore[override]
+    def task(self) -> str:  # type: ignore[override]  # an attribute in the base
         return self.target.task
 
     @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute in the base
         return self.target.class_names
 
     @property
@@ -94,15 +94,15 @@ class TableDataModule(TabularDataModule):
         return self.target.out_features
 
     @property
-    def preprocessing(self) -> dict[str, Any]:  # type: ignore[override]
+    def preprocessing(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute in the base
         return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
 
     @property
-    def numeric_features(self) -> int:  # type: ignore[override]
+    def numeric_features(self) -> int:  # type: ignore[override]  # an attribute in the base
         return self.preprocessor.numeric_features
 
     @property
-    def cardinalities(self) -> Sequence[int]:  # type: ignore[override]
+    def cardinalities(self) -> Sequence[int]:  # type: ignore[override]  # an attribute in the base
         return self.preprocessor.cardinalities
 
     def preprocessor_state(self, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class TrainingSteps:
             part = self.rows[self.order(epoch)[here] if self.shuffle else here]
             weights = itertools.repeat(None) if part.weights_B is None else part.weights_B.split(self.rows_per_step)
             # The features say how many there are: without weights there is no end of nothing.
-            yield from zip(  # noqa: B905
+            yield from zip(  # noqa: B905  # strict would never end: repeat() has no end
                 part.features_BF.split(self.rows_per_step), part.targets.split(self.rows_per_step), weights
             )
             first_step += steps
