@@ -1,7 +1,7 @@
 """Every exception and warning of this package that a user can meet.
 
-All exceptions derive from :class:`MLPLightningError`, so that a caller can catch "anything this package
-says on purpose" with one name; each also derives from the built-in that fits it, so that code that knows
+All exceptions derive from :class:`MLPLightningError`, so that a caller can catch all of them with one
+name; each also derives from the built-in that fits it, so that code that knows
 nothing of this package still handles it. Nothing here imports torch.
 """
 
@@ -38,7 +38,7 @@ class Fault:
 
 
 class ConfigError(MLPLightningError, ValueError):
-    """The configuration is wrong; :attr:`faults` lists everything that could be found at once."""
+    """The configuration is wrong; :attr:`faults` lists every fault that could be found."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
@@ -67,7 +67,7 @@ class RunFolderError(MLPLightningError, FileExistsError):
 
 
 class TrainingError(MLPLightningError, RuntimeError):
-    """Training cannot go on; the message names the cause and the optimizer step."""
+    """Training cannot continue; the message names the cause and the optimizer step."""
 
 
 class NonFiniteLossError(TrainingError):

@@ -1,4 +1,4 @@
-"""Combinations of valid values that cannot be meant together.
+"""Combinations of values that are valid alone and contradict each other.
 
 One small function per contradiction; each yields the fault to report, under the key that is easiest to
 change.
@@ -20,7 +20,7 @@ def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> lis
 
     Args:
         config: the configuration.
-        explicit: dotted keys that the user set himself; only those can contradict a list of widths.
+        explicit: dotted keys that the user set; only those can contradict a list of widths.
     """
     faults = [fault for check in _CHECKS for fault in check(config)]
     return [*faults, *_depth_and_widths(config, explicit)]
@@ -103,10 +103,10 @@ def _options_of_tables(config: schema.Config) -> Iterator[Fault]:
         value = getattr(data, key)
         if value != getattr(idle, key):
             given: Any = dataclasses.asdict(value) if key in ("csv", "cv") else value
-            yield Fault(f"data.{key}", given, f"is for tables, and data.name = {data.name!r} is none", hint)
+            yield Fault(f"data.{key}", given, f"is for tables, and data.name = {data.name!r} is not a table", hint)
     for key, value, other in (("task", config.task, "auto"), (_EMBEDDING, config.model.numeric_embedding, "none")):
         if value != other:
-            yield Fault(key, value, f"is for tables, and data.name = {data.name!r} is none", hint)
+            yield Fault(key, value, f"is for tables, and data.name = {data.name!r} is not a table", hint)
 
 
 _EMBEDDING = "model.numeric_embedding"
@@ -188,7 +188,7 @@ def _histograms_without_tensorboard(config: schema.Config) -> Iterator[Fault]:
 
 def _resume_without_name(config: schema.Config) -> Iterator[Fault]:
     if config.sweep.resume and config.sweep.name is None:
-        yield Fault("sweep.resume", True, "needs sweep.name, which says what to go on with", "for example widths")
+        yield Fault("sweep.resume", True, "needs sweep.name, which says what to continue", "for example widths")
 
 
 _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (

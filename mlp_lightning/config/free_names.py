@@ -1,8 +1,8 @@
-r"""Names of the user's own, such as those of columns, on a command line: Hydra reads only few characters in a key.
+r"""User-chosen names, such as column names, on a command line: Hydra allows only few characters in a key.
 
 ``data.columns={"zip code": {kind: categorical}}`` becomes
-``data.columns={\x7a697020636f6465: {kind: 'categorical'}}``, which Hydra reads and merges; :func:`decoded_name` makes a
-name of it again.
+``data.columns={\x7a697020636f6465: {kind: 'categorical'}}``, which Hydra reads and merges; :func:`decoded_name` turns
+it back into the name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENCODED = re.compile(r"\\x((?:[0-9a-f]{2})+)")
 
 
 def with_readable_names(override: str) -> str:
-    """An override whose value is a mapping, as Hydra can read it; any other one as it is."""
+    """An override whose value is a mapping, as Hydra can read it; any other unchanged."""
     key, _, value = override.partition("=")
     if not value.startswith("{"):
         return override
@@ -28,25 +28,25 @@ def with_readable_names(override: str) -> str:
     except HydraException:
         pass
     try:
-        # The loader that takes every value as a text: a column may be called yes.
-        return f"{key}={_in_hydras_words(yaml.load(value, yaml.BaseLoader))}"
+        # This loader reads every value as text: a column may be called yes.
+        return f"{key}={_in_hydra_syntax(yaml.load(value, yaml.BaseLoader))}"
     except (yaml.YAMLError, UnicodeError):
-        return override  # Hydra tells what is wrong with it
+        return override  # Hydra reports what is wrong with it
 
 
 def decoded_name(name: str) -> str:
-    """The name that :func:`with_readable_names` encoded; a name that is none of its making as it is."""
+    """The name that :func:`with_readable_names` encoded; any other name unchanged."""
     encoded = _ENCODED.fullmatch(name)
     return name if encoded is None else bytes.fromhex(encoded[1]).decode("utf-8", "replace")
 
 
-def _in_hydras_words(value: Any) -> str:
+def _in_hydra_syntax(value: Any) -> str:
     if isinstance(value, dict):
         return (
-            "{" + ", ".join(f"{_encoded_name(str(name))}: {_in_hydras_words(one)}" for name, one in value.items()) + "}"
+            "{" + ", ".join(f"{_encoded_name(str(name))}: {_in_hydra_syntax(one)}" for name, one in value.items()) + "}"
         )
     if isinstance(value, list):
-        return "[" + ", ".join(map(_in_hydras_words, value)) + "]"
+        return "[" + ", ".join(map(_in_hydra_syntax, value)) + "]"
     text = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 

@@ -9,7 +9,7 @@ from hydra._internal.utils import get_args_parser
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line of this process, as Hydra takes it apart."""
+    """The command line of this process, as Hydra parses it."""
     allow_lazy_help()
     return get_args_parser().parse_args()
 
@@ -17,8 +17,8 @@ def parse_arguments() -> argparse.Namespace:
 def allow_lazy_help() -> None:
     """Let argparse take Hydra's options.
 
-    From Python 3.14 on argparse refuses the help of an option that is no text yet, and up to Hydra 1.3.8 one of Hydra's
-    becomes a text only when it is shown (facebookresearch/hydra, issue 3121). All other help is checked as before.
+    From Python 3.14 on, argparse refuses an option's help that is not a string. Up to Hydra 1.3.8, one of Hydra's
+    becomes a string only when it is shown (facebookresearch/hydra, issue 3121). All other help is checked as before.
     """
     parser: Any = argparse.ArgumentParser
     check = getattr(parser, "_check_help", None)  # not there before Python 3.14
@@ -29,5 +29,5 @@ def allow_lazy_help() -> None:
         if action.help is None or isinstance(action.help, str):
             check(self, action)
 
-    check_texts.__name__ = allow_lazy_help.__name__  # by which it is known, so that it is put in place once
+    check_texts.__name__ = allow_lazy_help.__name__  # marks the replacement, so that it is made only once
     parser._check_help = check_texts

@@ -12,7 +12,7 @@ from mlp_lightning.config.schema import CsvConfig
 
 @dataclasses.dataclass(frozen=True)
 class CsvAsTrained:
-    """How text files are read; what is null is as in the training."""
+    """How text files are read; null means as in the training."""
 
     delimiter: Union[str, None] = option(None, one_of(names.DELIMITERS), meaning="between two columns")
     decimal: Union[str, None] = option(None, one_of(("auto", ".", ",")), meaning="decimal mark")
@@ -20,7 +20,7 @@ class CsvAsTrained:
     null_values: Union[list[str], None] = option(None, meaning="texts that mean a missing value")
 
     def over(self, trained: CsvConfig) -> CsvConfig:
-        """What was given, and for the rest what the training had."""
+        """The given options, the rest as in the training."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dataclasses.replace(trained, **{name: one for name, one in given.items() if one is not None})
 
@@ -48,10 +48,10 @@ class EvaluateConfig:
         None, not_empty(), meaning="column with the weight of each row; null: that of the training"
     )
     output: Union[str, None] = option(
-        None, not_empty(), meaning="folder for the figures; null: one in the run's folder"
+        None, not_empty(), meaning="folder for the metrics; null: one in the run's folder"
     )
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
-    verbosity: int = option(1, meaning="0: errors only, 1: the figures")
+    verbosity: int = option(1, meaning="0: errors only, 1: the metrics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PredictConfig:
     id_columns: Union[list[str], str, None] = option(
         None, not_empty(), meaning="columns of the table that are copied into the predictions"
     )
-    overwrite: bool = option(False, meaning="replace an output that is there")
+    overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
     verbosity: int = option(1, meaning="0: errors only, 1: what was done")
 

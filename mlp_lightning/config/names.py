@@ -1,6 +1,6 @@
 """Names that a configuration may use. Plain tuples, so that they can be checked before torch is imported.
 
-``tests/config/test_names.py`` holds each tuple against the code that implements the names.
+``tests/config/test_names.py`` compares each tuple with the code that implements the names.
 """
 
 from mlp_lightning.config.conf_files import group_options
@@ -16,14 +16,14 @@ INITS = (
     "orthogonal",
     "zeros",
 )
-# Data sets that are nothing but training rows: they cannot be split.
+# Data sets with training rows only: they cannot be split.
 DATA_SETS_WITHOUT_SPLIT = ("xor", "parity")
-# Tables that scikit-learn ships, and those that are drawn.
+# Tables that scikit-learn ships, and synthetic ones.
 SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
 SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
 # A data set is known by its file in conf/data, so that adding one means no change here.
 DATA_SETS = tuple(dict.fromkeys([*(name for name in group_options("data") if name != "sklearn"), *SKLEARN_SETS]))
-# Data sets whose columns say themselves what they are.
+# Data sets that are tables: the kinds of their columns are inferred.
 TABLES = ("table", *(name for name in (*SKLEARN_SETS, *SYNTHETIC_SETS) if name != "iris"))
 TASKS = ("binary", "multiclass", "regression")
 COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignored")
@@ -49,7 +49,7 @@ TORCH_OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
-# Those that work number by number, whose update is proportional to the learning rate, and in which a gradient that
-# is always zero changes nothing: runs with these can train as one stack, each with a learning rate of its own.
+# Those that work elementwise, whose update is proportional to the learning rate, and in which a gradient that is
+# always zero changes nothing: runs with these can train as one stack, each with its own learning rate.
 # (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)
 STACKABLE_OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")

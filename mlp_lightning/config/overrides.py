@@ -1,8 +1,8 @@
 """Checks the overrides of a command line, all of them at once, before Hydra runs anything.
 
-Hydra stops at the first thing it cannot do. Here every override is looked at by itself first, then the
-configuration is composed with whatever may be composed, and the schema checks the outcome; so one attempt
-shows every fault. What passes is composed once more exactly as Hydra will, so Hydra finds nothing new.
+Hydra stops at the first fault. Here every override is checked alone first. Then the configuration is composed
+of all overrides that can be composed, and the schema checks the result, so one attempt shows every fault. What
+passes is composed once more exactly as Hydra will compose it, so Hydra finds nothing new.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ _OPEN_SECTIONS = ("data.columns.", "data.columns=")
 
 
 def with_open_sections(overrides: Iterable[str]) -> list[str]:
-    """Overrides that Hydra takes though their keys are in no file: a column is named without a plus sign."""
+    """Overrides that Hydra accepts although their keys are in no file: you name a column without a plus sign."""
     return [f"++{with_readable_names(one)}" if one.startswith(_OPEN_SECTIONS) else one for one in overrides]
 
 
 class _Check:
-    """One check of one command line; gathers faults as it goes."""
+    """One check of one command line; collects its faults."""
 
     def __init__(
         self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None, parse: Parse
@@ -112,7 +112,7 @@ class _Check:
             raise ConfigError(self.faults.values())
         return config
 
-    # ---- each override by itself -------------------------------------------------------------------------
+    # ---- each override alone -----------------------------------------------------------------------------
 
     def _parsed(self) -> Iterable[Override]:
         parser = OverridesParser.create()
@@ -131,13 +131,13 @@ class _Check:
     def _find_folders(self, override: Override) -> None:
         """Take note of a folder with configuration files that is given to Hydra itself."""
         if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list):
-            places = [str(one) for one in override.value()]  # type: ignore[union-attr]  # checked to be a list above
-            self.folders += [Path(one.removeprefix("file://")) for one in places if one.startswith("file://")]
+            paths = [str(one) for one in override.value()]  # type: ignore[union-attr]  # checked to be a list above
+            self.folders += [Path(one.removeprefix("file://")) for one in paths if one.startswith("file://")]
 
     def _look_at(self, override: Override) -> None:
         key, given = override.key_or_group, str(override.input_line)
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
-            if not override.is_sweep_override():  # a single composition knows one value
+            if not override.is_sweep_override():  # a single composition has one value
                 self.values.append((given, given))
             return
         if override.is_delete():
@@ -154,7 +154,7 @@ class _Check:
             package = f"@{override.package}" if override.package else ""
             self.groups.append((f"{key}{package}={values[0]}", first))
         else:
-            # + is for keys that are not there yet: Hydra shall say so if it is.
+            # + is for new keys: Hydra reports a key that exists.
             sign = "+" if override.is_add() and not override.is_force_add() else "++"
             self.values.append((f"{sign}{key}={values[0]}", first))
         self.further += [(key, value, is_group) for value in values[1:]]
@@ -281,16 +281,16 @@ class _Check:
         key, _, value = given.partition("=")
         fault = _composition_fault(error, key.lstrip("+~"), value or None)
         section, _, last = fault.key.rpartition(".")
-        place: Any = base
+        node: Any = base
         for part in section.split(".") if section else []:
-            place = place.get(part) if isinstance(place, dict) else None
-        match = nearest(last, list(place)) if isinstance(place, dict) and last not in place else None
+            node = node.get(part) if isinstance(node, dict) else None
+        match = nearest(last, list(node)) if isinstance(node, dict) and last not in node else None
         hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
         self._add(Fault(fault.key, fault.value, fault.rule, hint))
 
 
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
-    """What Hydra or OmegaConf says, in one line."""
+    """The message of Hydra or OmegaConf, in one line."""
     text = " ".join(str(error).split())
     if "Could not find 'hydra/sweeper/optuna'" in text:
         return Fault(key, value, "needs Optuna, which is not installed", "pip install 'mlp-lightning[optuna]'")

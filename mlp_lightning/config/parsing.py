@@ -1,4 +1,4 @@
-"""From plain nested dicts to a checked :class:`Config`, gathering every fault on the way."""
+"""From plain nested dicts to a checked :class:`Config`, collecting every fault."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> sc
 
     Args:
         plain: nested dicts with resolved values, such as ``OmegaConf.to_container(cfg, resolve=True)``.
-        explicit: dotted keys that the user set himself, to tell a contradiction of his from a default
-            that his choice makes idle.
+        explicit: dotted keys that the user set, to distinguish a contradiction from a default that another
+            choice makes irrelevant.
 
     Raises:
         ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
@@ -83,10 +83,10 @@ def parse_section(cls: type[_Section], plain: Mapping[str, Any], required: Mappi
     faults: list[Fault] = []
     section = _build(cls, plain, "", faults)
     for key, hint in (required or {}).items():
-        place: Any = plain
+        node: Any = plain
         for name in key.split("."):
-            place = place.get(name) if isinstance(place, Mapping) else None
-        if place is None:
+            node = node.get(name) if isinstance(node, Mapping) else None
+        if node is None:
             faults.append(Fault(key, None, "is missing", hint))
     if faults:
         raise ConfigError(faults)
@@ -117,14 +117,14 @@ def nearest(word: str, names: Collection[str]) -> str | None:
 def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:
     """The fault of a key that its section does not have."""
     section, _, last = key.rpartition(".")
-    place = f"of {section}" if section else "of the configuration"
+    where = f"of {section}" if section else "of the configuration"
     match = nearest(last, known)
     hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
-    return Fault(key, value, f"is not a key {place} ({', '.join(known)})", hint)
+    return Fault(key, value, f"is not a key {where} ({', '.join(known)})", hint)
 
 
 def unknown_name(key: str, value: Any, rule: str, names: Collection[str]) -> Fault:
-    """The fault of a value that is none of the valid names."""
+    """The fault of a value that is not one of the valid names."""
     match = nearest(value, names) if isinstance(value, str) else None
     return Fault(key, value, rule, f"did you mean {match}?" if match else "")
 

@@ -1,7 +1,7 @@
 """Rules that a single configuration value can be held to, and the dataclass field that carries one.
 
-A rule is a sentence and a predicate: the sentence goes into the error message, so what is checked and
-what is said cannot drift apart.
+A rule is a sentence and a predicate: the sentence goes into the error message, so the check and the
+message cannot drift apart.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def one_of(names: Sequence[str]) -> Rule:
 
 
 def folder_name() -> Rule:
-    """A folder below another one: no way out of it, and no placeholder of OmegaConf's."""
+    """A folder below another one: without ``..``, and not OmegaConf's ``???``."""
 
     def holds(value: str) -> bool:
         path = PurePath(value)

@@ -1,7 +1,7 @@
 """The schema of the configuration: one frozen dataclass per section, one line of meaning per option.
 
-The defaults here are those of a run that names nothing; the files in ``conf/`` build on them. Which
-combinations of values contradict each other is said in :mod:`mlp_lightning.config.contradictions`.
+The defaults here apply to a run that sets nothing; the files in ``conf/`` build on them. The combinations of
+values that contradict each other are in :mod:`mlp_lightning.config.contradictions`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnConfig:
-    """What a column of a table is, where the data alone would say something else."""
+    """What a column of a table is, where the inferred kind is wrong."""
 
     kind: str = option("auto", one_of(names.COLUMN_KINDS), meaning="what the column holds")
 
@@ -82,7 +82,7 @@ class DataConfig:
     """The data set, its split and its batches."""
 
     name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
-    as_table: bool = option(False, meaning="serve iris as a table too, which it otherwise is not")
+    as_table: bool = option(False, meaning="treat iris as a table")
     batch_size: Union[int, Auto, None] = option(
         None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
     )
@@ -99,7 +99,7 @@ class DataConfig:
     target: Union[str, list[str], None] = option(
         None, not_empty(), meaning="column to predict, or a list of them for a regression"
     )
-    columns: dict[str, ColumnConfig] = option({}, meaning="by name of a column: what it is, if not what it seems")
+    columns: dict[str, ColumnConfig] = option({}, meaning="by column name: its kind, where the inferred one is wrong")
     scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns of a table are scaled")
     max_one_hot: int = option(
         9, at_least(0), meaning="most categories of a column that are one-hot encoded; more get a learned embedding"
@@ -126,7 +126,7 @@ class DataConfig:
 
     @property
     def is_table(self) -> bool:
-        """Whether the columns say themselves what they are."""
+        """Whether the data set is a table: the kinds of its columns are inferred."""
         return self.name in names.TABLES or self.as_table
 
 
@@ -145,7 +145,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSchedule:
-    """The learning rate stays what it is."""
+    """The learning rate stays constant."""
 
     name: str = option("none", meaning="which schedule")
 
@@ -255,13 +255,13 @@ class CheckpointConfig:
         None, at_least(1), meaning="also save at every multiple of this many steps"
     )
     every_n_seconds: Union[float, None] = option(
-        30.0, at_least(0), meaning="also save last.ckpt when this long has passed; null: do not"
+        30.0, at_least(0), meaning="also save last.ckpt when this long has passed; null: never"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class CallbacksConfig:
-    """What accompanies the training."""
+    """The callbacks of a training."""
 
     checkpoint: Union[CheckpointConfig, None] = dataclasses.field(default_factory=CheckpointConfig)
     early_stopping: Union[EarlyStoppingConfig, None] = None
@@ -287,7 +287,7 @@ class SweepConfig:
     name: Union[str, None] = option(
         None, folder_name(), meaning="folder of the sweep inside lightning_logs/<name>; null: the time of its start"
     )
-    resume: bool = option(False, meaning="go on with the sweep of this name: make only the runs that are not done")
+    resume: bool = option(False, meaning="continue the sweep of this name: make only the runs that are not done")
     fail_fast: bool = option(False, meaning="end at the first run that fails")
 
 
@@ -309,10 +309,10 @@ class Config:
     logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     report_weights: str = option(
-        "last", one_of(("last", "best")), meaning="which weights the final figures are measured with"
+        "last", one_of(("last", "best")), meaning="which weights the final metrics are measured with"
     )
     ckpt_path: Union[str, None] = option(
-        None, not_empty(), meaning="go on from a checkpoint: last, best, or the path of a .ckpt file"
+        None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"
     )
     verbosity: int = option(
         1, between(0, 2, high_included=True), meaning="0: errors only, 1: progress and result, 2: more"
@@ -333,7 +333,7 @@ _SIMPLE = (str, int, float, bool, type(None))
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses and mappings as new dicts, sequences as new lists, all the way down."""
+    """Dataclasses and mappings as new dicts, sequences as new lists, recursively."""
     if isinstance(value, dict):
         return {name: one if isinstance(one, _SIMPLE) else _plain(one) for name, one in value.items()}
     if dataclasses.is_dataclass(value):

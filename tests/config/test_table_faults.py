@@ -69,7 +69,7 @@ def test_option_of_tables_for_what_is_none(key: str, name: str) -> None:
     hint = {"xor": "choose data=table", "iris": "use data=sklearn data.name=iris"}[name]
     with pytest.raises(ConfigError) as caught:
         parse_config(nested({"data.name": name, "trainer.max_steps": 1, key: OF_TABLES[key]}))
-    rule = f"is for tables, and data.name = {name!r} is none"
+    rule = f"is for tables, and data.name = {name!r} is not a table"
     assert caught.value.faults == (Fault(key, OF_TABLES[key], rule, hint),)
 
 
@@ -89,7 +89,7 @@ def test_option_of_tables_for_what_is_none(key: str, name: str) -> None:
 def test_section_of_tables_for_what_is_none(settings: dict[str, Any], key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(nested({"data.name": "xor", "trainer.max_steps": 1, **settings}))
-    rule = "is for tables, and data.name = 'xor' is none"
+    rule = "is for tables, and data.name = 'xor' is not a table"
     assert caught.value.faults == (Fault(key, value, rule, "choose data=table"),)
 
 
