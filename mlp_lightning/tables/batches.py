@@ -55,8 +55,8 @@ def encoded_batches(
         columns: what the model sees.
         target: what to predict; ``None`` if the targets are not asked for.
         surprises: counts what no training row had.
-        further: columns that shall be in the batches as they are, with their types where it matters; one that the model
-            sees has the type as which it sees it.
+        further: columns to pass on unchanged, with their types where they matter; a column that the model sees has
+            the type that the model reads.
         rows: most rows at once.
 
     Raises:
@@ -87,7 +87,7 @@ def encoded_batches(
 
 
 def _merged(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of ``rows`` rows or little less: a reader of text gives them in far smaller ones."""
+    """The same rows in batches of ``rows`` rows or slightly fewer: readers of text give far smaller ones."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -23,11 +23,11 @@ from mlp_lightning.tables.reading.types import converted as as_type
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
 pc: Any = pyarrow.compute
 
-#: Says where the row of a number is, for messages.
+#: The location of the row with a number, for messages.
 Place = Callable[[int], str]
-# A text column in which more than half of the values are numbers holds numbers, and something that went wrong.
+# A text column in which more than half of the values are numbers holds numbers and some faulty values.
 _MIXED = 0.5
-# Fewer rows than this say nothing about whether values that are all different are names of rows.
+# With fewer rows than this, values that all differ need not be names of rows.
 _LEAST_ROWS_OF_IDENTIFIERS = 20
 # "customerId" and "userID" too, but neither "acid" nor "paid".
 _IDENTIFIER_NAME = re.compile(
@@ -50,7 +50,7 @@ class Origin:
 
     Attributes:
         name: of the table.
-        place: says where the row of a number is.
+        place: the location of the row with a number.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Column:
     Attributes:
         name: as in the file.
         kind: ``numeric``, ``boolean``, ``datetime`` or ``categorical``.
-        type: a name in :data:`ARROW_TYPES`; as what the column is read.
+        type: a name in :data:`ARROW_TYPES`, as which the column is read.
         missing: whether a training row has no value here.
         vocabulary: the categories, in order; texts, whole numbers or truth values.
         encoding: of a categorical column: ``one_hot`` or ``embedding``.
@@ -118,13 +118,13 @@ def infer_columns(
     max_one_hot: int,
     origin: Origin,
 ) -> ColumnReport:
-    """Say of each column what it is.
+    """Infer what each column is.
 
     Args:
         table: all rows.
         names: columns that may be seen by the model.
         training_rows: row numbers of the training rows.
-        wanted: kinds that the user gives.
+        wanted: kinds that the user sets.
         max_one_hot: most categories of a one-hot column.
         origin: of the table, for messages.
 
@@ -192,7 +192,7 @@ def _inferred_kind(name: str, training: pa.ChunkedArray, look_for_identifiers: b
         if _IDENTIFIER_NAME.search(name):
             return "ignored", _ALL_DIFFERENT
         numbers = training.drop_null().to_numpy()
-        # Row numbers lie densely; a column of other numbers that happens to be in order does not.
+        # Row numbers are dense; other numbers that happen to be in order are not.
         if (
             bool((np.diff(numbers) > 0).all())
             and int(numbers[-1]) - int(numbers[0]) < 2 * present
@@ -231,8 +231,8 @@ def _fitted(
     if pc.any(infinite).as_py():
         row = pc.index(infinite, True).as_py()
         raise DataError(
-            f"{origin.place(row)}: column {name!r} is infinite ({numbers[row].as_py()}). Mend or remove the value, or"
-            f" leave the column out with data.columns.{name}.kind=ignored."
+            f"{origin.place(row)}: column {name!r} is infinite ({numbers[row].as_py()}). Correct or remove the value,"
+            f" or leave the column out with data.columns.{name}.kind=ignored."
         )
     return Column(name, kind, type_name, missing)
 
@@ -249,7 +249,7 @@ def converted(name: str, values: pa.ChunkedArray, wanted: pa.DataType, place: Pl
         row = first_failure(values, wanted)
         raise DataError(
             f"{place(row)}: column {name!r} has {values[row].as_py()!r}, which cannot be read as {wanted}."
-            f" Mend the value, or give another data.columns.{name}.kind."
+            f" Correct the value, or set another data.columns.{name}.kind."
         ) from error
 
 
@@ -290,8 +290,8 @@ def _refuse_mixed(name: str, values: pa.ChunkedArray, origin: Origin) -> None:
         row = pc.index(is_number, False).as_py()
         raise DataError(
             f"{origin.place(row)}: column {name!r} has numbers in {numbers} rows, but {values[row].as_py()!r} here."
-            f" Mend the value; if it means that there is none, add it to data.csv.null_values; if the column names"
-            f" categories, say data.columns.{name}.kind=categorical."
+            f" Correct the value; if it stands for a missing value, add it to data.csv.null_values; if the column"
+            f" holds categories, set data.columns.{name}.kind=categorical."
         )
 
 

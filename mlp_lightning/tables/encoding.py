@@ -3,7 +3,7 @@
 Shapes: ``B`` rows, ``F`` columns that the model sees.
 
 A number is itself, a truth value 0 or 1, a moment its seconds since 1970, each with NaN for a missing value. A category
-is its place in the vocabulary plus 2; 1 is the slot of unknown categories, 0 a missing value.
+is its position in the vocabulary plus 2; 1 stands for unknown categories, 0 for a missing value.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def encode(
     Args:
         table: has a column of each name.
         columns: what each is.
-        place: says where the row of a number is, for messages.
+        place: the location of the row with a number, for messages.
         surprises: counts what no training row had.
 
     Raises:
@@ -93,8 +93,8 @@ def _numbers(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
 
 def _codes(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
     vocabulary = pa.array(column.vocabulary, type=column.arrow_type)
-    places = pc.index_in(values, value_set=vocabulary)
-    codes_B = pc.fill_null(pc.add(places, FIRST_CATEGORY), UNKNOWN).to_numpy()
+    positions = pc.index_in(values, value_set=vocabulary)
+    codes_B = pc.fill_null(pc.add(positions, FIRST_CATEGORY), UNKNOWN).to_numpy()
     if values.null_count:
         codes_B = np.where(values.is_null().to_numpy(), MISSING, codes_B)
     return codes_B
@@ -107,7 +107,7 @@ def _refuse_infinite(values_B: NDArray[np.float64], column: Column, place: Place
     if infinite.any():
         row = int(infinite.argmax())
         raise DataError(
-            f"{place(row)}: column {column.name!r} is infinite ({values_B[row]}). Mend or remove the value."
+            f"{place(row)}: column {column.name!r} is infinite ({values_B[row]}). Correct or remove the value."
         )
 
 

@@ -1,4 +1,4 @@
-"""Seeds and generators derived from one seed, so that a change in one place does not move another."""
+"""Seeds and generators derived from one seed, so that one purpose does not affect another."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def row_weights(
     """The weight of every row, of mean 1 over the training rows; ``None`` if all count the same.
 
     Args:
-        table: has the weight column, if one is asked for.
+        table: has the weight column, if there is one.
         labels_B: class of each row; ``None`` for a regression.
         train: numbers of the training rows.
         options: ``weight_column`` and ``class_weight``.
@@ -35,7 +35,7 @@ def row_weights(
 
     Raises:
         ConfigError: a regression has no classes to balance.
-        DataError: a weight is no number of at least 0, or all of them are 0.
+        DataError: a weight is not a number of at least 0, or all of them are 0.
     """
     weights_B = given_weights(table, options, origin)
     if options.class_weight == "balanced":
@@ -56,7 +56,7 @@ def given_weights(table: pa.Table, options: DataConfig, origin: Origin) -> NDArr
     """What the weight column says of every row, at most 1; ``None`` without one.
 
     Raises:
-        DataError: a weight is no number of at least 0.
+        DataError: a weight is not a number of at least 0.
     """
     name = options.weight_column
     if name is None:

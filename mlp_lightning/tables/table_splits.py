@@ -39,7 +39,7 @@ def split_rows(
         table: the rows that have a target.
         labels_B: class of each row; ``None`` for a regression.
         options: fractions, columns and folds.
-        seed: decides what chance decides.
+        seed: of the random splits.
         name: of the table, for messages.
 
     Raises:
@@ -50,7 +50,7 @@ def split_rows(
     rows = np.arange(table.num_rows)
     groups_B = None if options.group_column is None else _ranks(table, "group_column", options.group_column, name)
     times_B = None if options.time_column is None else _ranks(table, "time_column", options.time_column, name)
-    # Rows from files of their own leave no fraction to split off.
+    # A split with its own file takes no fraction of these rows.
     val = 0.0 if options.val_path is not None else options.val_fraction
     test = 0.0 if options.test_path is not None else options.test_fraction
     if options.cv.fold is None:
@@ -96,15 +96,15 @@ def _by_column(values: pa.ChunkedArray, column: str, name: str) -> Parts:
         if text is None or text == "":
             continue
         if text not in _NAMES_OF_SPLITS:
-            raise DataError(f"{name}: data.split_column {column!r} has {text!r}, and not train, val or test.")
+            raise DataError(f"{name}: data.split_column {column!r} has {text!r}; it must be train, val or test.")
         parts[_NAMES_OF_SPLITS[text]].append(row)
     if not parts["train"]:
-        raise DataError(f"{name}: data.split_column {column!r} names no row train.")
+        raise DataError(f"{name}: data.split_column {column!r} marks no row as train.")
     return {split: np.array(rows, dtype=np.int64) for split, rows in parts.items()}
 
 
 def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.int64]:
-    """The place of each row's value among the different values of a column, from 1."""
+    """The rank of each row's value among the different values of a column, from 1."""
     values = table.column(column)
     if values.null_count:
         raise DataError(
@@ -121,7 +121,7 @@ def _by_time(times_B: NDArray[np.int64], val: float, test: float) -> tuple[NDArr
     for share in (1 - val - test, 1 - test):
         at = min(round(share * count), count)
         while 0 < at < count and times_B[order[at]] == times_B[order[at - 1]]:
-            at += 1  # to the later split only rows that are later than all of the earlier one
+            at += 1  # the later split gets only rows that are later than all of the earlier one
         borders.append(at)
     parts = tuple(np.split(order, borders))
     for part, share, split in zip(parts, (1.0, val, test), ("train", "val", "test"), strict=True):

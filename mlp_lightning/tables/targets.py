@@ -31,7 +31,7 @@ class Target:
     Attributes:
         names: target columns; several only for a regression.
         task: ``binary``, ``multiclass`` or ``regression``.
-        type: a name in :data:`~mlp_lightning.tables.columns.ARROW_TYPES`; as what the columns are read.
+        type: a name in :data:`~mlp_lightning.tables.columns.ARROW_TYPES`, as which the columns are read.
         classes: of a classification, in the order of the model's outputs.
         mean: of a regression, of the training rows, for each column.
         scale: likewise the deviation; the model learns ``(target - mean) / scale``.
@@ -67,7 +67,7 @@ class Target:
         """The targets of rows: ``(B, T)`` of a regression, else class numbers ``(B, 1)``; NaN where one is missing.
 
         Raises:
-            DataError: a class that is none of :attr:`classes`, or a value that is no number.
+            DataError: a class that is not in :attr:`classes`, or a value that is not a number.
         """
         columns = [_chunked(table.column(name)) for name in self.names]
         if self.task != "regression":
@@ -107,13 +107,13 @@ class Target:
             scale_T = np.sqrt(np.average(np.square(numbers_BT - mean_T), 0, weights_B))
         if not (np.isfinite(mean_T).all() and np.isfinite(scale_T).all()):
             raise DataError(f"Column {self.names[0]!r} has numbers that are too large to learn (near 1e308). Scale it.")
-        # A target that is always the same is learnt as it is; what rounding leaves of a deviation is none.
+        # A constant target is learnt as it is; its deviation may not be exactly 0, because of rounding.
         scale_T = np.where(scale_T > 1e-14 * np.abs(mean_T), scale_T, 1.0)
         return dataclasses.replace(self, mean=tuple(mean_T.tolist()), scale=tuple(scale_T.tolist()))
 
 
 def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origin) -> Target:
-    """Say what the target columns ask for.
+    """Infer the task that the target columns pose.
 
     Args:
         table: rows, all of which have a target.
@@ -133,7 +133,7 @@ def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origi
             if pc.any(infinite).as_py():
                 row = pc.index(infinite, True).as_py()
                 raise DataError(
-                    f"{origin.place(row)}: the target {name!r} is {numbers[row].as_py()}. Mend or remove the row."
+                    f"{origin.place(row)}: the target {name!r} is {numbers[row].as_py()}. Correct or remove the row."
                 )
         return Target(tuple(names), task, "float64")
     if len(names) > 1:
@@ -154,7 +154,7 @@ def _classes(values: pa.ChunkedArray, name: str, task: str, origin: Origin) -> T
     classes = tuple(sorted(pc.unique(converted(name, values, ARROW_TYPES[kind], origin.place)).to_pylist()))
     if len(classes) == 1:
         raise DataError(
-            f"{origin.name}: the target {name!r} has one class only ({classes[0]!r}): there is nothing to tell apart."
+            f"{origin.name}: the target {name!r} has one class only ({classes[0]!r}): there is nothing to learn."
             " Add rows of another class, or choose another data.target."
         )
     if task == "binary" and len(classes) != 2:

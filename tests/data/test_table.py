@@ -287,7 +287,7 @@ def test_an_infinite_number_has_the_line_of_its_file(tmp_path) -> None:
 
 def test_no_training_rows() -> None:
     table = pa.table({"x": [1, 2, 3], "s": ["train", "val", "test"], "y": [None, 1.5, 2.5]})
-    with pytest.raises(DataError, match="names no row train"):
+    with pytest.raises(DataError, match="marks no row as train"):
         set_up(table, split_column="s")
 
 

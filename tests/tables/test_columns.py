@@ -240,7 +240,8 @@ def test_nothing_to_learn_from() -> None:
 def test_numbers_with_a_word_among_them() -> None:
     table = pa.table({"x": ["1", "2.5", "-3e4", None, "1,5", "oops", "7"]})
     text = (
-        "line 7: column 'x' has numbers in 5 rows, but 'oops' here. Mend the value; if it means that there is none, add"
+        "line 7: column 'x' has numbers in 5 rows, but 'oops' here. Correct the value; if it stands for a missing"
+        " value, add it to data.csv.null_values"
     )
     with pytest.raises(DataError, match=re.escape(text)):
         report_of(table)

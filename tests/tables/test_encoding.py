@@ -89,7 +89,7 @@ def test_columns_of_several_chunks() -> None:
 
 @pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
 def test_an_infinite_number_is_refused(infinity: float) -> None:
-    with pytest.raises(DataError, match=r"line 4: column 'x' is infinite \(-?inf\). Mend or remove the value."):
+    with pytest.raises(DataError, match=r"line 4: column 'x' is infinite \(-?inf\). Correct or remove the value."):
         encoded([1.0, None, infinity, infinity], NUMBER)
 
 

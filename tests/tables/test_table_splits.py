@@ -188,11 +188,11 @@ def test_a_column_says_it() -> None:
 
 
 def test_a_column_with_another_word() -> None:
-    with pytest.raises(DataError, match=r"the table: data\.split_column 's' has 'dev', and not train, val or test"):
+    with pytest.raises(DataError, match=r"the table: data\.split_column 's' has 'dev'; it must be train, val or test"):
         parts_of({"s": ["train", "dev"]}, split_column="s")
-    with pytest.raises(DataError, match=r"data\.split_column 's' names no row train"):
+    with pytest.raises(DataError, match=r"data\.split_column 's' marks no row as train"):
         parts_of({"s": ["val", "test"]}, split_column="s")
-    with pytest.raises(DataError, match="has '1', and not train, val or test"):
+    with pytest.raises(DataError, match="has '1'; it must be train, val or test"):
         parts_of({"s": [1, 0]}, split_column="s")
 
 

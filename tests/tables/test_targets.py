@@ -161,12 +161,12 @@ def test_a_target_that_is_always_the_same(value: float) -> None:
 @pytest.mark.parametrize(
     ("values", "task", "text"),
     [
-        (["a"] * 5, "auto", "the table: the target 'y' has one class only ('a'): there is nothing to tell apart"),
+        (["a"] * 5, "auto", "the table: the target 'y' has one class only ('a'): there is nothing to learn"),
         ([True] * 5, "auto", "one class only (True)"),
         ([1] * 5, "binary", "one class only (1)"),
         (["a", "b", "c"], "binary", "task=binary needs two classes, and 'y' has 3"),
         (["1", "2", "many"], "regression", "line 4: column 'y' has 'many', which cannot be read as double"),
-        ([1.0, float("inf")], "regression", "line 3: the target 'y' is inf. Mend or remove the row"),
+        ([1.0, float("inf")], "regression", "line 3: the target 'y' is inf. Correct or remove the row"),
         ([datetime.datetime(2024, 1, 1)] * 2, "regression", "line 2: column 'y' has datetime"),
     ],
 )

@@ -127,8 +127,8 @@ class CsvFile:
         """All rows; a column not in ``types`` gets the type that fits all its values.
 
         Arrow's reader infers that too, but keeps the text of all columns meanwhile (2.5 times the table). Most columns
-        are what their first values are, so that is tried; what all values can be is inferred where it fails. A type
-        that the first values need and all values have is the one that inference ends with, so both ways agree.
+        have the type of their first values, so that is tried first; where it fails, all values are inferred. A type
+        that the first values need and all values have is also the result of that inference, so both ways agree.
         """
         tried = self._first_types(columns, types)
         for _ in range(RETRIES):
@@ -140,7 +140,7 @@ class CsvFile:
                 del tried[error.column]
         table = self._read(columns, types)
         times = [field.name for field in table.schema if pa.types.is_time(field.type)]
-        if times:  # a time of day is not a type of ours: the text as it was written
+        if times:  # a time of day is not a supported type: keep the text as written
             table = self._read(columns, {**types, **dict.fromkeys(times, pa.string())})
         return table
 
@@ -148,7 +148,7 @@ class CsvFile:
         if not self.dialect.has_rows:
             return pa.table({column: pa.array([], types.get(column, pa.null())) for column in columns})
         for block_bytes in BLOCK_BYTES:
-            with contextlib.suppress(BlockTooSmallError), self._faults_told(), open_bytes(self.path) as file:
+            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
                 table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes))
                 self._check_end(table)
                 return table.select(list(columns))
@@ -161,7 +161,7 @@ class CsvFile:
         for block_bytes in BLOCK_BYTES:
             seen = 0
             last = None
-            with contextlib.suppress(BlockTooSmallError), self._faults_told(), open_bytes(self.path) as file:
+            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
                 for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes)):
                     new = min(max(seen + batch.num_rows - skip, 0), batch.num_rows)
                     seen += batch.num_rows
@@ -199,8 +199,8 @@ class CsvFile:
         )
 
     @contextlib.contextmanager
-    def _faults_told(self) -> Iterator[None]:
-        """Turn what Arrow's reader raises into what can be done about it."""
+    def _faults_reported(self) -> Iterator[None]:
+        """Turn errors of Arrow's reader into errors that say what to do."""
         try:
             with readable(self.name, self.kind, csv=True):
                 yield
@@ -218,7 +218,7 @@ class CsvFile:
             raise DataError(f"{self.name} cannot be read as {self.kind}: {first_line(error)}.") from None
 
     def _check_end(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """A line break in the file's very last value may stand in quotes, or behind one that nothing closes."""
+        """A line break in the file's last value may be in quotes, or behind an unclosed quote."""
         if rows.num_rows:
             value = rows.column(self.column_names[-1])[-1].as_py()
             if (isinstance(value, str) and "\n" in value) or (isinstance(value, bytes) and b"\n" in value):

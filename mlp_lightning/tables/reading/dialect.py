@@ -1,6 +1,6 @@
 """How a text table is written: delimiter, decimal mark, encoding, texts of missing values, header.
 
-What the options leave at ``auto`` is read off the first 64 Ki characters of the file (after decompression).
+What the options leave at ``auto`` is detected from the first 64 Ki characters of the file (after decompression).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CsvDialect:
 
     Attributes:
         delimiter: the character between two columns.
-        decimal: ``.`` or ``,``; None where the sample holds no number that tells.
+        decimal: ``.`` or ``,``; None where the sample holds no number that decides.
         encoding: name of a Python codec; ``utf-8`` also stands for UTF-8 with a byte order mark.
         null_values: texts that mean a missing value, with the blanks that may surround them.
         header: column names, without the blanks around them.
@@ -71,7 +71,7 @@ def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
     """The dialect of one file; ``name`` is what messages call it.
 
     Raises:
-        ConfigError: an option that cannot be, such as an encoding that Python does not know.
+        ConfigError: an invalid option, such as an encoding that Python does not know.
         DataError: the file is empty or not text, or its header cannot serve.
     """
     encoding = known_encoding(config.encoding)
@@ -89,7 +89,7 @@ def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
 def known_encoding(encoding: str) -> str:
     """The codec's own name, ``utf-8`` for all spellings of UTF-8."""
     try:
-        # Some of Python's codecs turn bytes into bytes ("hex"); they cannot be told apart by a public name.
+        # Some of Python's codecs turn bytes into bytes ("hex"); no public name distinguishes them.
         "".encode(encoding)
         name = codecs.lookup(encoding).name
     except (LookupError, ValueError):
@@ -134,7 +134,7 @@ def records_of(sample: str, delimiter: str, is_whole: bool) -> list[list[str]]:
             if record:
                 records.append(record)
     except csv.Error:
-        return records  # such as a quoted value over 128 KiB; what came before it tells enough
+        return records  # such as a quoted value over 128 KiB; what came before it is enough
     return records if is_whole or len(records) < 2 else records[:-1]
 
 
@@ -165,7 +165,7 @@ def sniff_delimiter(sample: str, is_whole: bool = True, candidates: Sequence[str
 
 
 def sniff_decimal(records: Sequence[Sequence[str]], delimiter: str) -> str | None:
-    """The decimal mark of the values, None where no value tells.
+    """The decimal mark of the values, None where no value decides.
 
     A comma only where values like ``-12,5`` occur and values like ``12.5`` do not.
     """
@@ -194,7 +194,7 @@ def read_header(sample: str, delimiter: str, name: str) -> tuple[tuple[str, ...]
 
 
 def check_names(names: Sequence[str], place: str) -> None:
-    """Every column needs a name of its own.
+    """Check that every column has a unique name.
 
     Raises:
         DataError: a name is empty, or two are the same.
@@ -210,6 +210,6 @@ def check_names(names: Sequence[str], place: str) -> None:
     if twice:
         listed = ", ".join(repr(name) for name in twice[:5]) + (" and more" if len(twice) > 5 else "")
         raise DataError(
-            f"{place}: more than one column is called {listed}; every column needs a name of its own, "
+            f"{place}: more than one column is called {listed}; every column needs a unique name, "
             "in a first line that holds the names."
         )

@@ -1,6 +1,6 @@
-"""What is wrong with a file that cannot be read, found by reading it again with care.
+"""What is wrong with a file that cannot be read, found by reading it again, slowly.
 
-Arrow's readers are fast and say little; this is the slow way, taken once something is known to be wrong.
+Arrow's readers are fast and report little; this slow way is taken only once something is wrong.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def readable(name: str, kind: str, csv: bool = False) -> Iterator[None]:
     except PermissionError:
         raise DataError(f"{name}: no permission to read this file; ask its owner, or copy it.") from None
     except FileNotFoundError:
-        raise DataError(f"{name} was there and is gone; it must stay until it has been read.") from None
+        raise DataError(f"{name} disappeared; it must stay until it has been read.") from None
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         if csv and isinstance(error, pa.ArrowInvalid):
             raise
         raise DataError(
-            f"{name} cannot be read as {kind}: {first_line(error)}. It is damaged, incomplete, or something else "
-            "than its ending says; write or fetch it again."
+            f"{name} cannot be read as {kind}: {first_line(error)}. It is damaged, incomplete, or not what "
+            "its ending says; write or fetch it again."
         ) from None
 
 
@@ -53,8 +53,8 @@ def raise_csv_fault(path: Path, name: str, dialect: CsvDialect) -> None:
     """Read the whole file with Python's own reader and raise for the first thing that is wrong; return if nothing is.
 
     Raises:
-        DataError: characters that are not of the encoding, a line with too few or too many values, a quote that
-            nothing closes; each with the line.
+        DataError: characters that are not of the encoding, a line with too few or too many values, an unclosed
+            quote; each with the line.
     """
     width = len(dialect.header)
     try:
@@ -90,7 +90,7 @@ def ragged_hint(record: list[str], dialect: CsvDialect) -> str:
 
 
 class UnclosedQuoteError(Exception):
-    """A quoted value goes on to the end of the file."""
+    """A quoted value continues to the end of the file."""
 
     def __init__(self, line: int) -> None:
         self.line = line
@@ -130,7 +130,7 @@ def csv_records(path: Path, dialect: CsvDialect, strict_end: bool = False) -> It
 
 @contextlib.contextmanager
 def long_values() -> Iterator[None]:
-    """Let Python's CSV readers take values of more than 128 KiB for a while; the limit is one for the process."""
+    """Let Python's CSV readers take values of more than 128 KiB for a while; the limit is global to the process."""
     before = csv.field_size_limit(1 << 30)
     try:
         yield
@@ -142,7 +142,7 @@ def raise_encoding_fault(path: Path, name: str, encoding: str) -> None:
     """Raise for the first bytes that are not of ``encoding``; return if there are none.
 
     Raises:
-        DataError: with line and byte, and an encoding that fits where one is easily told.
+        DataError: with line and byte, and a suggested encoding where one fits.
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, breaks = 0, 0

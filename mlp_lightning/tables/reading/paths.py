@@ -41,12 +41,12 @@ def find_files(given: str) -> tuple[list[Path], Path]:
     path = Path(given).expanduser()
     try:
         if path.is_dir():
-            with os.scandir(path):  # rglob keeps silent where it may not look
+            with os.scandir(path):  # rglob ignores folders that it may not read
                 pass
             return of_one_format(tables_in(sorted(path.rglob("*")), path), given), path
         if path.exists():
             if format_of(path) is None:
-                raise DataError(f"{given}: a file with this ending is not read; known are {KNOWN_ENDINGS}.")
+                raise DataError(f"{given}: files with this ending are not supported; supported are {KNOWN_ENDINGS}.")
             return [path], path.parent
         if glob.has_magic(given):
             return files_of_pattern(given, path)
@@ -72,7 +72,7 @@ def fixed_part(pattern: Path) -> Path:
 
 
 def tables_in(paths: Sequence[Path], root: Path) -> list[Path]:
-    """The files of known endings; hidden ones and those that begin with ``_`` are other programs' notes.
+    """The files of known endings; hidden ones and those that begin with ``_`` belong to other programs.
 
     Raises:
         DataError: there are none.
@@ -108,7 +108,7 @@ def of_one_format(files: list[Path], given: str) -> list[Path]:
 
 
 def not_found(path: Path) -> str:
-    """What to say of a path that is not there: the nearest name in the last folder that is."""
+    """The message for a missing path, with the nearest name in the last folder that exists."""
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent

@@ -129,7 +129,7 @@ class FileSource(TableSource):
             csv: how its text files are written.
 
         Raises:
-            ConfigError: an option of ``csv`` that cannot be.
+            ConfigError: an invalid option of ``csv``.
             DataError: nothing there, nothing that can be read, or files that do not fit together.
         """
         paths, root = find_files(path)
@@ -204,7 +204,7 @@ class FileSource(TableSource):
         }
         for index, file in enumerate(self.files):
             table = tables[index]
-            # A number that turned out to be a text elsewhere is read again as it was written: 007 is not 7.
+            # A number that is a text in another file is read again as it was written: 007 is not 7.
             again = [
                 column
                 for column, type_ in common.items()
@@ -225,7 +225,7 @@ class FileSource(TableSource):
 
 
 def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -> list[CsvDialect]:
-    """How each text file is written; one without a telling number has the decimal mark of the others."""
+    """How each text file is written; one without a number that decides has the decimal mark of the others."""
     dialects = []
     for path, name in zip(paths, names, strict=True):
         with readable(name, "a text file"):
@@ -242,13 +242,13 @@ def check_same_columns(file: TableFile, first: TableFile) -> None:
     """Every file of a table has the same columns; their order may differ.
 
     Raises:
-        DataError: with the columns that one has and the other has not.
+        DataError: with the columns that only one of them has.
     """
     lacking = [name for name in first.column_names if name not in set(file.column_names)]
     surplus = [name for name in file.column_names if name not in set(first.column_names)]
     if lacking or surplus:
         parts = [f"lacks {', '.join(map(repr, lacking))}"] if lacking else []
-        parts += [f"has {', '.join(map(repr, surplus))} besides"] if surplus else []
+        parts += [f"also has {', '.join(map(repr, surplus))}"] if surplus else []
         raise DataError(
             f"The files of a table must have the same columns: compared with {first.name}, {file.name} "
             f"{' and '.join(parts)}. Give both the same columns, or leave one out with a pattern in data.path."

@@ -93,7 +93,7 @@ def cast_column(
         shown: the values as messages show them; None: as they are.
 
     Raises:
-        DataError: for the first value that is none of ``target``, with its place.
+        DataError: for the first value that is not a ``target``, with its place.
     """
     try:
         return converted(values, target)
@@ -119,10 +119,10 @@ def first_failure(values: pa.ChunkedArray, target: pa.DataType) -> int:
 
 
 def converted(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    """The values as ``target``, without loss but for digits beyond what 64 bits hold.
+    """The values as ``target``, without loss except for digits beyond what 64 bits hold.
 
     Raises:
-        One of CastError: a value is none of ``target``.
+        One of CastError: a value is not a ``target``.
     """
     kinds = pa.types
     if kinds.is_dictionary(values.type):
@@ -210,7 +210,7 @@ CONVERTERS: dict[pa.DataType, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
 
 
 def with_points(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers with a decimal comma as numbers with a point; what had a point before is no number."""
+    """Numbers with a decimal comma as numbers with a point; what had a point before is not a number."""
     return pc.replace_substring(pc.replace_substring(texts, ".", "?"), ",", ".")
 
 
@@ -221,7 +221,7 @@ def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def normalised(table: pa.Table, name: str, keep: Container[str] = ()) -> pa.Table:
-    """The table with every column of one of the types above, but for those in ``keep``.
+    """The table with every column of one of the types above, except those in ``keep``.
 
     Raises:
         DataError: a column has a type that cannot be read.
