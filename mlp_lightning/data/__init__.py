@@ -11,8 +11,8 @@ from mlp_lightning.data.datamodule import TabularDataModule
 def data_module_class(name: str, as_table: bool = False) -> type[TabularDataModule]:
     """The LightningDataModule of a data set.
 
-    That is the one class defined in ``mlp_lightning/data/<name>.py``; data sets without a file of their own are tables,
-    and so is ``as_table`` any that can be one.
+    That is the one class defined in ``mlp_lightning/data/<name>.py``; data sets without their own file are tables.
+    ``as_table`` asks for the table of a data set that has both.
     """
     if as_table or name in TABLES:
         name = "table"

@@ -32,8 +32,8 @@ def auto_batch_size(rows: int) -> int:
 class TabularDataModule(pl.LightningDataModule, abc.ABC):
     """A table held in memory: whole batches are indexed at once, on the device that trains.
 
-    A subclass says what its table is (:meth:`load`) and which ``task`` it poses. The rows are split after
-    their class (at random for a regression). Standardising statistics are taken from the training rows alone
+    A subclass says what its table is (:meth:`load`) and which ``task`` it poses. The split is
+    stratified by class (random for a regression). Standardising statistics are taken from the training rows alone
     and handed to the model (:attr:`feature_mean_F`, :attr:`feature_scale_F`), which applies them itself, so
     the rows here stay raw.
 
@@ -41,8 +41,8 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         batch_size: rows per batch; ``None`` for all training rows at once, ``auto`` to choose by their number.
         val_fraction: share of all rows kept for validation.
         test_fraction: share of all rows kept for the test.
-        standardize: whether the model shall see features of mean 0 and deviation 1.
-        shuffle: whether every epoch has an order of its own.
+        standardize: whether the model scales features to mean 0 and deviation 1.
+        shuffle: whether to draw a new order in every epoch.
         seed: decides the split and the order.
         accumulate_grad_batches: batches whose gradients make one optimizer step.
         steps_per_execution: most optimizer steps inside one ``training_step``.
@@ -55,7 +55,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
     #: What the columns would be called in a table.
     feature_names: tuple[str, ...] = ()
     target_name: str = "target"
-    #: What a model of these rows has to know to take raw rows of a table, as plain data; ``None`` without a table.
+    #: What a model of these rows needs to take raw rows of a table, as plain data; ``None`` without a table.
     preprocessing: dict[str, Any] | None = None
     #: How many of the first features are numbers that can be embedded.
     numeric_features: int = 0
@@ -226,7 +226,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
         return batch
 
     def limits(self, trainer: pl.Trainer) -> ExecutionLimits:
-        """Where executions and spans have to end, by what the Trainer was told."""
+        """Where executions and spans have to end, by the Trainer's settings."""
         ends = [trainer.max_steps] if trainer.max_steps >= 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             ends.append(trainer.max_epochs * self.steps_per_epoch)

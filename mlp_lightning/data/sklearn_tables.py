@@ -17,7 +17,7 @@ from mlp_lightning.config.names import SKLEARN_SETS
 from mlp_lightning.config.parsing import unknown_name
 from mlp_lightning.errors import ConfigError
 
-# What scikit-learn calls "target", called by what it is. linnerud names its three targets itself.
+# Descriptive names for what scikit-learn calls "target". linnerud names its three targets itself.
 _TARGETS = {
     "iris": "species",
     "wine": "cultivar",
@@ -41,7 +41,7 @@ def sklearn_table(name: str) -> tuple[pa.Table, list[str]]:
     linnerud          20   3  weight (pounds), waist (inches), pulse (beats per minute): three numbers
     ==============  ====  ==  ==========================================================================
 
-    The features of diabetes are those that published figures use: centred, each column with a sum of squares of 1.
+    The features of diabetes are those of published results: centred, each column with a sum of squares of 1.
     Some pixels of digits are 0 in every row.
 
     Args:

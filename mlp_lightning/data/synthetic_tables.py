@@ -1,4 +1,4 @@
-"""Tables that are drawn, not measured: small tasks whose answer is known.
+"""Synthetic tables: small tasks with a known answer.
 
 Shapes: ``B`` rows, ``F`` features.
 """
@@ -36,10 +36,10 @@ def synthetic_table(name: str, samples: int, noise: float, bits: int, seed: int)
     circles    2  a circle of radius 1 (label 0) around one of radius 0.5 (label 1); both coordinates
     spirals    2  two spirals of three turns, radius 0.5 to 6.5, next arm 1 away; both coordinates
     parity        all ``2**bits`` rows of ``bits`` zeros and ones, in counting order; label 1: an odd number
-                  of ones. ``bits=2`` is XOR. ``samples``, ``noise`` and ``seed`` mean nothing here
+                  of ones. ``bits=2`` is XOR. ``samples``, ``noise`` and ``seed`` have no effect
     blobs      2  three Gaussian blobs around corners sqrt(3) apart; both coordinates
     friedman  10  y = 10 sin(pi x1 x2) + 20 (x3 - 0.5)^2 + 10 x4 + 5 x5 of features uniform in [0, 1], of
-                  which the last five mean nothing; y (Friedman's own figure is 1)
+                  which the last five have no effect; y (Friedman used 1)
     ========  ==  ======================================================================================
 
     Sources: spirals: K. J. Lang, M. J. Witbrock, "Learning to tell two spirals apart", 1988 (``samples=194`` and
@@ -77,7 +77,7 @@ def synthetic_table(name: str, samples: int, noise: float, bits: int, seed: int)
 
 
 # scikit-learn is imported when used, because it takes a second. Its functions and numpy's RandomState are given
-# a seed of their own: they leave the global state alone, and RandomState's numbers stay the same from one numpy
+# their own seed: they leave the global state alone, and RandomState's numbers stay the same from one numpy
 # to the next, which those of numpy's newer generators need not.
 
 

@@ -1,4 +1,4 @@
-"""Tables: a user's own files, tables that scikit-learn ships, and tables that are drawn.
+"""Tables: the user's files, tables that scikit-learn ships, and synthetic tables.
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they become, ``T`` targets.
 """
@@ -31,7 +31,7 @@ from mlp_lightning.tables.targets import Target, infer_target
 
 
 class TableDataModule(TabularDataModule):
-    """Rows of a table whose columns say themselves what they are.
+    """Rows of a table; the kinds of its columns are inferred.
 
     Kinds of columns, categories, scales and gaps are taken from the training rows alone. The rows of
     :attr:`splits` are prepared already; a model keeps the preparation as a part of itself and takes raw rows.
@@ -274,7 +274,7 @@ class TableDataModule(TabularDataModule):
         return torch.from_numpy(targets_BT).to(self.dtype)
 
     def _add_split(self, split: str, source: TableSource) -> None:
-        """Rows from a file of their own."""
+        """Add a split that has its own file."""
         surprises = self._surprises.setdefault(split, Surprises())
         features, targets, rows = [], [], []
         for batch in encoded_batches(source, self.report.columns, self.target, surprises):
@@ -325,7 +325,7 @@ class TableDataModule(TabularDataModule):
         return f"{self.target.task}: {_shortened(names)}"
 
 
-# What was read inside of :func:`shared_tables`, by place and options; ``None`` outside.
+# What was read inside of :func:`shared_tables`, by path and options; ``None`` outside.
 _shared: dict[tuple[Any, ...], pa.Table] | None = None
 
 
@@ -344,7 +344,7 @@ def shared_tables() -> Iterator[None]:
 def _read(source: TableSource, types: dict[str, pa.DataType]) -> pa.Table:
     if _shared is None or not isinstance(source, FileSource):
         return source.read(types=types)
-    # The same file read otherwise is another table.
+    # The same file read with other types is another table.
     files = [(one.path, one.path.stat().st_mtime_ns, getattr(one, "dialect", None)) for one in source.files]
     key = (*files, tuple(types.items()))
     if key not in _shared:

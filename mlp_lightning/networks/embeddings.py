@@ -68,12 +68,12 @@ class FeatureEmbedding(nn.Module):
 def _category_table(codes: int, size: int) -> nn.Embedding:
     table = nn.Embedding(codes, size)
     with torch.no_grad():
-        table.weight[1] = 0.0  # unknown: in the middle of all categories, and never trained
+        table.weight[1] = 0.0  # unknown: in the middle of all categories, never trained
     return table
 
 
 class PeriodicEmbedding(nn.Module):
-    """Each number ``x`` as ``[x, W cos(2π (c x + b)) + d]``, with frequencies, phases, weights and biases of its own.
+    """Each number ``x`` as ``[x, W cos(2π (c x + b)) + d]``, with its own frequencies, phases, weights and biases.
 
     Source: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", 2022, section 3.3; with
     the phase and the number itself as in Holzmüller et al., "Better by default", 2024, section 3.
@@ -101,9 +101,9 @@ class PeriodicEmbedding(nn.Module):
 
 
 class PiecewiseLinearEmbedding(nn.Module):
-    """Each number as its share of every bin between quantiles of the training rows, then a linear layer of its own.
+    """Each number as its share of every bin between quantiles of the training rows, then its own linear layer.
 
-    Numbers outside of all bins are taken as the nearest edge, where the source goes on in a straight line.
+    Numbers outside of all bins are taken as the nearest edge, where the source extrapolates linearly.
 
     Source: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", 2022, section 3.2, eq. 1.
 

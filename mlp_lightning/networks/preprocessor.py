@@ -50,19 +50,19 @@ class Preprocessor(nn.Module):
         super().__init__()
         self.columns = tuple(columns)
         self.scaling = scaling
-        places = dict(enumerate(self.columns))
+        by_index = dict(enumerate(self.columns))
         by_kind = {
-            kind: [i for i, one in places.items() if one.kind == kind] for kind in ("numeric", "boolean", "datetime")
+            kind: [i for i, one in by_index.items() if one.kind == kind] for kind in ("numeric", "boolean", "datetime")
         }
-        self._numbers = [i for places_of_kind in by_kind.values() for i in places_of_kind]
+        self._numbers = [i for of_kind in by_kind.values() for i in of_kind]
         #: How many of the first features are scaled numbers, which can be embedded.
         self.numeric_features = len(self._numbers)
         self._indicators = [n for n, i in enumerate(self._numbers) if columns[i].missing]
         self._cycles = [
             (self._numbers.index(i), 2 * np.pi / CYCLES[part]) for i in by_kind["datetime"] for part in columns[i].parts
         ]
-        self._one_hot = [(i, code) for i, one in places.items() if one.encoding == "one_hot" for code in _codes(one)]
-        self._embedded = [i for i, one in places.items() if one.encoding == "embedding"]
+        self._one_hot = [(i, code) for i, one in by_index.items() if one.encoding == "one_hot" for code in _codes(one)]
+        self._embedded = [i for i, one in by_index.items() if one.encoding == "embedding"]
         #: Number of codes of each column that gets a learned embedding.
         self.cardinalities = [FIRST_CATEGORY + len(columns[i].vocabulary) for i in self._embedded]
         count = len(self._numbers)
@@ -90,7 +90,7 @@ class Preprocessor(nn.Module):
 
     @property
     def feature_names(self) -> list[str]:
-        """What each feature is, for people."""
+        """A readable name of each feature."""
         names = [self.columns[i].name for i in self._numbers]
         moments = [one for one in self.columns if one.kind == "datetime"]
         cycles = [f"{one.name} ({part}, {wave})" for wave in ("sin", "cos") for one in moments for part in one.parts]
@@ -152,7 +152,7 @@ class Preprocessor(nn.Module):
 
         Args:
             raw_numbers: the raw numbers of a column in the training rows, ``(B,)``; asked for one column at a time.
-            weights_B: how much each of these rows counts; a row of weight 2 is as good as two rows. ``None``: all the
+            weights_B: how much each of these rows counts; a row of weight 2 counts as two rows. ``None``: all the
                 same.
         """
         for n, i in enumerate(self._numbers):
@@ -168,7 +168,7 @@ class Preprocessor(nn.Module):
                 self.knots_QN[:, n] = torch.from_numpy(_quantiles(present_B, counts_B, np.linspace(0, 1, _KNOTS))[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` makes it of again, but for the statistics, which are buffers."""
+        """What :meth:`from_dict` takes; the statistics are not in it, since they are buffers."""
         return {"columns": [one.to_dict() for one in self.columns], "scaling": self.scaling}
 
     @classmethod
@@ -176,14 +176,14 @@ class Preprocessor(nn.Module):
         return cls([Column.from_dict(one) for one in plain["columns"]], plain["scaling"])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Preprocessor:
-        """Stay in double precision whatever the model is cast to, and off devices that do not know it."""
+        """Stay in double precision whatever the model is cast to, and off devices without it."""
         moved = fn(torch.zeros((), dtype=torch.float32))
         device = moved.device if moved.device.type != "mps" else torch.device("cpu")
         return super()._apply(lambda one: one.to(device), recurse)
 
 
 def _codes(column: Column) -> list[int]:
-    """The codes of a category that have a feature of their own; an unknown one has none of them."""
+    """The codes of a category that have their own feature; an unknown category has none."""
     codes = list(range(FIRST_CATEGORY, FIRST_CATEGORY + len(column.vocabulary)))
     return [MISSING, *codes] if column.missing else codes
 
@@ -215,7 +215,7 @@ def _statistics(
         if spread == 0:  # half of the rows are equal
             spread = float(np.ptp(values_B)) / 2
         center, scale = median, spread
-    # What rounding leaves of the deviation of equal numbers is no scale.
+    # The deviation of equal numbers may not be exactly 0, because of rounding.
     return median * unit, center * unit, scale * unit if scale > 1e-14 and scale * unit > 0 else 1.0
 
 
@@ -227,12 +227,12 @@ def _quantiles(
     They differ where a share falls between two values. A value of weight 2 counts as two equal values.
     """
     if weights_B is None:
-        # A share that meets the border of two values but for rounding meets it.
+        # Rounding must not move a share off the border of two values.
         wanted_Q, last = shares_Q * len(values_B), len(values_B) - 1
         least_Q = np.clip(np.ceil(wanted_Q - 1e-12 * len(values_B)) - 1, 0, last).astype(np.int64)
         greatest_Q = np.clip(np.floor(wanted_Q + 1e-12 * len(values_B)), 0, last).astype(np.int64)
-        places = np.stack([least_Q, greatest_Q])
-        return np.partition(values_B, np.unique(places))[places]
+        indices = np.stack([least_Q, greatest_Q])
+        return np.partition(values_B, np.unique(indices))[indices]
     order_B = np.argsort(values_B, kind="stable")
     ordered_B = values_B[order_B]
     below_B = np.cumsum(weights_B[order_B])

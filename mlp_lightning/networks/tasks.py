@@ -1,8 +1,8 @@
 """The three tasks: what a model's logits mean, the loss, and the metrics.
 
 Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets per row. Losses and metrics reduce over the trailing
-axes (rows and outputs) only: logits ``(B, C)`` give a scalar, logits of a stack ``(K, B, C)`` one figure for each
-of its K members, and so on for further leading axes.
+axes (rows and outputs) only: logits ``(B, C)`` give a scalar, logits of a stack ``(K, B, C)`` one value for each
+of its K members, and likewise for further leading axes.
 """
 
 from __future__ import annotations
