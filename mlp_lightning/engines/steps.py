@@ -33,7 +33,7 @@ class TrainingSteps:
         rows: the training rows, on the device that trains.
         batch_size: rows per batch; ``None`` for all at once.
         accumulate_grad_batches: batches whose gradients make one optimizer step.
-        shuffle: whether every epoch has an order of its own; a full batch is never reordered.
+        shuffle: whether to draw a new order in every epoch; a full batch is never reordered.
         seed: seed of the run.
 
     Raises:
@@ -83,8 +83,8 @@ class TrainingSteps:
             here = slice(position * self.rows_per_step, (position + steps) * self.rows_per_step)
             part = self.rows[self.order(epoch)[here] if self.shuffle else here]
             weights = itertools.repeat(None) if part.weights_B is None else part.weights_B.split(self.rows_per_step)
-            # The features say how many there are: without weights there is no end of nothing.
-            yield from zip(  # noqa: B905  # strict would never end: repeat() has no end
+            # The features end the iteration: without weights, repeat() does not.
+            yield from zip(  # noqa: B905  # strict=True would raise at repeat()
                 part.features_BF.split(self.rows_per_step), part.targets.split(self.rows_per_step), weights
             )
             first_step += steps

@@ -1,8 +1,8 @@
-"""Dropout masks of a stack, each member's as it would draw them alone.
+"""Dropout masks of a stack: the masks that each member would draw in a single run.
 
-A member by itself draws from the process's generator, seeded for its run; here each has a generator of its own
-with the same seed, asked in the same order. On the CPU the numbers are the same ones, so a run in a stack and the
-run by itself drop the same units. Members that would draw the same masks share them.
+A single run draws from the process's generator, seeded for the run; here each member has its own generator with the
+same seed, used in the same order. On the CPU the numbers are the same, so a run in a stack and the single run drop
+the same units. Members that would draw the same masks share them.
 
 Shapes: ``K`` members, ``B`` rows, ``H`` hidden units of the widest member.
 """
@@ -55,7 +55,7 @@ class StackedDropout:
         Args:
             rows: B.
             batch_size: rows that go through the network at once; a larger number of rows goes in parts.
-            own_rows: of each member, how many of the rows it would also have alone; ``None``: all.
+            own_rows: of each member, how many of the rows it would have in a single run; ``None``: all.
         """
         like = self._model.flat_N
         masks = [
@@ -85,14 +85,14 @@ class StackedDropout:
         return states
 
     def load_states(self, states: Sequence[Tensor]) -> None:
-        """Take over what :meth:`states` gave for the same members."""
+        """Restore what :meth:`states` gave for the same members."""
         for source in self._sources:
             source.generator.set_state(states[source.members[0]])
 
     def select(self, members: Sequence[int], chosen: StackedMLP) -> None:
-        """Go on with some of the members, which are now those of ``chosen``."""
-        place = {member: position for position, member in enumerate(members)}
+        """Keep only some of the members, which are now those of ``chosen``."""
+        slots = {member: slot for slot, member in enumerate(members)}
         self._model = chosen
         for source in self._sources:
-            source.members = [place[one] for one in source.members if one in place]
+            source.members = [slots[one] for one in source.members if one in slots]
         self._sources = [source for source in self._sources if source.members]

@@ -3,7 +3,7 @@
 A step of a stack of small networks is bound by the number of operations, and recording them for autograd costs
 as much again. The chain is short (linear, activation, dropout), so its gradient is written out here, with
 torch's own derivative of each activation, into buffers that are made once.
-``tests/engines/stacked/test_gradients.py`` holds it against autograd.
+``tests/engines/stacked/test_gradients.py`` compares it with autograd.
 
 Shapes: ``K`` members, ``B`` rows, ``F`` input features, ``H`` hidden units, ``C`` outputs, ``N`` numbers in the
 flat parameter.
@@ -41,7 +41,7 @@ class _Activation:
 
 
 _ACTIVATIONS: dict[str, _Activation] = {
-    # What it takes and what it puts out are one buffer, as it keeps no input.
+    # Input and output share one buffer, as it keeps no input.
     "identity": _Activation(lambda z, out: None, lambda g, a: None),
     "sigmoid": _Activation(
         lambda z, out: torch.sigmoid(z, out=out),

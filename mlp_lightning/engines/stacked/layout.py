@@ -156,7 +156,7 @@ class StackedMLP(nn.Module):
         return stacked
 
     def unstack(self, member: int) -> MLP:
-        """One member as a model of its own, with bit-equal weights."""
+        """One member as a separate model, with bit-equal weights."""
         mlp = MLP(
             self.in_features,
             self.out_features,

@@ -28,26 +28,33 @@ _LARGEST_SCALE = 1e6
 
 
 class StackedSchedule:
-    """The learning rates of K members under one schedule, each from its own initial rate.
+    """The learning rates of K members under one schedule, each from its own initial one.
 
-    The schedules are torch's. One scheduler serves all members where only the initial rates differ; a plateau is
-    found for each member by itself.
+    The schedules are torch's. One scheduler serves all members where only the initial rates differ; each
+    member has its own plateau.
 
     Args:
         config: which schedule.
-        rates: initial learning rate of each member.
+        learning_rates: initial learning rate of each member.
         total_steps: length of the run in optimizer steps.
         has_validation: whether there are validation rows.
     """
 
     def __init__(
-        self, config: ScheduleConfig, rates: Sequence[float], total_steps: int | None, has_validation: bool
+        self,
+        config: ScheduleConfig,
+        learning_rates: Sequence[float],
+        total_steps: int | None,
+        has_validation: bool,
     ) -> None:
         self._per_member = isinstance(config, PlateauSchedule)
-        distinct = list(rates) if self._per_member else sorted(set(rates))
-        self._of_member = list(range(len(rates))) if self._per_member else [distinct.index(rate) for rate in rates]
-        groups = [[rate] for rate in distinct] if self._per_member else [distinct]
-        self._carriers = [_carrier(rates_of_one) for rates_of_one in groups]
+        distinct = list(learning_rates) if self._per_member else sorted(set(learning_rates))
+        if self._per_member:
+            self._of_member = list(range(len(learning_rates)))
+        else:
+            self._of_member = [distinct.index(lr) for lr in learning_rates]
+        groups = [[lr] for lr in distinct] if self._per_member else [distinct]
+        self._carriers = [_carrier(group) for group in groups]
         built = [build_schedule(one, config, total_steps, has_validation) for one in self._carriers]
         self._schedules: list[Schedule] = [one for one in built if one is not None]
         for one in self._carriers:
@@ -55,7 +62,7 @@ class StackedSchedule:
         self.moment = self._schedules[0].moment if self._schedules else None
 
     def rates(self) -> list[float]:
-        """The present learning rate of each member."""
+        """The current learning rate of each member."""
         groups = [group for one in self._carriers for group in one.param_groups]
         return [float(groups[index]["lr"]) for index in self._of_member]
 
@@ -64,7 +71,7 @@ class StackedSchedule:
         self._schedules[0].scheduler.step()
 
     def step_on(self, losses: Sequence[float], active: Sequence[bool]) -> None:
-        """One step of a plateau schedule: the loss of each member; one that has ended keeps its rate."""
+        """One step of a plateau schedule: the loss of each member; one that has ended keeps its learning rate."""
         for one, loss, is_active in zip(self._schedules, losses, active, strict=True):
             if is_active:
                 one.scheduler.step(loss)  # type: ignore[arg-type]  # a plateau scheduler takes the loss
@@ -98,7 +105,7 @@ class StackedSchedule:
         return of_members
 
     def load_state(self, states: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        """Take over what :meth:`state` gave for the same members."""
+        """Restore what :meth:`state` gave for the same members."""
         groups = [group for one in self._carriers for group in one.param_groups]
         for index, (_, group) in zip(self._of_member, states, strict=True):
             groups[index].update(copy.deepcopy(group))
@@ -109,13 +116,13 @@ class StackedSchedule:
             for key in _PER_GROUP:
                 if not self._per_member and key in state:
                     of_group = {self._of_member[member]: states[member][0][key][0] for member in members}
-                    state[key] = [of_group[place] for place in range(len(groups))]
+                    state[key] = [of_group[index] for index in range(len(groups))]
             one.scheduler.load_state_dict(state)
 
 
-def _carrier(rates: Sequence[float]) -> Optimizer:
+def _carrier(learning_rates: Sequence[float]) -> Optimizer:
     """An optimizer of nothing, with a parameter group per learning rate for a scheduler to work on."""
-    return torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(()))], "lr": rate} for rate in rates], lr=1.0)
+    return torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(()))], "lr": lr} for lr in learning_rates], lr=1.0)
 
 
 @dataclasses.dataclass
@@ -149,7 +156,7 @@ class StackedOptimizer:
         decays = [_weight_decay(one) for one in configs]
         self._decoupled = first.name == "AdamW" or bool(first.options.get("decoupled_weight_decay"))
         # The update of plain SGD is the gradient itself: scaling the loss of each member scales it, for nothing.
-        # (Not for rates so large that a scaled gradient overflows on its way where an unscaled one does not.)
+        # (Not for learning rates so large that a scaled gradient overflows on its way where an unscaled one does not.)
         self.scales_loss = (
             first.name == "SGD"
             and not first.options.get("momentum")
@@ -157,7 +164,7 @@ class StackedOptimizer:
             and not any(decays)
             and max(one.lr for one in configs) <= _LARGEST_SCALE
         )
-        # How an update is computed is no part of what it is, and all numbers lie in one tensor here.
+        # These only choose how an update is computed, and all numbers lie in one tensor here.
         options = {name: one for name, one in first.options.items() if name not in ("fused", "foreach")}
         if "weight_decay" in options:
             options["weight_decay"] = 0.0
@@ -177,11 +184,11 @@ class StackedOptimizer:
         self._carried = nn.Parameter(self._flat_N if self.scales_loss else torch.zeros_like(self._flat_N))
         self._carried.grad = gradient_N
 
-    def set_rates(self, rates: Sequence[float]) -> None:
+    def set_rates(self, learning_rates: Sequence[float]) -> None:
         """Change the learning rate of every member."""
         flat_N = self._flat_N
-        #: The present learning rates, as they are logged: torch's schedulers work in double precision.
-        self.rates = torch.tensor(rates, dtype=torch.float64)
+        #: The current learning rates, as they are logged: torch's schedulers work in double precision.
+        self.rates = torch.tensor(learning_rates, dtype=torch.float64)
         self.rates_K = self.rates.to(flat_N.device, flat_N.dtype)
         #: What the loss of each member is multiplied with before the gradient is taken.
         self.loss_factor_K11 = self.rates_K[:, None, None] if self.scales_loss else None
@@ -213,51 +220,51 @@ class StackedOptimizer:
             return
         blocks = list(self._model.per_member(self._gradient_N))
         norms_K = torch.stack([block.square().sum((1, 2)) for block in blocks]).sum(0).sqrt_()
-        # The rule of torch.nn.utils.clip_grad_norm_, for each member by itself.
+        # The rule of torch.nn.utils.clip_grad_norm_, for each member separately.
         factor_K11 = (clip.limit / (norms_K + 1e-6)).clamp_(max=1.0)[:, None, None]
         for block in blocks:
             block.mul_(factor_K11)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """What the optimizer remembers number by number, each laid out like the parameter."""
+        """The optimizer's elementwise state, each tensor laid out like the parameter."""
         state = self.optimizer.state.get(self._carried, {})
         return {key: one for key, one in state.items() if torch.is_tensor(one) and one.shape == self._carried.shape}
 
     def common_state(self) -> dict[str, Any]:
-        """What the optimizer remembers that is the same for all members, such as the count of its steps."""
+        """The optimizer's state that all members share, such as the count of its steps."""
         state = self.optimizer.state.get(self._carried, {})
         tensors = self.state_tensors()
         return {key: copy.deepcopy(one) for key, one in state.items() if key not in tensors and one is not None}
 
     def select(self, members: Sequence[int], chosen: StackedMLP, gradient_N: Tensor) -> None:
-        """Go on with some of the members, which are now those of ``chosen``."""
+        """Keep only some of the members, which are now those of ``chosen``."""
         kept = {key: self._model.selected(one, members, chosen) for key, one in self.state_tensors().items()}
         common = self.common_state()
         index = torch.as_tensor(members, device=self._decays.device)
         self.configs = [self.configs[one] for one in members]
-        rates = [self.rates[one].item() for one in members]
+        learning_rates = [self.rates[one].item() for one in members]
         self._bind(chosen, gradient_N)
         self._decays = self._decays[index]
         self._decay_N = chosen.spread(self._decays) if self._decay_N is not None else None
         self.optimizer = build_optimizer([self._carried], self._one)
         self.load_state(common, kept)
-        self.set_rates(rates)
+        self.set_rates(learning_rates)
 
     def use_scaled_loss(self, scales: bool) -> None:
-        """Make the updates by the same rule as the stack that a state is of, whose members may have been others."""
+        """Update by the rule of the stack that the state comes from, which may have had other members."""
         if scales != self.scales_loss:
-            rates = self.rates.tolist()
+            learning_rates = self.rates.tolist()
             self.scales_loss = scales
             self._bind(self._model, self._gradient_N)
             self.optimizer = build_optimizer([self._carried], self._one)
-            self.set_rates(rates)
+            self.set_rates(learning_rates)
 
     def load_state(self, common: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`common_state` and :meth:`state_tensors` gave."""
+        """Restore what :meth:`common_state` and :meth:`state_tensors` gave."""
         self.optimizer.state[self._carried] = {**copy.deepcopy(common), **tensors}
 
     def alone(self, member: int, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        """The ``state_dict()`` that the optimizer of one member by itself would have.
+        """The ``state_dict()`` that the optimizer of a single run would have.
 
         Args:
             member: which one.

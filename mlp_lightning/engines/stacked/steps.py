@@ -1,6 +1,6 @@
 """Which rows every optimizer step of every member sees.
 
-Shapes: ``K`` members, ``D`` members with rows of their own (the others see the same as one of them), ``B`` rows,
+Shapes: ``K`` members, ``D`` members with distinct rows (the others share those of one of them), ``B`` rows,
 ``F`` features.
 """
 
@@ -19,7 +19,7 @@ class StackedSteps:
     """Which training rows each optimizer step of each member sees.
 
     Members that see the same rows in the same order share them, so a sweep over learning rates keeps one copy of
-    its data. Members may differ in their number of rows (folds do, by one): missing rows are filled up with rows of
+    its data. Members may differ in their number of rows (folds do, by one): they are padded with rows of
     weight 0.
 
     Args:
@@ -84,7 +84,7 @@ class StackedSteps:
         return min(self.rows_per_step, left)
 
     def own_rows_at(self, step: int) -> list[int] | None:
-        """For each member, how many of the rows of a step are its own and no filling; ``None`` if all are."""
+        """For each member, how many of the rows of a step are not padding; ``None`` if all are."""
         if all(len(one.rows) == self._rows for one in self.distinct):
             return None
         before = step % self.steps_per_epoch * self.rows_per_step
@@ -112,7 +112,7 @@ class StackedSteps:
         return self._epoch_rows
 
     def _order(self, one: TrainingSteps, epoch: int) -> Tensor:
-        """The rows of an epoch in order; those that fill up come last."""
+        """The rows of an epoch in order; padding comes last."""
         order_B = one.order(epoch)
         return torch.cat([order_B, torch.arange(len(order_B), self._rows, device=order_B.device)])
 
@@ -129,17 +129,17 @@ def _weights(rows: Rows) -> Tensor:
 def _without_repetition(
     distinct: Sequence[TrainingSteps], of_member: Sequence[int]
 ) -> tuple[list[TrainingSteps], list[int]]:
-    """Leave out steps that no member takes, and those that are the same as others."""
+    """Leave out steps that no member takes, and duplicates."""
     kept: list[TrainingSteps] = []
-    place: dict[int, int] = {}
+    position: dict[int, int] = {}
     for number in sorted(set(of_member)):
         one = distinct[number]
         same = next((i for i, other in enumerate(kept) if _are_same(one, other)), None)
         if same is None:
             same = len(kept)
             kept.append(one)
-        place[number] = same
-    return kept, [place[number] for number in of_member]
+        position[number] = same
+    return kept, [position[number] for number in of_member]
 
 
 def _are_same(one: TrainingSteps, other: TrainingSteps) -> bool:
