@@ -1,4 +1,4 @@
-"""How good a trained model is on the rows of a table, or on a split of its own data: figures, pictures and a record.
+"""How good a trained model is on the rows of a table, or on a split of its own data: metrics, pictures and a record.
 
 Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets.
 """
@@ -23,7 +23,6 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
-from mlp_lightning.inference import metrics
 from mlp_lightning.inference.evaluation_figure import confusion_figure, residual_figure, write_png
 from mlp_lightning.inference.evaluation_table import (
     evaluation_lines,
@@ -32,6 +31,14 @@ from mlp_lightning.inference.evaluation_table import (
     per_class_table,
 )
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.metrics import (
+    Metrics,
+    classification_metrics,
+    confusion_matrix,
+    per_class,
+    per_output,
+    regression_metrics,
+)
 from mlp_lightning.inference.predict import finite_predictions
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
@@ -58,7 +65,7 @@ class EvaluationReport:
         title: which rows these are.
     """
 
-    metrics: metrics.Figures
+    metrics: Metrics
     parts: list[dict[str, Any]]
     files: list[Path]
     rows: int
@@ -67,17 +74,17 @@ class EvaluationReport:
     title: str
 
     def tables(self) -> list[Table]:
-        """The figures, to show in a terminal."""
+        """The metrics, to show in a terminal."""
         tables = [evaluation_table(self.metrics, self.title)]
         return [*tables, per_class_table(self.parts, self._parts_title)] if self.parts else tables
 
     def lines(self) -> list[str]:
-        """The figures as plain lines."""
+        """The metrics as plain lines."""
         lines = evaluation_lines(self.metrics, self.title)
         return [*lines, *per_class_lines(self.parts, self._parts_title)] if self.parts else lines
 
     def facts(self) -> list[str]:
-        """What there is to say besides the figures."""
+        """Further lines to show after the metrics."""
         lines = [f"{self.dropped:,} rows without a target are left out"] if self.dropped else []
         return [*lines, *self.surprises, *(f"Written: {file}" for file in self.files)]
 
@@ -125,7 +132,7 @@ def evaluate(
 
     Args:
         ckpt_path: of the model.
-        output_dir: the folder; made if it is not there. An earlier evaluation in it is replaced.
+        output_dir: the folder; made if it does not exist. An earlier evaluation in it is replaced.
         data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
             ``None``: a split of the data that the model was trained on, which are read and split again.
         csv: how the text files of ``data_path`` are read.
@@ -135,7 +142,7 @@ def evaluate(
         device: where to compute.
 
     Raises:
-        CheckpointError: the model cannot be loaded, or the table that it was trained on is another one now.
+        CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
         ConfigError: the run has no such split.
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
@@ -146,14 +153,14 @@ def evaluate(
             rows = evaluated_split(model, split, weight_column)
         else:
             rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
-    figures, parts, confusion = _figures(model, rows)
+    metrics, parts, confusion = _metrics(model, rows)
     folder = Path(output_dir).expanduser().absolute()
     record = folder / "metrics.json"
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     files = [_write_picture(model, rows, confusion, folder), record]
     content = {
-        **_described(model, rows, figures, parts, confusion),
+        **_described(model, rows, metrics, parts, confusion),
         "data_path": None if data_path is None else str(data_path),
         "split": split if data_path is None else None,
         "device": device,
@@ -164,7 +171,7 @@ def evaluate(
     with atomic_write(record) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     shown = parts if confusion is not None or len(parts) > 1 else []
-    return EvaluationReport(figures, shown, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    return EvaluationReport(metrics, shown, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
 
 
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
@@ -186,7 +193,7 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
             at = batch.first_row
             weights.append(_weights(values, weight_column, kept_B, lambda row, at=at: source.place(at + row))[kept_B])
         targets.append(batch.targets_BT[kept_B])
-        # Of all rows, so that a message about one says its true place.
+        # Of all rows, so that a message names the right row.
         predictions.append(finite_predictions(model, batch, source)[kept_B])
     targets_BT = np.concatenate(targets)
     if not len(targets_BT):
@@ -215,7 +222,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     data = build_data(model.config)
     if split not in data.splits:
         has = ", ".join(data.splits)
-        raise ConfigError([Fault("split", split, "is none of the run's splits", f"it has {has}; or name a data_path")])
+        raise ConfigError([Fault("split", split, "is not a split of the run", f"it has {has}; or name a data_path")])
     _refuse_changed(model, data)
     device = model.module.device
     parameter = next(model.module.parameters())
@@ -239,7 +246,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
 
 
 def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
-    """Rows of a table that has changed would be split otherwise: training rows would be taken for new ones."""
+    """Rows of a changed table would be split differently: training rows would be taken for new ones."""
     if not isinstance(data, TableDataModule):
         return
     state, known = data.preprocessor.state_dict(), model.module.preprocessor.state_dict()
@@ -249,8 +256,8 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
     if not same:
         table = model.config.data.path or model.config.data.name
         raise CheckpointError(
-            f"ckpt_path: {model.path} was trained on other rows than {table} has now, so its splits are not known any"
-            " more. Bring the table back as it was, or name rows that the model has not seen with data_path."
+            f"ckpt_path: {model.path} was trained on other rows than {table} has now, so its splits are no longer"
+            " known. Restore the table, or name rows that the model has not seen with data_path."
         )
 
 
@@ -260,7 +267,7 @@ def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
     own = {} if options is None else {"val": options.val_path, "test": options.test_path}
     path = own.get(split) or (None if options is None else options.path)
     if path is None or options is None or not isinstance(data, TableDataModule):
-        raise ConfigError([Fault("weight_column", column, "needs a table, and this data set is none", "leave it out")])
+        raise ConfigError([Fault("weight_column", column, "needs a table; this data set is not one", "leave it out")])
     source = FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
     values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
@@ -283,7 +290,7 @@ def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], pl
 def _described(
     model: TrainedModel,
     rows: EvaluatedRows,
-    figures: metrics.Figures,
+    metrics: Metrics,
     parts: list[dict[str, Any]],
     confusion: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
@@ -298,25 +305,25 @@ def _described(
         "weight_column": rows.weight_column,
         "rows": len(rows.targets_BT),
         "dropped": rows.dropped,
-        "metrics": {name: figure for name, figure in figures.items() if name != "rows"},
+        "metrics": {name: value for name, value in metrics.items() if name != "rows"},
         **per_part,
         "surprises": rows.surprises,
     }
 
 
-def _figures(
+def _metrics(
     model: TrainedModel, rows: EvaluatedRows
-) -> tuple[metrics.Figures, list[dict[str, Any]], NDArray[np.int64] | None]:
-    """All figures, those of each class or output, and the confusion matrix of a classification."""
+) -> tuple[Metrics, list[dict[str, Any]], NDArray[np.int64] | None]:
+    """All metrics, those of each class or output, and the confusion matrix of a classification."""
     target, predictions_BC, weights_B = model.target, rows.predictions_BC, rows.weights_B
     if target.task == "regression":
-        figures = metrics.regression_metrics(rows.targets_BT, predictions_BC, weights_B)
-        return figures, metrics.per_output(rows.targets_BT, predictions_BC, target.names, weights_B), None
+        metrics = regression_metrics(rows.targets_BT, predictions_BC, weights_B)
+        return metrics, per_output(rows.targets_BT, predictions_BC, target.names, weights_B), None
     labels_B = rows.targets_BT[:, 0].astype(np.int64)
     predicted_B = predictions_BC.argmax(axis=1)
-    figures = metrics.classification_metrics(labels_B, predictions_BC, weights_B)
-    parts = metrics.per_class(labels_B, predicted_B, target.class_names, weights_B)
-    return figures, parts, metrics.confusion_matrix(labels_B, predicted_B, len(target.classes))
+    metrics = classification_metrics(labels_B, predictions_BC, weights_B)
+    parts = per_class(labels_B, predicted_B, target.class_names, weights_B)
+    return metrics, parts, confusion_matrix(labels_B, predicted_B, len(target.classes))
 
 
 def _write_picture(model: TrainedModel, rows: EvaluatedRows, confusion: NDArray[np.int64] | None, folder: Path) -> Path:

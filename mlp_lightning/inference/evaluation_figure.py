@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Light is little, dark is much; one hue, so that it reads the same whatever colours one sees.
+# Light is little, dark is much; one hue, so that colour-blind readers see the same.
 _COLOUR_MAP = "Blues"
 _DARK = 0.72  # from here on white has more contrast to the colour than black
 _MOST_CLASSES_WITH_NUMBERS = 20
@@ -156,15 +156,15 @@ def _count_text(count: int) -> str:
 def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
     classes = len(class_names)
     step = math.ceil(classes / _MOST_CLASS_NAMES)
-    places = range(0, classes, step)
-    names = [_short(class_names[place], 24 if classes <= _MOST_CLASSES_WITH_NUMBERS else 18) for place in places]
+    positions = range(0, classes, step)
+    names = [_short(class_names[index], 24 if classes <= _MOST_CLASSES_WITH_NUMBERS else 18) for index in positions]
     size = 10 if classes <= 10 else 9 if classes <= _MOST_CLASSES_WITH_NUMBERS else 7
     crowded = classes > _MOST_CLASSES_WITH_NUMBERS or max(map(len, names)) > 6
     slanted = {"rotation": 90 if classes > 10 else 40, "ha": "right", "rotation_mode": "anchor"}
     if classes > 10:
         slanted["va"] = "center"
-    axes.set_yticks(places, names, fontsize=size)
-    axes.set_xticks(places, names, fontsize=size, **(slanted if crowded else {}))
+    axes.set_yticks(positions, names, fontsize=size)
+    axes.set_xticks(positions, names, fontsize=size, **(slanted if crowded else {}))
 
 
 def _draw_predictions(axes: Axes, targets_B: NDArray[np.float64], predictions_B: NDArray[np.float64]) -> None:
@@ -216,13 +216,13 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _short(name: str, most: int) -> str:
-    """A name in one line of at most ``most`` characters: its beginning and its end, which tell it from others."""
+    """A name in one line of at most ``most`` characters: its beginning and its end, which distinguish it."""
     name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty one of so many inches."""
+    """An empty figure; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -234,12 +234,12 @@ def _figure(width: float, height: float) -> Figure:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """The same look whatever the user's matplotlibrc says; his settings are given back."""
+    """The same look whatever the user's matplotlibrc says; the settings are restored afterwards."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # A dollar sign in a name is no formula.
+        # A dollar sign in a name does not start a formula.
         matplotlib.rc("text", parse_math=False)
         matplotlib.rc("axes", grid=True)
         matplotlib.rc("grid", alpha=0.25)

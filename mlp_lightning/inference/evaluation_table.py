@@ -1,4 +1,4 @@
-"""The figures of an evaluation in the terminal: a table where there is one, aligned lines of plain text elsewhere."""
+"""The metrics of an evaluation: a table in a terminal, aligned lines of plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-# As many classes or outputs as one scrolls through; the file has them all.
+# Most classes or outputs to show; the file has them all.
 MOST_ROWS = 50
 UNDEFINED = "undefined"
 _NAMES = {
@@ -17,7 +17,7 @@ _NAMES = {
     "brier": "Brier score",
     "rmse": "RMSE",
     "mae": "MAE",
-    "r2": "R2",  # a raised 2 is more than every terminal can write
+    "r2": "R2",  # not every terminal can write a raised 2
     "f1": "F1",
 }
 
@@ -25,30 +25,30 @@ Row = Mapping[str, "str | float | None"]
 
 
 def metric_name(key: str) -> str:
-    """What a figure is called, e.g. ``macro F1`` for ``macro_f1``."""
+    """The name of a metric to show, e.g. ``macro F1`` for ``macro_f1``."""
     return _NAMES.get(key, key.replace("_", " "))
 
 
-def figure_text(figure: str | float | None) -> str:
-    """A figure with five digits, a number of rows with all, ``undefined`` for none; words as they are."""
-    if figure is None:
+def metric_text(value: str | float | None) -> str:
+    """A metric with five digits, a number of rows with all, ``undefined`` for none; words unchanged."""
+    if value is None:
         return UNDEFINED
-    return f"{figure:.5g}" if isinstance(figure, float) else str(figure)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
-    """One figure a line.
+    """One metric per line.
 
     Args:
         metrics: as of :func:`mlp_lightning.inference.metrics.classification_metrics` or ``regression_metrics``.
         title: what stands above.
     """
-    return _table(_figure_cells(metrics), title)
+    return _table(_metric_cells(metrics), title)
 
 
 def evaluation_lines(metrics: Mapping[str, float | None], title: str) -> list[str]:
     """The same as plain lines."""
-    return _lines(_figure_cells(metrics), title)
+    return _lines(_metric_cells(metrics), title)
 
 
 def per_class_table(rows: Sequence[Row], title: str) -> Table:
@@ -68,14 +68,14 @@ def per_class_lines(rows: Sequence[Row], title: str) -> list[str]:
     return [*_lines(_row_cells(rows), title), *([f"  {hidden}"] if hidden else [])]
 
 
-def _figure_cells(metrics: Mapping[str, float | None]) -> list[list[str]]:
-    return [["metric", "value"], *([metric_name(key), figure_text(figure)] for key, figure in metrics.items())]
+def _metric_cells(metrics: Mapping[str, float | None]) -> list[list[str]]:
+    return [["metric", "value"], *([metric_name(key), metric_text(value)] for key, value in metrics.items())]
 
 
 def _row_cells(rows: Sequence[Row]) -> list[list[str]]:
     keys = list(rows[0])
-    # A name over several lines would break the table apart.
-    shown = [[" ".join(figure_text(row[key]).split()) for key in keys] for row in rows[:MOST_ROWS]]
+    # A name over several lines would break the table.
+    shown = [[" ".join(metric_text(row[key]).split()) for key in keys] for row in rows[:MOST_ROWS]]
     return [[metric_name(key) for key in keys], *shown]
 
 
@@ -85,7 +85,7 @@ def _about_hidden(rows: Sequence[Row]) -> str:
 
 def _table(cells: list[list[str]], title: str, caption: str = "") -> Table:
     head, *rows = cells
-    # Text takes no brackets of a name for markup.
+    # Text does not read brackets in a name as markup.
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1),
@@ -96,7 +96,7 @@ def _table(cells: list[list[str]], title: str, caption: str = "") -> Table:
         caption_justify="left",
     )
     for index, name in enumerate(head):
-        # What is too wide goes over several lines: the longest first, which are names; nothing is cut off.
+        # Wide cells wrap, the longest first, which are names; nothing is cut off.
         table.add_column(name.replace(" ", "\n"), justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))

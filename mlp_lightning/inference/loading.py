@@ -24,7 +24,7 @@ from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.targets import Target
 
-# From so many weights in a layer on, more than one thread gains more than it takes from those that read.
+# From this many weights in a layer on, further threads gain more than they cost the threads that read.
 _WEIGHTS_FOR_THREADS = 2**18
 
 
@@ -56,19 +56,19 @@ class TrainedModel:
 
     @property
     def threads(self) -> int:
-        """How many threads torch shall compute with: reading has threads of its own, and small layers need no more."""
+        """How many threads torch computes with: reading has its own threads, and small layers need only one."""
         largest = max(one.numel() for one in self.module.mlp.parameters())
         return 1 if largest < _WEIGHTS_FOR_THREADS else torch.get_num_threads()
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the run that made the checkpoint; that of the checkpoint if it was moved elsewhere."""
+        """The folder of the run that made the checkpoint; that of the checkpoint if it was moved."""
         folder = self.path.parent
         return folder.parent if folder.name == "checkpoints" else folder
 
 
 def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
-    """Load a checkpoint of a training run; never runs code that may be in it.
+    """Load a checkpoint of a training run; never runs code in it.
 
     Raises:
         CheckpointError: there is no such file, or it is not a checkpoint of this package.
@@ -101,7 +101,7 @@ def rebuilt_module(hyperparameters: Mapping[str, Any], state: Mapping[str, Tenso
 
 
 def _raw_columns(module: MLPModule, config: Config) -> tuple[tuple[Column, ...], Target]:
-    """What the model takes and gives; data sets that are no tables have columns of numbers."""
+    """What the model takes and gives; data sets that are not tables have columns of numbers."""
     if isinstance(module.preprocessor, Preprocessor):
         assert module.target is not None
         return module.preprocessor.columns, module.target

@@ -1,10 +1,10 @@
-"""Figures that say how good a trained model's predictions are.
+"""Metrics of a trained model's predictions.
 
 Shapes: ``B`` rows, ``C`` classes of the model, ``T`` targets per row. Weights, where given, say how much each row
 counts: a row of weight 2 counts as if it were there twice, one of weight 0 as if it were not there.
 
-A figure that the rows do not define, as the area under a ROC curve where a class is absent, is ``None``: a key is
-never left out, and NaN would be no valid JSON.
+A metric that the rows do not define, such as the area under a ROC curve where a class is absent, is ``None``: a key
+is never left out, and NaN would not be valid JSON.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 from mlp_lightning.errors import DataError
 
-Figures = dict[str, "float | None"]
+Metrics = dict[str, "float | None"]
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -37,8 +37,8 @@ def _few_rows_of_many_classes() -> Iterator[None]:
 
 
 @_few_rows_of_many_classes()
-def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None = None) -> Figures:
-    """Figures of a classifier, over all rows.
+def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None = None) -> Metrics:
+    """Metrics of a classifier over all rows.
 
     Args:
         labels_B: the true classes, 0 … C-1; not every class needs to occur.
@@ -58,7 +58,7 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
         - ``expected_calibration_error``: see :func:`calibration_error`.
 
     Raises:
-        DataError: no rows, a probability that is not finite, or weights that are no weights.
+        DataError: no rows, a probability that is not finite, or invalid weights.
     """
     _check(probabilities_BC, "probability", weights_B)
     classes = range(probabilities_BC.shape[1])
@@ -72,24 +72,24 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
     # NaN leaves a class out of the average.
     averaged: dict[str, Any] = {"average": "macro", "zero_division": np.nan, **weighted}
     found = np.unique(labels_B)
-    figures: Figures = {
-        "accuracy": metrics.accuracy_score(labels_B, predicted_B, **weighted),
+    metrics: Metrics = {
+        "accuracy": sklearn_metrics.accuracy_score(labels_B, predicted_B, **weighted),
         # scikit-learn's own balanced_accuracy_score warns of predicted classes that do not occur.
-        "balanced_accuracy": metrics.recall_score(labels_B, predicted_B, labels=classes, **averaged),
-        "macro_f1": metrics.f1_score(labels_B, predicted_B, labels=classes, **averaged),
+        "balanced_accuracy": sklearn_metrics.recall_score(labels_B, predicted_B, labels=classes, **averaged),
+        "macro_f1": sklearn_metrics.f1_score(labels_B, predicted_B, labels=classes, **averaged),
         "roc_auc": _roc_auc(labels_B, probabilities_BC, weights_B) if len(found) == len(classes) else None,
-        "log_loss": metrics.log_loss(labels_B, probabilities_BC, labels=classes, **weighted),
+        "log_loss": sklearn_metrics.log_loss(labels_B, probabilities_BC, labels=classes, **weighted),
         "brier": _brier(labels_B, probabilities_BC, weights_B),
         "expected_calibration_error": calibration_error(labels_B, probabilities_BC, weights_B),
     }
-    return {"rows": rows, **_plain(figures)}
+    return {"rows": rows, **_plain(metrics)}
 
 
 def calibration_error(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None = None) -> float:
     """Expected calibration error (Guo et al., 2017, "On calibration of modern neural networks", equation 3).
 
     The rows fall into 15 bins of equal width, ((m-1)/15, m/15], by the probability of their most probable class.
-    The figure is the mean over the bins, by their rows, of |accuracy - mean probability|: 0 for a model that is right
+    It is the mean over the bins, by their rows, of |accuracy - mean probability|: 0 for a model that is right
     in 70 % of the cases in which it says 70 %.
 
     Args:
@@ -115,14 +115,14 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
         predicted: classes of the same rows.
         classes: number of classes of the model, C.
     """
-    return metrics.confusion_matrix(labels, predicted, labels=range(classes)).astype(np.int64)
+    return sklearn_metrics.confusion_matrix(labels, predicted, labels=range(classes)).astype(np.int64)
 
 
 @_few_rows_of_many_classes()
 def per_class(
     labels: Labels, predicted: Labels, class_names: Sequence[str], weights: Floats | None = None
 ) -> list[dict[str, Any]]:
-    """Figures of every class, in the order of the classes.
+    """Metrics of every class, in the order of the classes.
 
     Args:
         labels: the true classes, ``(B,)``.
@@ -138,15 +138,17 @@ def per_class(
     counts = np.bincount(labels, minlength=len(class_names))
     labels, predicted, weights = _that_count(labels, predicted, weights)
     options: dict[str, Any] = {"zero_division": np.nan, "sample_weight": weights}
-    figures: Any = metrics.precision_recall_fscore_support(labels, predicted, labels=range(len(class_names)), **options)
+    by_class: Any = sklearn_metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(len(class_names)), **options
+    )
     return [
         {"class": name, "rows": int(rows), **_plain({"precision": precision, "recall": recall, "f1": f1})}
-        for name, rows, precision, recall, f1, _ in zip(class_names, counts, *figures, strict=True)
+        for name, rows, precision, recall, f1, _ in zip(class_names, counts, *by_class, strict=True)
     ]
 
 
-def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Floats | None = None) -> Figures:
-    """Figures of a regression, in the units of the targets; for several targets the mean of the figures of each.
+def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Floats | None = None) -> Metrics:
+    """Metrics of a regression, in the units of the targets; for several targets the mean over the targets.
 
     Args:
         targets_BT: the true values.
@@ -162,7 +164,7 @@ def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Fl
           as it is in a single row.
 
     Raises:
-        DataError: no rows, a target or prediction that is not finite, or weights that are no weights.
+        DataError: no rows, a target or prediction that is not finite, or invalid weights.
     """
     assert targets_BT.shape == predictions_BT.shape, "a prediction for every target"
     _check(targets_BT, "target")
@@ -171,19 +173,19 @@ def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Fl
     targets_BT, predictions_BT, weights_B = _that_count(targets_BT, predictions_BT, weights_B)
     both = (targets_BT, predictions_BT)
     constant = (targets_BT == targets_BT[0]).all(axis=0).any()
-    figures: Figures = {
-        "rmse": metrics.root_mean_squared_error(*both, sample_weight=weights_B),
-        "mae": metrics.mean_absolute_error(*both, sample_weight=weights_B),
+    metrics: Metrics = {
+        "rmse": sklearn_metrics.root_mean_squared_error(*both, sample_weight=weights_B),
+        "mae": sklearn_metrics.mean_absolute_error(*both, sample_weight=weights_B),
         "median_absolute_error": _median_error(*both, weights_B),
-        "r2": None if constant else metrics.r2_score(*both, sample_weight=weights_B),
+        "r2": None if constant else sklearn_metrics.r2_score(*both, sample_weight=weights_B),
     }
-    return {"rows": rows, **_plain(figures)}
+    return {"rows": rows, **_plain(metrics)}
 
 
 def per_output(
     targets: Floats, predictions: Floats, names: Sequence[str], weights: Floats | None = None
 ) -> list[dict[str, Any]]:
-    """The figures of :func:`regression_metrics` for every target alone, and ``output``, its name.
+    """The metrics of :func:`regression_metrics` for every target alone, and ``output``, its name.
 
     Args:
         targets: the true values, ``(B, T)``.
@@ -199,8 +201,8 @@ def per_output(
 
 def _roc_auc(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None) -> float:
     if probabilities_BC.shape[1] == 2:
-        return float(metrics.roc_auc_score(labels_B, probabilities_BC[:, 1], sample_weight=weights_B))
-    return float(metrics.roc_auc_score(labels_B, probabilities_BC, multi_class="ovr", sample_weight=weights_B))
+        return float(sklearn_metrics.roc_auc_score(labels_B, probabilities_BC[:, 1], sample_weight=weights_B))
+    return float(sklearn_metrics.roc_auc_score(labels_B, probabilities_BC, multi_class="ovr", sample_weight=weights_B))
 
 
 def _brier(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None) -> float:
@@ -213,7 +215,7 @@ def _brier(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None)
 
 def _median_error(targets_BT: Floats, predictions_BT: Floats, weights_B: Floats | None) -> float:
     if weights_B is None:
-        return float(metrics.median_absolute_error(targets_BT, predictions_BT))
+        return float(sklearn_metrics.median_absolute_error(targets_BT, predictions_BT))
     # Of two middle rows scikit-learn takes the mean, but before 1.8 the lower one where there are weights.
     errors_BT = np.abs(targets_BT - predictions_BT)
     order_BT = errors_BT.argsort(axis=0)
@@ -226,7 +228,7 @@ def _median_error(targets_BT: Floats, predictions_BT: Floats, weights_B: Floats 
 
 
 def _that_count(first: Any, second: Any, weights_B: Floats | None) -> tuple[Any, Any, Floats | None]:
-    """The rows whose weight is not 0, so that a class of none but such rows is an absent class."""
+    """The rows whose weight is not 0, so that a class with only such rows counts as absent."""
     if weights_B is None or weights_B.all():
         return first, second, weights_B
     counts_B = weights_B > 0
@@ -234,7 +236,7 @@ def _that_count(first: Any, second: Any, weights_B: Floats | None) -> tuple[Any,
 
 
 def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
-    """Refuse what has no figures.
+    """Refuse rows that have no metrics.
 
     Args:
         values: ``(B, …)``.
@@ -242,12 +244,12 @@ def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
         weights_B: of the same rows.
     """
     if len(values) == 0:
-        raise DataError("There are no rows to evaluate: the figures need at least one; name a table that has rows.")
+        raise DataError("There are no rows to evaluate: metrics need at least one; name a table that has rows.")
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        place = tuple(bad[0])
+        index = tuple(bad[0])
         raise DataError(
-            f"The {kind} of row {place[0] + 1} of the rows to evaluate is {values[place]}, and must be finite; see"
+            f"The {kind} of row {index[0] + 1} of the rows to evaluate is {values[index]}, and must be finite; see"
             " whether this row holds values far from those of the training rows, or whether the training diverged."
         )
     if weights_B is None:
@@ -260,11 +262,11 @@ def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
         )
     if not weights_B.any():
         raise DataError(
-            "The weights of all rows to evaluate are 0, so that no row counts; give at least one row a positive weight,"
+            "The weights of all rows to evaluate are 0, so no row counts; give at least one row a positive weight,"
             " or evaluate without weights."
         )
 
 
-def _plain(figures: Mapping[str, Any]) -> Figures:
+def _plain(metrics: Mapping[str, Any]) -> Metrics:
     """Python's own numbers, and ``None`` for what is not defined."""
-    return {name: None if one is None or math.isnan(one) else float(one) for name, one in figures.items()}
+    return {name: None if one is None or math.isnan(one) else float(one) for name, one in metrics.items()}

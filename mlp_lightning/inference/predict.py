@@ -67,19 +67,19 @@ def predict(
         ckpt_path: of the model.
         data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
         output: the file to write; its ending says the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
-            ``.parquet``, ``.feather`` or ``.arrow``. It is there when it is complete, and only then.
+            ``.parquet``, ``.feather`` or ``.arrow``. It appears when it is complete, and only then.
         csv: how text files are read.
-        id_columns: columns to go along.
+        id_columns: columns to copy.
         device: where to compute.
         rows_at_once: most rows in memory.
-        overwrite: whether a file that is there already may go.
+        overwrite: whether to replace an existing file.
         progress: called after some rows, and at the end, with the number of rows that are done.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ConfigError: nothing can be written to ``output``, or an id column would be called as an output.
+        ConfigError: nothing can be written to ``output``, or an id column would have the name of an output.
         DataError: a column is missing, or a value cannot be read or has no prediction.
-        OSError: the output cannot be written, for example for want of space; nothing is left of it then.
+        OSError: the output cannot be written, for example on a full disk; no partial file is left.
     """
     started = time.monotonic()
     path = Path(output).expanduser().absolute()
@@ -101,7 +101,7 @@ def predict(
 
 
 def output_names(target: Target) -> list[str]:
-    """What the columns of predictions are called."""
+    """The names of the columns of predictions."""
     return [
         *(f"predicted_{name}" for name in target.names),
         *(f"probability_{name}" for name in target.class_names),
@@ -116,7 +116,7 @@ def predicted_rows(
     Args:
         model: predicts.
         source: has the columns that the model sees, and ``ids``.
-        ids: columns to go along.
+        ids: columns to copy.
         surprises: counts what no training row had.
         rows_at_once: most rows of one part.
 
@@ -125,7 +125,7 @@ def predicted_rows(
     """
     seen = {column.name for column in model.columns}
     along = {name: stored_type(source, name) for name in ids if name not in seen}
-    # What the model sees has the type as which it sees it: the text 007 would go along as the number 7.
+    # A column that the model sees has the model's type: the text 007 would be copied as the number 7.
     apart = {name: stored_type(source, name) for name in ids if name in seen}
     others = _RowsInOrder(source.batches(list(apart), apart, rows_at_once)) if apart else None
     for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once):
@@ -190,7 +190,7 @@ def output_columns(target: Target, predictions_BC: NDArray[np.float64]) -> dict[
 
 
 class _RowsInOrder:
-    """Rows of batches, as many at once as one asks for."""
+    """Rows of batches, as many at once as asked for."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -208,11 +208,11 @@ class _RowsInOrder:
 
 
 def _refuse_names(ids: Sequence[str], outputs: Sequence[str]) -> None:
-    """Two columns of a table cannot be called the same."""
+    """Two columns of a table cannot have the same name."""
     for name in ids:
         if name in outputs:
             raise ConfigError(
-                [Fault("id_columns", name, "is what a column of predictions is called", "rename it in the table")]
+                [Fault("id_columns", name, "is the name of a column of predictions", "rename it in the table")]
             )
 
 

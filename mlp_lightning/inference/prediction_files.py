@@ -29,7 +29,7 @@ class TableWriter(ABC):
     """Writes the rows of one table, in order. The first rows say what its columns are.
 
     Args:
-        path: what the file will be called.
+        path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class TableWriter(ABC):
             self._flush()
 
     def close(self) -> None:
-        """Bring what waits, and the file's end, to the file."""
+        """Write the waiting rows and the file's end."""
         self._flush()
         with _named(self._path):
             self._end()
@@ -55,9 +55,9 @@ class TableWriter(ABC):
                 self._write(pa.concat_tables(waiting).combine_chunks())
 
     def give_up(self) -> None:
-        """Let go of the file, whatever is in it."""
+        """Close the file, complete or not."""
         self._waiting = []
-        with contextlib.suppress(Exception):  # why the file cannot be written has been told
+        with contextlib.suppress(Exception):  # why the file cannot be written has been reported
             self._end()
 
     @abstractmethod
@@ -154,7 +154,7 @@ def _quoted(texts: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:
 def written_table(path: Path) -> Iterator[TableWriter]:
     """A writer for the format that the ending of ``path`` says; the file appears when all of it is on the disk.
 
-    Until then it lies beside ``path`` under a hidden name, and is gone again after an error. Only a process that is
+    Until then it lies beside ``path`` under a hidden name, and is removed after an error. Only a process that is
     killed leaves it, and nothing reads it.
 
     Raises:
@@ -182,17 +182,17 @@ def output_fault(path: Path, given: str, inputs: Sequence[Path], overwrite: bool
         path: where to.
         given: the same as the user wrote it.
         inputs: files that are read for it.
-        overwrite: whether a file that is there may go.
+        overwrite: whether to replace an existing file.
     """
     if format_of(path) is None:
-        return Fault("output", given, "has an ending that is not known", f"known are {KNOWN_ENDINGS}")
+        return Fault("output", given, "has an unknown ending", f"known are {KNOWN_ENDINGS}")
     if path.is_dir():
         return Fault("output", given, "is a folder", "name a file in it, for example predictions.csv")
     if not path.exists():
         return None
     if any(one.exists() and path.samefile(one) for one in inputs):
         return Fault("output", given, "is a file that the rows are read from", "name another file")
-    return None if overwrite else Fault("output", given, "is there already", "name another file, or set overwrite=true")
+    return None if overwrite else Fault("output", given, "already exists", "name another file, or set overwrite=true")
 
 
 def refuse_output(path: Path, given: str, inputs: Sequence[Path], overwrite: bool) -> None:

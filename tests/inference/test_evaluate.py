@@ -159,7 +159,7 @@ def test_rows_of_no_table(xor_model, iris_model, tmp_path) -> None:
     iris = evaluate(iris_model.checkpoint, tmp_path)
     assert iris.metrics["accuracy"] == pytest.approx(iris_model.result.metrics["test"]["accuracy"])
     with pytest.raises(
-        ConfigError, match=r"split = 'test' is none of the run's splits; it has train; or name a data_path"
+        ConfigError, match=r"split = 'test' is not a split of the run; it has train; or name a data_path"
     ):
         evaluate(xor_model.checkpoint, tmp_path)
     with pytest.raises(ConfigError, match="weight_column = 'w' needs a table"):

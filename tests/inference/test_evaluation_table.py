@@ -11,8 +11,8 @@ from rich.console import Console
 from mlp_lightning.inference.evaluation_table import (
     evaluation_lines,
     evaluation_table,
-    figure_text,
     metric_name,
+    metric_text,
     per_class_lines,
     per_class_table,
 )
@@ -61,7 +61,7 @@ def test_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "text"),
+    ("metric", "text"),
     [
         (0.5, "0.5"),
         (1e-9, "1e-09"),
@@ -71,8 +71,8 @@ def test_classes() -> None:
         (None, "undefined"),
     ],
 )
-def test_figure(figure, text) -> None:
-    assert figure_text(figure) == text
+def test_metric(metric, text) -> None:
+    assert metric_text(metric) == text
 
 
 def test_every_metric_has_its_name() -> None:

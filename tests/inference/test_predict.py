@@ -272,17 +272,17 @@ def test_refused_outputs(kind_model, tmp_path) -> None:
     if os.name == "posix":
         (tmp_path / link).symlink_to(source / "rows.csv")
     for output, overwrite, text in [
-        ("there.csv", False, "is there already; name another file, or set overwrite=true"),
+        ("there.csv", False, "already exists; name another file, or set overwrite=true"),
         (link, True, "is a file that the rows are read from"),
         ("in/rows.csv", True, "is a file that the rows are read from"),
         ("in/out.csv", True, "is inside"),
-        ("in", False, "has an ending that is not known"),
-        ("out.xlsx", False, "has an ending that is not known; known are"),
-        ("out", False, "has an ending that is not known"),
+        ("in", False, "has an unknown ending"),
+        ("out.xlsx", False, "has an unknown ending; known are"),
+        ("out", False, "has an unknown ending"),
     ]:
         with pytest.raises(ConfigError, match=text):
             predict(kind_model.checkpoint, str(source), tmp_path / output, overwrite=overwrite)
-    with pytest.raises(ConfigError, match="is what a column of predictions is called"):
+    with pytest.raises(ConfigError, match="is the name of a column of predictions"):
         predict(kind_model.checkpoint, str(source), tmp_path / "out.csv", id_columns=["predicted_kind"])
     assert (source / "rows.csv").read_bytes() == before
     assert (tmp_path / "there.csv").read_text() == "precious"

@@ -20,7 +20,7 @@ from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import encode
 from mlp_lightning.tables.targets import Target
 
-#: Rows that are predicted at once, in turn.
+#: Sizes of the batches that are predicted.
 BATCH_SIZES = (1, 7, 1000)
 #: How far an exported model may be from PyTorch.
 TOLERANCE = 1e-5
@@ -81,7 +81,7 @@ def check(
 
 
 def difference(actual: NDArray[Any], expected: NDArray[np.float64], target: Target) -> float:
-    """How far predictions are apart at most; infinitely if they differ in shape or in where they are no numbers.
+    """How far predictions are apart at most; infinite if they differ in shape or in where they are NaN.
 
     Of probabilities the difference itself; of values, in units of the target's deviation, or of their own distance from
     the target's mean if that is larger. (Not of the value: a target of 5,000,000 ± 1,000 would hide all errors.)
@@ -158,4 +158,4 @@ def _categories(column: Column, rows: int, random: np.random.Generator) -> list[
     else:
         unknown = ["no category " + "".join(map(str, known))]
     values = [*known, *unknown]
-    return [values[place] for place in random.integers(0, len(values), rows)]
+    return [values[index] for index in random.integers(0, len(values), rows)]

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, as plain data for JSON."""
+"""The description of an exported model, as plain data for JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def value_input(column: Column) -> dict[str, Any]:
 def value_type(column: Column) -> str:
     """``double``, ``string``, ``int64`` or ``bool``.
 
-    Truth values are doubles (0, 1, or NaN if missing), but for a category that was never missing.
+    Truth values are doubles (0, 1, or NaN if missing), except a category that was never missing.
     """
     if column.kind != "categorical":
         return "double"

@@ -3,7 +3,7 @@
 Three formats, all made from a checkpoint, and all checked against it before anything is written:
 
 - ``safetensors``: weights and statistics, beside a ``.json`` with everything else; :func:`load_exported` makes the
-  model of the two again. No code, no pickle.
+  model from both. No code, no pickle.
 - ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, beside a ``.pt2.json``.
 - ``onnx``: a model that takes the columns of the table as they are, texts too, for any ONNX runtime.
 """

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import onnx.compose
 import onnxruntime
-import onnxscript  # noqa: F401 - torch's exporter needs it; whether it is there shall be known first
+import onnxscript  # noqa: F401 - torch's exporter needs it; a missing package must fail first
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
@@ -57,10 +57,10 @@ def write_onnx(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Check
         onnx.checker.check_model(made, full_check=True)
         data = made.SerializeToString()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised; what is printed besides says no more
+        options.log_severity_level = 4  # errors are raised; what is printed says no more
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no base of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base
         raise _cannot_run(model, error) from error
     names = [output.name for output in session.get_outputs()]
 
@@ -76,7 +76,7 @@ def write_onnx(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Check
                 raise ExportError(f"The labels of the exported model of {model.path} do not fit its probabilities.")
         return predicted_BC
 
-    # A truth value that is missing cannot be said to the exported model, so it cannot be compared.
+    # The exported model cannot take a missing truth value, so it cannot be compared.
     complete = {column.name for column in model.columns if value_type(column) == "bool"}
     checked = check(model, predict, complete=complete)
     with atomic_write(path) as file:
@@ -123,7 +123,7 @@ def _values(values: pa.ChunkedArray, column: Column) -> NDArray[Any]:
 def onnx_model(model: TrainedModel) -> onnx.ModelProto:
     """The whole model: columns to codes, codes to predictions, predictions to labels."""
     names = [column.name for column in model.columns]
-    # Names within the graph and names of columns do not meet.
+    # Names within the graph must not clash with names of columns.
     prefix = "network/"
     while any(name.startswith(prefix) for name in names):
         prefix = f"_{prefix}"
@@ -197,7 +197,7 @@ def _cosine_as_sine(graph: onnx.GraphProto) -> None:
 
 
 def _lower_erf(graph: onnx.GraphProto) -> None:
-    """Let the error function (of ``gelu``) be worked out in single precision: onnxruntime has it in no other."""
+    """Let the error function (of ``gelu``) be worked out in single precision: onnxruntime has no other."""
     nodes = []
     for number, node in enumerate(graph.node):
         if node.op_type != "Erf":
@@ -227,7 +227,7 @@ def _encoding(columns: Iterable[Column], prefix: str, output: str) -> list[onnx.
 
 def _codes(column: Column, output: str) -> list[onnx.NodeProto]:
     """Nodes from a category to its code, as a double."""
-    codes = [FIRST_CATEGORY + place for place in range(len(column.vocabulary))]
+    codes = [FIRST_CATEGORY + index for index in range(len(column.vocabulary))]
     kind, nodes, values = value_type(column), [], column.name
     keys: dict[str, Any]
     if kind == "string":

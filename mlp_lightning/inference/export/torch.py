@@ -32,15 +32,15 @@ from mlp_lightning.runs.surroundings import quiet_libraries
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, UNKNOWN
 
-# Rows of the example with which a model is traced; other numbers than 0 and 1, which torch would take for fixed.
+# Rows of the example with which a model is traced; not 0 or 1, which torch would treat as constants.
 _ROWS_OF_EXAMPLE = 3
 
 
 class PredictionNetwork(nn.Module):
-    """From raw numbers ``(B, F)`` to what people ask for: probabilities of all classes, or values in their own units.
+    """From raw numbers ``(B, F)`` to predictions: probabilities of all classes, or values in their own units.
 
     Args:
-        module: trained; its parameters no longer ask for gradients.
+        module: trained; its parameters no longer require gradients.
     """
 
     def __init__(self, module: MLPModule) -> None:
@@ -128,8 +128,8 @@ def write_torch(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Chec
 
 @contextlib.contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Silence what PyTorch's exporters say of their own insides, which a user can do nothing about."""
-    # It tells that torchvision, which nothing here uses, is not there.
+    """Silence messages of PyTorch's exporters about their internals, which a user cannot act on."""
+    # It reports that torchvision, which nothing here uses, is not installed.
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     was_disabled, logger.disabled = logger.disabled, True
     try:
