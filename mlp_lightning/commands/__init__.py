@@ -1,1 +1,1 @@
-"""What is typed: one file for each family of commands."""
+"""The commands: one file for each family."""

@@ -1,6 +1,6 @@
 """The commands ``mlp-evaluate``, ``mlp-predict`` and ``mlp-export`` (``python scripts/evaluate.py`` and so on).
 
-Hydra composes their options; what is wrong with them is found, all of it at once, before torch is imported.
+Hydra composes their options; all their faults are found together, before torch is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import hydra
 from omegaconf import DictConfig
 
-from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, told
+from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import parse_arguments
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
@@ -53,7 +53,7 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
     arguments = parse_arguments()
 
     def task(composed: DictConfig) -> None:
-        """Only reached to show help and the like: the work needs nothing more of Hydra."""
+        """Only reached to show help and the like: the work needs Hydra only for its options."""
 
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         hydra.main(version_base=None, config_path=str(conf_dir()), config_name=name)(task)()
@@ -68,7 +68,7 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
         options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
         work(options, _checkpoint(str(options.ckpt_path)))
     except (OSError, MLPLightningError) as error:
-        sys.exit(told(error))
+        sys.exit(report_error(error))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -116,7 +116,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     raise_lost_interrupt()
     model = load_model(checkpoint)
     csv = options.data.csv.over(model.config.data.csv)
-    # Not the name alone: a table may be called as a split is.
+    # Not the name alone: a table may have the name of a split.
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)

@@ -1,7 +1,6 @@
 """The command ``mlp-train`` (``python scripts/train.py``): Hydra in front, :func:`mlp_lightning.train` behind.
 
-What is wrong with a command is found, all of it at once, before Hydra makes a folder and before torch is
-imported.
+All faults of a command are found together, before Hydra makes a folder and before torch is imported.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class _Command:
 
     Attributes:
         sweep: the sweep; ``None`` for a single run.
-        made: the folder that was made for this command; ``None`` if it was there.
-        failed: whether a run failed that Hydra started by itself.
+        made: the folder that was made for this command; ``None`` if it existed.
+        failed: whether a single run that Hydra started failed.
     """
 
     sweep: Sweep | None = None
@@ -53,16 +52,16 @@ class _Command:
     failed: bool = False
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
-        """What the vectorized launcher finds at the task, and calls in place of it."""
+        """What the vectorized launcher finds at the task, and calls instead of it."""
         assert self.sweep is not None
         try:
             return self.sweep.run_jobs(jobs, n_jobs, backend)
         except (OSError, MLPLightningError) as error:
             # Hydra would show a traceback; this ends it without one.
-            sys.exit(told(error))
+            sys.exit(report_error(error))
 
     def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
-        """A launcher that sends the task to other processes sends no sweep along."""
+        """A launcher that sends the task to other processes does not send the sweep."""
         return _Command, ()
 
 
@@ -81,7 +80,7 @@ def main() -> None:
         sys.argv += _prepare(command, config, overrides, arguments.multirun)
         _hydra_main(command)
     except (OSError, MLPLightningError) as error:
-        sys.exit(told(error))
+        sys.exit(report_error(error))
     except KeyboardInterrupt:
         # Before or after a training; during one, the run saves itself first.
         print("Interrupted.", file=sys.stderr)
@@ -91,7 +90,7 @@ def main() -> None:
             try:
                 command.sweep.finish()
             except (OSError, MLPLightningError) as error:
-                command.failed = told(error) > 0
+                command.failed = report_error(error) > 0
         made = command.made
         if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
             shutil.rmtree(made, ignore_errors=True)  # no run ever began in it
@@ -100,8 +99,8 @@ def main() -> None:
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
 
 
-def told(error: Exception) -> int:
-    """Print an error. Returns the exit code that it means."""
+def report_error(error: Exception) -> int:
+    """Print an error. Returns its exit code."""
     known = isinstance(error, MLPLightningError)
     print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
     return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
@@ -120,7 +119,7 @@ def _hydra_main(command: _Command) -> None:
 
 
 def _program() -> str:
-    """How this command was started, as one would type it."""
+    """How this command was started, as typed."""
     started = Path(sys.argv[0])
     program = f"python {shlex.quote(started.as_posix())}" if started.suffix == ".py" else started.name
     arguments = parse_arguments()
@@ -171,14 +170,14 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
 
 
 def _check_sweep(config: Config, overrides: list[str]) -> None:
-    """A sweep that is there is only gone on with when that is asked for, and by the launcher that can."""
+    """Continue an existing sweep only when asked to, and with a launcher that can."""
     cv = config.data.cv
     if cv.folds is not None and cv.fold is None:
         rule, hint = "is several trainings in each run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
         raise ConfigError([Fault("data.cv.folds", cv.folds, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
-        rule = f"is there already ({_sweep_folder(config)})"
-        hint = "go on with it by sweep.resume=true, or choose another name"
+        rule = f"already exists ({_sweep_folder(config)})"
+        hint = "continue it with sweep.resume=true, or choose another name"
         raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
     others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
     if config.sweep.resume and others:
@@ -187,7 +186,7 @@ def _check_sweep(config: Config, overrides: list[str]) -> None:
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:
-    """A folder that the user names must not be that of another run: Hydra would write into it before we do."""
+    """A folder that the user names must not belong to another run: Hydra would write into it first."""
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")
@@ -204,7 +203,7 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     extra: list[str] = []
     if config.ckpt_path in ("last", "best"):
-        # Found once, here, where runs are put; not beside a folder that the user chose.
+        # Found here, among the runs of this name; not beside a folder that the user chose.
         extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
@@ -229,7 +228,7 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
 
 
 def _quoted(path: Path | None) -> str:
-    """A path as Hydra's grammar takes it whatever is in it."""
+    """A path quoted for Hydra's grammar, whatever its characters."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
@@ -252,7 +251,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        # One failing run does not end a sweep; it is told at once, and the exit code says it at the end.
+        # One failing run does not end a sweep; it is reported immediately, and by the exit code at the end.
         message = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
