@@ -1,4 +1,4 @@
-"""Make the leaderboard of a sweep anew: ``python scripts/leaderboard.py lightning_logs/…``; see ``--help``."""
+"""Recreate the leaderboard of a sweep: ``python scripts/leaderboard.py lightning_logs/…``; see ``--help``."""
 
 from mlp_lightning.sweeps.leaderboard.command import main
 

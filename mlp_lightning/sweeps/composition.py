@@ -215,8 +215,8 @@ class _Composition:
         try:
             full.hydra.job.update({"num": number, "id": number})
             full.hydra.runtime.output_dir = "???"
-            places = [str(OmegaConf.select(full, f"hydra.sweep.{name}")) for name in ("dir", "subdir")]
-            output_dir = os.path.abspath(os.path.join(*places))  # noqa: PTH100, PTH118  # as Hydra does it
+            folders = [str(OmegaConf.select(full, f"hydra.sweep.{name}")) for name in ("dir", "subdir")]
+            output_dir = os.path.abspath(os.path.join(*folders))  # noqa: PTH100, PTH118  # as Hydra does it
             full.hydra.runtime.output_dir = output_dir
             OmegaConf.copy_cache(full, task)
             subdir = full.hydra.output_subdir
@@ -238,7 +238,7 @@ class _Composition:
         """The configuration of the task as plain dicts, of which OmegaConf resolves only what differs."""
         try:
             differing = {name: _plain(self._task[name]) for name in self._differing}
-        except Exception:  # OmegaConf names the place of an error as it does when it resolves everything at once
+        except Exception:  # OmegaConf reports the key of an error only when it resolves everything
             return _plain(self._task)
         return copy.deepcopy(self._content) | differing
 

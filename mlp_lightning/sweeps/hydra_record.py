@@ -26,7 +26,7 @@ _DIFFERING = (_NUMBER, _NUMBER_AS_TEXT, _OVERRIDE_DIRNAME, _OVERRIDES, _OUTPUT_D
 
 # OmegaConf reads more texts as numbers than PyYAML, 1e-3 for one.
 _LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.\d_:eE]*", re.ASCII)
-# In C, where PyYAML was built with it.
+# The one in C, where PyYAML was built with it.
 _FastestDumper: Any = getattr(yaml, "CDumper", yaml.Dumper)
 
 

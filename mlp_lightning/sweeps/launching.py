@@ -38,14 +38,14 @@ def launch_together(
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = compose_jobs(config_loader, config, job_overrides, initial_job_idx)
-    figures = run_jobs(jobs, n_jobs, backend)
+    losses = run_jobs(jobs, n_jobs, backend)
     returns = []
-    for job, figure in zip(jobs, figures, strict=True):
+    for job, loss in zip(jobs, losses, strict=True):
         returned = JobReturn(
             overrides=list(job.overrides), working_dir=str(job.output_dir), task_name=config.hydra.job.name
         )
         returned.status = JobStatus.COMPLETED
-        returned.return_value = figure
+        returned.return_value = loss
         returns.append(returned)
     return returns
 
@@ -54,14 +54,14 @@ def _refuse_callbacks_of_jobs(config: DictConfig) -> None:
     """Jobs that train as one stack neither start nor end one by one: such a callback would never be called."""
     faults = []
     for name, callback in config.hydra.callbacks.items():
-        found = get_object(callback._target_)  # a class, or a function of which only Hydra knows what it returns
+        found = get_object(callback._target_)  # a class, or a function whose result only Hydra knows
         hooks = ("on_job_start", "on_job_end")
         if any(getattr(found, hook, None) is not getattr(Callback, hook) for hook in hooks):
             what = "has hooks for single jobs, and the jobs of this launcher train together"
             hint = "use hydra/launcher=basic, or leave the callback out"
             faults.append(Fault(f"hydra.callbacks.{name}", callback._target_, what, hint))
     if faults:
-        # As an exception it would reach the user as a traceback of Hydra.
+        # Hydra would show an exception as a traceback.
         sys.stderr.write(f"{ConfigError(faults)}\n")
         raise SystemExit(2)
 

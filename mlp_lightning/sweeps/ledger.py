@@ -1,4 +1,4 @@
-"""Which runs of a sweep have been made: the run folders themselves say it.
+"""Which runs of a sweep have been made, read from the run folders themselves.
 
 There is no second record that could disagree with them. A run is the hash of its resolved configuration; it is done
 when its folder has a ``result.json`` that says ``finished``. Nothing is ever overwritten: the folder of a run that
@@ -29,7 +29,7 @@ class Placement:
     """Where a run belongs.
 
     Attributes:
-        folder: its run folder; not there yet, or free to be claimed, unless the run is done.
+        folder: its run folder; missing or free to claim, unless the run is done.
         done: the record of the run if it is done already.
     """
 
@@ -42,7 +42,7 @@ class Ledger:
 
     Args:
         folder: of the sweep.
-        resume: whether runs that are there already count.
+        resume: whether existing runs count.
     """
 
     def __init__(self, folder: Path, resume: bool) -> None:
@@ -65,7 +65,7 @@ class Ledger:
                 self._known.setdefault(identity, []).append(path)
 
     def place(self, config: Config, wanted: Path) -> Placement:
-        """Find the place of a run: its old folder if it was made before, else ``wanted`` or a new number.
+        """Find the folder of a run: its old one if it was made before, else ``wanted`` or a new number.
 
         A run that was begun before and is not done moves out of the way. A folder of another run is never used.
         """
@@ -83,9 +83,9 @@ class Ledger:
         return Placement(folder)
 
     def free(self, wanted: Path) -> Path:
-        """``wanted`` if no run has it, else a folder with the next number that none has; given away from now on.
+        """``wanted`` if no run has it, else a folder with the next free number; reserved from now on.
 
-        What lies under ``wanted`` and is no readable run (one that was killed while it began) moves away.
+        A folder ``wanted`` without a readable run (one that was killed while it began) moves away.
         """
         folder = wanted
         if folder in self._given or (folder in self._found and _identity(folder) is not None):
@@ -97,7 +97,7 @@ class Ledger:
         return folder
 
     def others(self) -> list[RunRecord]:
-        """The runs of the sweep that nothing was asked of this time."""
+        """The runs of the sweep that are not part of this command."""
         folders = [folder for several in self._known.values() for folder in several]
         return [record for folder in folders if (record := _record(folder)) is not None]
 
@@ -152,10 +152,10 @@ def sweep_lock(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunFolderError(
-            f"Another process runs a sweep in {folder} (it holds {folder / _LOCK}). Wait for its end, or choose another"
-            " sweep.name."
+            f"Another process runs a sweep in {folder} (it holds {folder / _LOCK}). Wait until it ends, or choose"
+            " another sweep.name."
         ) from error
-    # The file stays: whoever removed it could remove the one that the next process holds already.
+    # The file stays: removing it could remove the lock that the next process already holds.
     try:
         yield
     finally:

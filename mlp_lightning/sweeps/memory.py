@@ -9,7 +9,7 @@ _ASSUMED = 4 * 2**30
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without pushing anything out: of the machine, or of the container if it has less.
+    """Bytes that are free without swapping: of the machine, or of the container if it has less.
 
     Where the system does not say, 4 GiB are assumed.
     """

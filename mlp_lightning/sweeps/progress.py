@@ -1,4 +1,4 @@
-"""Shows how a sweep gets on: one bar in a terminal, a line now and then elsewhere."""
+"""Shows the progress of a sweep: one bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import yaml
 from mlp_lightning.errors import RunFolderError
 
 UNENDED = "unended"
-# Folders that hold no run of their own: Hydra's, and runs that another one took the place of.
+# Folders that are not run folders: Hydra's, and that of superseded runs.
 _NO_RUNS = (".hydra", "superseded")
 _STATUSES = ("finished", "interrupted", "failed")
 # The loader in C reads the same language some ten times faster; PyYAML can be built without it.
@@ -29,7 +29,7 @@ class RunRecord:
         number: job number in its sweep; ``None`` for a run whose folder is not named by a number.
         folder: the run folder.
         status: ``finished``, ``interrupted`` or ``failed`` as in ``result.json``; ``unended`` without one: the
-            run was killed, or is still going on.
+            run was killed, or is still running.
         overrides: those of the job, e.g. ``model.hidden_units=5``; empty for a run started from Python.
         config: the resolved configuration as nested plain dicts (``Config.to_dict()``).
         metrics: ``{split: {"loss": …, metric: …}}`` of a finished run; else empty.
@@ -49,22 +49,22 @@ class RunRecord:
     error: str = ""
 
     @property
-    def place(self) -> tuple[str, bool, int, str]:
-        """Sorts runs by sweep folder, then job number; runs without a number follow by name."""
+    def sort_key(self) -> tuple[str, bool, int, str]:
+        """Orders runs by sweep folder, then job number; runs without a number follow by name."""
         return str(self.folder.parent), self.number is None, self.number or 0, self.folder.name
 
 
 def read_records(paths: Iterable[Path]) -> list[RunRecord]:
     """Read every run folder at or below ``paths``, in the order of their sweep folders and job numbers.
 
-    A run folder is one with a ``config.yaml``. What lies in a folder named ``.hydra`` or ``superseded`` below
-    the given paths is none; a run that is reached by two of the paths counts once.
+    A run folder is one with a ``config.yaml``. Folders in ``.hydra`` or ``superseded`` below
+    the given paths are not; a run that is reached by two of the paths counts once.
 
     Raises:
         RunFolderError: if a file of a run cannot be read or is not what a run writes; the message names it.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _run_folders(path)}
-    return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.place)
+    return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.sort_key)
 
 
 def _run_folders(path: Path) -> Iterator[Path]:
@@ -141,7 +141,7 @@ def _text(path: Path) -> str:
 
 def _status(path: Path, value: Any) -> str:
     if value not in _STATUSES:
-        raise _damaged(path, f"has the status {value!r}, which is none of {', '.join(_STATUSES)}")
+        raise _damaged(path, f"has the status {value!r}, which is not one of {', '.join(_STATUSES)}")
     return value
 
 
@@ -173,5 +173,5 @@ def _short(value: Any) -> str:
 
 def _damaged(path: Path, what: str) -> RunFolderError:
     return RunFolderError(
-        f"{path} {what}: the file is damaged. Mend it, or move its run folder {path.parent} away, and try again"
+        f"{path} {what}: the file is damaged. Repair it, or move its run folder {path.parent} away, and try again"
     )

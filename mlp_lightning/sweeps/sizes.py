@@ -10,7 +10,7 @@ from mlp_lightning.sweeps.grouping import Sizes
 
 
 class SizesOf:
-    """The sizes of runs; rows that several runs have are looked at once."""
+    """The sizes of runs; rows that several runs share are read once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Sizes | MLPLightningError] = {}

@@ -74,7 +74,7 @@ def test_order_and_what_is_no_run(tmp_path) -> None:
         ("result.json", b"", "is not valid JSON"),
         ("result.json", b'{"status": "fini', "is not valid JSON"),
         ("result.json", b"[]", "a mapping of keys to values"),
-        ("result.json", b"{}", "has the status None, which is none of finished"),
+        ("result.json", b"{}", "has the status None, which is not one of finished"),
         ("result.json", b'{"status": "finished", "metrics": {"train": 3}}', "metrics as"),
         ("result.json", b'{"status": "finished", "metrics": {"train": {"loss": "low"}}}', "'low' where a number"),
         ("result.json", b'{"status": "finished", "steps": true}', "True where a number"),

@@ -215,7 +215,7 @@ def test_go_on_and_extend(tmp_path: Path) -> None:
     refused = train_forked(*FEW, "optimizer.lr=0.1,1e30", folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
     _, fault = refused.stderr.splitlines()
-    assert fault.startswith("  sweep.name = 'few' is there already (lightning_logs/iris/few); go on with it by")
+    assert fault.startswith("  sweep.name = 'few' already exists (lightning_logs/iris/few); continue it with")
     assert times_of_change(sweep) == everything
 
     # The same again: what is done stays as it is, what failed is tried again.

@@ -1,1 +1,1 @@
-"""The runs of a sweep, ranked: as text, as a file, as a figure."""
+"""The runs of a sweep, ranked: as text, as a file, as a picture."""

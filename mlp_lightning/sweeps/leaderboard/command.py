@@ -1,4 +1,4 @@
-"""The leaderboard's files and table, and the command that makes them anew from run folders.
+"""The leaderboard's files and table, and the command that recreates them from run folders.
 
 A sweep calls :func:`write_leaderboard` at its end; ``python scripts/leaderboard.py lightning_logs/…`` does the
 same for folders, across several sweeps too.
@@ -31,11 +31,11 @@ def write_leaderboard(
 ) -> Leaderboard | None:
     """Write ``leaderboard.csv``, ``leaderboard.png`` and TensorBoard's image into ``folder``; show the table.
 
-    The table comes before the picture, so that whatever becomes of the picture, it has been seen.
+    The table comes before the picture, so that it is seen even if the picture fails.
 
     Args:
         records: of all runs, in any order.
-        folder: of the sweep, or where the leaderboard of several belongs; made if it is not there.
+        folder: of the sweep, or where the leaderboard of several belongs; made if it does not exist.
         console: where the table is shown; ``None`` shows none.
         program: what trains, e.g. ``python scripts/train.py``, for the command that repeats the best run.
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Make the leaderboard of a sweep anew from its run folders, or one across several sweeps:"
+        description="Recreate the leaderboard of a sweep from its run folders, or make one across several sweeps:"
         " leaderboard.csv, leaderboard.png, the image in TensorBoard, and the table shown here."
     )
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""``leaderboard.png``: what a sweep says, in one picture.
+"""``leaderboard.png``: a sweep in one picture.
 
 Which picture depends on the swept keys other than ``seed``: none, the runs side by side; one, training and
-validation loss against it; two, a map of the figure that ranks; more, parallel coordinates. Drawn without
+validation loss against it; two, a map of the metric that ranks; more, parallel coordinates. Drawn without
 pyplot, which keeps state for a whole process; matplotlib is imported when a figure is drawn.
 """
 
@@ -31,7 +31,7 @@ from mlp_lightning.sweeps.leaderboard.scales import (
     set_scale,
     tick_text,
 )
-from mlp_lightning.sweeps.leaderboard.table import figure_title, shown_value
+from mlp_lightning.sweeps.leaderboard.table import metric_title, shown_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ _MOST_POINTS_IN_A_STRIP = 100
 def draw_leaderboard(leaderboard: Leaderboard) -> Figure:
     """The picture of a leaderboard; if no run finished, one that says so.
 
-    Figures that are not finite are left out or marked, and counted in the title.
+    Metrics that are not finite are left out or marked, and counted in the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -96,10 +96,10 @@ def write_png(folder: Path, png: bytes) -> Path:
 
 
 def write_image_event(folder: Path, png: bytes) -> Path:
-    """Put the picture into TensorBoard's Images tab, as the run that ``folder`` is there.
+    """Put the picture into TensorBoard's Images tab, under the run that ``folder`` is there.
 
-    The event file of an earlier picture is replaced, under a new name: TensorBoard reads on in a file that it
-    knows, and would not notice that it is another one.
+    The event file of an earlier picture is replaced, under a new name: TensorBoard appends from a file that it
+    knows, and would not notice that it was replaced.
 
     Returns:
         The event file, which holds the one picture.
@@ -132,25 +132,25 @@ def write_image_event(folder: Path, png: bytes) -> Path:
 def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
     """Training and validation loss of all runs: points beside their mean ± sd; for many runs a histogram."""
     names = _losses(leaderboard)
-    values = {name: finite(_all_figures(leaderboard, name)) for name in names}
+    values = {name: finite(_all_values(leaderboard, name)) for name in names}
     together = [one for some in values.values() for one in some]
     if len(leaderboard.finished) > _MOST_POINTS_IN_A_STRIP:
         for name in names:
-            spread = leaderboard.lines[0].figures[name]
+            spread = leaderboard.lines[0].metrics[name]
             label = f"{_split(name)}: {spread.mean:.3g} ± {spread.sd or 0:.2g}"
             axes.hist(values[name], 30, range=limits(together), alpha=0.6, color=_COLOURS[name], label=label)
         axes.set_xlabel("loss")
         axes.set_ylabel("runs")
         axes.legend(frameon=False)
         return
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         count = len(values[name])
         # Side by side in the order of their ranks, so that equal losses do not hide each other.
-        around = [place + 0.4 * ((index + 0.5) / count - 0.5) for index in range(count)]
+        around = [position + 0.4 * ((index + 0.5) / count - 0.5) for index in range(count)]
         axes.plot(around, values[name], "o", alpha=0.6, markersize=5, color=_COLOURS[name])
-        spread = leaderboard.lines[0].figures[name]
+        spread = leaderboard.lines[0].metrics[name]
         if spread.sd is not None and math.isfinite(spread.sd):
-            axes.errorbar(place + 0.3, spread.mean, spread.sd, fmt="D", capsize=4, color="black", markersize=5)
+            axes.errorbar(position + 0.3, spread.mean, spread.sd, fmt="D", capsize=4, color="black", markersize=5)
     axes.set_xticks(range(len(names)), [_split(name) for name in names])
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("loss")
@@ -162,9 +162,9 @@ def _draw_against_key(axes: Axes, leaderboard: Leaderboard) -> None:
     (key,) = leaderboard.line_keys
     values = _ordered(leaderboard, key)
     numeric = all(map(is_number, values))
-    place = {shown_value(value): float(value) if numeric else index for index, value in enumerate(values)}
-    lines = sorted(leaderboard.lines, key=lambda line: place[shown_value(line.values[key])])
-    x = [place[shown_value(line.values[key])] for line in lines]
+    position = {shown_value(value): float(value) if numeric else index for index, value in enumerate(values)}
+    lines = sorted(leaderboard.lines, key=lambda line: position[shown_value(line.values[key])])
+    x = [position[shown_value(line.values[key])] for line in lines]
     if numeric:
         set_scale(axes, "x", x, ticks_at_values=True)
     else:
@@ -174,7 +174,7 @@ def _draw_against_key(axes: Axes, leaderboard: Leaderboard) -> None:
     for index, name in enumerate(names):
         beside = 0.0 if numeric else 0.16 * (index - (len(names) - 1) / 2)
         _draw_loss(axes, name, [one + beside for one in x], lines, connected=numeric)
-    set_scale(axes, "y", finite([one for name in names for one in _all_figures(leaderboard, name)]))
+    set_scale(axes, "y", finite([one for name in names for one in _all_values(leaderboard, name)]))
     axes.set_xlabel(key)
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
@@ -183,7 +183,7 @@ def _draw_against_key(axes: Axes, leaderboard: Leaderboard) -> None:
 def _draw_loss(axes: Axes, name: str, x: Sequence[float], lines: Sequence[Line], connected: bool) -> None:
     """The means of one loss at ``x``, with ± sd and a dot for every run if there are several per line."""
     colour, label = _COLOURS[name], _split(name)
-    spreads = [line.figures[name] for line in lines]
+    spreads = [line.metrics[name] for line in lines]
     mean = [one.mean if math.isfinite(one.mean) else math.nan for one in spreads]
     sd = [one.sd if one.sd is not None and math.isfinite(one.sd) else 0.0 for one in spreads]
     has_spread = any(one.count > 1 for one in spreads)
@@ -197,13 +197,13 @@ def _draw_loss(axes: Axes, name: str, x: Sequence[float], lines: Sequence[Line],
     if connected:
         low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    at = [place for place, line in zip(x, lines, strict=True) for _ in line.runs]
-    runs = [run.figures.get(name, math.nan) for line in lines for run in line.runs]
+    at = [position for position, line in zip(x, lines, strict=True) for _ in line.runs]
+    runs = [run.metrics.get(name, math.nan) for line in lines for run in line.runs]
     axes.scatter(at, runs, s=10, color=colour, alpha=0.35, linewidth=0)
 
 
 def _draw_map(axes: Axes, leaderboard: Leaderboard) -> None:
-    """The figure that ranks over two keys: a heat map; a scatter plot of numbers that form no grid."""
+    """The metric that ranks over two keys: a heat map; a scatter plot of numbers that form no grid."""
     key_x, key_y = leaderboard.line_keys
     values_x, values_y = _ordered(leaderboard, key_x), _ordered(leaderboard, key_y)
     norm = norm_of([_mean(leaderboard, line) for line in leaderboard.lines])
@@ -245,7 +245,7 @@ def _heat_map(
     table = numpy.full((len(rows), len(columns)), numpy.nan)
     for (column, row), mean in cells.items():
         table[row, column] = mean if math.isfinite(mean) else numpy.nan
-    axes.set_facecolor("0.9")  # combinations without a finite figure
+    axes.set_facecolor("0.9")  # combinations without a finite value
     axes.grid(False)
     image = axes.imshow(table, aspect="auto", origin="lower", cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
     if table.size <= _MOST_CELLS_WITH_NUMBERS:
@@ -260,7 +260,7 @@ def _heat_map(
 
 
 def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
-    """One line per combination across an axis per key; it ends in the colour bar, at its figure."""
+    """One line per combination across an axis per key; it ends in the colour bar, at its metric."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
 
@@ -271,14 +271,14 @@ def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
     ends = heights_of(norm, [_mean(leaderboard, line) for line in leaderboard.lines])
     paths = []
     for line, end in zip(leaderboard.lines, ends, strict=True):
-        # Through one value, lines lie side by side in the order of their figures, so that none hides another.
+        # Through one value, lines lie side by side in the order of their metrics, so that none hides another.
         beside = 0.5 if math.isnan(end) else end - 0.5
         path = [
-            (place, height[shown_value(line.values[key])] + band * beside)
-            for place, (key, (height, band)) in enumerate(zip(keys, heights, strict=True))
+            (position, height[shown_value(line.values[key])] + band * beside)
+            for position, (key, (height, band)) in enumerate(zip(keys, heights, strict=True))
         ]
         paths.append(path if math.isnan(end) else [*path, (len(keys), end)])
-    # What has no finite figure ends before the colour bar, and has no colour.
+    # A line without a finite metric ends before the colour bar, and has no colour.
     colours = [_GREY if math.isnan(end) else colour for end, colour in zip(ends, image.get_cmap()(ends), strict=True)]
     # The best last, so that it lies on top, on a white edge.
     width = 0.8 if len(paths) > 50 else 1.5
@@ -296,25 +296,25 @@ def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
 def _heights(axes: Axes, index: int, values: Sequence[Any]) -> tuple[dict[str, float], float]:
     """The height, from 0 to 1, of every value of the key at ``index``; writes the values beside its axis.
 
-    A few values stand at equal distances, whatever they are; many numbers where they belong.
+    A few values are evenly spaced; many numbers are on a scale.
 
     Returns:
         The heights, and the height of the band that the lines through one value may take.
     """
     if len(values) <= MOST_TICKS or not all(map(is_number, values)):
-        places = [(place + 0.5) / len(values) for place in range(len(values))]
+        positions = [(index + 0.5) / len(values) for index in range(len(values))]
         band = min(0.1, 0.5 / len(values))
         step = math.ceil(len(values) / MOST_TICKS)
-        texts = {places[place]: tick_text(values[place]) for place in range(0, len(values), step)}
+        texts = {positions[at]: tick_text(values[at]) for at in range(0, len(values), step)}
     else:
         norm = norm_of(values, evenly=True)
-        places, band = heights_of(norm, values), 0.0
+        positions, band = heights_of(norm, values), 0.0
         ticks = nice_ticks(norm)
         texts = dict(zip(heights_of(norm, ticks), map(tick_text, ticks), strict=True))
     for height, text in texts.items():
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
         axes.annotate(text, (index, height), (5, 0), textcoords="offset points", va="center", bbox=box, zorder=4)
-    return {shown_value(value): height for value, height in zip(values, places, strict=True)}, band
+    return {shown_value(value): height for value, height in zip(values, positions, strict=True)}, band
 
 
 # ---- scales, ticks, words ------------------------------------------------------------------------------------
@@ -322,12 +322,12 @@ def _heights(axes: Axes, index: int, values: Sequence[Any]) -> tuple[dict[str, f
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """The same look whatever the user's matplotlibrc says; his settings are given back."""
+    """The same look whatever the user's matplotlibrc says; the settings are restored afterwards."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # A dollar sign in a value is no formula.
+        # A dollar sign in a value does not start a formula.
         matplotlib.rc("text", parse_math=False)
         matplotlib.rc("axes", grid=True)
         matplotlib.rc("grid", alpha=0.25)
@@ -337,25 +337,25 @@ def _style() -> Iterator[None]:
 
 def _ordered(leaderboard: Leaderboard, key: str) -> list[Any]:
     """The values of a key in the lines: numbers by size, then all others as they came in the sweep."""
-    by_run = sorted(leaderboard.lines, key=lambda line: min(run.record.place for run in line.runs))
+    by_run = sorted(leaderboard.lines, key=lambda line: min(run.record.sort_key for run in line.runs))
     values = {shown_value(line.values[key]): line.values[key] for line in by_run}
     return sorted(values.values(), key=lambda value: (not is_number(value), value if is_number(value) else 0))
 
 
 def _mean(leaderboard: Leaderboard, line: Line) -> float:
-    return line.figures[leaderboard.ranked_by].mean
+    return line.metrics[leaderboard.ranked_by].mean
 
 
 def _losses(leaderboard: Leaderboard) -> list[str]:
-    return [name for name in _COLOURS if all(name in line.figures for line in leaderboard.lines)]
+    return [name for name in _COLOURS if all(name in line.metrics for line in leaderboard.lines)]
 
 
 def _split(name: str) -> str:
-    return figure_title(name).split()[0]
+    return metric_title(name).split()[0]
 
 
-def _all_figures(leaderboard: Leaderboard, name: str) -> list[float]:
-    return [run.figures.get(name, math.nan) for run in leaderboard.finished]
+def _all_values(leaderboard: Leaderboard, name: str) -> list[float]:
+    return [run.metrics.get(name, math.nan) for run in leaderboard.finished]
 
 
 def _colour_bar(axes: Axes, leaderboard: Leaderboard, image: Any, norm: Normalize, **options: Any) -> None:
@@ -363,7 +363,7 @@ def _colour_bar(axes: Axes, leaderboard: Leaderboard, image: Any, norm: Normaliz
     from matplotlib.figure import Figure
 
     assert isinstance(axes.figure, Figure)
-    bar = axes.figure.colorbar(image, ax=axes, label=figure_title(leaderboard.ranked_by), **options)
+    bar = axes.figure.colorbar(image, ax=axes, label=metric_title(leaderboard.ranked_by), **options)
     if isinstance(norm, LogNorm):
         set_scale(bar.ax, "y", finite([_mean(leaderboard, line) for line in leaderboard.lines]))
     bar.ax.set_ylim(norm.vmin, norm.vmax)
@@ -378,7 +378,7 @@ def _title(leaderboard: Leaderboard) -> str:
         text += ", the best in bold"
     elif len(leaderboard.line_keys) == 2:
         text += ", the best framed"
-    diverged = sum(not math.isfinite(one) for one in _all_figures(leaderboard, leaderboard.ranked_by))
+    diverged = sum(not math.isfinite(one) for one in _all_values(leaderboard, leaderboard.ranked_by))
     text += f"; {diverged:,} without a finite loss" if diverged else ""
     return text + (f"; {len(leaderboard.others):,} not finished" if leaderboard.others else "")
 
@@ -388,10 +388,10 @@ def _nothing_to_draw(leaderboard: Leaderboard) -> str:
     total = len(leaderboard.finished) + len(leaderboard.others)
     if not leaderboard.finished:
         return f"None of {total:,} runs finished."
-    if not any(map(math.isfinite, _all_figures(leaderboard, leaderboard.ranked_by))):
-        return f"None of {total:,} runs has a finite {figure_title(leaderboard.ranked_by)}."
+    if not any(map(math.isfinite, _all_values(leaderboard, leaderboard.ranked_by))):
+        return f"None of {total:,} runs has a finite {metric_title(leaderboard.ranked_by)}."
     if len(leaderboard.line_keys) > 1 and not any(
         math.isfinite(_mean(leaderboard, line)) for line in leaderboard.lines
     ):
-        return f"No combination has a finite {figure_title(leaderboard.ranked_by)} for all of its seeds."
+        return f"No combination has a finite {metric_title(leaderboard.ranked_by)} for all of its seeds."
     return ""

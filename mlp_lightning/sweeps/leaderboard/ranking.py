@@ -1,7 +1,7 @@
 """The leaderboard of a sweep: which keys were swept, which run and which combination of them came out best.
 
 Everything here is a pure function of the records, whatever their order. A *line* of the leaderboard is one
-combination of the swept keys other than ``seed``; its figures are those of its runs, one per seed.
+combination of the swept keys other than ``seed``; its metrics are those of its runs, one per seed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from mlp_lightning.sweeps.records import UNENDED, RunRecord
 
 CSV_NAME = "leaderboard.csv"
 SEED = "seed"
-# How a run is called and shown and where it goes on from is no property of what was trained.
+# The name of a run, its output and the checkpoint that it continues from are not part of what was trained.
 _NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
 _NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
-# What differs between configurations without anybody having swept it.
-_NOT_SWEPT_BY_ITSELF = ("data.suggested_lr", "logger", "trainer.print_every_n_steps")
+# Keys that differ between configurations because another key was swept.
+_NOT_SWEPT_ALONE = ("data.suggested_lr", "logger", "trainer.print_every_n_steps")
 _SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """One figure of a line: the mean over its runs and their sample standard deviation.
+    """One metric of a line: the mean over its runs and their sample standard deviation.
 
     Attributes:
         mean: over the finished runs; not finite if one of them is not.
-        sd: with n - 1 in the denominator; ``None`` for a single run, NaN if a run's figure is not finite.
+        sd: with n - 1 in the denominator; ``None`` for a single run, NaN if a run's value is not finite.
         count: how many runs.
     """
 
@@ -53,14 +53,14 @@ class Run:
         record: of the run.
         label: its job number, or its folder relative to the leaderboard's where there are several sweeps.
         values: of the swept keys, in the order of :attr:`Leaderboard.keys`; see :func:`value_text`.
-        figures: ``{"loss/train": …}``; empty unless it is finished.
-        rank: its place among the finished runs, from 1; ``None`` for another.
+        metrics: ``{"loss/train": …}``; empty unless it is finished.
+        rank: its position among the finished runs, from 1; ``None`` for another.
     """
 
     record: RunRecord
     label: str
     values: Mapping[str, Any]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     rank: int | None
 
     @property
@@ -79,12 +79,12 @@ class Line:
     Attributes:
         values: of :attr:`Leaderboard.line_keys`.
         runs: the finished runs of the combination, best first; never empty.
-        figures: their spread, by figure.
+        metrics: the spread of each metric, by name.
     """
 
     values: Mapping[str, Any]
     runs: tuple[Run, ...]
-    figures: Mapping[str, Spread]
+    metrics: Mapping[str, Spread]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Leaderboard:
     Attributes:
         folder: where its files are written.
         keys: the swept keys, ``seed`` included if it is one.
-        figures: names of the figures that runs have, e.g. ``loss/train``, split by split.
-        ranked_by: the figure that decides, the lower the better: ``loss/val`` if every finished run has one,
+        metrics: names of the metrics that runs have, e.g. ``loss/train``, split by split.
+        ranked_by: the metric that decides, the lower the better: ``loss/val`` if every finished run has one,
             else ``loss/train``.
         finished: the finished runs, best first.
         others: all other runs, by sweep folder and job number.
@@ -104,7 +104,7 @@ class Leaderboard:
 
     folder: Path
     keys: tuple[str, ...]
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     ranked_by: str
     finished: tuple[Run, ...]
     others: tuple[Run, ...]
@@ -122,8 +122,8 @@ class Leaderboard:
 
     @property
     def best(self) -> Run | None:
-        """The best run of the best line; ``None`` if no line has a finite figure."""
-        if not self.lines or not math.isfinite(self.lines[0].figures[self.ranked_by].mean):
+        """The best run of the best line; ``None`` if no line has a finite one."""
+        if not self.lines or not math.isfinite(self.lines[0].metrics[self.ranked_by].mean):
             return None
         return self.lines[0].runs[0]
 
@@ -135,7 +135,7 @@ def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard
         records: of one sweep or of several, in any order.
         folder: where the leaderboard belongs; runs of several sweeps are named relative to it.
     """
-    in_order = sorted(records, key=lambda record: record.place)
+    in_order = sorted(records, key=lambda record: record.sort_key)
     given = [_given_values(record) for record in in_order]
     values = _values_of_swept_keys(in_order, given)
     labels = _labels(in_order, folder)
@@ -146,19 +146,19 @@ def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard
         else "loss/train"
     )
     runs = [
-        Run(record, label, chosen, _figures(record), None)
+        Run(record, label, chosen, _metrics(record), None)
         for record, label, chosen in zip(in_order, labels, values, strict=True)
     ]
     finished = sorted(
         (run for run in runs if run.record.status == "finished"),
-        key=lambda run: _lowest_first(run.figures.get(ranked_by, math.nan)),
+        key=lambda run: _lowest_first(run.metrics.get(ranked_by, math.nan)),
     )
     finished = [dataclasses.replace(run, rank=rank) for rank, run in enumerate(finished, start=1)]
     keys = tuple(values[0]) if values else ()
     return Leaderboard(
         folder=folder,
         keys=keys,
-        figures=_figure_names(finished),
+        metrics=_metric_names(finished),
         ranked_by=ranked_by,
         finished=tuple(finished),
         others=tuple(run for run in runs if run.record.status != "finished"),
@@ -178,7 +178,7 @@ def repeat_command(record: RunRecord, program: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value as one writes it in an override: ``null``, ``true``, ``[32,16]``, ``0.1``."""
+    """A value as written in an override: ``null``, ``true``, ``[32,16]``, ``0.1``."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -194,15 +194,15 @@ def write_csv(leaderboard: Leaderboard) -> Path:
     """Write ``leaderboard.csv``, whole or not at all: one row per run, best first, those not finished last."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["rank", "run", "status", *leaderboard.keys, *leaderboard.figures, "steps", "wall_time_s", "error"]
+    head = ["rank", "run", "status", *leaderboard.keys, *leaderboard.metrics, "steps", "wall_time_s", "error"]
     writer.writerow(head)
     for run in (*leaderboard.finished, *leaderboard.others):
-        figures = [repr(run.figures[name]) if name in run.figures else "" for name in leaderboard.figures]
+        metrics = [repr(run.metrics[name]) if name in run.metrics else "" for name in leaderboard.metrics]
         values = [value_text(run.values[key]) for key in leaderboard.keys]
         rank = "" if run.rank is None else run.rank
         record = run.record
         writer.writerow(
-            [rank, run.label, record.status, *values, *figures, record.steps, repr(record.wall_time_s), run.cause]
+            [rank, run.label, record.status, *values, *metrics, record.steps, repr(record.wall_time_s), run.cause]
         )
     path = leaderboard.folder / CSV_NAME
     with atomic_write(path) as file:
@@ -220,7 +220,7 @@ def _values_of_swept_keys(records: Sequence[RunRecord], given: Sequence[Mapping[
         table = [{key: _value(record, one, key) for key in keys} for record, one in zip(records, given, strict=True)]
     else:
         table = [dict(_leaves(record.config)) for record in records]
-        keys = [key for key in dict.fromkeys(key for row in table for key in row) if _is_shown(key, by_itself=True)]
+        keys = [key for key in dict.fromkeys(key for row in table for key in row) if _is_shown(key, as_configured=True)]
     swept = [key for key in keys if len({value_text(row.get(key, "")) for row in table}) > 1]
     return [{key: row.get(key, "") for key in swept} for row in table]
 
@@ -238,16 +238,16 @@ def _top(key: str) -> str:
     return key.replace("/", ".").partition(".")[0]
 
 
-def _is_shown(key: str, by_itself: bool = False) -> bool:
+def _is_shown(key: str, as_configured: bool = False) -> bool:
     if key in _NEVER_SHOWN or _top(key) in _NEVER_SHOWN_BELOW:
         return False
-    return not (by_itself and any(key == one or key.startswith(f"{one}.") for one in _NOT_SWEPT_BY_ITSELF))
+    return not (as_configured and any(key == one or key.startswith(f"{one}.") for one in _NOT_SWEPT_ALONE))
 
 
 def _value(record: RunRecord, given: Mapping[str, str], key: str) -> Any:
-    """What the run was trained with; for the choice of a group what was chosen, empty if nothing was.
+    """What the run was trained with; for the choice of a group the option, empty if none was chosen.
 
-    The configuration speaks first: 1e-3 and 0.001 are one value, and a run without the override has one too.
+    The configuration comes first: 1e-3 and 0.001 are one value, and a run without the override has one too.
     """
     value: Any = record.config
     for name in key.split("."):
@@ -284,20 +284,20 @@ def _relative(path: Path, start: Path) -> str:
         return path.as_posix()
 
 
-def _figures(record: RunRecord) -> dict[str, float]:
+def _metrics(record: RunRecord) -> dict[str, float]:
     if record.status != "finished":
         return {}
-    return {f"{name}/{split}": value for split, figures in record.metrics.items() for name, value in figures.items()}
+    return {f"{name}/{split}": value for split, of_split in record.metrics.items() for name, value in of_split.items()}
 
 
-def _figure_names(finished: Iterable[Run]) -> tuple[str, ...]:
+def _metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
     """Split by split as they follow in training; within a split the loss comes first, then by name."""
 
-    def place(figure: str) -> tuple[int, str, bool, str]:
-        name, _, split = figure.partition("/")
+    def order(metric: str) -> tuple[int, str, bool, str]:
+        name, _, split = metric.partition("/")
         return _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), split, name != "loss", name
 
-    return tuple(sorted({name for run in finished for name in run.figures}, key=place))
+    return tuple(sorted({name for run in finished for name in run.metrics}, key=order))
 
 
 def _lowest_first(value: float) -> tuple[bool, float]:
@@ -313,17 +313,17 @@ def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tupl
         Line(
             {key: runs[0].values[key] for key in keys},
             tuple(runs),
-            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *_figure_names(runs)])},
+            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *_metric_names(runs)])},
         )
         for runs in groups.values()
     ]
     # Of lines with equal means the one whose earliest run came first.
-    lines.sort(key=lambda line: min(run.record.place for run in line.runs))
-    return tuple(sorted(lines, key=lambda line: _lowest_first(line.figures[ranked_by].mean)))
+    lines.sort(key=lambda line: min(run.record.sort_key for run in line.runs))
+    return tuple(sorted(lines, key=lambda line: _lowest_first(line.metrics[ranked_by].mean)))
 
 
 def _spread(runs: Sequence[Run], name: str) -> Spread:
-    values = [run.figures.get(name, math.nan) for run in runs]
+    values = [run.metrics.get(name, math.nan) for run in runs]
     if len(values) == 1:
         return Spread(values[0], None, 1)
     if not all(map(math.isfinite, values)):

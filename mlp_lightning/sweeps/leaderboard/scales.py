@@ -76,7 +76,7 @@ def set_scale(axes: Axes, which: str, values: Sequence[float], scale: str = "", 
     options = {"linthresh": min(value for value in values if value > 0)} if scale == "symlog" else {}
     getattr(axes, f"set_{which}scale")(scale, **options)
     if scale == "log":
-        # What is below 0, as a band of ± sd may be, has no place here and must not decide the limits.
+        # What is below 0, as a band of ± sd may be, cannot be shown here and must not decide the limits.
         margin = (high / low) ** 0.06
         axes.set(**{f"{which}lim": (low / margin, high * margin)})
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < (1e2 if which == "x" else 1e4) else (1,)))
@@ -103,7 +103,7 @@ def set_category_ticks(axis: Axis, values: Sequence[Any]) -> None:
     """The values at 0, 1, 2, …; of many only every second, third, …"""
     step = math.ceil(len(values) / MOST_TICKS)
     named = range(0, len(values), step)
-    texts = [tick_text(values[place]) for place in named]
+    texts = [tick_text(values[index]) for index in named]
     crowded = axis is axis.axes.xaxis and len(texts) * (max(map(len, texts)) + 2) > 80
     axis.set_ticks(
         list(named), texts, **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {})
@@ -111,7 +111,7 @@ def set_category_ticks(axis: Axis, values: Sequence[Any]) -> None:
 
 
 def tick_text(value: Any) -> str:
-    """A value as it stands beside an axis, where there is no room for all of its digits or widths."""
+    """A value beside an axis, where there is no room for all of its digits or widths."""
     text = f"{value:.4g}" if isinstance(value, float) else shown_value(value)
     return text if len(text) <= 24 else f"{text[:11]}…{text[-12:]}"
 

@@ -1,4 +1,4 @@
-"""The leaderboard in the terminal: a table where there is one, aligned lines of plain text elsewhere."""
+"""The leaderboard as text: a table in a terminal, aligned lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.text import Text
 
 from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Run, Spread, repeat_command, value_text
 
-# As many lines, and as many runs that did not finish, as one takes in at a glance; the file has them all.
+# Most lines, and most unfinished runs, to show; the file has them all.
 MOST_LINES = 20
 _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
-# To choose by test figures would spoil them: they are in the file for whoever has chosen.
+# Test metrics must not guide the choice of a run, so only the file has them.
 _SPLITS_SHOWN = ("train", "val")
 
 
@@ -36,14 +36,14 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
         _print(console, line)
 
 
-def figure_title(figure: str) -> str:
-    """What a figure is called, e.g. ``validation loss`` for ``loss/val``."""
-    name, _, split = figure.partition("/")
+def metric_title(metric: str) -> str:
+    """The name of a metric to show, e.g. ``validation loss`` for ``loss/val``."""
+    name, _, split = metric.partition("/")
     return f"{_SPLIT_NAMES.get(split, split)} {name}"
 
 
 def shown_value(value: object) -> str:
-    """A swept value; a run that chose nothing of a swept group has the one that is chosen by default."""
+    """A swept value; a run that chose no option of a swept group has the default one."""
     return value_text(value) or "(default)"
 
 
@@ -52,10 +52,10 @@ def _print_lines(leaderboard: Leaderboard, console: Console) -> None:
     table = _cells(leaderboard, columns, console)
     if console.is_terminal and _width(table) > console.width:
         # What ranks must be seen; the file has the rest.
-        columns = [figure for figure in columns if figure.startswith("loss/")]
+        columns = [metric for metric in columns if metric.startswith("loss/")]
         table = _cells(leaderboard, columns, console)
     spread = ", mean ± sd over runs" if leaderboard.has_spread else ""
-    title = f"Leaderboard: best {figure_title(leaderboard.ranked_by)} first{spread}"
+    title = f"Leaderboard: best {metric_title(leaderboard.ranked_by)} first{spread}"
     _print(console, f"\n{title}")
     if console.is_terminal:
         _print_table(table, len(columns), console)
@@ -69,13 +69,13 @@ def _print_lines(leaderboard: Leaderboard, console: Console) -> None:
         _print(console, f"  … {hidden} more in {CSV_NAME}")
 
 
-def _print_table(table: list[list[str]], figures: int, console: Console) -> None:
-    """Show ``table``, whose last ``figures`` columns are figures."""
+def _print_table(table: list[list[str]], metrics: int, console: Console) -> None:
+    """Show ``table``, whose last ``metrics`` columns are metrics."""
     head, *rows = table
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     for index, name in enumerate(head):
-        # A long list of widths may go over several lines; a figure may not.
-        shown.add_column(Text(_in_lines(name)), justify="right", overflow="fold", no_wrap=index >= len(head) - figures)
+        # A long list of widths may wrap; a metric may not.
+        shown.add_column(Text(_in_lines(name)), justify="right", overflow="fold", no_wrap=index >= len(head) - metrics)
     for index, row in enumerate(rows):
         shown.add_row(*map(Text, row), style="bold" if index == 0 else None)
     console.print(shown, soft_wrap=False)
@@ -86,37 +86,37 @@ def _widths(table: list[list[str]]) -> list[int]:
 
 
 def _width(table: list[list[str]]) -> int:
-    """Of the table in a terminal, where a head has several lines and three blanks stand between two columns."""
+    """Of the table in a terminal, where a head has several lines and three blanks separate two columns."""
     head, *rows = table
     parts = [_in_lines(name).splitlines() or [""] for name in head]
     return sum(max(map(len, [*part, *column])) + 3 for part, column in zip(parts, zip(*rows, strict=True), strict=True))
 
 
 def _in_lines(name: str) -> str:
-    """A head with as little width as it can have: ``model.`` above ``hidden_units``, ``training`` above ``loss``."""
+    """A head of the least width: ``model.`` above ``hidden_units``, ``training`` above ``loss``."""
     return name.replace(".", ".\n").replace(" ", "\n")
 
 
 def _columns(leaderboard: Leaderboard) -> list[str]:
-    """The figures to show; the same figure of all splits side by side, so that overfitting shows."""
-    names = dict.fromkeys(figure.partition("/")[0] for figure in leaderboard.figures)
+    """The metrics to show; the same metric of all splits side by side, so that overfitting shows."""
+    names = dict.fromkeys(metric.partition("/")[0] for metric in leaderboard.metrics)
     wanted = [f"{name}/{split}" for name in names for split in _SPLITS_SHOWN]
-    return [figure for figure in wanted if figure in leaderboard.figures]
+    return [metric for metric in wanted if metric in leaderboard.metrics]
 
 
 def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -> list[list[str]]:
     """The head and the lines to show, as text that the console can write."""
-    rows = [["", *leaderboard.line_keys, "runs" if leaderboard.has_spread else "run", *map(figure_title, columns)]]
+    rows = [["", *leaderboard.line_keys, "runs" if leaderboard.has_spread else "run", *map(metric_title, columns)]]
     for rank, line in enumerate(leaderboard.lines[:MOST_LINES], start=1):
         values = [_short_value(line.values[key]) for key in leaderboard.line_keys]
         run = str(len(line.runs)) if leaderboard.has_spread else line.runs[0].label
-        figures = [_spread_text(line.figures[name]) if name in line.figures else "" for name in columns]
-        rows.append([str(rank), *values, run, *figures])
+        metrics = [_spread_text(line.metrics[name]) if name in line.metrics else "" for name in columns]
+        rows.append([str(rank), *values, run, *metrics])
     return [[_plain(cell, console) for cell in row] for row in rows]
 
 
 def _short_value(value: object) -> str:
-    """As :func:`shown_value`, with no more digits than one compares; the command below has them all."""
+    """As :func:`shown_value`, with fewer digits; the command below has them all."""
     return f"{value:.6g}" if isinstance(value, float) else shown_value(value)
 
 
@@ -144,7 +144,7 @@ def _other(run: Run) -> str:
 def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
     best = leaderboard.best
     if best is None:
-        return ["", f"No run finished with a finite {figure_title(leaderboard.ranked_by)}."]
+        return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by)}."]
     if not best.record.overrides:
         # Started from Python: no command repeats it, its configuration does.
         return ["", f"Configuration of the best run (run {best.label}): {shortest(best.record.folder / 'config.yaml')}"]
@@ -152,13 +152,13 @@ def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
 
 
 def shortest(path: Path) -> Path:
-    """The path as one would type it: relative where it lies below the working folder."""
+    """The path relative to the working folder where it lies below it, else absolute."""
     whole = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links that the user named
     return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
 
 def _print(console: Console, line: str) -> None:
-    # Neither markup, which brackets of a list could be taken for, nor line breaks inside a command.
+    # No markup, since lists have brackets, and no line breaks inside a command.
     console.print(_plain(line, console), markup=False, highlight=False, soft_wrap=True)
 
 

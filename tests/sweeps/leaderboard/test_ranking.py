@@ -142,11 +142,11 @@ def test_lines_agree_with_statistics() -> None:
         ]
         for split in ("train", "val"):
             losses = [one.metrics[split]["loss"] for one in alike]
-            spread = line.figures[f"loss/{split}"]
+            spread = line.metrics[f"loss/{split}"]
             assert spread.mean == pytest.approx(sum(losses) / 4, rel=1e-15)
             assert spread.sd == pytest.approx(statistics.stdev(losses), rel=1e-15)
             assert spread.count == 4
-    means = [line.figures["loss/val"].mean for line in board.lines]
+    means = [line.metrics["loss/val"].mean for line in board.lines]
     assert means == sorted(means)
 
 
@@ -188,7 +188,7 @@ def test_line_with_a_diverged_seed_sorts_below() -> None:
     records = [run(0, val=0.1, model__depth=1, seed=0), run(1, val=math.nan, model__depth=1, seed=1)]
     board = build_leaderboard([*records, run(2, val=0.9, model__depth=2, seed=0)], FOLDER)
     assert [line.values["model.depth"] for line in board.lines] == [2, 1]
-    assert math.isnan(board.lines[1].figures["loss/val"].mean)
+    assert math.isnan(board.lines[1].metrics["loss/val"].mean)
     assert board.best is not None
     assert board.best.record.number == 2
 
@@ -274,7 +274,7 @@ def test_plain_table() -> None:
         assert name in lines[start + 1]
     assert len({len(line) for line in lines[start + 1 : start + 5]}) == 1
     for line, shown in zip(board.lines, lines[start + 2 :], strict=False):
-        spread = line.figures["loss/val"]
+        spread = line.metrics["loss/val"]
         assert shown.split()[1:3] == [str(line.values["model.hidden_units"]), "4"]
         assert f"{spread.mean:.4g} ± {spread.sd:.2g}" in shown
     assert "  run 12 (model.hidden_units=3 seed=0) failed: NonFiniteLossError: nan at step 3" in lines
@@ -303,7 +303,7 @@ def test_narrow_terminal_keeps_the_losses_whole() -> None:
     assert "accuracy" in wide
     assert "accuracy" not in narrow
     for text in (wide, narrow):
-        assert f"{board.lines[0].figures['loss/val'].mean:.4g} ± " in text
+        assert f"{board.lines[0].metrics['loss/val'].mean:.4g} ± " in text
         assert " training " in text
         assert " loss " in text
     assert max(map(len, narrow.splitlines()[2:8])) <= 65
