@@ -1,4 +1,4 @@
-"""Cross-validation: every fold is trained, as one stack where that can be, and predicts the rows that it held out.
+"""Cross-validation: every fold is trained, as one stack where possible, and predicts the rows that it held out.
 
 Shapes: ``B`` rows, ``C`` classes, ``T`` targets.
 """
@@ -44,8 +44,8 @@ class CrossValidationResult:
     Attributes:
         status: ``finished`` or ``interrupted``.
         run_dir: its folder; that of fold ``i`` is ``fold-i`` in it.
-        folds: for each fold the figures of the rows that it held out.
-        metrics: for each figure ``mean`` and ``sd`` (with ``n - 1``) over the folds.
+        folds: for each fold the metrics of the rows that it held out.
+        metrics: for each metric ``mean`` and ``sd`` (with ``n - 1``) over the folds.
         out_of_fold: file with the prediction of every row by the fold that held it out.
         wall_time_s: seconds from start to end.
     """
@@ -78,7 +78,7 @@ def cross_validate(
 
     Raises:
         ConfigError: the configuration is wrong, or asks for no folds.
-        DataError: the table cannot be used, or not be folded like that.
+        DataError: the table cannot be used, or not be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
     from mlp_lightning.data.table import shared_tables

@@ -41,7 +41,7 @@ def with_parameters(estimator: BaseMLP, parameters: Mapping[str, Any]) -> BaseML
 
 
 class BaseMLP(BaseEstimator, ABC):
-    """Fits, and goes on fitting, one model.
+    """Fits one model, and continues to fit it.
 
     Attributes set by ``fit``, beside scikit-learn's: ``module_``, the trained
     :class:`~mlp_lightning.runs.module.MLPModule`, which takes raw rows.
@@ -74,43 +74,45 @@ class BaseMLP(BaseEstimator, ABC):
         Raises:
             ConfigError: a parameter is wrong.
             ValueError: the rows cannot be used.
-            TrainingError: the loss became no number.
+            TrainingError: the loss became NaN or infinite.
         """
-        goes_on = bool(self.warm_start) and hasattr(self, "module_")
-        inputs = self.read_inputs(X, y, sample_weight, goes_on=goes_on)
-        job = self.job(inputs, self._preprocessor if goes_on else None)
-        start = self._start(job, with_optimizer=False) if goes_on else None
-        before = self.loss_curve_ if goes_on else []
+        continues = bool(self.warm_start) and hasattr(self, "module_")
+        inputs = self.read_inputs(X, y, sample_weight, continues=continues)
+        job = self.job(inputs, self._preprocessor if continues else None)
+        start = self._start(job, with_optimizer=False) if continues else None
+        before = self.loss_curve_ if continues else []
         self.take(job, inputs, train_alone(job, start), before)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         if self.early_stopping:
-            raise ConfigError([Fault("early_stopping", True, "cannot go with partial_fit, which makes a single pass")])
-        goes_on = hasattr(self, "module_")
-        inputs = self.read_inputs(X, y, sample_weight, goes_on=goes_on, classes=classes)
-        before = self.loss_curve_ if goes_on else []
-        job = self.job(inputs, self._preprocessor if goes_on else None, one_pass=True, passes=len(before))
-        result = train_alone(job, self._start(job, with_optimizer=True) if goes_on else None)
+            raise ConfigError([Fault("early_stopping", True, "cannot be used with partial_fit, which makes one pass")])
+        continues = hasattr(self, "module_")
+        inputs = self.read_inputs(X, y, sample_weight, continues=continues, classes=classes)
+        before = self.loss_curve_ if continues else []
+        job = self.job(inputs, self._preprocessor if continues else None, one_pass=True, passes=len(before))
+        result = train_alone(job, self._start(job, with_optimizer=True) if continues else None)
         self.take(job, inputs, result, before)
         self.n_iter_ = len(self.loss_curve_)
         self._optimizer_state = result.optimizer_state
         return self
 
     def read_inputs(
-        self, X: Any, y: Any, sample_weight: Any = None, goes_on: bool = False, classes: Any = None
+        self, X: Any, y: Any, sample_weight: Any = None, continues: bool = False, classes: Any = None
     ) -> Inputs:
-        """Check the rows of a fit and remember of them what scikit-learn wants to be remembered.
+        """Check the rows of a fit and set the attributes that scikit-learn expects.
 
         Args:
             X: as for :meth:`fit`.
             y: likewise.
             sample_weight: likewise.
-            goes_on: whether the estimator has been fitted to other rows of the same kind.
+            continues: whether the estimator has been fitted to other rows of the same kind.
             classes: of a classification, if the rows may lack some.
         """
-        features = read_features(self, X, y, reset=not goes_on)
-        targets_BT, target = self._read_targets(read_targets(features, y, self._targets_are_numbers), goes_on, classes)
+        features = read_features(self, X, y, reset=not continues)
+        targets_BT, target = self._read_targets(
+            read_targets(features, y, self._targets_are_numbers), continues, classes
+        )
         weights_B = self._weights(read_weights(features, sample_weight), targets_BT)
         return read_rows(self, features, targets_BT, target, weights_B)
 
@@ -123,7 +125,7 @@ class BaseMLP(BaseEstimator, ABC):
             inputs: the rows.
             preprocessor: of an earlier fit, if the rows are to be prepared as they were then.
             one_pass: whether to make a single pass over the rows.
-            passes: that were made already.
+            passes: number of passes already made.
         """
         config = self.configuration(inputs, one_pass, passes)
         return Job(config, rows_of(config, inputs, preprocessor), self.log_dir)
@@ -170,7 +172,7 @@ class BaseMLP(BaseEstimator, ABC):
     def _start(self, job: Job, with_optimizer: bool) -> TrainingStart:
         fitted, wanted = ModelConfig(**self.module_.hparams["model"]).layer_widths, job.config.model.layer_widths
         if fitted != wanted:
-            rule = f"is not {tuple(fitted)}, with which the estimator was fitted: training goes on with its weights"
+            rule = f"is not {tuple(fitted)}, with which the estimator was fitted: training continues with its weights"
             raise ConfigError([Fault("hidden_layer_sizes", tuple(wanted), rule, "fit a new one with warm_start=False")])
         return TrainingStart(self.module_.state_dict(), self._optimizer_state if with_optimizer else None)
 
@@ -180,12 +182,12 @@ class BaseMLP(BaseEstimator, ABC):
         assert isinstance(preprocessor, Preprocessor)
         return preprocessor
 
-    # ---- what each of the two says -----------------------------------------------------------------------
+    # ---- what classifier and regressor define -----------------------------------------------------------------------
 
     _targets_are_numbers: bool
 
     @abstractmethod
-    def _read_targets(self, y: NDArray[Any], goes_on: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+    def _read_targets(self, y: NDArray[Any], continues: bool, classes: Any) -> tuple[NDArray[Any], Target]:
         """The targets ``(B, T)`` and what they are."""
 
     def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:

@@ -26,7 +26,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     What is named as in :class:`sklearn.neural_network.MLPClassifier` means the same, but for this:
 
-    - Features are scaled, missing values and columns that are no numbers are taken care of: no pipeline is needed.
+    - Features are scaled, and missing values and columns that are not numbers are handled: no pipeline is needed.
     - ``solver`` has ``adamw`` (whose ``alpha`` is torch's decoupled weight decay) and no ``lbfgs``.
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
@@ -44,11 +44,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         learning_rate: how the learning rate changes.
         learning_rate_init: learning rate at the start.
         max_iter: epochs.
-        shuffle: whether every epoch has an order of its own.
+        shuffle: whether to draw a new order in every epoch.
         random_state: seed, or where one is drawn from; decides weights, order, split and dropout.
         tol: smallest improvement that counts as one.
-        verbose: whether to print how training gets on.
-        warm_start: whether ``fit`` goes on from the weights and the scaling of the fit before.
+        verbose: whether to print progress.
+        warm_start: whether ``fit`` continues from the weights and the scaling of the fit before.
         momentum: of ``sgd``.
         nesterovs_momentum: of ``sgd``.
         early_stopping: whether to keep validation rows and stop by them.
@@ -137,10 +137,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     _targets_are_numbers = False
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Make one pass over further rows with a constant learning rate; the optimizer goes on where it was.
+        """Make one pass over further rows with a constant learning rate; the optimizer continues.
 
         Args:
-            X: as for :meth:`fit`. Scales and categories are those of the first call: let it have rows of every kind.
+            X: as for :meth:`fit`. Scales and categories are those of the first call: it needs rows of every kind.
             y: ``(B,)``.
             classes: all classes that any call will have; needed in the first call.
             sample_weight: as for :meth:`fit`.
@@ -167,7 +167,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         probabilities_BC = self.predict_proba(X)
         return self.classes_[probabilities_BC.argmax(axis=1)]
 
-    def _read_targets(self, y: NDArray[Any], goes_on: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+    def _read_targets(self, y: NDArray[Any], continues: bool, classes: Any) -> tuple[NDArray[Any], Target]:
         if y.ndim == 2 and y.shape[1] > 1:
             raise ValueError(
                 f"y has {y.shape[1]} columns: several labels for a row (multilabel) are not supported. Fit one"
@@ -175,7 +175,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             )
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        if goes_on or classes is not None:
+        if continues or classes is not None:
             codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
             unknown = self.classes_[codes] != y
             if unknown.any():
@@ -186,10 +186,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 )
         else:
             self.classes_, codes = np.unique(y, return_inverse=True)
-        # A single class is told from another one that no row has.
-        classes_to_tell = max(2, len(self.classes_))
-        task = "binary" if classes_to_tell == 2 else "multiclass"
-        target = Target(("target",), task, "int64", tuple(range(classes_to_tell)))
+        # A single class is distinguished from a second one without rows.
+        count = max(2, len(self.classes_))
+        task = "binary" if count == 2 else "multiclass"
+        target = Target(("target",), task, "int64", tuple(range(count)))
         return codes.astype(np.int64)[:, None], target
 
     def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:

@@ -1,4 +1,4 @@
-"""From what scikit-learn's methods are given to the table that a run is trained on.
+"""From the arguments of scikit-learn's methods to the table that a run is trained on.
 
 Shapes: ``B`` rows, ``F`` columns, ``T`` targets.
 """
@@ -39,7 +39,7 @@ class Inputs:
         kinds: kind of each column that the model sees.
         target: what is predicted.
         weights: name of the column of weights; ``None`` without one.
-        attributes: what scikit-learn wants the fitted estimator to know of them.
+        attributes: attributes that scikit-learn expects of the fitted estimator.
     """
 
     table: pa.Table
@@ -62,7 +62,7 @@ class Features:
 
     @property
     def names(self) -> list[str]:
-        """As they are called where nothing else names them."""
+        """Default names, where nothing else names them."""
         count = self.matrix_BF.shape[1] if self.matrix_BF is not None else self._table.num_columns
         return [f"x{number}" for number in range(count)]
 
@@ -131,7 +131,7 @@ def read_rows(
     """The table of a fit; rows of weight 0 are left out of it.
 
     Args:
-        estimator: has been told of the features.
+        estimator: knows the features.
         features: of the rows.
         targets_BT: as ``target`` has them.
         target: what is predicted; its names are replaced.
@@ -223,7 +223,7 @@ def _to_arrow(X: Any) -> pa.Table:
     if hasattr(X, "iloc"):
         numbered = X.set_axis([f"x{number}" for number in range(X.shape[1])], axis=1)
         return pa.Table.from_pandas(numbered, preserve_index=False)
-    # What polars would hand over by itself has categories of a type that Arrow cannot look up.
+    # By default, polars hands over categories of a type that Arrow cannot look up.
     return X.to_arrow() if hasattr(X, "to_arrow") else pa.table(X)
 
 
@@ -253,7 +253,7 @@ def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _without_nan(table: pa.Table) -> pa.Table:
-    """A number that is none is a missing one."""
+    """The table with NaN as missing values."""
     for number, field in enumerate(table.schema):
         if pa.types.is_floating(field.type):
             values = table.column(number).cast(pa.float64())
@@ -267,7 +267,7 @@ def _numbered(X: NDArray[Any]) -> list[str]:
 
 
 def _column_names(estimator: BaseEstimator, features: Features) -> list[str]:
-    """The user's own, if they can be names of columns of a table."""
+    """The user's names, if a table can have them."""
     names = [str(one) for one in getattr(estimator, "feature_names_in_", ())]
     fit = bool(names) and len(set(names)) == len(names) and all(one.strip() and not is_row_label(one) for one in names)
     return names if fit else features.names

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multi-layer perceptron that predicts numbers, with scikit-learn's interface and parameter names.
 
-    All parameters are those of :class:`~mlp_lightning.estimators.MLPClassifier`, where they are explained, but for
+    All parameters are those of :class:`~mlp_lightning.estimators.MLPClassifier`, where they are explained, except
     ``class_weight`` and ``label_smoothing``. Targets are standardised: learning does not depend on their unit.
 
     - ``loss_`` and ``loss_curve_`` are mean squared errors of standardised targets.
@@ -97,7 +97,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     _single_output: bool
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Make one pass over further rows with a constant learning rate; the optimizer goes on where it was.
+        """Make one pass over further rows with a constant learning rate; the optimizer continues.
 
         Args:
             X: as for :meth:`fit`. Scales and categories, also the scale of ``y``, are those of the first call.
@@ -116,13 +116,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         tags.target_tags.multi_output = True
         return tags
 
-    def _read_targets(self, y: NDArray[Any], goes_on: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+    def _read_targets(self, y: NDArray[Any], continues: bool, classes: Any) -> tuple[NDArray[Any], Target]:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._single_output = y.ndim == 1
         targets_BT = y.reshape(len(y), -1)
         target = Target(tuple(f"target {number}" for number in range(targets_BT.shape[1])), "regression", "float64")
-        if goes_on:
+        if continues:
             known = self.module_.target
             assert known is not None
             if len(known.names) != targets_BT.shape[1]:

@@ -35,7 +35,7 @@ class VectorizedSearchCV(BaseSearchCV):
     Fits are timed together: ``cv_results_`` has an equal share of the time for each.
 
     Args:
-        estimator: an :class:`MLPClassifier` or :class:`MLPRegressor`. (They scale features and take care of missing
+        estimator: an :class:`MLPClassifier` or :class:`MLPRegressor`. (They scale features and handle missing
             values and categories themselves; for a pipeline use ``GridSearchCV``.)
         param_grid: values to try of each parameter, or a list of such dicts; all combinations are tried.
         param_distributions: instead of ``param_grid``: lists or distributions to draw ``n_iter`` candidates from.
@@ -96,7 +96,7 @@ class VectorizedSearchCV(BaseSearchCV):
             X: as for the estimator.
             y: likewise.
             groups: of the rows, for a ``cv`` that asks for them.
-            sample_weight: of the rows, in training; in scores, too, if the installed scikit-learn does that.
+            sample_weight: of the rows, in training; in scores too, if the installed scikit-learn does that.
 
         Raises:
             ConfigError: a parameter of the search is wrong.

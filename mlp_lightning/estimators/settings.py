@@ -13,8 +13,8 @@ from mlp_lightning.config.names import ACTIVATIONS
 from mlp_lightning.data.datamodule import auto_batch_size
 from mlp_lightning.errors import ConfigError, Fault
 
-#: Defaults that were chosen by measuring, the same as those of ``data=table``; benchmarks/quality.py has figures. Those
-#: that scikit-learn's estimators have are in the constructors.
+#: Defaults chosen with benchmarks/quality.py, the same as those of ``data=table``. Defaults that are scikit-learn's are
+#: in the constructors.
 DEFAULTS: dict[str, Any] = {
     "hidden_layer_sizes": (128, 128),
     "activation": "silu",
@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 }
 _SOLVERS = ("adam", "adamw", "sgd")
 _SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
-# What a fault of a configuration is called in an estimator; a key also stands for those below it.
+# The parameter of an estimator for each configuration key; a key also stands for those below it.
 _PARAMETER_OF = {
     "model.hidden_units": "hidden_layer_sizes",
     "model.dropout": "dropout",
@@ -56,7 +56,7 @@ _PARAMETER_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class RowsOfFit:
-    """What a configuration has to know of the rows.
+    """What a configuration needs to know of the rows.
 
     Attributes:
         task: ``binary``, ``multiclass`` or ``regression``.
@@ -102,7 +102,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
             "accelerator": given["accelerator"],
             "precision": str(given["precision"]),
             "max_epochs": 1 if one_pass else given["max_iter"],
-            # Without loggers nothing is done with what is logged.
+            # Without loggers, nothing that is logged is used.
             "log_every_n_steps": 10 if kept else 2**31,
             "label_smoothing": given.get("label_smoothing", 0.0),
         },
@@ -130,7 +130,7 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
         (
             "learning_rate",
             _SCHEDULES,
-            "one_cycle and cosine fall, too" if given["learning_rate"] == "invscaling" else "",
+            "one_cycle and cosine also decrease" if given["learning_rate"] == "invscaling" else "",
         ),
     ):
         if given[name] not in known:
