@@ -227,7 +227,7 @@ class _CrossValidation:
 
 
 class _Progress:
-    """Tells how one part of the folds gets on."""
+    """Reports the progress of one part of the folds."""
 
     def __init__(self, whole: _CrossValidation, folds: list[int], progress: SweepProgress) -> None:
         self._whole = whole

@@ -179,7 +179,7 @@ def read_weights(features: Features, sample_weight: Any) -> NDArray[np.float64] 
     """Weights of rows ``(B,)``.
 
     Raises:
-        ValueError: one is negative or no number, or there are not as many as rows.
+        ValueError: one is negative or not a number, or their number differs from that of the rows.
     """
     if sample_weight is None:
         return None

@@ -208,7 +208,7 @@ class RegressionTask(Task):
     def predictions(self, logits_BC: Tensor) -> Tensor:
         if self.scale is None or self.mean is None:
             return logits_BC
-        # In double precision: 2,000,000.25 is no number of float32.
+        # In double precision: float32 cannot represent 2,000,000.25.
         return logits_BC.double() * self.scale.to(logits_BC.device) + self.mean.to(logits_BC.device)
 
     def truths(self, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writes a job's ``.hydra`` folder with the content that Hydra writes, without dumping YAML anew for each job.
+"""Writes a job's ``.hydra`` folder with the content that Hydra writes, without dumping all of the YAML for each job.
 
 The jobs of a sweep differ in a few values. So the YAML of one of them is kept in pieces (:class:`Document`), and a
 job's :class:`HydraRecord` holds the values of the pieces that differ.

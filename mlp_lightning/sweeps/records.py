@@ -149,8 +149,8 @@ def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
     expected = "metrics as {split: {name: number}}"
     splits = _checked(path, {} if value is None else value, dict, expected)
     return {
-        split: {name: _number(path, one) for name, one in _checked(path, figures, dict, expected).items()}
-        for split, figures in splits.items()
+        split: {name: _number(path, one) for name, one in _checked(path, of_split, dict, expected).items()}
+        for split, of_split in splits.items()
     }
 
 

@@ -53,7 +53,7 @@ def export_model(ckpt_path: str | Path, format: str, output: str | Path | None =
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
-        ConfigError: the format is none of the three.
+        ConfigError: the format is not one of the three.
         ExportError: a package that the format needs is missing, the model cannot be expressed in the format, or what
             was exported does not predict as the model does. Nothing is written then.
     """

@@ -26,7 +26,7 @@ def finite(values: Sequence[float]) -> list[float]:
 
 
 def scale_of(values: Sequence[float], evenly: bool = False) -> str:
-    """``log`` for positive values over more than a decade, ``symlog`` if there is a 0 besides, else ``linear``.
+    """``log`` for positive values over more than a decade, ``symlog`` if there is also a 0, else ``linear``.
 
     Args:
         values: finite ones.

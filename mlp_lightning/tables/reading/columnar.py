@@ -70,7 +70,7 @@ class ColumnarFile(ABC):
         self.name = name
         with readable(name, self.kind):
             self.schema, self._rows = self._schema_and_rows()
-        # What pandas stores beside the columns when its rows have labels of their own is no column.
+        # The row labels that pandas may store beside the columns are not a column.
         self.column_names = [column for column in self.schema.names if not is_row_label(column)]
         check_names(self.column_names, name)
 
