@@ -238,7 +238,7 @@ class _Composition:
         """The configuration of the task as plain dicts, of which OmegaConf resolves only what differs."""
         try:
             differing = {name: _plain(self._task[name]) for name in self._differing}
-        except Exception:  # OmegaConf reports the key of an error only when it resolves everything
+        except Exception:  # resolve everything: then OmegaConf's message names the full key
             return _plain(self._task)
         return copy.deepcopy(self._content) | differing
 
