@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import importlib
 import json
 import sys
 import time
@@ -112,19 +111,17 @@ class _Timers:
 def _time_parts(command: Sequence[str]) -> dict[str, float]:
     """Run ``train.py`` in this process, everything imported before the timers run."""
     from mlp_lightning.commands.train import main as train
-    from mlp_lightning.runs import train_stack
+    from mlp_lightning.runs import training, writer
     from mlp_lightning.sweeps import launching, sweep
 
-    # The package has the function under the name of its module.
-    stack = importlib.import_module(train_stack.__module__)
     timers = _Timers()
     for owner, attribute, part in (
         (launching, "compose_jobs", "composing"),
         (sweep.Sweep, "run_jobs", "composing"),  # what is left of it: checking, choosing folders, grouping
         (sweep, "train_part", "training"),
         (sweep, "write_hydra_folder", "outputs"),
-        (stack, "claim", "outputs"),
-        (stack.MemberFiles, "members_ended", "outputs"),
+        (training, "claim", "outputs"),
+        (writer.FolderWriter, "members_ended", "outputs"),
         (sweep.Sweep, "finish", "outputs"),  # the leaderboard
     ):
         timers.put_around(owner, attribute, part)

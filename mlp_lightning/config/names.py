@@ -32,6 +32,7 @@ NUMERIC_EMBEDDINGS = ("none", "periodic", "piecewise_linear")
 DELIMITERS = ("auto", ",", ";", "tab", "|", "space")
 EXPORT_FORMATS = ("safetensors", "torch", "onnx")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+ENGINES = ("auto", "autograd", "stacked")
 PRECISIONS = ("32", "64", "bf16-mixed")
 MONITORS = ("loss/train", "loss/val", "accuracy/val")
 # Classes of torch.optim whose step needs no closure and takes dense gradients of any shape.

@@ -233,6 +233,9 @@ class TrainerConfig:
     )
     accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
     threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
+    engine: str = option(
+        "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: stacked for runs that train together"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

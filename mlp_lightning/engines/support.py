@@ -25,7 +25,7 @@ _TAUGHT = {
     "trainer": (
         *("accelerator", "precision", "max_steps", "max_epochs", "log_every_n_steps", "print_every_n_steps"),
         *("check_val_every_n_epoch", "steps_per_execution", "gradient_clip_val", "gradient_clip_algorithm"),
-        *("label_smoothing", "accumulate_grad_batches", "threads"),
+        *("label_smoothing", "accumulate_grad_batches", "threads", "engine"),
     ),
     "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps"),
 }

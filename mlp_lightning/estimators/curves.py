@@ -1,11 +1,12 @@
-"""What the estimators remember of a training: the loss of every epoch and the figures of every validation.
+"""What the estimators remember of a training: the loss of every epoch and the metrics of every validation.
 
-Shapes: ``K`` members of a stack, ``S`` steps.
+Shapes: ``K`` members, ``S`` steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,17 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.engines.steps import TrainingSteps
-from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.stacked_module import StackedModule
+from mlp_lightning.runs.training_module import Outputs, TrainingModule
 
 
 @dataclasses.dataclass
 class Curves:
-    """How one run got on.
+    """How one run went.
 
     Attributes:
         losses: of all steps, ``(S,)`` in parts.
-        validations: figures of each validation, by name.
+        validations: metrics of each validation, by name.
     """
 
     losses: list[Tensor] = dataclasses.field(default_factory=list)
@@ -43,40 +43,18 @@ class Curves:
 
 
 class CurveRecorder(pl.Callback):
-    """Fills the curves of a run by itself."""
+    """Fills the curves of the runs of a training."""
 
-    def __init__(self, curves: Curves) -> None:
+    def __init__(self, curves: Sequence[Curves]) -> None:
         self._curves = curves
 
     def on_train_batch_end(  # type: ignore[override]  # meets only our module
-        self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Mapping[str, Outputs], *_: Any
     ) -> None:
-        if outputs["trace"].steps:
-            self._curves.losses.append(outputs["trace"].losses_S())
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figures = {
-            name.removesuffix("/val"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.endswith("/val")
-        }
-        self._curves.validations.append(figures)
-
-
-class StackCurveRecorder(pl.Callback):
-    """Fills the curves of the members of a stack."""
-
-    def __init__(self, curves: list[Curves]) -> None:
-        self._curves = curves
-
-    def on_train_batch_end(  # type: ignore[override]  # meets only our module
-        self, trainer: pl.Trainer, pl_module: StackedModule, outputs: Any, *_: Any
-    ) -> None:
-        if outputs["trace"].steps:
-            for losses_S, member in zip(outputs["trace"].losses_SK.unbind(1), pl_module.present, strict=True):
-                self._curves[member].losses.append(losses_S)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: StackedModule) -> None:  # type: ignore[override]  # meets only our module
-        figures = {name: values_K.tolist() for name, values_K in pl_module.validation.items()}
-        for place, member in enumerate(pl_module.present):
-            self._curves[member].validations.append({name: values[place] for name, values in figures.items()})
+        for trace, members in outputs["outputs"].traces:
+            if trace.steps:
+                for losses_S, member in zip(trace.losses_SK.unbind(1), members, strict=True):
+                    self._curves[member].losses.append(losses_S)
+        for one in outputs["outputs"].validations:
+            for slot, member in enumerate(one.members):
+                self._curves[member].validations.append({name: values[slot] for name, values in one.metrics.items()})

@@ -13,14 +13,13 @@ from pathlib import Path
 from mlp_lightning.config import Config
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import TrainingError
-from mlp_lightning.estimators.curves import CurveRecorder, Curves, StackCurveRecorder
+from mlp_lightning.estimators.curves import CurveRecorder, Curves
 from mlp_lightning.estimators.inputs import Inputs
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.build import build_data, run_length
-from mlp_lightning.runs.fit import TrainingStart, train
+from mlp_lightning.runs.fit import TrainingStart, train, train_stack
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import new_run_dir
-from mlp_lightning.runs.stack_training import train_stack
 from mlp_lightning.sweeps.grouping import Sizes, group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.tables.reading.sources import MemorySource
@@ -69,7 +68,7 @@ def train_alone(job: Job, start: TrainingStart | None = None) -> TrainingResult:
         TrainingError, DeviceError: it could not be trained.
     """
     with _ONE_AT_A_TIME, _folders([job.log_dir]) as (folder,):
-        result = train(job.config, folder, data=job.data, start=start, callbacks=[CurveRecorder(job.curves)])
+        result = train(job.config, folder, data=job.data, start=start, callbacks=[CurveRecorder([job.curves])])
     if result.status == "interrupted":
         raise KeyboardInterrupt
     return result
@@ -100,7 +99,7 @@ def train_together(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
 
 
 def _train_stack(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
-    recorder = StackCurveRecorder([job.curves for job in jobs])
+    recorder = CurveRecorder([job.curves for job in jobs])
     with _ONE_AT_A_TIME, _folders([job.log_dir for job in jobs]) as folders:
         results = train_stack(
             [job.config for job in jobs],

@@ -10,10 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlp_lightning.runs.fit import TrainingResult, train
-    from mlp_lightning.runs.stack_training import train_stack
+    from mlp_lightning.runs.fit import TrainingResult, train, train_stack
 
-_HOME = {"TrainingResult": "fit", "train": "fit", "train_stack": "stack_training"}
+_HOME = {"TrainingResult": "fit", "train": "fit", "train_stack": "fit"}
 
 __all__ = ["TrainingResult", "train", "train_stack"]
 

@@ -74,7 +74,6 @@ def label_smoothing(config: Config, data: TabularDataModule) -> float:
 def build_module(config: Config, data: TabularDataModule) -> MLPModule:
     """The module with its initial weights, and the statistics of the training rows in its preprocessing."""
     module = MLPModule(**vars(module_config(config, data)))
-    module.log_to_loggers = False
     module.take_statistics(data)
     return module
 

@@ -1,29 +1,27 @@
-"""Checkpoints: writing them whole, keeping the last and the best, and going on from one."""
+"""Checkpoints: what they hold, writing them whole, and reading them without running code."""
 
 from __future__ import annotations
 
-import random
-import time
+import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
-import numpy as np
+import lightning
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mlp_lightning.config import CheckpointConfig, Config
-from mlp_lightning.engines.rows import EvaluationBatches
-from mlp_lightning.engines.trace import StepTrace
+from mlp_lightning.config import Config
+from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
+from mlp_lightning.runs.build import build_early_stopping, module_config
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.run_folder import RunFolder
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.policies import Best, Stopping
 
 CONFIG_KEY = "config"
-# Sections of the configuration that a run may change when it goes on from a checkpoint.
+# Sections of the configuration that a run may change when it continues from a checkpoint.
 _MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
     "accelerator",
@@ -33,19 +31,15 @@ _MAY_CHANGE_IN_TRAINER = (
     "print_every_n_steps",
     "steps_per_execution",
     "threads",
+    "engine",
 )
-
-
-class StopRequested(Exception):  # noqa: N818 - a signal for unwinding, not an error
-    """Unwinds a run that was asked to stop, after its state has been saved. Never reaches the user."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, brings it to the disk and renames it; loads only plain data."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_write(Path(path)) as file:
-            torch.save(checkpoint, file)
+        write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
@@ -72,7 +66,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config) -> None:
-    """A run goes on only with what the checkpoint was trained with.
+    """A run continues only with what the checkpoint was trained with.
 
     Raises:
         CheckpointError: naming every key that differs, with both values.
@@ -88,7 +82,7 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config) ->
         lines = "\n".join(f"  {key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in different)
         raise CheckpointError(
             f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n"
-            "Give the same settings to go on with that run, or leave ckpt_path out to start a new one."
+            "Give the same settings to continue that run, or leave ckpt_path out to start a new one."
         )
 
 
@@ -106,182 +100,105 @@ def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-class CheckpointKeeper(Checkpoint):
-    """Keeps ``last.ckpt`` and ``best.ckpt``, and ends a run that was asked to stop.
+# Where a checkpoint keeps these; the keys are those of Lightning callbacks that earlier versions had.
+_GENERATORS, _BEST = "RandomState", "CheckpointKeeper"
 
-    A checkpoint is only ever taken between two steps, and where an epoch ends with a validation, after it; so
-    a run that goes on from it finds everything as it would have been. (A run that ends within an epoch is
-    validated once more; that is after its last checkpoint and leaves no trace in it.) The best checkpoint is
-    kept in memory until the next ``last.ckpt`` is written: on the disk the two always belong together, and a
-    run that is killed finds its later bests again when it goes on.
+
+def run_checkpoint(
+    member: Member,
+    state: MemberState,
+    engine: str,
+    monitor: str,
+    best: Best,
+    stopping: Stopping,
+    after_training: bool = False,
+) -> dict[str, Any]:
+    """The content of a checkpoint; Lightning can load it too.
 
     Args:
-        folder: of the run.
-        config: of the run; ``None`` in ``config.callbacks.checkpoint`` keeps nothing.
-        has_validation: whether there are validation rows.
-        last_step: number of steps of the whole run.
+        member: whose run it is.
+        state: of its training.
+        engine: that trained it.
+        monitor: metric of the best checkpoint.
+        best: the best so far then.
+        stopping: early stopping then.
+        after_training: whether the last epoch had ended then.
+    """
+    config, data = member.config, member.data
+    epoch = max(state.step - 1, 0) // data.steps_per_epoch
+    callbacks: dict[str, Any] = {_GENERATORS: dict(state.generators)}
+    early_stopping = build_early_stopping(config)
+    if early_stopping is not None:
+        dtype = next(iter(state.weights.values())).dtype
+        early_stopping.wait_count, early_stopping.best_score = stopping.wait, torch.tensor(stopping.score, dtype=dtype)
+        if stopping.stopped:
+            early_stopping.stopped_epoch = epoch
+            early_stopping.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
+            early_stopping.stopping_reason_message = (
+                f"Monitored metric {early_stopping.monitor} did not improve in the last {stopping.wait} records."
+                f" Best score: {stopping.score:.3f}. Signaling Trainer to stop."
+            )
+        callbacks[early_stopping.state_key] = early_stopping.state_dict()
+    callbacks[_BEST] = {"monitor": monitor, "best_value": best.value, "best_step": best.step}
+    return {
+        "epoch": epoch + after_training,
+        "global_step": state.step,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": state.weights,
+        "callbacks": callbacks,
+        "optimizer_states": [state.optimizer],
+        "lr_schedulers": [state.schedule] if state.schedule else [],
+        "hparams_name": None,
+        "hyper_parameters": module_config(config, data).to_dict(),
+        CONFIG_KEY: config.to_dict(),
+        "engine": engine,
+        "epoch_loss": state.epoch_loss,
+    }
+
+
+class SavedRun(NamedTuple):
+    """A run as its checkpoint has it.
+
+    Attributes:
+        state: of its training.
+        monitor: metric of the best checkpoint.
+        best: the best so far.
+        stopping: early stopping; ``None`` if the run had none.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, has_validation: bool, last_step: int) -> None:
-        super().__init__()
-        self._folder = folder
-        self._config = config.to_dict()
-        self._options: CheckpointConfig | None = config.callbacks.checkpoint
-        self._has_validation = has_validation
-        self._last_step = last_step
-        monitor = self._options.monitor if self._options is not None else "auto"
-        self.monitor = ("loss/val" if has_validation else "loss/train") if monitor == "auto" else monitor
-        self.best_value: float | None = None
-        self.best_step: int | None = None
-        self._pending_best: dict[str, Any] | None = None
-        self._last_saved_at = time.monotonic()
-        self._due = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"monitor": self.monitor, "best_value": self.best_value, "best_step": self.best_step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Without the file of the best weights its figure is of no use: the next best shall be kept.
-        if state_dict["monitor"] == self.monitor and self._folder.best_checkpoint.is_file():
-            self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint[CONFIG_KEY] = self._config
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last_saved_at = time.monotonic()
-
-    def on_train_batch_end(  # type: ignore[override]  # meets only our module
-        self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
-    ) -> None:
-        trace, step = outputs["trace"], trainer.global_step
-        on_lattice, at_end = self._on_lattice(step), step >= self._last_step
-        if self.monitor == "loss/train" and on_lattice and trace.steps:
-            self._consider(trainer, _training_loss(trainer, pl_module))
-        self._due = on_lattice or at_end or pl_module.stop_requested or self._is_time()
-        if trace.steps and self._validation_is_regular(trainer):
-            return
-        self._save_if_due(trainer)
-        if pl_module.stop_requested and step < self._last_step:
-            raise StopRequested
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or not self._validation_is_regular(trainer):
-            return
-        if self.monitor.endswith("/val"):
-            self._consider(trainer, float(trainer.callback_metrics[self.monitor]))
-        self._due = self._due or trainer.should_stop
-        self._save_if_due(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
-        # Without any better moment the end is the best. After last.ckpt: a run that goes on from there has not
-        # ended here.
-        if self._options is not None and self.monitor == "loss/train" and self.best_value is None:
-            self._consider(trainer, _training_loss(trainer, pl_module))
-            self._write_best(trainer)
-
-    def _on_lattice(self, step: int) -> bool:
-        interval = self._options.every_n_steps if self._options is not None else None
-        return interval is not None and step % interval == 0
-
-    def _is_time(self) -> bool:
-        interval = self._options.every_n_seconds if self._options is not None else None
-        return interval is not None and time.monotonic() - self._last_saved_at >= interval
-
-    def _validation_is_regular(self, trainer: pl.Trainer) -> bool:
-        """Whether the steps made so far end with a validation that belongs to an epoch's end."""
-        epochs, position = divmod(trainer.global_step, trainer.datamodule.steps_per_epoch)  # type: ignore[attr-defined]  # train sets it
-        interval = trainer.check_val_every_n_epoch or 1
-        return self._has_validation and position == 0 and epochs % interval == 0
-
-    def _consider(self, trainer: pl.Trainer, value: float) -> None:
-        """Keep the present state if it is the best so far."""
-        higher_is_better = self.monitor.startswith("accuracy")
-        better = self.best_value is None or (value > self.best_value if higher_is_better else value < self.best_value)
-        if better and self._options is not None:
-            self.best_value, self.best_step = value, trainer.global_step
-            self._pending_best = _snapshot(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
-
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
-        if not self._due or self._options is None:
-            return
-        # First what belongs to the steps before the checkpoint, so that a run that goes on from it has no gap.
-        for logger in trainer.loggers:
-            logger.save()
-        trainer.save_checkpoint(self._folder.last_checkpoint)
-        self._write_best(trainer)
-        self._due = False
-        self._last_saved_at = time.monotonic()
-
-    def _write_best(self, trainer: pl.Trainer) -> None:
-        if self._pending_best is not None:
-            trainer.strategy.checkpoint_io.save_checkpoint(self._pending_best, self._folder.best_checkpoint)
-            self._pending_best = None
+    state: MemberState
+    monitor: str
+    best: Best
+    stopping: Stopping | None
 
 
-@torch.no_grad()
-def _training_loss(trainer: pl.Trainer, pl_module: MLPModule) -> float:
-    """Loss of the present weights over all training rows.
-
-    The losses of the steps are no measure of them: each was measured before an update, on one batch.
-    """
-    rows = trainer.datamodule.rows_on_device("train")  # type: ignore[attr-defined]  # train sets it
-    pl_module.eval()
-    total = 0.0
-    for features_BF, targets in EvaluationBatches(rows):  # in parts: the layers' outputs of all rows take memory
-        loss = pl_module.task.loss(pl_module.mlp(pl_module.prepared(features_BF)), targets)
-        total += loss.item() * (len(targets) / len(rows))
-    pl_module.train()
-    return total
-
-
-def _snapshot(value: Any) -> Any:
-    """A copy of a checkpoint that training on does not change; ten times as fast as ``copy.deepcopy``."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _snapshot(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_snapshot(one) for one in value)
-    return value
+def saved_run(checkpoint: Mapping[str, Any], config: Config) -> SavedRun:
+    """What a checkpoint says of the run, to continue it."""
+    callbacks, schedules = checkpoint["callbacks"], checkpoint["lr_schedulers"]
+    state = MemberState(
+        checkpoint["global_step"],
+        checkpoint["state_dict"],
+        checkpoint["optimizer_states"][0],
+        schedules[0] if schedules else {},
+        checkpoint.get("epoch_loss", 0.0),
+        callbacks[_GENERATORS],
+    )
+    best, stopping = callbacks[_BEST], None
+    early_stopping = build_early_stopping(config)
+    if early_stopping is not None and early_stopping.state_key in callbacks:
+        content = callbacks[early_stopping.state_key]
+        stopping = Stopping(content["wait_count"], float(content["best_score"]))
+    return SavedRun(state, best["monitor"], Best(best["best_value"], best["best_step"], stopping), stopping)
 
 
-class RandomState(pl.Callback):
-    """Saves the state of the random number generators in every checkpoint and restores it when a run goes on."""
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with atomic_write(path) as file:
+        torch.save(content, file)
 
-    def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        version, numbers, gauss = random.getstate()
-        _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-        state: dict[str, Any] = {
-            "torch": torch.get_rng_state(),
-            "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
-            "numpy": [torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(cached)],
-        }
-        if torch.cuda.is_initialized():
-            state["cuda"] = torch.cuda.get_rng_state()
-        if torch.backends.mps.is_available():
-            state["mps"] = torch.mps.get_rng_state()
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Here and not when loading: what comes between (the model graph, say) may draw random numbers.
-        if self._restored is None:
-            return
-        state, self._restored = self._restored, None
-        torch.set_rng_state(state["torch"].cpu())
-        version, numbers, gauss = state["python"]
-        random.setstate((version, tuple(numbers.tolist()), gauss))
-        keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
-        if "cuda" in state and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(state["cuda"].cpu())
-        if "mps" in state and torch.backends.mps.is_available():
-            torch.mps.set_rng_state(state["mps"].cpu())
+def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:
+    """The same in memory."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

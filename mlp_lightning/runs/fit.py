@@ -1,4 +1,4 @@
-"""The one door to training: a configuration and a folder in, a trained model and its record out."""
+"""The doors to training: a configuration and a folder in, a trained model and its record out; or several of both."""
 
 from __future__ import annotations
 
@@ -8,48 +8,24 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.errors import CheckpointError, NonFiniteLossError
-from mlp_lightning.runs.build import (
-    build_data,
-    build_early_stopping,
-    build_module,
-    run_length,
-    steps_per_execution,
-    threads,
-)
-from mlp_lightning.runs.checkpoints import (
-    CheckpointKeeper,
-    RandomState,
-    StopRequested,
-    check_same_run,
-    read_checkpoint,
-)
+from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log
-from mlp_lightning.runs.health import TrainingHealth, non_finite_figures_message
-from mlp_lightning.runs.loggers import RunTensorBoard, graph_model, make_loggers
-from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.progress import ProgressDisplay
-from mlp_lightning.runs.recorder import MetricsRecorder
-from mlp_lightning.runs.report import announcement, how_to_go_on, report
+from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.resume import carry_over
-from mlp_lightning.runs.run_folder import RunFolder, claim, newest_checkpoint, surroundings
-from mlp_lightning.runs.stop import stop_signals
+from mlp_lightning.runs.resume import Resumed, find_checkpoint, resume
+from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
-from mlp_lightning.runs.trainer import build_trainer
+from mlp_lightning.runs.training import Options, Training
+from mlp_lightning.runs.training_module import Outputs, TrainingModule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +42,21 @@ class TrainingStart:
     optimizer: dict[str, Any] | None = None
 
 
+class StackProgress(Protocol):
+    """What a stack reports to."""
+
+    def steps_made(self, steps: int, members: int) -> None:
+        """``steps`` more optimizer steps were made by each of ``members`` members."""
+
+    def run_ended(self, number: int, result: TrainingResult) -> bool:
+        """The run with this number in the list has ended; its folder is complete.
+
+        Returns:
+            Whether the others continue.
+        """
+        ...
+
+
 def train(
     config: Config | Mapping[str, Any],
     run_dir: str | Path,
@@ -76,8 +67,8 @@ def train(
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
-    Everything that trains goes through here. The caller's random number generators, thread count, signal
-    handlers and warning filters are as before when it returns.
+    The caller's random number generators, thread count, signal handlers and warning filters are as before when it
+    returns.
 
     Args:
         config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes.
@@ -85,7 +76,9 @@ def train(
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
         data: a data module that is set up, to train on instead of what ``config.data`` names.
         start: what to begin with instead of new weights.
-        callbacks: further callbacks of the Trainer.
+        callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
+            ``outputs["outputs"]`` of ``on_train_batch_end``, an
+            :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -95,6 +88,7 @@ def train(
         RunFolderError: the folder belongs to another run.
         CheckpointError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
             then has a ``result.json`` whose ``status`` is ``failed``.
+        ValueError: a callback has a hook that is never called.
 
     Example:
         >>> import tempfile
@@ -105,260 +99,207 @@ def train(
     """
     if not isinstance(config, Config):
         config = parse_config(config)
-    checkpoint_path = _find_checkpoint(config, Path(run_dir))
+    _refuse_validation_hooks(callbacks)
+    checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
-    run = _Run(config, folder, checkpoint_path, RunConsole(config.verbosity, console), data, start, callbacks)
+    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
+    options = Options(None if data is None else [data], callbacks, keeps_modules=True, claims=False, logs_live=True)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
-        return run.execute()
+        return run.execute(options)
 
 
-class _Run:
-    """One training run, from its claimed folder to its result."""
+def train_stack(
+    configs: Sequence[Config],
+    run_dirs: Sequence[Path],
+    progress: StackProgress | None = None,
+    data: Sequence[TabularDataModule] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    keep_modules: bool = False,
+    checkpoint: Path | None = None,
+) -> list[TrainingResult]:
+    """Train several runs together and leave the record of each in its folder.
+
+    Every run folder is what :func:`train` would have left, to rounding. A run whose loss is no longer a number, or that
+    cannot learn, is recorded as failed and does not harm the others; its error is not raised.
+
+    Args:
+        configs: of the runs; they may differ in what :mod:`mlp_lightning.sweeps.grouping` says.
+        run_dirs: folder of each run; created if it is not there, claimed exclusively.
+        progress: hears of steps made and of runs that have ended.
+        data: for each run a data module that is set up, to train on instead of what its configuration names. They may
+            differ, but pose one task with equally many features, steps per epoch and splits.
+        callbacks: as for :func:`train`.
+        keep_modules: whether the results have the trained modules.
+        checkpoint: file for the state of the stack, saved while it trains when ``callbacks.checkpoint`` says so. If it
+            is there already, the stack continues from it to the same bits; the configurations must be those of the
+            members that still trained. It is removed when all runs have ended, and kept when they were interrupted.
+            ``None``: a stack that is killed is lost.
+
+    Returns:
+        The result of each run; without its module, unless they are kept: load it from its checkpoint.
+
+    Raises:
+        ValueError: the stacked engine was not taught what a run asks for, or a callback has a hook that is never
+            called.
+        CheckpointError: ``checkpoint`` is damaged, or belongs to other runs.
+        RunFolderError: a folder belongs to another run.
+        DataError, DeviceError: no run can be started; none has then been claimed.
+    """
+    _refuse_validation_hooks(callbacks)
+    for config, folder in zip(configs, run_dirs, strict=True):
+        is_other = config.trainer.engine == "autograd"
+        if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
+            raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
+    options = Options(data, callbacks, keep_modules, state_file=checkpoint)
+    training = Training(configs, run_dirs, _Stack(progress), options)
+    console = RunConsole(configs[0].verbosity)
+    with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
+        results = training.execute()
+    if training.stopped_late:
+        # It came while the last folders were written: nothing is left to stop here, but perhaps elsewhere.
+        raise KeyboardInterrupt
+    return results
+
+
+def _refuse_validation_hooks(callbacks: Sequence[pl.Callback]) -> None:
+    for one in callbacks:
+        for name in dir(pl.Callback):
+            unused = "validation" in name or "_test_" in name or "sanity" in name
+            if unused and getattr(type(one), name) is not getattr(pl.Callback, name):
+                raise ValueError(
+                    f"{type(one).__name__}.{name} is never called: validations are made inside of training_step. Read"
+                    ' outputs["outputs"].validations in on_train_batch_end, or use MLPModule with your own Trainer.'
+                )
+
+
+class _Stack:
+    """What is heard of several runs."""
+
+    def __init__(self, progress: StackProgress | None) -> None:
+        self._progress = progress
+
+    def begins(self, training: Training) -> Sequence[pl.Callback]:
+        return [] if self._progress is None else [_StepCounter(self._progress)]
+
+    def starts(self, training: Training) -> None:
+        pass
+
+    def ended(self, number: int, result: TrainingResult, details: str) -> bool:
+        return self._progress is None or self._progress.run_ended(number, result)
+
+
+class _StepCounter(pl.Callback):
+    """Reports how many steps were made."""
+
+    def __init__(self, progress: StackProgress) -> None:
+        self._progress = progress
+
+    def on_train_batch_end(  # type: ignore[override]  # meets only our module
+        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Mapping[str, Outputs], *_: Any
+    ) -> None:
+        for trace, members in outputs["outputs"].traces:
+            self._progress.steps_made(trace.steps, len(members))
+
+
+class _SingleRun:
+    """One run with a console, from its claimed folder to its result."""
 
     def __init__(
         self,
         config: Config,
         folder: RunFolder,
-        checkpoint_path: Path | None,
         console: RunConsole,
-        data: TabularDataModule | None,
         start: TrainingStart | None,
-        callbacks: Sequence[pl.Callback] = (),
+        checkpoint_path: Path | None,
     ) -> None:
         self.config = config
-        self.data = data
-        self.start = start
-        self.callbacks = callbacks
         self.folder = folder
-        self.checkpoint_path = checkpoint_path
         self.console = console
-        self.started_at = datetime.datetime.now(datetime.timezone.utc)
-        self.started = time.monotonic()
-        self.fit_time_s = 0.0
-        self.loggers: list[Logger] = []
-        self.trainer: pl.Trainer | None = None
-        self.keeper: CheckpointKeeper | None = None
+        self._start = start
+        self._checkpoint_path = checkpoint_path
+        self._resumed: Resumed | None = None
+        self._started_at = datetime.datetime.now(datetime.timezone.utc)
+        self._started = time.monotonic()
 
-    def execute(self) -> TrainingResult:
+    def execute(self, options: Options) -> TrainingResult:
         """Train and record how it ended, whatever happens."""
+        training: Training | None = None
         try:
-            result, details = self._train()
+            training = Training([self.config], [self.folder.path], self, options)
+            training.resumed_from = None if self._checkpoint_path is None else str(self._checkpoint_path)
+            (result,) = training.execute()
         except BaseException as error:
             log.error("%s", traceback.format_exc())
-            # A second Ctrl-C does not wait for a step to end; Lightning turns it into SystemExit.
-            status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
-            self._record(self._result(status, error=f"{type(error).__name__}: {error}"))
+            self._record_failure(training, error)
             raise
-        self._record(result)
-        report(result, self.console, details)
-        return result
-
-    def _train(self) -> tuple[TrainingResult, str]:
-        config = self.config
-        data = build_data(config) if self.data is None else self.data
-        module = build_module(config, data)
-        if self.start is not None:
-            module.to(data.dtype).load_state_dict(self.start.weights)
-        data.steps_per_execution = steps_per_execution(config, data)
-        last_step = run_length(config, data.steps_per_epoch)
-        with cpu_threads(threads(config, data)):
-            self.trainer = trainer = self._build_trainer(data, module, last_step)
-            self._go_on_from_checkpoint(data)
-            self._announce(data, module, last_step)
-            self._write_graph(module, data)
-            stopped = self._fit(trainer, module, data)
-            if stopped:
-                self.console.line(self._how_to_go_on())
-                return self._result("interrupted", module), ""
-            return self._evaluated(trainer, module, data)
-
-    def _build_trainer(self, data: TabularDataModule, module: MLPModule, last_step: int) -> pl.Trainer:
-        config, options = self.config, self.config.trainer
-        has_validation = "val" in data.splits
-        self.loggers = make_loggers(self.folder, config, module.task.metric_name)
-        for logger in self.loggers:
-            if isinstance(logger, RunTensorBoard):
-                logger.open_session(config)
-        self.keeper = CheckpointKeeper(self.folder, config, has_validation, last_step)
-        callbacks: list[pl.Callback] = [
-            TrainingHealth(last_step),
-            MetricsRecorder(config.callbacks.lr_monitor, config.report_weights == "last"),
-            ProgressDisplay(self.console, last_step, options.print_every_n_steps),
-            RandomState(),
-            self.keeper,
-        ]
-        if (stopping := build_early_stopping(config)) is not None:
-            callbacks.append(stopping)
-        if self.start is not None and self.start.optimizer is not None:
-            callbacks.append(_OptimizerState(self.start.optimizer))
-        return build_trainer(config, self.folder.path, has_validation, [*callbacks, *self.callbacks], self.loggers)
-
-    def _go_on_from_checkpoint(self, data: TabularDataModule) -> None:
-        path, options = self.checkpoint_path, self.config.trainer
-        if path is None:
-            return
-        checkpoint = read_checkpoint(path)
-        check_same_run(checkpoint, path, self.config)
-        if checkpoint["hyper_parameters"].get("preprocessing") != data.preprocessing:
-            raise CheckpointError(
-                f"ckpt_path: {path} was trained on other rows than {self.config.data.path or self.config.data.name} has"
-                " now: its columns, categories or targets differ. Train anew, or bring the table back as it was."
-            )
-        if checkpoint["global_step"] >= run_length(self.config, data.steps_per_epoch):
-            raise CheckpointError(
-                f"ckpt_path: {path} was taken after {checkpoint['global_step']} steps, and the run is to end there or"
-                " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
-            )
-        stopped = next((one for one in checkpoint["callbacks"].values() if "wait_count" in one), None)
-        if (
-            self.config.callbacks.early_stopping is not None
-            and stopped
-            and stopped["wait_count"] >= stopped["patience"]
-        ):
-            raise CheckpointError(
-                f"ckpt_path: {path} is the end of a run that stopped early, after {checkpoint['global_step']} steps."
-                " Leave early stopping out (callbacks=default) to train on."
-            )
-        period = options.check_val_every_n_epoch * data.steps_per_epoch if "val" in data.splits else None
-        carry_over(checkpoint, path, self.folder, self.loggers, period)
-        self.console.line(f"Going on from step {checkpoint['global_step']} of {path}")
-
-    def _announce(self, data: TabularDataModule, module: MLPModule, last_step: int) -> None:
-        config = self.config
-        parameters = sum(one.numel() for one in module.parameters())
-        for line in [*data.describe(), announcement(config, data, parameters, last_step)]:
-            self.console.line(line)
-
-    def _write_graph(self, module: MLPModule, data: TabularDataModule) -> None:
-        """The model graph, for TensorBoard; a run that goes on has it in its history."""
-        if not self.config.logger.graph or self.checkpoint_path is not None:
-            return
-        for logger in self.loggers:
-            if isinstance(logger, RunTensorBoard):
-                with torch.random.fork_rng(devices=[]):
-                    # How a table is prepared is hundreds of small operations, and nothing that learns.
-                    shown = None if data.preprocessing is not None else module.preprocessor
-                    graph = graph_model(shown, module.mlp)
-                    logger.write_graph(graph.eval(), torch.zeros(1, data.in_features))
-                    graph.train()
-
-    def _fit(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> bool:
-        """Train; returns whether the run was asked to stop before its end."""
-
-        def request_stop() -> None:
-            module.stop_requested = True
-
-        path = None if self.checkpoint_path is None else self.folder.last_checkpoint
-        started = time.monotonic()
+        if result.exception is None:
+            return result
         try:
-            with stop_signals(request_stop):
-                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-        except (StopRequested, SIGTERMException):
-            return True
+            raise result.exception
         finally:
-            module.stop_requested = False
-            self.fit_time_s = time.monotonic() - started
-        return False
+            log.error("%s", traceback.format_exc())
 
-    def _evaluated(self, trainer: pl.Trainer, module: MLPModule, data: TabularDataModule) -> tuple[TrainingResult, str]:
-        """Measure the final weights over all rows of every split."""
-        if self.config.report_weights == "best":
-            module.load_state_dict(read_checkpoint(self.folder.best_checkpoint)["state_dict"])
-        loaders = {split: data.evaluation_dataloader(split) for split in data.splits}
-        trainer.test(module, dataloaders=loaders, verbose=False)
-        names = ("loss", module.task.metric_name)
-        metrics = {
-            split: {name: float(trainer.callback_metrics[f"{name}/{split}"]) for name in names} for split in data.splits
-        }
-        if not all(np.isfinite(value) for figures in metrics.values() for value in figures.values()):
-            raise NonFiniteLossError(non_finite_figures_message(trainer.global_step, metrics, self.config.optimizer.lr))
-        return self._result("finished", module, metrics), _described_predictions(module, data)
+    def begins(self, training: Training) -> Sequence[pl.Callback]:
+        config, (member,), module = self.config, training.members, training.module
+        assert module is not None
+        if training.choice.name != "autograd" and (self._start is not None or self._checkpoint_path is not None):
+            rule = "cannot continue from a checkpoint or from given weights"
+            raise ConfigError([Fault("trainer.engine", training.choice.name, rule, "use trainer.engine=autograd")])
+        if self._start is not None:
+            module.model.to(member.data.dtype).load_state_dict(self._start.weights)
+        if self._checkpoint_path is not None:
+            self._resumed = resume(self._checkpoint_path, config, training)
+            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}")
+        parameters = sum(one.numel() for one in module.model.parameters())
+        for line in [
+            *member.data.describe(),
+            announcement(config, member.data, parameters, training.last_step),
+            f"Engine: {training.choice.name} ({training.choice.reason})",
+        ]:
+            self.console.line(line)
+        return [ProgressDisplay(self.console, training.last_step, config.trainer.print_every_n_steps)]
 
-    def _result(
-        self,
-        status: str,
-        module: MLPModule | None = None,
-        metrics: dict[str, dict[str, float]] | None = None,
-        error: str = "",
-    ) -> TrainingResult:
-        trainer, keeper = self.trainer, self.keeper
-        steps = trainer.global_step if trainer is not None else 0
-        datamodule = getattr(trainer, "datamodule", None)
-        best = None
-        if keeper is not None and self.folder.best_checkpoint.is_file():
-            best = {"monitor": keeper.monitor, "value": keeper.best_value, "step": keeper.best_step}
-        return TrainingResult(
+    def starts(self, training: Training) -> None:
+        if self._start is not None and self._start.optimizer is not None:
+            optimizer = training.policies.engine.optimizer
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({**self._start.optimizer, "param_groups": groups})
+        if self._resumed is not None:
+            self._resumed.restore(training.policies, training.writer)
+        training.files.begin(0, None if self._resumed is None else self._resumed.events)
+
+    def ended(self, number: int, result: TrainingResult, details: str) -> bool:
+        if result.status == "interrupted":
+            self.console.line(how_to_continue(self.config, self.folder))
+        if result.status != "failed":
+            report(result, self.console, details)
+        return True
+
+    def _record_failure(self, training: Training | None, error: BaseException) -> None:
+        if self.folder.result.is_file():
+            return
+        # A second Ctrl-C does not wait for a step to end; Lightning turns it into SystemExit.
+        status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+        steps, epochs, engine, device, best, fit_time_s = 0, 0, "", "", None, 0.0
+        if training is not None and training.trainer is not None:
+            steps, engine, device = training.policies.step, training.choice.name, training.writer.device
+            epochs, best = steps // training.data.steps_per_epoch, training.writer.best_of(training.policies, 0)
+            fit_time_s = training.writer.fit_time_s
+            training.files.finish([0], [status], [{}], [steps])
+        now = time.monotonic()
+        result = TrainingResult(
             status=status,
             run_dir=self.folder.path,
-            metrics=metrics or {},
+            metrics={},
             weights=self.config.report_weights,
             steps=steps,
-            epochs=steps // datamodule.steps_per_epoch if datamodule is not None else 0,
-            wall_time_s=time.monotonic() - self.started,
-            fit_time_s=self.fit_time_s,
-            device=str(trainer.strategy.root_device) if trainer is not None else "",
+            epochs=epochs,
+            wall_time_s=now - self._started,
+            fit_time_s=fit_time_s,
+            device=device,
             best=best,
-            stopped_by=_stopped_by(trainer) if status == "finished" and trainer is not None else "",
-            resumed_from=None if self.checkpoint_path is None else str(self.checkpoint_path),
-            error=error,
-            module=module,
-            optimizer_state=trainer.optimizers[0].state_dict() if trainer is not None and trainer.optimizers else None,
+            resumed_from=None if self._checkpoint_path is None else str(self._checkpoint_path),
+            engine=engine,
+            error=f"{type(error).__name__}: {error}",
         )
-
-    def _record(self, result: TrainingResult) -> None:
-        """Close the loggers with the status of the run, then write ``result.json``."""
-        for logger in self.loggers:
-            if isinstance(logger, RunTensorBoard):
-                logger.close_session(result.status)
-            else:
-                logger.finalize(result.status)
-        self.folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
-
-    def _how_to_go_on(self) -> str:
-        return how_to_go_on(self.config, self.folder)
-
-
-def _described_predictions(module: MLPModule, data: TabularDataModule) -> str:
-    """What a data set has to say of the predictions of its training rows; most have nothing to say."""
-    if type(data).describe_predictions is TabularDataModule.describe_predictions:
-        return ""
-    rows = data.splits["train"].to(module.device, next(module.parameters()).dtype)
-    module.eval()
-    with torch.no_grad():
-        predictions_BC = module.task.predictions(module.mlp(module.prepared(rows.features_BF)))
-    return data.describe_predictions(predictions_BC.float().cpu().numpy())
-
-
-class _OptimizerState(pl.Callback):
-    """Gives the optimizer the state that it shall begin with."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self._state = state
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        optimizer = trainer.optimizers[0]
-        optimizer.load_state_dict({**self._state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _find_checkpoint(config: Config, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from; ``last`` and ``best`` are those of the newest run beside ``run_dir``."""
-    wanted = config.ckpt_path
-    if wanted is None:
-        return None
-    if wanted not in ("last", "best"):
-        path = Path(wanted).expanduser().absolute()
-        if not path.is_file():
-            raise CheckpointError(f"ckpt_path: there is no file {path}")
-        return path
-    found = newest_checkpoint(run_dir.absolute().parent, wanted)
-    if found is None:
-        raise CheckpointError(f"ckpt_path = {wanted}: no run in {run_dir.absolute().parent} has a {wanted}.ckpt")
-    return found
-
-
-def _stopped_by(trainer: pl.Trainer) -> str:
-    """What ended the run before its full length, in words; empty if nothing did."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector of the Trainer
-        if isinstance(callback, EarlyStopping) and trainer.should_stop:
-            return f"{callback.monitor} did not improve in {callback.patience} validations"
-    return ""
+        self.folder.write_result({**result.to_json(), **surroundings(self.config, self._started_at)})

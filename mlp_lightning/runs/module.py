@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric, Metric
 from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
 from mlp_lightning.data.table import TableDataModule
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace
 from mlp_lightning.networks.embeddings import FeatureEmbedding
@@ -82,9 +82,6 @@ class MLPModule(pl.LightningModule):
             torch.default_generator.manual_seed(seed)
             self.mlp = build_mlp(config, self.preprocessor)
         self.stop_requested = False
-        #: Whether figures of validations and tests go to the Trainer's loggers. ``train`` has them logged by a
-        #: callback, which knows the true step of every figure.
-        self.log_to_loggers = True
         self._schedule: Schedule | None = None
         self._loop: StepLoop | None = None
         self._raw_steps: TrainingSteps | None = None
@@ -233,10 +230,10 @@ class MLPModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         figures = self._figures()["val"]
-        if self.log_to_loggers and self._is_fitting:
+        if self._is_fitting:
             self.log("step", float(self.trainer.global_step))  # Lightning's name for the x-axis of what is logged
         for name, value in figures.items():
-            self.log(f"{name}/val", value, logger=self._to_loggers)
+            self._log(f"{name}/val", value)
         if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
             self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]  # a plateau scheduler takes the loss
 
@@ -249,12 +246,11 @@ class MLPModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         for split, figures in self._figures().items():
             for name, value in figures.items():
-                self.log(f"{name}/{split}", value, logger=self._to_loggers)
+                self._log(f"{name}/{split}", value)
 
-    @property
-    def _to_loggers(self) -> bool | None:
-        # None is yes, but without Lightning's warning when the Trainer has no logger.
-        return None if self.log_to_loggers else False
+    def _log(self, name: str, value: Tensor) -> None:
+        # None means yes, but without Lightning's warning when the Trainer has no logger.
+        self.log(name, value, logger=None)
 
     @property
     def _is_fitting(self) -> bool:

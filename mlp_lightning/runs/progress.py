@@ -1,17 +1,16 @@
-"""Shows how training goes: a bar in a terminal, plain lines elsewhere."""
+"""Shows the progress of a single run: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mlp_lightning.engines.trace import StepTrace
 from mlp_lightning.runs.console import RunConsole
-from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.training_module import Outputs, TrainingModule
 
 _LINES_OF_A_RUN = 20
 # A moved bar costs a millisecond or two.
@@ -50,33 +49,37 @@ class ProgressDisplay(pl.Callback):
                 TextColumn("{task.completed:>6.0f}/{task.total:.0f} steps"),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[speed]:>7.0f} steps/s"),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[metrics]}"),
                 TimeRemainingColumn(),
                 console=self._console.rich,
                 auto_refresh=False,
             )
             self._bar_task = self._bar.add_task(
-                "", total=self._total_steps, completed=self._first_step, speed=0, figures=""
+                "", total=self._total_steps, completed=self._first_step, speed=0, metrics=""
             )
             self._bar.start()
 
     def on_train_batch_end(  # type: ignore[override]  # meets only our module
-        self, trainer: pl.Trainer, pl_module: MLPModule, outputs: Mapping[str, StepTrace], *_: Any
+        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Mapping[str, Outputs], *_: Any
     ) -> None:
-        trace = outputs["trace"]
-        metric_name = pl_module.task.metric_name
-        for logged in trace.logged:
-            if self._print_interval is not None and logged.step >= self._next_line:
-                figures = _figures_text(logged.loss, metric_name, logged.metric)
-                self._console.line(f"step {logged.step:>6}  {figures}{self._validation}")
-                self._next_line += int(self._print_interval)
-        if self._bar is not None and trace.steps:
-            self._move_bar(self._bar, trainer, trace, metric_name)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: MLPModule) -> None:  # type: ignore[override]  # meets only our module
-        figures, metric_name = trainer.callback_metrics, pl_module.task.metric_name
-        loss, metric = float(figures["loss/val"]), float(figures[f"{metric_name}/val"])
-        self._validation = f"  | validation {_figures_text(loss, metric_name, metric)}"
+        done = outputs["outputs"]
+        metric_name = pl_module.engine.task.metric_name
+        validations = list(done.validations)
+        metrics = ""
+        for trace, _members in done.traces:
+            for step, (loss, metric, _lr) in zip(trace.logged_steps, trace.logged_SK3[:, 0].tolist(), strict=True):
+                while validations and validations[0].step <= step:
+                    self._validation = f"  | validation {_text(metric_name, validations.pop(0).metrics)}"
+                metrics = f"  {metric_name} {metric:.4f}"
+                if self._print_interval is not None and step >= self._next_line:
+                    text = _text(metric_name, {"loss": [loss], metric_name: [metric]})
+                    self._console.line(f"step {step:>6}  {text}{self._validation}")
+                    self._next_line += int(self._print_interval)
+        if validations:
+            self._validation = f"  | validation {_text(metric_name, validations[-1].metrics)}"
+        if self._bar is not None and done.steps:
+            loss = next(trace.losses_SK[-1, 0].item() for trace, _ in reversed(done.traces) if trace.steps)
+            self._move_bar(self._bar, trainer.global_step, f"loss {loss:.4g}{metrics}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_bar()
@@ -84,16 +87,13 @@ class ProgressDisplay(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop_bar()
 
-    def _move_bar(self, bar: Progress, trainer: pl.Trainer, trace: StepTrace, metric_name: str) -> None:
+    def _move_bar(self, bar: Progress, step: int, metrics: str) -> None:
         now = time.monotonic()
-        if now - self._refreshed_at < _SECONDS_BETWEEN_REFRESHES and trainer.global_step < self._total_steps:
+        if now - self._refreshed_at < _SECONDS_BETWEEN_REFRESHES and step < self._total_steps:
             return
         self._refreshed_at = now
-        speed = (trainer.global_step - self._first_step) / max(now - self._started_at, 1e-9)
-        figures = f"loss {trace.losses[-1].item():.4g}"
-        if trace.logged:
-            figures += f"  {metric_name} {trace.logged[-1].metric:.4f}"
-        bar.update(self._bar_task, completed=trainer.global_step, speed=speed, figures=figures)
+        speed = (step - self._first_step) / max(now - self._started_at, 1e-9)
+        bar.update(self._bar_task, completed=step, speed=speed, metrics=metrics)
         bar.refresh()
 
     def _stop_bar(self) -> None:
@@ -102,5 +102,5 @@ class ProgressDisplay(pl.Callback):
             self._bar = None
 
 
-def _figures_text(loss: float, metric_name: str, metric: float) -> str:
-    return f"loss {loss:.9f}  {metric_name} {metric:.4f}"
+def _text(metric_name: str, metrics: Mapping[str, Sequence[float]]) -> str:
+    return f"loss {metrics['loss'][0]:.9f}  {metric_name} {metrics[metric_name][0]:.4f}"

@@ -27,15 +27,15 @@ def announcement(config: Config, data: TabularDataModule, parameters: int, last_
     )
 
 
-def how_to_go_on(config: Config, folder: RunFolder) -> str:
+def how_to_continue(config: Config, folder: RunFolder) -> str:
     """What to do with a run that was interrupted."""
     if config.callbacks.checkpoint is None:
         return "Stopped as asked. Nothing was saved, since callbacks.checkpoint is null."
-    return f"Stopped as asked. To go on, give the same command with ckpt_path={folder.last_checkpoint}"
+    return f"Stopped as asked. To continue, give the same command with ckpt_path={folder.last_checkpoint}"
 
 
 def report(result: TrainingResult, console: RunConsole, details: str) -> None:
-    """Show the figures of every split, the run's facts, the run folder and how to look at it.
+    """Show the metrics of every split, the run's facts, the run folder and how to look at it.
 
     Args:
         result: of the run.
@@ -43,18 +43,18 @@ def report(result: TrainingResult, console: RunConsole, details: str) -> None:
         details: what the data set has to say about the predictions, possibly empty.
     """
     if result.metrics:
-        names, rows = _figures(result)
+        names, rows = _metrics(result)
         table = Table("", *names, title=_title(result), title_justify="left")
         for row in rows:
             table.add_row(*row)
-        console.line("\n".join(_figure_lines(result)), in_terminal=table)
+        console.line("\n".join(_metric_lines(result)), in_terminal=table)
     for line in _facts(result, details):
         console.line(line)
 
 
 def report_lines(result: TrainingResult, details: str) -> list[str]:
     """The same as plain lines."""
-    lines = _figure_lines(result) if result.metrics else []
+    lines = _metric_lines(result) if result.metrics else []
     return [line for text in [*lines, *_facts(result, details)] for line in text.splitlines()]
 
 
@@ -71,18 +71,18 @@ def _facts(result: TrainingResult, details: str) -> list[str]:
 
 
 def _title(result: TrainingResult) -> str:
-    return f"Final figures ({result.weights} weights)"
+    return f"Final metrics ({result.weights} weights)"
 
 
-def _figures(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
+def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
     names = list(next(iter(result.metrics.values())))
     return names, [
-        [_SPLIT_NAMES[split], *(f"{figures[name]:.6g}" for name in names)] for split, figures in result.metrics.items()
+        [_SPLIT_NAMES[split], *(f"{values[name]:.6g}" for name in names)] for split, values in result.metrics.items()
     ]
 
 
-def _figure_lines(result: TrainingResult) -> list[str]:
-    names, rows = _figures(result)
+def _metric_lines(result: TrainingResult) -> list[str]:
+    names, rows = _metrics(result)
     lines = [f"  {name:<10}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
     return [_title(result), *lines]
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from mlp_lightning.errors import TrainingError
 from mlp_lightning.runs.module import MLPModule
 
 
@@ -14,7 +15,7 @@ class TrainingResult:
     """How a run ended.
 
     Attributes:
-        status: ``finished``, ``interrupted`` (asked to stop, can go on) or ``failed``.
+        status: ``finished``, ``interrupted`` (asked to stop, can continue) or ``failed``.
         run_dir: folder of the run.
         metrics: ``{split: {"loss": …, metric: …}}`` of the final weights over whole splits, in evaluation
             mode; empty unless the run is finished.
@@ -22,15 +23,18 @@ class TrainingResult:
         steps: optimizer steps made, those before a checkpoint included.
         epochs: whole passes over the training rows.
         wall_time_s: seconds from the start of the run to its end.
-        fit_time_s: seconds spent in the Trainer's ``fit``; of a member of a stack, its share of the stack's.
+        fit_time_s: seconds from the first step to the end of the last one, validations and checkpoints included; of a
+            member of a stack, its share of the stack's.
         device: where it was trained, e.g. ``cpu`` or ``cuda:0``.
         best: ``{"monitor": …, "value": …, "step": …}`` of ``best.ckpt``; ``None`` without one.
         stopped_by: why the run ended before its full length; empty if it did not.
-        resumed_from: the checkpoint that it went on from; ``None`` for a run from the start.
+        resumed_from: the checkpoint that it continued from; ``None`` for a run from the start.
         stack: ``{"members": …, "fit_time_s": …}`` of the stack that the run was a member of; ``None`` for a run alone.
+        engine: what made its optimizer steps; empty for a run that failed before.
         error: what went wrong in a failed run; empty otherwise.
         module: the trained module; not in ``result.json``.
         optimizer_state: state of the optimizer at the end; not in ``result.json`` either.
+        exception: the error itself, where it is one of training; not in ``result.json`` either.
     """
 
     status: str
@@ -46,13 +50,14 @@ class TrainingResult:
     stopped_by: str = ""
     resumed_from: str | None = None
     stack: dict[str, Any] | None = None
+    engine: str = ""
     error: str = ""
     module: MLPModule | None = dataclasses.field(default=None, repr=False, compare=False)
-
     optimizer_state: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
+    exception: TrainingError | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The plain content of ``result.json`` (the facts about the run's surroundings are added to it)."""
-        kept = [field.name for field in dataclasses.fields(self) if field.name not in ("module", "optimizer_state")]
+        kept = [field.name for field in dataclasses.fields(self) if field.compare]
         plain = {name: getattr(self, name) for name in kept}
         return {**plain, "run_dir": str(self.run_dir)}

@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint begins with the history of the run before.
+"""A run that continues from a checkpoint begins with the history of the run before.
 
 It gets a folder of its own, and nothing in the old one is touched. Metrics up to the checkpoint are copied,
 so that every curve in the new folder is whole: no step is missing and none comes twice.
@@ -7,70 +7,136 @@ so that every curve in the new folder is whole: no step is missing and none come
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
-from mlp_lightning.runs.checkpoints import read_checkpoint
+from mlp_lightning.config import Config
+from mlp_lightning.engines.autograd.engine import AutogradEngine
+from mlp_lightning.engines.protocol import MemberState
+from mlp_lightning.errors import CheckpointError
+from mlp_lightning.runs.checkpoints import SavedRun, check_same_run, read_checkpoint, saved_run
+from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.runs.loggers import MetricsCSV, RunTensorBoard
-from mlp_lightning.runs.run_folder import RunFolder
+from mlp_lightning.runs.policies import Best, Policies
+from mlp_lightning.runs.run_folder import RunFolder, newest_checkpoint
+from mlp_lightning.runs.training import Training
+from mlp_lightning.runs.writer import FolderWriter
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
 event_pb2: Any = _event_pb2
 
 
-def carry_over(
-    checkpoint: dict[str, Any], path: Path, folder: RunFolder, loggers: Iterable[Logger], period: int | None
-) -> None:
-    """Copy the history up to a checkpoint into the folder of the run that goes on from it.
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """What a run continues from.
 
-    A checkpoint that does not lie in a run folder has no history; then only the checkpoint is copied.
-
-    Args:
-        checkpoint: its content.
-        path: its file.
-        folder: of the new run.
-        loggers: of the new run; their files get the history.
-        period: steps between two regular validations; ``None`` without validation.
+    Attributes:
+        run: as its checkpoint has it.
+        best: the state of its best checkpoint; ``None`` if there is none that belongs to this history.
+        events: the history of its event file, as records.
     """
-    step = checkpoint["global_step"]
-    source = RunFolder(path.resolve().parent.parent)
-    for logger in loggers:
-        if isinstance(logger, MetricsCSV) and source.metrics.is_file():
-            _copy_csv(source.metrics, folder.metrics, step, period)
-        elif isinstance(logger, RunTensorBoard):
-            _copy_events(source.path, logger, step, period)
-    best_step = next((state["best_step"] for state in checkpoint["callbacks"].values() if "best_step" in state), None)
-    # A best that came after this checkpoint is not yet part of the history.
-    if best_step is not None and _step_of(source.best_checkpoint) == best_step:
-        _copy_whole(source.best_checkpoint, folder.best_checkpoint)
-    # Last: a folder with last.ckpt in it can itself be gone on from.
-    _copy_whole(path, folder.last_checkpoint)
+
+    run: SavedRun
+    best: MemberState | None
+    events: bytes
+
+    def restore(self, policies: Policies, writer: FolderWriter) -> None:
+        """Bring a run that has just been built to the state of the checkpoint."""
+        engine = policies.engine
+        assert isinstance(engine, AutogradEngine)
+        engine.load(self.run.state, self.best)
+        # Without its weights the value of the best is of no use: the next best is kept instead.
+        is_known = self.best is not None and self.run.monitor == policies.monitor
+        best = self.run.best if is_known else Best()
+        policies.restore_member(0, True, best, self.run.stopping or policies.stopping[0])
+        policies.step = self.run.state.step
+        writer.continues_from(self.run.state.step, best.step)
+
+
+def find_checkpoint(config: Config, run_dir: Path) -> Path | None:
+    """The checkpoint to continue from; ``last`` and ``best`` are those of the newest run beside ``run_dir``.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    wanted = config.ckpt_path
+    if wanted is None:
+        return None
+    if wanted not in ("last", "best"):
+        path = Path(wanted).expanduser().absolute()
+        if not path.is_file():
+            raise CheckpointError(f"ckpt_path: there is no file {path}")
+        return path
+    found = newest_checkpoint(run_dir.absolute().parent, wanted)
+    if found is None:
+        raise CheckpointError(f"ckpt_path = {wanted}: no run in {run_dir.absolute().parent} has a {wanted}.ckpt")
+    return found
+
+
+def resume(path: Path, config: Config, training: Training) -> Resumed:
+    """Read the checkpoint that a single run continues from, and copy its history into the new folder.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or does not belong to this run.
+    """
+    (member,), milestones = training.members, training.policies.milestones
+    checkpoint = read_checkpoint(path)
+    check_same_run(checkpoint, path, config)
+    if checkpoint["hyper_parameters"].get("preprocessing") != member.data.preprocessing:
+        raise CheckpointError(
+            f"ckpt_path: {path} was trained on other rows than {config.data.path or config.data.name} has"
+            " now: its columns, categories or targets differ. Train anew, or bring the table back as it was."
+        )
+    run = saved_run(checkpoint, config)
+    if run.state.step >= training.last_step:
+        raise CheckpointError(
+            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or"
+            " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
+        )
+    patience = 0 if config.callbacks.early_stopping is None else config.callbacks.early_stopping.patience
+    if run.stopping is not None and run.stopping.wait >= patience:
+        raise CheckpointError(
+            f"ckpt_path: {path} is the end of a run that stopped early, after {run.state.step} steps."
+            " Leave early stopping out (callbacks=default) to train on."
+        )
+    source, step, period = RunFolder(path.resolve().parent.parent), run.state.step, milestones.validation_interval
+    events = b""
+    if config.logger.csv and source.metrics.is_file():
+        _copy_csv(source.metrics, member.folder.metrics, step, period)
+    if config.logger.tensorboard:
+        events = b"".join(_events(source.path, step, period))
+    best = None
+    if run.best.step is not None and source.best_checkpoint.is_file():
+        content = read_checkpoint(source.best_checkpoint)
+        # A best that came after this checkpoint is not yet part of the history.
+        if content["global_step"] == run.best.step:
+            best = saved_run(content, config).state
+            _copy_whole(source.best_checkpoint, member.folder.best_checkpoint)
+    # Last: a run can continue from a folder with last.ckpt in it.
+    _copy_whole(path, member.folder.last_checkpoint)
+    training.resume_at(step)
+    return Resumed(run, best, events)
 
 
 def belongs_to_history(tag: str, at_step: int, step: int, period: int | None) -> bool:
-    """Whether a figure was written before the checkpoint of ``step`` was taken.
+    """Whether a metric was written before the checkpoint of ``step`` was taken.
 
-    The training figures of a step are written with the step; a checkpoint of ``step`` comes before it. A
+    The training metrics of a step are written with the step; a checkpoint of ``step`` comes before it. A
     regular validation comes before the checkpoint of its step; the irregular one at the end of a run that
-    ended within an epoch, and the test, do not belong to the run that goes on.
+    ended within an epoch, and the test, do not belong to the run that continues.
     """
     if tag.endswith("/test"):
         return False
     if tag.endswith("/val"):
         return at_step <= step and period is not None and at_step % period == 0
     return at_step < step
-
-
-def _step_of(path: Path) -> int | None:
-    return read_checkpoint(path)["global_step"] if path.is_file() else None
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -93,12 +159,13 @@ def _copy_csv(source: Path, target: Path, step: int, period: int | None) -> None
                 writer.writerow(row)
 
 
-def _copy_events(source: Path, target: RunTensorBoard, step: int, period: int | None) -> None:
+def _events(source: Path, step: int, period: int | None) -> Iterator[bytes]:
+    """The records of a run's event files that belong to the history of the run that continues it."""
     for file in source.glob("events.out.tfevents.*"):
         # The loader ends quietly where a killed run has cut a file short.
         for event in LegacyEventFileLoader(str(file)).Load():
-            if event.WhichOneof("what") == "graph_def":
-                target.add_event(event)
+            if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):
+                yield event_record(event)
                 continue
             kept = [
                 value
@@ -110,4 +177,4 @@ def _copy_events(source: Path, target: RunTensorBoard, step: int, period: int | 
             if kept:
                 copied = event_pb2.Event(wall_time=event.wall_time, step=event.step)
                 copied.summary.value.extend(kept)
-                target.add_event(copied)
+                yield event_record(copied)

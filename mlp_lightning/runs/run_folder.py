@@ -23,7 +23,10 @@ from mlp_lightning.runs.files import atomic_write
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
 # What a run is called and how it is shown and kept does not change what is computed.
-_NOT_IN_HASH = ("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "data.suggested_lr")
+_NOT_IN_HASH = (
+    *("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
+    "data.suggested_lr",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,11 +21,14 @@ import torch
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError
+from mlp_lightning.runs.engines import Sizing
 from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.history import MetricsHistory
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.policies import Best, Policies, Stopping
 from mlp_lightning.runs.run_folder import config_hash
-from mlp_lightning.runs.stack_keeper import Best, Moment, StackKeeper
 
-_FORMAT = "mlp_lightning stack 1"
+_FORMAT = "mlp_lightning stack 2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +62,12 @@ class SavedStack:
         return cls(path, content)
 
     @property
+    def sizing(self) -> Sizing:
+        return Sizing(**self.content["fixed"])
+
+    @property
     def step(self) -> int:
-        return self.content["moment"]["step"]
+        return self.content["step"]
 
     def check_rows(self, digests: Sequence[str]) -> None:
         """Refuse rows that are not those that the stack was trained on.
@@ -106,48 +113,50 @@ class SavedStack:
 
 
 def save_stack(
-    path: Path, keeper: StackKeeper, members: Sequence[tuple[Config, str]], fixed: Mapping[str, Any]
+    path: Path, policies: Policies, history: MetricsHistory, members: Sequence[tuple[Member, str]], fixed: Sizing
 ) -> None:
     """Write the state of a stack between two steps.
 
     Args:
         path: of the file; an earlier one is replaced.
-        keeper: of the stack.
-        members: of all that the stack has had, the configuration and the digest of its rows.
-        fixed: what a stack that continues takes over as it is: ``threads`` (another number may change the last bit) and
-            ``steps_per_execution``.
+        policies: of the stack.
+        history: what was measured.
+        members: of all that the stack has had, with the digest of its rows.
+        fixed: what a stack that continues takes over as it is: another number of threads may change the last bit.
     """
-    assert keeper.module is not None
-    present = keeper.module.present
-    moment = keeper.moment()
     slots = []
-    for slot, member in enumerate(present):
-        best, (config, rows) = keeper.best[member], members[member]
+    for number in policies.present:
+        (member, rows), best = members[number], policies.best[number]
         slots.append(
             {
-                "config": config.to_dict(),
-                "hash": config_hash(config),
+                "config": member.config.to_dict(),
+                "hash": config_hash(member.config),
                 "rows": rows,
-                "active": member in keeper.active,
-                "stopped": keeper.stopped.get(member, ""),
-                "best": {"value": best.value, "step": best.step},
-                "best_moment": None if best.moment is None else _plain(best.moment, [best.moment.places[member]]),
+                "active": policies.is_active(number),
+                "stopping": list(policies.stopping[number]),
+                "best": [best.value, best.step, None if best.stopping is None else list(best.stopping)],
             }
         )
-        assert moment.places[member] == slot
     content = {
         "format": _FORMAT,
-        "fixed": dict(fixed),
-        "scales_loss": keeper.module.loop.optimizer.scales_loss,
+        "step": policies.step,
+        "fixed": fixed._asdict(),
         "slots": slots,
-        "moment": _plain(moment, range(len(present))),
-        "tensors": _on_cpu(keeper.tensors()),
-        "best_tensors": _on_cpu(keeper.best_tensors),
-        "initial": None if keeper.initial_N is None else keeper.initial_N.cpu(),
-        "history": keeper.history.state(present),
+        "engine": policies.engine.save(),
+        "history": history.state(policies.present),
     }
     with atomic_write(path) as file:
         torch.save(content, file)
+
+
+def restore_stack(policies: Policies, history: MetricsHistory, saved: SavedStack) -> None:
+    """Bring a stack that has just been built to the state in which it was saved."""
+    policies.engine.restore(saved.content["engine"])
+    history.load_state(saved.content["history"])
+    for slot, one in enumerate(saved.content["slots"]):
+        value, step, stopping = one["best"]
+        best = Best(value, step, None if stopping is None else Stopping(*stopping))
+        policies.restore_member(slot, one["active"], best, Stopping(*one["stopping"]))
 
 
 def digest_of_rows(data: TabularDataModule) -> str:
@@ -159,58 +168,3 @@ def digest_of_rows(data: TabularDataModule) -> str:
                 digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
                 digest.update(values.contiguous().cpu().numpy().data)
     return digest.hexdigest()
-
-
-def restore_stack(keeper: StackKeeper, saved: SavedStack) -> None:
-    """Bring a stack that has just been built to the state in which it was saved."""
-    module, content = keeper.module, saved.content
-    assert module is not None
-    loop, model = module.loop, module.model
-    moment = _moment(content["moment"], range(model.members))
-    tensors = {name: one.to(model.flat_N.device) for name, one in content["tensors"].items()}
-    with torch.no_grad():
-        model.flat_N.copy_(tensors.pop("weights"))
-    loop.optimizer.use_scaled_loss(content["scales_loss"])
-    loop.optimizer.load_state(moment.common, tensors)
-    loop.schedule.load_state(moment.schedules)
-    loop.optimizer.set_rates(loop.schedule.rates())
-    loop.epoch_loss_K = torch.tensor(moment.epoch_losses, dtype=torch.float64)
-    if loop.dropout is not None and moment.generators is not None:
-        loop.dropout.load_states(moment.generators)
-    keeper.best_tensors = {name: one.to(model.flat_N.device) for name, one in content["best_tensors"].items()}
-    initial_N = content["initial"]
-    keeper.initial_N = None if initial_N is None else initial_N.to(model.flat_N.device)
-    keeper.history.load_state(content["history"])
-    for slot, one in enumerate(content["slots"]):
-        then = one["best_moment"]
-        keeper.best[slot] = Best(**one["best"], moment=None if then is None else _moment(then, [slot]))
-        keeper.restore_member(slot, one["active"], moment.stopping[slot], one["stopped"])
-        loop.active[slot] = one["active"]
-
-
-def _plain(moment: Moment, places: Sequence[int]) -> dict[str, Any]:
-    """What a snapshot says of the members at some places of it, as plain data."""
-    return {
-        "step": moment.step,
-        "schedules": [list(moment.schedules[one]) for one in places],
-        "common": moment.common,
-        "epoch_losses": [moment.epoch_losses[one] for one in places],
-        "stopping": [list(moment.stopping[one]) for one in places],
-        "generators": None if moment.generators is None else [moment.generators[one] for one in places],
-    }
-
-
-def _moment(plain: Mapping[str, Any], members: Sequence[int]) -> Moment:
-    return Moment(
-        plain["step"],
-        {member: place for place, member in enumerate(members)},
-        [(alone, group) for alone, group in plain["schedules"]],
-        plain["common"],
-        plain["epoch_losses"],
-        [(wait, score, stopped) for wait, score, stopped in plain["stopping"]],
-        plain["generators"],
-    )
-
-
-def _on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: one.detach().cpu() for name, one in tensors.items()}

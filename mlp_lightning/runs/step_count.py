@@ -21,7 +21,7 @@ def count_steps(trainer: pl.Trainer, steps: int) -> None:
 
 
 def set_steps(trainer: pl.Trainer, steps: int) -> None:
-    """Let ``trainer.global_step`` be ``steps``, as when a run goes on from a checkpoint."""
+    """Let ``trainer.global_step`` be ``steps``, as when a run continues from a checkpoint."""
     count_steps(trainer, steps - trainer.global_step)
 
 

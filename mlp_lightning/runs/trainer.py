@@ -8,7 +8,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import DeviceError
@@ -17,14 +16,8 @@ from mlp_lightning.runs.checkpoints import AtomicCheckpointIO
 _PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
 
 
-def build_trainer(
-    config: Config,
-    folder: Path,
-    has_validation: bool,
-    callbacks: Sequence[pl.Callback] = (),
-    loggers: Sequence[Logger] = (),
-) -> pl.Trainer:
-    """The Trainer that a configuration asks for.
+def build_trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """The Trainer that a configuration asks for. Validation, loggers and checkpoints are not Lightning's.
 
     Raises:
         DeviceError: if this machine does not have the accelerator, or not with that precision.
@@ -37,12 +30,11 @@ def build_trainer(
             precision=_PRECISIONS[options.precision],  # type: ignore[arg-type]  # Lightning wants a literal
             max_steps=-1 if options.max_steps is None else options.max_steps,
             max_epochs=-1 if options.max_epochs is None else options.max_epochs,
-            check_val_every_n_epoch=options.check_val_every_n_epoch,
-            limit_val_batches=1.0 if has_validation else 0,
+            limit_val_batches=0,
             num_sanity_val_steps=0,
             log_every_n_steps=options.log_every_n_steps,
             callbacks=list(callbacks),
-            logger=list(loggers) or False,
+            logger=False,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=folder,
             enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),

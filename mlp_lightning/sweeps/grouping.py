@@ -130,7 +130,9 @@ def _of_equal_sizes(
 
 def why_alone(config: Config) -> str:
     """Why a run cannot be a member of a stack; empty if it can."""
-    return "it goes on from a checkpoint" if config.ckpt_path is not None else stacked_refuses(config)
+    if config.ckpt_path is not None:
+        return "it continues from a checkpoint"
+    return "trainer.engine = autograd" if config.trainer.engine == "autograd" else stacked_refuses(config)
 
 
 def group_key(config: Config) -> str:

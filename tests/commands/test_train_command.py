@@ -90,7 +90,7 @@ def test_plain_lines_without_a_terminal(tmp_path) -> None:
     assert len([line for line in lines if line.startswith("step")]) == 20
     shown = run.relative_to(tmp_path)
     assert lines[-2:] == [f"Run folder:  {shown}", f"TensorBoard: tensorboard --logdir {shown}"]
-    table = next(number for number, line in enumerate(lines) if line.startswith("Final figures"))
+    table = next(number for number, line in enumerate(lines) if line.startswith("Final metrics"))
     assert lines[table + 1].split() == ["loss", "accuracy"]
     assert [line.split()[0] for line in lines[table + 2 : table + 5]] == ["training", "validation", "test"]
     assert re.fullmatch(r"40 steps \(40 epochs\) in \d+\.\d s on cpu", lines[table + 5])
@@ -178,7 +178,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         (["train.py", "data=xor"], "mlp_lightning.runs.fit"),
         (["train.py", "data=sklearn", "data.name=iris", "data.cv.folds=3"], "mlp_lightning.runs.fit"),
-        (["train.py", "-m", "data=xor", "seed=0,1"], "mlp_lightning.runs.stack_training"),
+        (["train.py", "-m", "data=xor", "seed=0,1"], "mlp_lightning.runs.training"),
         (["evaluate.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.evaluate"),
         (["predict.py", "ckpt_path=model.ckpt", "data.path=t.csv", "output=p.csv"], "mlp_lightning.inference.predict"),
         (["export.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.export.formats"),

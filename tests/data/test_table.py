@@ -22,7 +22,7 @@ from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import data_module_class
 from mlp_lightning.data.table import TableDataModule, shared_tables
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.networks.optimizers import build_optimizer

@@ -18,7 +18,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from mlp_lightning.config import OptimizerConfig
 from mlp_lightning.config.schema import CosineSchedule, OneCycleSchedule, PlateauSchedule, StepSchedule
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace

@@ -14,7 +14,7 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_weigh
 from torch import Tensor
 
 from mlp_lightning.data.iris import IrisDataModule
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.networks.embeddings import FeatureEmbedding, PeriodicEmbedding, PiecewiseLinearEmbedding

@@ -11,7 +11,8 @@ import torch
 
 import mlp_lightning
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from mlp_lightning.runs import writer
+from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.runs.files import atomic_write
 
 MINI_BATCHES = ["data=iris", "data.batch_size=16", "optimizer=adam"]
@@ -123,14 +124,9 @@ def test_no_checkpoints(tmp_path, compose_config) -> None:
 
 def test_time_also_saves(tmp_path, compose_config, monkeypatch) -> None:
     saved: list[int] = []
-    original = AtomicCheckpointIO.save_checkpoint
+    write = writer.write_checkpoint
     monkeypatch.setattr(
-        AtomicCheckpointIO,
-        "save_checkpoint",
-        lambda self, content, *args, **more: (
-            saved.append(content["global_step"]),
-            original(self, content, *args, **more),
-        ),
+        writer, "write_checkpoint", lambda path, content: (saved.append(content["global_step"]), write(path, content))
     )
     case = ["trainer.max_steps=30", "trainer.steps_per_execution=10", "callbacks.checkpoint.every_n_seconds=0"]
     mlp_lightning.train(compose_config(*case), tmp_path / "run")

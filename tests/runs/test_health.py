@@ -78,7 +78,7 @@ def test_step_is_named_within_an_execution(tmp_path, compose_config, monkeypatch
 def test_weights_that_overflow_in_the_last_step(tmp_path, compose_config) -> None:
     """No training loss sees the weights after the last update; the final figures do."""
     case = ["data=iris", "optimizer.lr=1e30", "trainer.max_steps=1"]
-    with pytest.raises(NonFiniteLossError, match=r"figures after the last step \(1\) are not finite"):
+    with pytest.raises(NonFiniteLossError, match=r"metrics after the last step \(1\) are not finite"):
         mlp_lightning.train(compose_config(*case), tmp_path / "run")
 
 

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 import mlp_lightning
 from mlp_lightning.errors import MLPLightningError
-from mlp_lightning.runs.loggers import MetricsCSV, hyperparameters
+from mlp_lightning.runs.hyperparameters import hyperparameters
 
 IRIS = ["data=iris", "data.batch_size=16"]  # 6 steps an epoch
 proto: Any = api_pb2
@@ -147,7 +147,7 @@ def test_hparams_tab_lists_every_run_of_a_sweep(tmp_path, compose_config) -> Non
 
 def test_session_that_has_not_ended_is_not_called_a_success(tmp_path, compose_config, monkeypatch) -> None:
     """What a killed run leaves: a start without an end."""
-    monkeypatch.setattr("mlp_lightning.runs.loggers.RunTensorBoard.close_session", lambda self, status: None)
+    monkeypatch.setattr("mlp_lightning.runs.metric_files.MetricFiles._write_end", lambda *_: None)
     mlp_lightning.train(compose_config("trainer.max_steps=3"), tmp_path / "run")
     _, _, groups = session_groups(tmp_path)
     assert [session.status for group in groups for session in group.sessions] == [proto.STATUS_UNKNOWN]
@@ -161,14 +161,3 @@ def test_hyperparameters_are_flat_and_of_plain_types(compose_config) -> None:
     assert flat["optimizer.betas"] == "[0.9, 0.999]"
     assert not {"name", "ckpt_path", "verbosity"} & flat.keys()
     assert all(isinstance(value, (str, bool, int, float)) for value in flat.values())
-
-
-def test_csv_keeps_rows_that_are_there(tmp_path) -> None:
-    path = tmp_path / "metrics.csv"
-    for step in (1, 2):
-        logger = MetricsCSV(path, ("loss/train", "loss/val"))
-        logger.log_metrics({"loss/train": 0.1 * step}, step)
-        logger.log_metrics({"loss/val": 0.5}, step)
-        logger.save()
-        logger.save()
-    assert path.read_text() == "step,loss/train,loss/val\n1,0.1,\n1,,0.5\n2,0.2,\n2,,0.5\n"

@@ -88,18 +88,19 @@ def test_schedule_over_the_whole_run(scheduler, tmp_path, compose_config) -> Non
 
 def interrupt_after(config: mlp_lightning.Config, run_dir: Path, step: int) -> mlp_lightning.TrainingResult:
     """Train in this process and send it Ctrl-C once ``step`` steps have been made."""
-    from mlp_lightning.runs.recorder import MetricsRecorder
+    from mlp_lightning.runs.policies import Policies
 
-    original = MetricsRecorder.on_train_batch_end
+    original = Policies.between_steps
 
-    def interrupting(self, trainer, *args) -> None:
-        original(self, trainer, *args)
-        if trainer.global_step >= step and not (run_dir / "sent").exists():
+    def interrupting(self, at_step, stop_requested) -> bool:
+        continues = original(self, at_step, stop_requested)
+        if at_step >= step and not (run_dir / "sent").exists():
             (run_dir / "sent").touch()
             signal.raise_signal(signal.SIGINT)
+        return continues
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MetricsRecorder, "on_train_batch_end", interrupting)
+        patch.setattr(Policies, "between_steps", interrupting)
         return mlp_lightning.train(config, run_dir)
 
 
@@ -138,7 +139,7 @@ def test_killed_run_goes_on(tmp_path) -> None:
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
     done = train_forked(*case, "ckpt_path=last", folder=killed)
     assert done.returncode == 0, done.stderr
-    assert "Going on from step" in done.stdout
+    assert "Continuing from step" in done.stdout
     assert {file: file.read_bytes() for file in first.rglob("*") if file.is_file()} == before
     (second,) = set((killed / "lightning_logs" / "xor").iterdir()) - {first}
     reference = only_run(whole, "xor")

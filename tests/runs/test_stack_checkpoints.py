@@ -14,7 +14,7 @@ from support.configurations import ComposeConfig
 from mlp_lightning import TrainingResult
 from mlp_lightning.config import Config
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs import stack_training, train_stack
+from mlp_lightning.runs import metric_files, train_stack, training
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.runs.stack_checkpoints import SavedStack, save_stack
 
@@ -61,13 +61,13 @@ def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[i
     def patched(saves: int | None) -> list[int]:
         steps: list[int] = []
 
-        def save(path: Path, keeper: Any, *rest: Any) -> None:
-            save_stack(path, keeper, *rest)
-            steps.append(keeper.trainer.global_step)
+        def save(path: Path, policies: Any, *rest: Any) -> None:
+            save_stack(path, policies, *rest)
+            steps.append(policies.step)
             if len(steps) == saves:
                 raise Killed
 
-        monkeypatch.setattr(stack_training, "save_stack", save)
+        monkeypatch.setattr(training, "save_stack", save)
         return steps
 
     return patched
@@ -168,10 +168,18 @@ def test_members_that_have_ended_are_not_trained_again(
         assert_same_runs(continued, [whole[one] for one in left])
 
 
+@pytest.mark.parametrize("live", [False, True], ids=["written at the end", "written while it trains"])
 def test_members_that_ended_after_the_stack_was_saved(
-    tmp_path: Path, compose_config: ComposeConfig, kill_after: Callable[[int | None], list[int]]
+    live: bool,
+    tmp_path: Path,
+    compose_config: ComposeConfig,
+    kill_after: Callable[[int | None], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Their folders are complete: nobody asks for them, and the others still compute with their slots."""
+    """Their folders are complete: nothing of them is written, and the others still compute with their slots."""
+    if live:
+        monkeypatch.setattr(metric_files, "_SECONDS_BETWEEN_WRITES", 0)
+        monkeypatch.setattr(metric_files, "_SHARE_OF_TIME", float("inf"))
     configs = [compose_config(*COMMON, *CASES["dropout"], *own) for own in MEMBERS]
     kill_after(None)
     whole = train_stack(configs, folders(tmp_path / "whole", 4))
@@ -187,7 +195,7 @@ def test_members_that_ended_after_the_stack_was_saved(
 
 
 def test_an_interrupted_stack_keeps_its_file(tmp_path: Path, compose_config: ComposeConfig) -> None:
-    configs = [compose_config(*COMMON, *CASES["dropout"], *own) for own in MEMBERS]
+    configs = [compose_config(*COMMON, *CASES["dropout"], "trainer.steps_per_execution=5", *own) for own in MEMBERS]
     whole = train_stack(configs, folders(tmp_path / "whole", 4))
 
     class Progress:
@@ -195,7 +203,7 @@ def test_an_interrupted_stack_keeps_its_file(tmp_path: Path, compose_config: Com
 
         def steps_made(self, steps: int, members: int) -> None:
             self.steps += steps
-            if self.steps == 10:  # in the middle of the second epoch
+            if self.steps == 10 and steps:  # in the middle of the second epoch
                 signal.raise_signal(signal.SIGINT)
 
         def run_ended(self, number: int, result: TrainingResult) -> bool:
@@ -258,7 +266,7 @@ def test_state_that_cannot_be_saved(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stack_training, "save_stack", full)
+    monkeypatch.setattr(training, "save_stack", full)
     configs = [compose_config(*COMMON, *CASES["SGD"], *own) for own in MEMBERS]
     done = train_stack(configs, folders(tmp_path, 4), checkpoint=tmp_path / "a.stack")
     assert [one.status for one in done] == ["finished"] * 4

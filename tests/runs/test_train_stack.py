@@ -28,7 +28,7 @@ from mlp_lightning.config import Config
 from mlp_lightning.data.iris import IrisDataModule
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.stacked_module import StackedModule
+from mlp_lightning.runs.policies import Policies
 
 # 90 training rows, 30 for validation, 30 for the test; with 32 a batch an epoch has 3 steps, the last of 26 rows.
 # Drawing the graph takes as long as all the rest; it is left to a few.
@@ -216,13 +216,13 @@ EARLY += ["trainer.max_epochs=20"]
 def sizes(monkeypatch) -> list[list[int]]:
     """Who is in the stack each time that it is cut down."""
     found: list[list[int]] = []
-    keep = StackedModule.keep
+    leave_out = Policies._leave_out
 
-    def recorded(self: StackedModule, positions: Sequence[int]) -> None:
-        keep(self, positions)
+    def recorded(self: Policies, active: Sequence[int]) -> None:
+        leave_out(self, active)
         found.append(list(self.present))
 
-    monkeypatch.setattr(StackedModule, "keep", recorded)
+    monkeypatch.setattr(Policies, "_leave_out", recorded)
     return found
 
 

@@ -82,8 +82,8 @@ def test_bad_runs_fail_and_the_others_do_not_notice(bad, options, tmp_path, comp
             assert "learning rate 1e+30" in result.error
             assert result.steps < 100
         else:
-            assert result.error.startswith("NoParameterChangedError: No parameter changed in steps 0 to 100")
-            assert result.steps == 101
+            assert result.error.startswith("NoParameterChangedError: No parameter changed in steps 0 to 99")
+            assert result.steps == 100
 
 
 def test_what_a_failed_run_leaves_ends_before_its_failure(tmp_path, compose_config) -> None:
@@ -104,7 +104,7 @@ def test_a_run_whose_final_figures_are_no_numbers_leaves_what_it_leaves_alone(tm
     """Its one loss was a number; the update after it was not."""
     configs = [compose_config(*IRIS, "trainer.max_steps=1", "model.activation=relu", *one) for one in (BAD, GOOD[0])]
     failed, good = train_stack(configs, [tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(NonFiniteLossError, match="The figures after the last step") as alone:
+    with pytest.raises(NonFiniteLossError, match="The metrics after the last step") as alone:
         mlp_lightning.train(configs[0], tmp_path / "alone")
     assert failed.error.partition(":")[0] == "NonFiniteLossError"
     assert failed.error.partition(": ")[2].partition("{")[0] == str(alone.value).partition("{")[0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.config import ConstantSchedule, OptimizerConfig, PlateauSchedule, ScheduleConfig
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.layout import StackedMLP
@@ -167,8 +167,8 @@ def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[
                 losses_K = loop.task.loss(loop.model(validation.features_BF), validation.targets)
             loop.step_on_validation(losses_K.tolist())
     losses_SK = torch.cat([one.losses_SK for one in traces])
-    metrics_SK = torch.cat([one.logged_metrics for one in traces])
-    rates_SK = torch.cat([one.logged_rates for one in traces])
+    metrics_SK = torch.cat([one.logged_SK3[..., 1] for one in traces]).float()
+    rates_SK = torch.cat([one.logged_SK3[..., 2] for one in traces])
     return [
         Outcome(
             losses_SK[:, place],

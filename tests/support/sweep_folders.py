@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 # What no two runs have in common; the number of a process is in the name of an event file.
-_OF_THE_MOMENT = ("run_dir", "wall_time_s", "fit_time_s", "started_at", "ended_at", "stack")
+_OF_THE_MOMENT = ("run_dir", "wall_time_s", "fit_time_s", "started_at", "ended_at", "stack", "engine")
 
 
 def numbers(sweep: Path) -> list[str]:

@@ -156,7 +156,7 @@ def test_one_width_and_a_list_as_deep(compose_config) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("ckpt_path", "run/last.ckpt", "goes on from a checkpoint"),
+        ("ckpt_path", "run/last.ckpt", "continues from a checkpoint"),
         ("model.norm", "batch", "model.norm = batch"),
         ("model.norm", "layer", "model.norm = layer"),
         ("model.numeric_embedding", "periodic", "model.numeric_embedding = periodic"),

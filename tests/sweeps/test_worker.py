@@ -11,7 +11,7 @@ import torch
 from support.configurations import ComposeConfig
 
 import mlp_lightning.runs
-from mlp_lightning.engines.autograd import StepLoop
+from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
@@ -79,7 +79,7 @@ def test_single_run_that_does_not_fit_fails(
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(StackedLoop, "run", full)
-    monkeypatch.setattr(StepLoop, "run", full)
+    monkeypatch.setattr(StepLoop, "make_steps", full)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     configs = [compose_config("data=xor", "trainer.max_steps=30", f"seed={seed}") for seed in range(2)]
     outcomes = train_part(configs, [tmp_path / "0", tmp_path / "1"])
@@ -134,10 +134,11 @@ def test_stack_that_cannot_be_continued_starts_again(
     configs = [compose_config(*CASE, "callbacks.checkpoint.every_n_seconds=0", f"seed={seed}") for seed in range(3)]
     saved = tmp_path / "a.stack"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlp_lightning.runs.stack_training._StackRun._remove_state", lambda self: None)
+        patch.setattr("mlp_lightning.runs.training.Training._remove_state", lambda self: None)
         expected = train_part(configs, [tmp_path / "first" / str(place) for place in range(3)], None, saved)
     content = torch.load(saved, weights_only=True)
-    content["tensors"]["weights"] = content["tensors"]["weights"][:-1]
+    tensors = content["engine"]["tensors"]
+    tensors["weights"] = tensors["weights"][:-1]
     torch.save(content, saved)
     outcomes = train_part(configs, [tmp_path / "second" / str(place) for place in range(3)], None, saved)
     assert [one.metrics for one in outcomes] == [one.metrics for one in expected]

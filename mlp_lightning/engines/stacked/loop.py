@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.gradients import StackedGradients
 from mlp_lightning.engines.stacked.layout import StackedMLP
@@ -20,36 +21,6 @@ from mlp_lightning.networks.tasks import Task
 
 # Logits are kept for this many numbers before losses are worked out of all of them at once.
 _KEPT_NUMBERS = 2**21
-
-
-@dataclasses.dataclass(frozen=True)
-class StackTrace:
-    """The steps of one execution of a stack.
-
-    Attributes:
-        first_step: number of updates made before the execution.
-        losses_SK: training loss of every step.
-        logged_steps: the steps to log.
-        logged_losses: ``(logged, K)``.
-        logged_metrics: ``(logged, K)``, the task's metric.
-        logged_rates: ``(logged, K)``, learning rates of the updates.
-    """
-
-    first_step: int
-    losses_SK: Tensor
-    logged_steps: list[int]
-    logged_losses: Tensor
-    logged_metrics: Tensor
-    logged_rates: Tensor
-
-    @property
-    def steps(self) -> int:
-        return self.losses_SK.shape[0]
-
-    @property
-    def next_step(self) -> int:
-        """Number of updates made after the execution."""
-        return self.first_step + self.steps
 
 
 class StackedLoop:
@@ -101,7 +72,7 @@ class StackedLoop:
         self._chains: dict[int, StackedGradients] = {}
 
     @torch.no_grad()
-    def run(self, first_step: int, count: int) -> StackTrace:
+    def run(self, first_step: int, count: int) -> Trace:
         """Make ``count`` optimizer steps, up to a requested stop."""
         parts: list[_Measured] = []
         step, last = first_step, first_step + count
@@ -211,23 +182,52 @@ class StackedLoop:
             return
         self.optimizer.set_rates(self.schedule.rates())
 
+    def select(self, members: Sequence[int], chosen: StackedMLP) -> StackedLoop:
+        """The loop over some of the members, which are those of ``chosen``."""
+        gradient_N = torch.zeros_like(chosen.flat_N.detach())
+        self.optimizer.select(members, chosen, gradient_N)
+        self.schedule.select(members)
+        if self.dropout is not None:
+            self.dropout.select(members, chosen)
+        smoothing = self.label_smoothing
+        loop = StackedLoop(
+            chosen,
+            self.task.select(members),
+            self.steps.select(members),
+            self.optimizer,
+            self.schedule,
+            gradient_N,
+            self.dropout,
+            self.log_interval,
+            self.stop_requested,
+            None if smoothing is None else [smoothing[one] for one in members],
+        )
+        loop.epoch_loss_K = self.epoch_loss_K[list(members)]
+        loop.active = [self.active[one] for one in members]
+        return loop
+
     def step_on_validation(self, losses: Sequence[float]) -> None:
         """Step a schedule that follows the validation loss."""
         if self.schedule.moment == "validation":
             self.schedule.step_on(losses, self.active)
             self.optimizer.set_rates(self.schedule.rates())
 
-    def _trace(self, first_step: int, parts: list[_Measured]) -> StackTrace:
+    def _trace(self, first_step: int, parts: list[_Measured]) -> Trace:
         if not parts:
-            nothing = torch.empty(0, self.model.members)
-            return StackTrace(first_step, nothing, [], nothing, nothing, nothing)
-        return StackTrace(
+            members = self.model.members
+            nothing_SK3 = torch.empty(0, members, 3, dtype=torch.float64)
+            return Trace(first_step, torch.empty(0, members), [], lambda: nothing_SK3)
+        logged = (
+            torch.cat([one.losses for one in parts]).double().cpu(),
+            torch.cat([one.metrics for one in parts]).double().cpu(),
+            torch.cat([one.rates for one in parts]),
+        )
+        logged_SK3 = torch.stack(logged, -1)
+        return Trace(
             first_step,
             torch.cat([one.losses_SK for one in parts]).cpu(),
             [step for one in parts for step in one.steps],
-            torch.cat([one.losses for one in parts]).cpu(),
-            torch.cat([one.metrics for one in parts]).cpu(),
-            torch.cat([one.rates for one in parts]),
+            lambda: logged_SK3,
         )
 
 

@@ -237,7 +237,7 @@ def outcome_of(group: Group, cuts: list[int], **options: Any) -> tuple[list[Any]
         first += count
     flat = [loop.model.flat_N.detach().clone()]
     losses = torch.cat([one.losses_SK for one in traces])
-    return traces, Outcome(losses, torch.cat([t.logged_metrics for t in traces]), torch.empty(0), flat)
+    return traces, Outcome(losses, torch.cat([t.logged_SK3[..., 1] for t in traces]), torch.empty(0), flat)
 
 
 @pytest.mark.parametrize("schedule", ["none", "epoch", "plateau", "one_cycle"])
@@ -275,12 +275,13 @@ def test_logged_steps_are_multiples_of_the_interval(batch_size: int | None) -> N
         (23, 7, 30),
     ]
     for trace in traces:
-        assert trace.logged_losses.shape == trace.logged_metrics.shape == trace.logged_rates.shape
-        for place, step in enumerate(trace.logged_steps):
-            assert_same_bits(trace.logged_losses[place], trace.losses_SK[step - trace.first_step])
+        assert trace.logged_SK3.shape == (len(trace.logged_steps), len(everything), 3)
+        for index, step in enumerate(trace.logged_steps):
+            losses_K, metrics_K, learning_rates_K = trace.logged_SK3[index].unbind(-1)
+            assert_same_bits(losses_K, trace.losses_SK[step - trace.first_step].double())
             for member, outcome in enumerate(everything):
-                assert_close(trace.logged_metrics[place, member], outcome.metrics[step])
-                assert_close(trace.logged_rates[place, member], outcome.rates[step], 1e-12)
+                assert_close(metrics_K[member].float(), outcome.metrics[step])
+                assert_close(learning_rates_K[member], outcome.rates[step], 1e-12)
 
 
 @pytest.mark.parametrize("made", [0, 1, 3, 11])
@@ -310,5 +311,5 @@ def test_a_plateau_stands_still_for_members_that_have_ended() -> None:
     loop = stacked_loop(group, 10)
     loop.active[1] = False
     trace = loop.run(0, 10)
-    assert trace.logged_rates[:, 1].tolist() == [SGD_MEMBERS[1].lr] * 10
-    assert trace.logged_rates[-1, 0] < SGD_MEMBERS[0].lr / 100
+    assert trace.logged_SK3[:, 1, 2].tolist() == [SGD_MEMBERS[1].lr] * 10
+    assert trace.logged_SK3[-1, 0, 2] < SGD_MEMBERS[0].lr / 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.data.iris import IrisDataModule
-from mlp_lightning.data.stacked import StackedDataModule
+from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import TrainingSteps
 
@@ -148,36 +149,42 @@ def iris(seed: int, **options: Any) -> IrisDataModule:
 @pytest.mark.parametrize("standardize", [True, False])
 def test_each_member_has_its_split_standardised_by_its_own_rows(standardize: bool) -> None:
     modules = [iris(seed, standardize=standardize) for seed in (3, 4)]
-    data = StackedDataModule(modules, [1, 0, 1])
+    data = TrainingDataModule(modules, [1, 0, 1], 7, 1)
     assert data.splits == ("train", "val", "test")
     assert data.steps_per_epoch == 3
     members = []
     for one in (modules[1], modules[0], modules[1]):
         own = one.training_steps
         members.append(own.with_features((own.rows.features_BF - one.feature_mean_F) / one.feature_scale_F))
-    assert_rows_of_each(data.training_steps(), members, 0, 7)
+    assert_rows_of_each(data.stacked_training_steps(), members, 0, 7)
     for split in data.splits:
-        features, targets, _ = next(data.evaluation_steps(split).batches(0, 1))
+        features, targets, _ = next(data.stacked_rows(split).batches(0, 1))
         for member, one in enumerate((modules[1], modules[0], modules[1])):
             rows = one.splits[split]
             assert_close(features[member], (rows.features_BF - one.feature_mean_F) / one.feature_scale_F)
             assert_same_bits(targets[member], rows.targets)
     if standardize:
-        features, _, _ = next(data.evaluation_steps("train").batches(0, 1))
+        features, _, _ = next(data.stacked_rows("train").batches(0, 1))
         assert_close(features.mean(1), torch.zeros(3, 4), atol=1e-5)
 
 
 def test_evaluation_takes_all_rows_in_their_order() -> None:
-    data = StackedDataModule([iris(3)], [0, 0])
-    assert data.evaluation_steps("val").shared
-    (batch,) = data.evaluation_steps("val").batches(0, 1)
+    data = TrainingDataModule([iris(3)], [0, 0], 1, 1)
+    assert data.stacked_rows("val").shared
+    (batch,) = data.stacked_rows("val").batches(0, 1)
     assert_same_bits(batch[0], data.distinct[0].splits["val"].features_BF)
 
 
-def test_without_validation_rows_there_is_nothing_to_validate() -> None:
-    data = IrisDataModule()
-    data.setup()
-    stacked = StackedDataModule([data], [0])
-    assert stacked.splits == ("train",)
-    assert list(stacked.val_dataloader()) == []
-    assert list(StackedDataModule([iris(0)], [0]).val_dataloader()) == ["val"]
+@pytest.mark.parametrize(
+    ("first", "last", "at_once", "expected"),
+    [
+        (0, 7, 3, [(0, 3), (3, 6), (6, 7)]),
+        (4, 7, 3, [(4, 6), (6, 7)]),  # one that continues ends its executions where it would have ended them before
+        (6, 7, 3, [(6, 7)]),
+        (0, 2, 5, [(0, 2)]),
+    ],
+)
+def test_executions_end_at_multiples(first: int, last: int, at_once: int, expected: list[tuple[int, int]]) -> None:
+    data: Any = TrainingDataModule([iris(0)], [0], last, at_once)
+    data.trainer = types.SimpleNamespace(global_step=first)
+    assert [tuple(one) for one in data.train_dataloader()] == expected

@@ -1,4 +1,4 @@
-"""The loop over optimizer steps: the hot path of training, free of Lightning.
+"""The loop over the optimizer steps of one module: the hot path of a single run, free of Lightning.
 
 Shapes: ``B`` rows, ``C`` outputs (logits).
 """
@@ -6,7 +6,8 @@ Shapes: ``B`` rows, ``C`` outputs (logits).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,10 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from mlp_lightning.engines.steps import Execution
-from mlp_lightning.engines.trace import Histogram, LoggedStep, StepTrace
+from mlp_lightning.engines.trace import Histogram, StepTrace, ToLog, measure
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import Schedule
 from mlp_lightning.networks.tasks import Task
-
-# Step, loss, logits, targets, weights and learning rate of a step.
-_ToLog = tuple[int, Tensor, Tensor, Tensor, "Tensor | None", float]
 
 
 @dataclasses.dataclass
@@ -55,16 +53,24 @@ class StepLoop:
 
     def __post_init__(self) -> None:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._hooks = _hooks_of(self.model)
+        self._direct = _direct_forward(self.model)
 
     def run(self, execution: Execution) -> StepTrace:
-        """Make the optimizer steps of an execution, up to a requested stop."""
+        """Make the optimizer steps of an execution, up to a requested stop, and measure those to log."""
+        trace = self.make_steps(execution)
+        trace.logged = measure(self.task, trace.to_log)
+        trace.to_log = []
+        return trace
+
+    def make_steps(self, execution: Execution) -> StepTrace:
+        """The same without measuring."""
         steps = execution.training_steps
         optimizer, parameters = self.optimizer, self._parameters
         gradients = self._gradients_of(steps.batch_size, steps.rows_per_step)
         mixed_precision = torch.is_autocast_enabled(steps.rows.features_BF.device.type)
         moment = self.schedule.moment if self.schedule is not None else None
         trace = StepTrace(execution.first_step)
-        to_log: list[_ToLog] = []
         step = execution.first_step
         for features_BF, targets, weights_B in execution.batches():
             if self.stop_requested():
@@ -77,7 +83,7 @@ class StepLoop:
             trace.losses.append(loss)
             if step % self.log_interval == 0:
                 lr = optimizer.param_groups[0]["lr"]
-                to_log.append((step, loss, logits_BC, targets, weights_B, lr))
+                trace.to_log.append(ToLog(step, loss, logits_BC, targets, weights_B, lr))
             if self.histogram_interval is not None and step % self.histogram_interval == 0:
                 trace.histograms.append(self._histogram(step))
             optimizer.step()
@@ -88,27 +94,13 @@ class StepLoop:
                 torch.clear_autocast_cache()
             if moment is not None:
                 self._step_schedule(moment, loss, step, steps.steps_per_epoch)
-        trace.logged = self._measured(to_log)
         return trace
-
-    def _measured(self, to_log: list[_ToLog]) -> list[LoggedStep]:
-        """The logged steps as numbers, fetched from the device at once."""
-        if not to_log:
-            return []
-        losses = torch.stack([loss for _, loss, *_ in to_log]).tolist()
-        metrics = torch.stack(
-            [self.task.metric(one, targets, weights) for *_, one, targets, weights, _ in to_log]
-        ).tolist()
-        return [
-            LoggedStep(step, loss, metric, lr)
-            for (step, *_, lr), loss, metric in zip(to_log, losses, metrics, strict=True)
-        ]
 
     def _gradients_of(
         self, batch_size: int, rows_per_step: int
     ) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
         """The function that computes loss, logits and gradients of one step."""
-        model, loss_of = _forward_of(self.model), self.task.loss
+        model, loss_of = self.forward_function(), self.task.loss
         smoothing = self.label_smoothing or None
 
         def one_batch(features_BF: Tensor, targets: Tensor, weights_B: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -165,15 +157,19 @@ class StepLoop:
             {name: one.grad.detach().clone() for name, one in named.items() if one.grad is not None},
         )
 
+    def forward_function(self) -> Callable[[Tensor], Tensor]:
+        """What takes features to logits.
 
-def _forward_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The forward function of a model.
+        For an MLP without hooks it goes straight from layer to layer: ``Module.__call__`` looks for hooks at every
+        layer of every step, which is a tenth of the time of a small network.
+        """
+        return self.model if self._direct is None or any(self._hooks) else self._direct
 
-    For an MLP without hooks it goes straight from layer to layer: ``Module.__call__`` looks for hooks at every
-    layer of every step, which is a tenth of the time of a small network.
-    """
-    if not isinstance(model, MLP) or _has_hooks(model):
-        return model
+
+def _direct_forward(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """The layers of an MLP one after another, past their hooks; ``None`` for any other module."""
+    if not isinstance(model, MLP) or type(model).forward is not MLP.forward:
+        return None
     forwards = [layer.forward for layer in model.layers]
     if model.embedding is not None:
         forwards.insert(0, model.embedding.forward)
@@ -186,8 +182,10 @@ def _forward_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def _has_hooks(model: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(nn.modules.module, f"_global{kind}") for kind in kinds):
-        return True
-    return any(getattr(module, kind) for module in model.modules() for kind in kinds)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _hooks_of(model: nn.Module) -> list[Mapping[Any, Any]]:
+    """The dictionaries in which the modules of a model, and torch for all modules, keep hooks."""
+    of_all = [getattr(nn.modules.module, f"_global{kind}") for kind in _HOOKS]
+    return [*of_all, *(getattr(module, kind) for module in model.modules() for kind in _HOOKS)]

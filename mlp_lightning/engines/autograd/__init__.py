@@ -1,0 +1,1 @@
+"""Torch's autograd as an engine."""

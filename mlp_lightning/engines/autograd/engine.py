@@ -1,0 +1,283 @@
+"""The engine for any module: torch's autograd, hooks, normalisation, embeddings, mixed precision; one member.
+
+Shapes: ``B`` rows, ``C`` outputs (logits).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.generators import as_plain, generator_states, restore_generators
+from mlp_lightning.engines.protocol import MemberState, Trace, Unchanged
+from mlp_lightning.engines.rows import EvaluationBatches, Rows
+from mlp_lightning.engines.steps import Execution, TrainingSteps
+from mlp_lightning.engines.trace import StepTrace, measure
+from mlp_lightning.networks.mlp import MLP
+
+# Modules that do the same in training and in evaluation.
+_WITHOUT_MODE = (nn.Linear, nn.Sequential, nn.LayerNorm, nn.Identity, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU)
+
+
+class AutogradEngine:
+    """Trains one module.
+
+    Args:
+        module: the model with its preprocessing; its ``state_dict`` is what a checkpoint keeps.
+        loop: over ``module.mlp``.
+        steps: which rows each step sees, features as the network takes them.
+        rows: the rows of a split, likewise.
+        precision: context of every forward pass, such as autocast.
+    """
+
+    name = "autograd"
+    members = 1
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loop: StepLoop,
+        steps: TrainingSteps,
+        rows: Callable[[str], Rows],
+        precision: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        self.module = module
+        self.loop = loop
+        self.task = loop.task
+        self._steps = steps
+        self._rows_of = rows
+        self._rows: dict[str, Rows] = {}
+        self._precision = precision
+        self._step = 0
+        self._unmeasured: list[StepTrace] = []
+        self._best: MemberState | None = None
+        self._initial: dict[str, Tensor] | None = {
+            name: one.detach().clone() for name, one in module.named_parameters()
+        }
+        mlp = loop.model
+        self._has_mode = any(type(one) not in (*_WITHOUT_MODE, MLP) for one in mlp.modules())
+        # Modules that have no mode draw no random numbers either.
+        self._draws = self._has_mode
+        self._generators: Mapping[str, Any] | None = None
+        self._weights: Mapping[str, Tensor] | None = None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return self.loop.optimizer
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return [self.optimizer.param_groups[0]["lr"]]
+
+    def begin_execution(self) -> None:
+        """Look at the generators anew: others may have drawn from them."""
+        self._generators = None
+        self._measure()
+
+    def run(self, first_step: int, count: int) -> Trace:
+        """Make ``count`` optimizer steps, up to a requested stop."""
+        done = self.loop.make_steps(Execution(self._steps, first_step, count))
+        self._step = done.next_step
+        if self._draws:
+            self._generators = None
+        losses_S = done.losses_S().cpu() if done.losses else torch.empty(0)
+        logged_steps = [one.step for one in done.to_log]
+        if logged_steps:
+            self._unmeasured.append(done)
+        return Trace(first_step, losses_S[:, None], logged_steps, lambda: self._measured(done), done.histograms)
+
+    def _measured(self, trace: StepTrace) -> Tensor:
+        self._measure()
+        logged = [[[one.loss, one.metric, one.lr]] for one in trace.logged]
+        return torch.tensor(logged, dtype=torch.float64) if logged else torch.empty(0, 1, 3, dtype=torch.float64)
+
+    def _measure(self) -> None:
+        """Measure the logged steps of all traces so far; together they take little longer than one."""
+        traces, self._unmeasured = self._unmeasured, []
+        logged = iter(measure(self.task, [step for trace in traces for step in trace.to_log]))
+        for trace in traces:
+            trace.logged = list(itertools.islice(logged, len(trace.to_log)))
+            trace.to_log = []
+
+    @torch.no_grad()
+    def evaluate(self, split: str, best: bool = False) -> dict[str, list[float]]:
+        """Loss and metric over all rows of a split, in evaluation mode."""
+        loss = metric = 0.0
+        rows = self._split(split)
+        with self._evaluating(best) as forward:
+            for features_BF, targets in _parts(rows):
+                logits_BC = forward(features_BF)
+                share = len(targets) / len(rows)
+                loss += self.task.loss(logits_BC, targets).item() * share
+                metric += self.task.metric(logits_BC, targets).item() * share
+        return {"loss": [loss], self.task.metric_name: [metric]}
+
+    @torch.no_grad()
+    def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
+        """Probabilities (or values) for all rows of a split, ``(1, B, C)``."""
+        with self._evaluating(best) as forward:
+            parts = [self.task.predictions(forward(one)).float() for one, _ in _parts(self._split(split))]
+        return torch.cat(parts)[None].cpu().numpy()
+
+    def after_validation(self, losses: Sequence[float]) -> None:
+        """Let a schedule follow the validation loss."""
+        schedule = self.loop.schedule
+        if schedule is not None and schedule.moment == "validation":
+            schedule.scheduler.step(losses[0])  # type: ignore[arg-type]  # a plateau scheduler takes the loss
+
+    def end(self, slots: Sequence[int]) -> None:
+        """Nothing to do: the training ends with its only member."""
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Nothing to do: there is one slot."""
+
+    def remember(self, slots: Sequence[int]) -> None:
+        """Keep a copy of the present state as the best."""
+        state = self.snapshot()
+        if self._best is None:
+            weights = _clone(state.weights)
+        else:
+            weights = self._best.weights
+            for name, one in state.weights.items():
+                weights[name].copy_(one)
+        kept = {name: _clone(one) for name, one in vars(state).items() if name not in ("weights", "generators")}
+        self._best = MemberState(weights=weights, generators=state.generators, **kept)
+
+    def snapshot(self) -> MemberState:
+        """The present state; its tensors are those that train."""
+        schedule = self.loop.schedule
+        if self._weights is None:
+            # The tensors that train: looking them up takes longer than copying those of a small network.
+            self._weights = self.module.state_dict()
+        if self._generators is None:
+            self._generators = generator_states()
+        return MemberState(
+            self._step,
+            self._weights,
+            self.optimizer.state_dict(),
+            {} if schedule is None else schedule.scheduler.state_dict(),
+            self.loop.epoch_loss,
+            self._generators,
+        )
+
+    def states(self, slots: Sequence[int], snapshot: MemberState) -> list[MemberState]:
+        """The state at the last step, on the CPU."""
+        return [_plain(snapshot) for _ in slots]
+
+    def best_states(self, slots: Sequence[int]) -> list[MemberState | None]:
+        """The best state, on the CPU."""
+        return [None if self._best is None else _plain(self._best) for _ in slots]
+
+    def load(self, state: MemberState, best: MemberState | None) -> None:
+        """Continue from a state that :meth:`states` returned, and from the best before it."""
+        self.module.load_state_dict(state.weights)
+        # The options of the optimizer are those of its state: a schedule has changed them.
+        self.optimizer.load_state_dict(dict(state.optimizer))
+        if self.loop.schedule is not None:
+            self.loop.schedule.scheduler.load_state_dict(dict(state.schedule))
+        self.loop.epoch_loss, self._step = state.epoch_loss, state.step
+        self._initial, self._best = None, best
+        restore_generators(state.generators)
+
+    def unchanged(self) -> list[Unchanged]:
+        """The member, if none of its parameters has changed since the start of the run."""
+        initial, self._initial = self._initial, None
+        current = dict(self.module.named_parameters())
+        if initial is None or any(not torch.equal(one, current[name].detach()) for name, one in initial.items()):
+            return []
+        groups = self.optimizer.param_groups
+        held = {id(one) for group in groups for one in group["params"]}
+        return [
+            Unchanged(
+                0,
+                list(initial),
+                max(group["lr"] for group in groups),
+                not any(one.grad is not None and one.grad.count_nonzero() for one in current.values()),
+                any(id(one) in held for one in current.values()),
+            )
+        ]
+
+    def network(self, slot: int) -> MLP:
+        """A copy of the network, on the CPU."""
+        mlp = self.loop.model
+        assert isinstance(mlp, MLP)
+        return copy.deepcopy(mlp).cpu()
+
+    def save(self) -> dict[str, Any]:
+        """Both states, the present one and the best."""
+        best = None if self._best is None else vars(_plain(self._best))
+        return {"present": vars(_plain(self.snapshot())), "best": best}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`save` returned."""
+        best = None if state["best"] is None else MemberState(**state["best"])
+        self.load(MemberState(**state["present"]), best)
+
+    def _split(self, split: str) -> Rows:
+        if split not in self._rows:
+            self._rows[split] = self._rows_of(split)
+        return self._rows[split]
+
+    @contextlib.contextmanager
+    def _evaluating(self, best: bool) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The network in evaluation mode, with its present weights or the best."""
+        model, forward = self.loop.model, self.loop.forward_function()
+        if best:
+            assert self._best is not None
+            weights = {name[4:]: one for name, one in self._best.weights.items() if name.startswith("mlp.")}
+            forward = functools.partial(_forward_with, model, weights)
+        if self._has_mode:
+            model.eval()
+        try:
+            with self._precision():
+                yield forward
+        finally:
+            if self._has_mode:
+                model.train()
+
+
+def _forward_with(model: nn.Module, weights: dict[str, Tensor], features_BF: Tensor) -> Tensor:
+    return torch.func.functional_call(model, weights, (features_BF,))
+
+
+def _parts(rows: Rows) -> Iterable[tuple[Tensor, Tensor]]:
+    """Features and targets in parts: the layers' outputs of all rows take memory."""
+    batches = EvaluationBatches(rows)
+    return batches if len(batches) > 1 else ((rows.features_BF, rows.targets),)
+
+
+def _plain(state: MemberState) -> MemberState:
+    """The state on the CPU, as a checkpoint keeps it."""
+    content = {name: _on_cpu(one) for name, one in vars(state).items() if name != "generators"}
+    return MemberState(**content, generators=as_plain(state.generators))
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return type(value)((key, _clone(one)) for key, one in value.items())
+    if isinstance(value, list):
+        return [_clone(one) for one in value]
+    return value
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return type(value)((key, _on_cpu(one)) for key, one in value.items())
+    if isinstance(value, list):
+        return [_on_cpu(one) for one in value]
+    return value

@@ -1,0 +1,309 @@
+"""The engine for many small MLPs: one flat parameter with a member axis, gradients written out.
+
+Shapes: ``K`` members, ``B`` rows, ``F`` input features, ``C`` outputs (logits), ``N`` numbers in the flat parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlp_lightning.engines.generators import initial_generators
+from mlp_lightning.engines.protocol import MemberState, Trace, Unchanged
+from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.steps import StackedSteps
+from mlp_lightning.engines.steps import Batch
+from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.tasks import Task
+
+# Rows are evaluated in parts, so that no layer's output has more numbers than this.
+_EVALUATED_NUMBERS = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The state of every slot after some step, but for what is as large as the weights.
+
+    Attributes:
+        step: optimizer steps made.
+        schedules: state of the scheduler alone, and entries of the parameter group.
+        common: what the optimizer remembers that is the same for all.
+        epoch_losses: sum of the epoch's losses so far.
+        generators: states of the members' dropout generators; ``None`` without dropout.
+    """
+
+    step: int
+    schedules: list[tuple[dict[str, Any], dict[str, Any]]]
+    common: dict[str, Any]
+    epoch_losses: list[float]
+    generators: list[Tensor] | None
+
+    def of(self, slot: int) -> Snapshot:
+        """What this says of one slot; the states of the others need not be kept for it."""
+        generators = None if self.generators is None else [self.generators[slot]]
+        return Snapshot(self.step, [self.schedules[slot]], self.common, [self.epoch_losses[slot]], generators)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {**vars(self), "schedules": [list(one) for one in self.schedules]}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Snapshot:
+        return cls(**{**plain, "schedules": [(alone, group) for alone, group in plain["schedules"]]})
+
+
+class StackedEngine:
+    """Trains a :class:`~mlp_lightning.engines.stacked.layout.StackedMLP`.
+
+    Args:
+        loop: over the steps of the stack.
+        rows: the rows of a split, of all members that the stack was built with.
+        preprocessors: the buffers of the preprocessing of each member, by their names in its module.
+        seeds: of each member.
+    """
+
+    name = "stacked"
+
+    def __init__(
+        self,
+        loop: StackedLoop,
+        rows: Callable[[str], StackedSteps],
+        preprocessors: Sequence[Mapping[str, Tensor]],
+        seeds: Sequence[int],
+    ) -> None:
+        self.loop = loop
+        self._rows_of = rows
+        self._rows: dict[str, StackedSteps] = {}
+        self._preprocessors = list(preprocessors)
+        self._seeds = list(seeds)
+        #: For each slot, its place when the stack was built.
+        self._present = list(range(loop.model.members))
+        self._step = 0
+        self._initial_N: Tensor | None = loop.model.flat_N.detach().clone()
+        self._best: list[Snapshot | None] = [None] * loop.model.members
+        self._best_tensors: dict[str, Tensor] = {}
+
+    @property
+    def members(self) -> int:
+        return self.loop.model.members
+
+    @property
+    def model(self) -> StackedMLP:
+        return self.loop.model
+
+    @property
+    def task(self) -> Task:
+        return self.loop.task
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.loop.optimizer.optimizer
+
+    @property
+    def learning_rates(self) -> list[float]:
+        return self.loop.optimizer.rates.tolist()
+
+    def begin_execution(self) -> None:
+        """Nothing to do: each member has its own generator."""
+
+    def run(self, first_step: int, count: int) -> Trace:
+        """Make ``count`` optimizer steps, up to a requested stop."""
+        trace = self.loop.run(first_step, count)
+        self._step = trace.next_step
+        return trace
+
+    @torch.no_grad()
+    def evaluate(self, split: str, best: bool = False) -> dict[str, list[float]]:
+        """Loss and metric of every slot over all rows of a split."""
+        features, targets, weights = self._split(split)
+        rows, model, task = features.shape[-2], self.model, self.task
+        # Members with fewer rows than others have rows of weight 0.
+        total_weight = rows if weights is None else weights.sum(-1)
+        part = max(1, _EVALUATED_NUMBERS // (model.members * max(layer.outputs for layer in model.layers)))
+        total: dict[str, Tensor] = {}
+        for start in range(0, rows, part):
+            here = (slice(start, start + part),) if features.dim() == 2 else (slice(None), slice(start, start + part))
+            part_weights = None if weights is None else weights[here]
+            logits_KBC = self._logits(features[here], best)
+            share = (logits_KBC.shape[1] if part_weights is None else part_weights.sum(-1)) / total_weight
+            metrics = {
+                "loss": task.loss(logits_KBC, targets[here], weights_B=part_weights),
+                task.metric_name: task.metric(logits_KBC, targets[here], part_weights),
+            }
+            for name, metric in metrics.items():
+                metric_K = metric.double() * share
+                total[name] = total[name] + metric_K if name in total else metric_K
+        return {name: metric_K.to(model.flat_N.dtype).tolist() for name, metric_K in total.items()}
+
+    @torch.no_grad()
+    def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
+        """Probabilities (or values) of every slot for all rows of a split, ``(K, B, C)``.
+
+        A member that has fewer rows than another one has further predictions behind its own, which mean nothing.
+        """
+        return self.task.predictions(self._logits(self._split(split)[0], best)).float().cpu().numpy()
+
+    def after_validation(self, losses: Sequence[float]) -> None:
+        """Let schedules follow the validation loss of each slot."""
+        self.loop.step_on_validation(losses)
+
+    def end(self, slots: Sequence[int]) -> None:
+        """The schedules of these slots stand still from now on."""
+        for slot in slots:
+            self.loop.active[slot] = False
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Continue with these slots alone; the others take no more time."""
+        before, chosen = self.model, self.model.select(slots)
+        self.loop = self.loop.select(slots, chosen)
+        self._rows = {split: one.select(slots) for split, one in self._rows.items()}
+        self._best_tensors = {name: before.selected(one, slots, chosen) for name, one in self._best_tensors.items()}
+        if self._initial_N is not None:
+            self._initial_N = before.selected(self._initial_N, slots, chosen)
+        self._present = [self._present[slot] for slot in slots]
+        self._best = [self._best[slot] for slot in slots]
+        self._preprocessors = [self._preprocessors[slot] for slot in slots]
+        self._seeds = [self._seeds[slot] for slot in slots]
+
+    def remember(self, slots: Sequence[int]) -> None:
+        """Keep a copy of the present state of these slots as their best."""
+        snapshot = self.snapshot()
+        for slot in slots:
+            self._best[slot] = snapshot.of(slot)
+        index = torch.tensor(slots, device=self.model.flat_N.device)
+        for name, present_N in self._tensors().items():
+            kept_N = self._best_tensors.get(name)
+            if kept_N is None or len(slots) == self.members:
+                self._best_tensors[name] = present_N.clone()
+                continue
+            blocks = zip(self.model.per_member(kept_N), self.model.per_member(present_N), strict=True)
+            for kept, present in blocks:
+                kept[index] = present[index]
+
+    def snapshot(self) -> Snapshot:
+        """The present state of every slot, but for what is as large as the weights."""
+        loop = self.loop
+        return Snapshot(
+            self._step,
+            loop.schedule.state(),
+            loop.optimizer.common_state(),
+            loop.epoch_loss_K.tolist(),
+            None if loop.dropout is None else loop.dropout.states(),
+        )
+
+    def states(self, slots: Sequence[int], snapshot: Snapshot) -> list[MemberState]:
+        """The state of these slots at the last step, on the CPU."""
+        tensors = _on_cpu(self._tensors())
+        return [self._state(slot, tensors, snapshot.of(slot)) for slot in slots]
+
+    def best_states(self, slots: Sequence[int]) -> list[MemberState | None]:
+        """The best state of these slots, on the CPU; ``None`` for a slot without one."""
+        tensors, best = _on_cpu(self._best_tensors), [self._best[slot] for slot in slots]
+        return [None if one is None else self._state(slot, tensors, one) for slot, one in zip(slots, best, strict=True)]
+
+    def unchanged(self) -> list[Unchanged]:
+        """The members in which no parameter has changed since the start of the run; to be asked once."""
+        initial_N, self._initial_N = self._initial_N, None
+        if initial_N is None:
+            return []
+        model = self.model
+        blocks = zip(model.per_member(initial_N), model.per_member(model.flat_N.detach()), strict=True)
+        changed_K = torch.stack([(one != other).flatten(1).any(1) for one, other in blocks]).any(0)
+        if changed_K.all():
+            return []
+        gradients = [block.flatten(1).any(1) for block in model.per_member(self.loop.gradient_N)]
+        no_gradient_K = ~torch.stack(gradients).any(0)
+        names, learning_rates = _parameter_names(model), self.learning_rates
+        return [
+            Unchanged(slot, names, learning_rates[slot], bool(no_gradient_K[slot]))
+            for slot in (~changed_K).nonzero().flatten().tolist()
+        ]
+
+    def network(self, slot: int) -> MLP:
+        """A copy of the network of one member, on the CPU."""
+        return self.model.unstack(slot).cpu()
+
+    def save(self) -> dict[str, Any]:
+        """The state of all slots, their best included, as plain data and tensors on the CPU."""
+        return {
+            "present": self.snapshot().to_plain(),
+            "tensors": _on_cpu(self._tensors()),
+            "best": [None if one is None else one.to_plain() for one in self._best],
+            "best_tensors": _on_cpu(self._best_tensors),
+            "initial": None if self._initial_N is None else self._initial_N.cpu(),
+            "scales_loss": self.loop.optimizer.scales_loss,
+            "active": list(self.loop.active),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`save` returned for the same members."""
+        loop, flat_N = self.loop, self.model.flat_N
+        snapshot = Snapshot.from_plain(state["present"])
+        tensors = {name: one.to(flat_N.device) for name, one in state["tensors"].items()}
+        with torch.no_grad():
+            flat_N.copy_(tensors.pop("weights"))
+        loop.optimizer.use_scaled_loss(state["scales_loss"])
+        loop.optimizer.load_state(snapshot.common, tensors)
+        loop.schedule.load_state(snapshot.schedules)
+        loop.optimizer.set_rates(loop.schedule.rates())
+        loop.epoch_loss_K = torch.tensor(snapshot.epoch_losses, dtype=torch.float64)
+        if loop.dropout is not None and snapshot.generators is not None:
+            loop.dropout.load_states(snapshot.generators)
+        loop.active = list(state["active"])
+        self._step = snapshot.step
+        self._best = [None if one is None else Snapshot.from_plain(one) for one in state["best"]]
+        self._best_tensors = {name: one.to(flat_N.device) for name, one in state["best_tensors"].items()}
+        self._initial_N = None if state["initial"] is None else state["initial"].to(flat_N.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The present weights, called ``weights``, and what the optimizer remembers of each of them."""
+        return {"weights": self.model.flat_N.detach(), **self.loop.optimizer.state_tensors()}
+
+    def _state(self, slot: int, tensors: Mapping[str, Tensor], snapshot: Snapshot) -> MemberState:
+        model = self.model
+        # Copies: a view would be saved with all the numbers of the whole stack.
+        parts = {
+            name: [one.clone(memory_format=torch.contiguous_format) for one in model.parts(flat_N, slot)]
+            for name, flat_N in tensors.items()
+        }
+        schedule, group = snapshot.schedules[0]
+        weights = zip(_parameter_names(model), parts.pop("weights"), strict=True)
+        generators = dict(initial_generators(self._seeds[slot]))
+        if snapshot.generators is not None:
+            device = model.flat_N.device.type
+            generators["torch" if device == "cpu" else device] = snapshot.generators[0]
+        return MemberState(
+            snapshot.step,
+            OrderedDict([*self._preprocessors[slot].items(), *weights]),
+            self.loop.optimizer.alone(slot, {**snapshot.common, **parts}, group),
+            schedule,
+            snapshot.epoch_losses[0],
+            generators,
+        )
+
+    def _logits(self, features: Tensor, best: bool) -> Tensor:
+        if not best:
+            return self.model(features)
+        return torch.func.functional_call(self.model, {"flat_N": self._best_tensors["weights"]}, (features,))
+
+    def _split(self, split: str) -> Batch:
+        if split not in self._rows:
+            self._rows[split] = self._rows_of(split).select(self._present)
+        return next(self._rows[split].batches(0, 1))
+
+
+def _parameter_names(model: StackedMLP) -> list[str]:
+    """Names of the parameters of a member's module, in order."""
+    layers = [*(f"mlp.layers.linear_{number}" for number in range(1, model.depth + 1)), "mlp.layers.output"]
+    return [f"{layer}.{part}" for layer in layers for part in (("weight", "bias") if model.has_bias else ("weight",))]
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.detach().cpu() for name, one in tensors.items()}

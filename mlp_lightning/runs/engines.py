@@ -1,0 +1,172 @@
+"""Engines for the members of a training: networks with their initial weights, optimizers, schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from mlp_lightning.data.training import TrainingDataModule
+from mlp_lightning.engines.autograd.engine import AutogradEngine
+from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.protocol import Engine
+from mlp_lightning.engines.rows import Rows
+from mlp_lightning.engines.sizing import stack_steps_per_execution, stack_threads
+from mlp_lightning.engines.stacked.dropout import StackedDropout
+from mlp_lightning.engines.stacked.engine import StackedEngine
+from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
+from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
+from mlp_lightning.runs.build import build_module, label_smoothing, layer_widths, steps_per_execution, threads
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.training_module import TrainingModule
+from mlp_lightning.tables.randomness import derived_seed
+
+
+class Sizing(NamedTuple):
+    """What ``auto`` means for a training.
+
+    Attributes:
+        threads: of the CPU.
+        steps_per_execution: most steps in one execution.
+    """
+
+    threads: int
+    steps_per_execution: int
+
+
+def sizing(engine: str, members: Sequence[Member]) -> Sizing:
+    """Threads and steps per execution of the training of these members: as asked, or by sizes."""
+    first = members[0]
+    if engine == "autograd":
+        return Sizing(threads(first.config, first.data), steps_per_execution(first.config, first.data))
+    options = first.config.trainer
+    widths = [max(one) for one in zip(*(layer_widths(one.config, one.data) for one in members), strict=True)]
+    rows = max(one.data.training_steps.rows_per_step for one in members)
+    return Sizing(
+        stack_threads(len(members), widths, rows) if options.threads == "auto" else int(options.threads),
+        stack_steps_per_execution(len(members), widths, rows)
+        if options.steps_per_execution == "auto"
+        else int(options.steps_per_execution),
+    )
+
+
+def autograd_model(member: Member) -> MLPModule:
+    """The module of a single run, with its initial weights."""
+    return build_module(member.config, member.data)
+
+
+def stacked_model(members: Sequence[Member]) -> StackedMLP:
+    """The stack with each member's own initial weights."""
+    drawn: dict[tuple[Any, ...], MLP] = {}
+    mlps = []
+    assert not any(one.data.cardinalities for one in members), "embeddings of categories are not stacked"
+    in_features, out_features = members[0].data.in_features, members[0].data.out_features
+    with torch.random.fork_rng(devices=[]):
+        for config in (one.config for one in members):
+            model = config.model
+            # Runs that differ in what does not touch the initial weights draw them once.
+            key = (config.seed, tuple(model.layer_widths), model.init)
+            if key not in drawn:
+                torch.manual_seed(config.seed)
+                widths, init = model.layer_widths, model.init
+                drawn[key] = MLP(in_features, out_features, widths, model.activation, bias=model.bias, init=init)
+            mlps.append(drawn[key])
+    return StackedMLP.stack(mlps, members[0].config.model.activation, [one.config.model.dropout for one in members])
+
+
+def engine_maker(members: Sequence[Member], task: Task, data: TrainingDataModule) -> Callable[[TrainingModule], Engine]:
+    """What makes the engine of a training once its model is on the device.
+
+    Args:
+        members: of the training.
+        task: of all of them.
+        data: their rows.
+    """
+
+    def make(module: TrainingModule) -> Engine:
+        if isinstance(module.model, StackedMLP):
+            return _stacked_engine(module, module.model, members, task, data)
+        assert isinstance(module.model, MLPModule)
+        return _autograd_engine(module, module.model, members[0], data.last_step)
+
+    return make
+
+
+def task_of(members: Sequence[Member]) -> Task:
+    """What all members learn; targets are standardised for each by its own training rows."""
+    alone = [make_task(one.data.task, one.data.out_features, **one.data.target_statistics) for one in members]
+    means = [one.mean for one in alone if isinstance(one, RegressionTask) and one.mean is not None]
+    scales = [one.scale for one in alone if isinstance(one, RegressionTask) and one.scale is not None]
+    if len(means) < len(members):
+        return alone[0]
+    return RegressionTask(torch.stack(means)[:, None], torch.stack(scales)[:, None])
+
+
+def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member, last_step: int) -> AutogradEngine:
+    config, data = member.config, member.data
+    optimizer = build_optimizer(module.parameters(), config.optimizer)
+    loop = StepLoop(
+        module.mlp,
+        module.task,
+        optimizer,
+        build_schedule(optimizer, config.scheduler, last_step, "val" in data.splits),
+        config.trainer.log_every_n_steps,
+        config.callbacks.histograms_every_n_steps,
+        config.trainer.gradient_clip_val,
+        config.trainer.gradient_clip_algorithm,
+        lambda: training.stop_requested,
+        label_smoothing=label_smoothing(config, data),
+    )
+    steps = data.training_steps
+    with torch.no_grad():
+        ready = steps.with_features(module.prepared(steps.rows.features_BF))
+
+    @torch.no_grad()
+    def rows(split: str) -> Rows:
+        raw = data.rows_on_device(split)
+        return Rows(module.prepared(raw.features_BF), raw.targets)
+
+    return AutogradEngine(module, loop, ready, rows, training.trainer.precision_plugin.forward_context)
+
+
+def _stacked_engine(
+    training: TrainingModule, model: StackedMLP, members: Sequence[Member], task: Task, data: TrainingDataModule
+) -> StackedEngine:
+    configs = [one.config for one in members]
+    first = configs[0]
+    gradient_N = torch.zeros_like(model.flat_N.detach())
+    optimizers = [one.optimizer for one in configs]
+    clip = (first.trainer.gradient_clip_val, first.trainer.gradient_clip_algorithm)
+    optimizer = StackedOptimizer(model, gradient_N, optimizers, *clip)
+    schedule = StackedSchedule(first.scheduler, [one.lr for one in optimizers], data.last_step, "val" in data.splits)
+    optimizer.set_rates(schedule.rates())
+    steps = data.stacked_training_steps()
+    seeds = [one.seed for one in configs]
+    dropout = None
+    if any(model.dropout):
+        rows = [len(steps.distinct[number].rows) for number in steps.of_member]
+        dropout = StackedDropout(model, [derived_seed(one, "training") for one in seeds], rows)
+    loop = StackedLoop(
+        model,
+        task,
+        steps,
+        optimizer,
+        schedule,
+        gradient_N,
+        dropout,
+        first.trainer.log_every_n_steps,
+        lambda: training.stop_requested,
+        [label_smoothing(one.config, one.data) for one in members],
+    )
+    dtype = model.flat_N.dtype
+    preprocessors = [
+        {f"preprocessor.{name}": one for name, one in member.data.preprocessor_state(dtype).items()}
+        for member in members
+    ]
+    return StackedEngine(loop, data.stacked_rows, preprocessors, seeds)

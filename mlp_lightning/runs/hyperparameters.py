@@ -1,0 +1,77 @@
+"""The entry of a run in TensorBoard's HParams tab.
+
+No experiment record is written: TensorBoard takes the columns of its table from one such record, while without any it
+gathers them from all runs.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tensorboard.compat.proto import summary_pb2 as _summary_pb2
+from tensorboard.plugins.hparams import api_pb2 as _api_pb2
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import plugin_data_pb2 as _plugin_data_pb2
+
+from mlp_lightning.config import Config
+
+# protobuf makes the classes in these modules when they are imported, so type checkers do not see them.
+summary_pb2: Any = _summary_pb2
+api_pb2: Any = _api_pb2
+plugin_data_pb2: Any = _plugin_data_pb2
+
+# Keys of the configuration that say how a run is kept or shown, not what it is.
+_NOT_HYPERPARAMETERS = (
+    "name",
+    "verbosity",
+    "ckpt_path",
+    "sweep",
+    "logger",
+    "callbacks.checkpoint",
+    "data.suggested_lr",
+    "trainer.print_every_n_steps",
+)
+
+
+def session_start(config: Config, started: float) -> Any:
+    """The summary that tells the HParams tab of a run: its hyperparameters and when it started (seconds since 1970)."""
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=started)
+    for name, value in hyperparameters(config).items():
+        kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+        setattr(start.hparams[name], kind, value)
+    return _session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+
+def session_end(status: str) -> Any:
+    """The summary that tells the HParams tab that a run ends now, and how.
+
+    Args:
+        status: of ``result.json``; a run that is ``finished`` is a success, any other is not.
+    """
+    outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
+    end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
+    return _session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
+
+
+def _session(tag: str, **record: Any) -> Any:
+    content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**record))
+    value = summary_pb2.Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
+    return summary_pb2.Summary(value=[value])
+
+
+def hyperparameters(config: Config) -> dict[str, float | str | bool]:
+    """The configuration as flat values for TensorBoard's HParams tab, e.g. ``model.hidden_units``."""
+    flat: dict[str, float | str | bool] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if prefix in _NOT_HYPERPARAMETERS:
+            return
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                flatten(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value if isinstance(value, (bool, int, float, str)) else str(value)
+
+    flatten("", config.to_dict())
+    return flat

@@ -1,0 +1,333 @@
+"""What is decided for every member between two steps: who failed, who stops, whose weights are best, when to save.
+
+Shapes: ``K`` slots of the engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mlp_lightning.config import Config
+from mlp_lightning.engines.protocol import Engine, Trace
+from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
+from mlp_lightning.runs.health import non_finite_message, unchanged_message
+
+# After this many steps, or at the end of a shorter run, some parameter must have changed.
+_STEPS_TO_CHANGE = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Milestones:
+    """The steps after which something happens beside training, whatever the cut into executions.
+
+    Attributes:
+        last_step: number of steps of the whole run.
+        validation_interval: steps between two regular validations; ``None`` without validation rows.
+        checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
+    """
+
+    last_step: int
+    validation_interval: int | None
+    checkpoint_interval: int | None
+
+    def next_after(self, step: int) -> int:
+        """The first of these steps behind ``step``."""
+        ends = [(step // one + 1) * one for one in (self.validation_interval, self.checkpoint_interval) if one]
+        if step < _STEPS_TO_CHANGE:
+            ends.append(_STEPS_TO_CHANGE)
+        return min([self.last_step, *ends])
+
+    def changes_by(self, step: int) -> bool:
+        """Whether some parameter must have changed."""
+        return step >= min(_STEPS_TO_CHANGE, self.last_step)
+
+    def is_regular_validation(self, step: int) -> bool:
+        """Whether a validation after ``step`` steps belongs to the end of an epoch."""
+        return self.validation_interval is not None and step % self.validation_interval == 0
+
+    def validates(self, step: int) -> bool:
+        """Whether there is a validation; a run that ends within an epoch is validated once more."""
+        at_end = self.validation_interval is not None and step >= self.last_step
+        return self.is_regular_validation(step) or at_end
+
+    def is_checkpoint(self, step: int) -> bool:
+        return self.checkpoint_interval is not None and step % self.checkpoint_interval == 0
+
+
+class Stopping(NamedTuple):
+    """Early stopping of one member, by the rule of Lightning's ``EarlyStopping``.
+
+    Attributes:
+        wait: validations without improvement.
+        score: the best so far.
+        stopped: why it has ended the run; empty if it has not.
+    """
+
+    wait: int
+    score: float
+    stopped: str = ""
+
+
+class Best(NamedTuple):
+    """The best of a member so far; its engine has the state.
+
+    Attributes:
+        value: of the monitored metric.
+        step: when it was measured.
+        stopping: state of early stopping then.
+    """
+
+    value: float | None = None
+    step: int | None = None
+    stopping: Stopping | None = None
+
+
+class Snapshot(NamedTuple):
+    """What a validation may change, for all slots: see :meth:`Engine.snapshot`.
+
+    Attributes:
+        engine: of the engine.
+        stopping: early stopping of every member, by its number.
+    """
+
+    engine: Any
+    stopping: list[Stopping]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a member ended.
+
+    Attributes:
+        member: its number.
+        status: ``finished``, ``interrupted`` or ``failed``.
+        steps: optimizer steps that it made.
+        error: what went wrong, if it failed.
+        stopped_by: why it ended before its full length, if it did.
+    """
+
+    member: int
+    status: str
+    steps: int
+    error: TrainingError | None = None
+    stopped_by: str = ""
+
+
+class RunWriter(Protocol):
+    """Writes run folders."""
+
+    def save(self, policies: Policies) -> None:
+        """Save the state of all members that still train."""
+
+    def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
+        """Write the folders of members that have ended, while their weights are still in the engine."""
+
+
+class Policies:
+    """Decides for every member by itself, and hands those that have ended to a writer.
+
+    Args:
+        config: of the training; what its members may differ in is not read.
+        monitor: metric of the best checkpoint, such as ``loss/val``.
+        milestones: of the training.
+        writer: of the run folders.
+        count: number of members.
+    """
+
+    def __init__(self, config: Config, monitor: str, milestones: Milestones, writer: RunWriter, count: int) -> None:
+        self.config = config
+        self.monitor = monitor
+        self.milestones = milestones
+        #: The number of the member in each slot of the engine.
+        self.present = list(range(count))
+        self.best = [Best()] * count
+        stopping = config.callbacks.early_stopping
+        self._monitors_accuracy = stopping is not None and stopping.monitor.startswith("accuracy")
+        self.stopping = [Stopping(0, -math.inf if self._monitors_accuracy else math.inf)] * count
+        self._active = [True] * count
+        self._writer = writer
+        self._engine: Engine | None = None
+        self._must_change = True
+        #: Optimizer steps made.
+        self.step = 0
+        self._last: Snapshot | None = None
+        self.saved_at = time.monotonic()
+
+    @property
+    def engine(self) -> Engine:
+        """There once the training has begun."""
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def active(self) -> list[int]:
+        """Numbers of the members that still train."""
+        return [member for member in self.present if self._active[member]]
+
+    def is_active(self, member: int) -> bool:
+        return self._active[member]
+
+    def start(self, engine: Engine) -> None:
+        """Begin, before the first step."""
+        self._engine = engine
+        self.saved_at = time.monotonic()
+
+    def restore_member(self, member: int, active: bool, best: Best, stopping: Stopping) -> None:
+        """Take over what was saved of a member."""
+        self._active[member], self.best[member], self.stopping[member] = active, best, stopping
+
+    def snapshot(self) -> Snapshot:
+        """The present state of all slots, but for what is as large as the weights."""
+        return Snapshot(self.engine.snapshot(), list(self.stopping))
+
+    # ---- between two steps -------------------------------------------------------------------------------
+
+    def after_steps(self, trace: Trace) -> None:
+        """Look at what was trained: members that failed end, and the training loss may be the best."""
+        step = self.step = trace.next_step
+        self._end_failed(trace)
+        if self._must_change and self.milestones.changes_by(step):
+            self._must_change = False
+            self._end_unchanged(step)
+        if self.monitor == "loss/train" and trace.steps and self.milestones.is_checkpoint(step) and self.active:
+            self._consider(self.engine.evaluate("train")["loss"], step, self.active)
+
+    def before_validation(self, step: int) -> None:
+        """A validation that is not regular comes after the last checkpoint: what it changes is not part of it."""
+        if not self.milestones.is_regular_validation(step):
+            self._last = self.snapshot()
+
+    def after_validation(self, step: int, metrics: Mapping[str, list[float]]) -> None:
+        """Early stopping and the best so far, by loss and metric of every slot."""
+        stopped = self._stop_early(metrics)
+        if not self.milestones.is_regular_validation(step):
+            return
+        if self.monitor.endswith("/val"):
+            self._consider(metrics[self.monitor.partition("/")[0]], step, self.active)
+        self._end([self._finished(member, step) for member in stopped])
+
+    def between_steps(self, step: int, stop_requested: bool) -> bool:
+        """Leave out what has ended, and save what is due; returns whether the training continues."""
+        if step >= self.milestones.last_step:
+            if self._last is None:
+                self._last = self.snapshot()
+            return False
+        active = self.active
+        if active and 2 * len(active) <= len(self.present):
+            self._leave_out(active)
+        # After the ended ones are left out: what continues from here has the slots that there are now.
+        if active and self._is_due(step, stop_requested):
+            self._writer.save(self)
+            self.saved_at = time.monotonic()
+        if stop_requested:
+            self._end([Ending(member, "interrupted", step) for member in active])
+        return bool(self.active)
+
+    def finish(self, step: int) -> None:
+        """The end of the training: all that are left have finished."""
+        self._end([self._finished(member, step) for member in self.active])
+
+    def consider_end(self, losses: Sequence[float], step: int, members: Sequence[int]) -> None:
+        """Without any better the end is the best, where the training loss is the measure."""
+        if self.monitor == "loss/train":
+            self._consider(losses, step, [one for one in members if self.best[one].step is None])
+
+    # ---- who has ended -----------------------------------------------------------------------------------
+
+    def _finished(self, member: int, step: int) -> Ending:
+        return Ending(member, "finished", step, stopped_by=self.stopping[member].stopped)
+
+    def _end(self, endings: Sequence[Ending]) -> None:
+        if not endings:
+            return
+        self._writer.members_ended(self, endings, self._last or self.snapshot())
+        for one in endings:
+            self._active[one.member] = False
+        ended = {one.member for one in endings}
+        self.engine.end([slot for slot, member in enumerate(self.present) if member in ended])
+
+    def _leave_out(self, active: Sequence[int]) -> None:
+        kept = set(active)
+        self.engine.keep([slot for slot, member in enumerate(self.present) if member in kept])
+        self.present = list(active)
+
+    def _end_failed(self, trace: Trace) -> None:
+        # The sum is a number only if all are, and is had sooner.
+        if not trace.steps or math.isfinite(trace.losses_SK.sum().item()):
+            return
+        finite_SK = trace.losses_SK.isfinite()
+        if finite_SK.all():
+            return
+        endings = []
+        for slot in (~finite_SK.all(0)).nonzero().flatten().tolist():
+            member = self.present[slot]
+            if self._active[member]:
+                position = int((~finite_SK[:, slot]).nonzero()[0])
+                step, loss = trace.first_step + position, trace.losses_SK[position, slot].item()
+                lr = self.engine.learning_rates[slot]
+                error = NonFiniteLossError(non_finite_message(step, loss, self.config.optimizer.name, lr))
+                endings.append(Ending(member, "failed", step, error))
+        self._end(endings)
+
+    def _end_unchanged(self, step: int) -> None:
+        endings = []
+        for one in self.engine.unchanged():
+            member = self.present[one.slot]
+            if self._active[member]:
+                error = NoParameterChangedError(unchanged_message(step, one, self.config.optimizer.name))
+                endings.append(Ending(member, "failed", step, error))
+        self._end(endings)
+
+    def _stop_early(self, metrics: Mapping[str, list[float]]) -> list[int]:
+        """The members that stop now."""
+        options = self.config.callbacks.early_stopping
+        if options is None:
+            return []
+        sign = 1 if self._monitors_accuracy else -1
+        # In the precision of the training, as Lightning compares.
+        kind = np.float64 if self.config.trainer.precision == "64" else np.float32
+        stopped = []
+        for member, value in zip(self.present, metrics[options.monitor.partition("/")[0]], strict=True):
+            if not self._active[member]:
+                continue
+            wait, score, _ = self.stopping[member]
+            if sign * (kind(value) - kind(sign * options.min_delta)) > sign * kind(score):
+                self.stopping[member] = Stopping(0, value)
+                continue
+            why = ""
+            if wait + 1 >= options.patience or not math.isfinite(value):
+                why = f"{options.monitor} did not improve in {options.patience} validations"
+                stopped.append(member)
+            self.stopping[member] = Stopping(wait + 1, score, why)
+        return stopped
+
+    # ---- what is kept ------------------------------------------------------------------------------------
+
+    def _is_due(self, step: int, stop_requested: bool) -> bool:
+        options = self.config.callbacks.checkpoint
+        if options is None:
+            return False
+        waited = time.monotonic() - self.saved_at
+        is_time = options.every_n_seconds is not None and waited >= options.every_n_seconds
+        return is_time or stop_requested or self.milestones.is_checkpoint(step)
+
+    def _consider(self, values: Sequence[float], step: int, members: Sequence[int]) -> None:
+        """Keep the present state of every one of ``members`` for which it is the best so far."""
+        if self.config.callbacks.checkpoint is None:
+            return
+        sign = 1 if self.monitor.startswith("accuracy") else -1
+        improved, considered = [], set(members)
+        for slot, (member, value) in enumerate(zip(self.present, values, strict=True)):
+            best = self.best[member].value
+            # The first value counts even when it is not a number, as nothing can be compared with it.
+            if member in considered and (best is None or sign * value > sign * best):
+                self.best[member] = Best(value, step, self.stopping[member])
+                improved.append(slot)
+        if improved:
+            self.engine.remember(improved)

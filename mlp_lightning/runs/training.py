@@ -1,0 +1,289 @@
+"""One training of K members, from their configurations to their results: the way of every run, alone or in a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from mlp_lightning.config import Config
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.training import TrainingDataModule
+from mlp_lightning.engines.choice import EngineChoice, choose_engine
+from mlp_lightning.engines.sizing import cpu_threads
+from mlp_lightning.networks.tasks import make_task
+from mlp_lightning.runs.build import build_data, run_length
+from mlp_lightning.runs.console import print_error
+from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of
+from mlp_lightning.runs.history import MetricsHistory
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.policies import Milestones, Policies
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
+from mlp_lightning.runs.stack_checkpoints import SavedStack, digest_of_rows, restore_stack, save_stack
+from mlp_lightning.runs.step_count import set_epoch, set_steps
+from mlp_lightning.runs.stop import stop_signals
+from mlp_lightning.runs.surroundings import frozen_heap
+from mlp_lightning.runs.trainer import build_trainer
+from mlp_lightning.runs.training_module import TrainingModule
+from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
+
+
+class TrainingHost(Protocol):
+    """Who asked for a training, and hears of it."""
+
+    def begins(self, training: Training) -> Sequence[pl.Callback]:
+        """The data are there and nothing is trained yet; returns callbacks of the Trainer."""
+        ...
+
+    def starts(self, training: Training) -> None:
+        """The engine is there, before the first step."""
+
+    def ended(self, number: int, result: TrainingResult, details: str) -> bool:
+        """A run has ended and its folder is complete; returns whether the others continue.
+
+        Args:
+            number: which of the runs.
+            result: of it.
+            details: what its data say of the predictions, possibly empty.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a training is made, beside the configurations of its runs.
+
+    Attributes:
+        data: for each run a data module that is set up, to train on instead of what its configuration names.
+        callbacks: further callbacks of the Trainer.
+        keeps_modules: whether the results have the trained modules.
+        claims: whether the folders have to be claimed yet.
+        logs_live: whether ``train.log`` is written by the host.
+        state_file: for the state of all members together; if it is there, the training continues from it.
+    """
+
+    data: Sequence[TabularDataModule] | None = None
+    callbacks: Sequence[pl.Callback] = ()
+    keeps_modules: bool = False
+    claims: bool = True
+    logs_live: bool = False
+    state_file: Path | None = None
+
+
+class Training:
+    """One training.
+
+    Args:
+        configs: of its runs.
+        run_dirs: folder of each.
+        host: who asked for it.
+        options: how it is made.
+    """
+
+    def __init__(
+        self, configs: Sequence[Config], run_dirs: Sequence[Path], host: TrainingHost, options: Options
+    ) -> None:
+        self.configs = list(configs)
+        self.options = options
+        #: For each member, which of the runs it is; ``None`` for one that had ended before.
+        self.runs: list[int | None] = list(range(len(self.configs)))
+        self.results: dict[int, TrainingResult] = {}
+        self.history = MetricsHistory()
+        self._run_dirs = [Path(one).absolute() for one in run_dirs]
+        self._host = host
+        self._saved: SavedStack | None = None
+        self._save_failed = False
+        if options.state_file is not None and options.state_file.is_file():
+            assert options.data is None, "rows that were handed over are not part of the state"
+            self._saved = SavedStack.read(options.state_file)
+            slots = self._saved.slots(configs)
+            self.configs, self.runs = [one for one, _ in slots], [run for _, run in slots]
+            self._run_dirs = [self._run_dirs[0 if run is None else run] for run in self.runs]
+        #: Whether a stop was asked for when nothing was left to stop.
+        self.stopped_late = False
+        self.resumed_from = None if self._saved is None else str(self._saved.path)
+        self.module: TrainingModule | None = None
+        self.trainer: pl.Trainer | None = None
+
+    def execute(self) -> list[TrainingResult]:
+        """Train; returns the result of each run."""
+        self._load_data()
+        config = self.configs[0]
+        self.choice = self._choose_engine()
+        self.last_step = run_length(config, self.members[0].data.steps_per_epoch)
+        chosen = sizing(self.choice.name, self.members)
+        if self._saved is not None:
+            self._saved.check_rows(self._digests)
+            chosen = self._saved.sizing
+        with cpu_threads(chosen.threads):
+            self._build(chosen)
+            callbacks = [*self.options.callbacks, *self._host.begins(self)]
+            self.trainer = build_trainer(config, self.members[0].folder.path, callbacks)
+            self.writer.device = str(self.trainer.strategy.root_device)
+            if self.options.claims:
+                self._claim()
+            try:
+                self._fit(self.trainer)
+            finally:
+                self._remove_state()
+        return [self.results[number] for number in range(len(self.results))]
+
+    def request_stop(self) -> None:
+        """End the training between two steps, its state saved."""
+        assert self.module is not None
+        self.module.stop_requested = True
+
+    def resume_at(self, step: int) -> None:
+        """Let the Trainer count from ``step`` on; before it asks for the first steps."""
+        self._first_step = step
+
+    # ---- before the first step ---------------------------------------------------------------------------
+
+    def _load_data(self) -> None:
+        if self.options.data is None:
+            self._distinct, self._of_member = _data_modules(self.configs)
+        else:
+            self._distinct, self._of_member = _without_repetition(self.options.data)
+        self.members = [
+            Member(config, RunFolder(folder), self._distinct[number])
+            for config, folder, number in zip(self.configs, self._run_dirs, self._of_member, strict=True)
+        ]
+        keeps_state = self.options.state_file is not None
+        digests = [digest_of_rows(one) if keeps_state else "" for one in self._distinct]
+        self._digests = [digests[number] for number in self._of_member]
+        self._first_step = 0 if self._saved is None else self._saved.step
+
+    def _choose_engine(self) -> EngineChoice:
+        config, data = self.configs[0], self.members[0].data
+        if self._saved is not None:  # a stack stays one, even if one run of it is left
+            return EngineChoice("stacked", "it continues")
+        refusal = "a learned embedding of categories is not stacked" if data.cardinalities else ""
+        return choose_engine(config, len(self.configs), refusal)
+
+    def _build(self, chosen: Sizing) -> None:
+        config, members = self.configs[0], self.members
+        is_stack = self.choice.name == "stacked"
+        data = TrainingDataModule(self._distinct, self._of_member, self.last_step, chosen.steps_per_execution)
+        model = stacked_model(members) if is_stack else autograd_model(members[0])
+        task = task_of(members) if is_stack else make_task(data.distinct[0].task, data.distinct[0].out_features)
+        keeps_state = self.options.state_file is not None
+        facts = TrainingFacts(
+            members,
+            self.choice.name,
+            task.metric_name,
+            self.last_step,
+            [number for number, run in enumerate(self.runs) if run is None],
+            self.resumed_from,
+            self.options.keeps_modules,
+            self.options.logs_live,
+        )
+        self.facts = facts
+        self.files = MetricFiles(
+            members,
+            self.history,
+            task.metric_name,
+            facts.started_at.timestamp(),
+            lambda number: self.policies.engine.network(self.policies.present.index(number)),
+            not self.options.logs_live or keeps_state,
+            facts.left_out,
+        )
+        save = self._saver(chosen) if keeps_state else None
+        self.writer = FolderWriter(facts, self.history, self.files, save, self._ended)
+        checkpoint = config.callbacks.checkpoint
+        validates = "val" in data.splits
+        monitor = "auto" if checkpoint is None else checkpoint.monitor
+        if monitor == "auto":
+            monitor = "loss/val" if validates else "loss/train"
+        interval = config.trainer.check_val_every_n_epoch * data.steps_per_epoch
+        milestones = Milestones(
+            self.last_step, interval if validates else None, None if checkpoint is None else checkpoint.every_n_steps
+        )
+        self.policies = Policies(config, monitor, milestones, self.writer, len(members))
+        self.data, self._task = data, task
+        make_engine = engine_maker(members, task, data)
+        self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)
+
+    def _claim(self) -> None:
+        """Make the folders those of these runs: all of them, or none if one of them is another run's."""
+        members = [member for member, run in zip(self.members, self.runs, strict=True) if run is not None]
+        for one in members:
+            refuse_taken(one.folder)
+        for one in members:
+            claim(one.folder.path, one.config)
+
+    def _starts(self, module: TrainingModule) -> None:
+        if self._saved is not None:
+            restore_stack(self.policies, self.history, self._saved)
+            self._saved = None  # as large as the stack
+        self._host.starts(self)
+        self.writer.fit_begins()
+
+    # ---- the training ------------------------------------------------------------------------------------
+
+    def _fit(self, trainer: pl.Trainer) -> None:
+        module = self.module
+        assert module is not None
+        # Before the Trainer asks the data module for the first steps.
+        set_steps(trainer, self._first_step)
+        set_epoch(trainer, self._first_step // self.data.steps_per_epoch)
+        with frozen_heap(), stop_signals(self.request_stop) as received, contextlib.suppress(SIGTERMException):
+            trainer.fit(module, datamodule=self.data, weights_only=True)
+        if len(self.results) < sum(run is not None for run in self.runs):
+            raise KeyboardInterrupt
+        stopped = any(one.status == "interrupted" for one in self.results.values())
+        self.stopped_late = bool(received) and not stopped
+
+    def _ended(self, number: int, result: TrainingResult, details: str) -> None:
+        run = self.runs[number]
+        assert run is not None
+        self.results[run] = result
+        if not self._host.ended(run, result, details):
+            self.request_stop()
+
+    # ---- the state of all members together ---------------------------------------------------------------
+
+    def _saver(self, chosen: Sizing) -> Callable[[Policies], None]:
+        members = list(zip(self.members, self._digests, strict=True))
+
+        def save(policies: Policies) -> None:
+            assert self.options.state_file is not None
+            try:
+                save_stack(self.options.state_file, policies, self.history, members, chosen)
+            except OSError as error:
+                # The runs are worth more than what would spare them a new start.
+                if not self._save_failed:
+                    print_error(f"The state of a stack cannot be saved ({error}); if it is killed, it starts again.")
+                self._save_failed = True
+
+        return save
+
+    def _remove_state(self) -> None:
+        """Nothing is left to continue once all runs have ended."""
+        ended = sum(one.status != "interrupted" for one in self.results.values())
+        if self.options.state_file is not None and ended == sum(run is not None for run in self.runs):
+            self.options.state_file.unlink(missing_ok=True)
+
+
+def _data_modules(configs: Sequence[Config]) -> tuple[list[TabularDataModule], list[int]]:
+    """A data module for every seed and fold, and which one each run has."""
+    first: dict[tuple[Any, ...], Config] = {}
+    for one in configs:
+        first.setdefault((one.seed, one.data.cv.fold), one)
+    numbers: Mapping[tuple[Any, ...], int] = {key: number for number, key in enumerate(first)}
+    return [build_data(one) for one in first.values()], [numbers[one.seed, one.data.cv.fold] for one in configs]
+
+
+def _without_repetition(data: Sequence[TabularDataModule]) -> tuple[list[TabularDataModule], list[int]]:
+    """The data modules that differ, and which one each run has."""
+    distinct: list[TabularDataModule] = []
+    for one in data:
+        if not any(one is other for other in distinct):
+            distinct.append(one)
+    return distinct, [next(number for number, other in enumerate(distinct) if other is one) for one in data]

@@ -1,0 +1,370 @@
+"""What every run leaves in its folder, of a training with one member or a thousand.
+
+A thousand runs end at the same moment, so what needs the disk to answer is done for all of them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.engines.protocol import MemberState
+from mlp_lightning.errors import NonFiniteLossError
+from mlp_lightning.runs.build import build_module, layer_widths
+from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
+from mlp_lightning.runs.files import bring_to_disk, write_all
+from mlp_lightning.runs.health import non_finite_metrics_message
+from mlp_lightning.runs.history import MetricsHistory
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
+from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.runs.run_folder import result_bytes, surroundings
+
+_LINES_OF_A_LOG = 20
+# Metrics by split and name, one value per slot.
+_Measured = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFacts:
+    """What is known of a training from its start on.
+
+    Attributes:
+        members: all of it.
+        engine: that trains them.
+        metric_name: of the task.
+        last_step: number of steps of the whole training.
+        left_out: members of which nothing is written: they had ended before the training continued.
+        resumed_from: what it continues from; ``None`` if it is new.
+        keeps_modules: whether the results of finished members have their trained modules.
+        logs_live: whether ``train.log`` is written while it trains.
+        started_at: when it started.
+        started: the same by the monotonic clock.
+    """
+
+    members: Sequence[Member]
+    engine: str
+    metric_name: str
+    last_step: int
+    left_out: Collection[int] = ()
+    resumed_from: str | None = None
+    keeps_modules: bool = False
+    logs_live: bool = False
+    started_at: datetime.datetime = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
+    )
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+
+class FolderWriter:
+    """Writes the run folders.
+
+    Args:
+        training: whose runs they are.
+        history: what was measured.
+        files: its curves.
+        save_state: saves the state of all members together; ``None``: the state of a run is its ``last.ckpt``, where
+            there is one run.
+        on_end: called with the number of a member, its result and what its data say of the predictions, once its
+            folder is complete.
+    """
+
+    def __init__(
+        self,
+        training: TrainingFacts,
+        history: MetricsHistory,
+        files: MetricFiles,
+        save_state: Callable[[Policies], None] | None,
+        on_end: Callable[[int, TrainingResult, str], None],
+    ) -> None:
+        self._training = training
+        self._history = history
+        self._files = files
+        self._save_state = save_state
+        self._on_end = on_end
+        self._is_single = len(training.members) == 1
+        self._written: list[Path] = []
+        self._saved_step: int | None = None
+        self._saved_best_step: int | None = None
+        self._fit_started: float | None = None
+        self.device = ""
+
+    def fit_begins(self) -> None:
+        """From now on the time counts as that of the training."""
+        self._fit_started = time.monotonic()
+
+    @property
+    def fit_time_s(self) -> float:
+        """Seconds since the first step began."""
+        return 0.0 if self._fit_started is None else time.monotonic() - self._fit_started
+
+    # ---- while it trains ---------------------------------------------------------------------------------
+
+    def save(self, policies: Policies) -> None:
+        """Save the state of all members that still train."""
+        if self._save_state is not None:
+            self._save_state(policies)
+        elif self._is_single:
+            self._save_run(policies, policies.snapshot())
+
+    def _save_run(self, policies: Policies, snapshot: Snapshot) -> None:
+        """``last.ckpt`` and ``best.ckpt`` of the only run, between two steps.
+
+        The best is kept in memory until then: on the disk the two belong together, and a run that is killed finds its
+        later bests again when it continues. It comes first, so that ``last.ckpt`` never names a best that is not there.
+        """
+        # First what belongs to the steps before the checkpoint, so that a run that continues from it has no gap.
+        self._files.write([0])
+        best = policies.best[0]
+        if best.step is not None and best.step != self._saved_best_step:
+            self._save_best(policies, best)
+        (state,) = policies.engine.states([0], snapshot.engine)
+        member = self._training.members[0]
+        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, snapshot.stopping[0])
+        write_checkpoint(member.folder.last_checkpoint, content)
+        self._saved_step = state.step
+
+    def _save_best(self, policies: Policies, best: Best, after_training: bool = False) -> None:
+        (state,) = policies.engine.best_states([0])
+        assert state is not None
+        member, stopping = self._training.members[0], best.stopping or policies.stopping[0]
+        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
+        write_checkpoint(member.folder.best_checkpoint, content)
+        self._saved_best_step = best.step
+
+    def continues_from(self, step: int, best_step: int | None) -> None:
+        """The folder of the only run has these checkpoints already."""
+        self._saved_step, self._saved_best_step = step, best_step
+
+    # ---- at the end of members ---------------------------------------------------------------------------
+
+    def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
+        """Measure the members for the last time and write their folders."""
+        endings = [one for one in endings if one.member not in self._training.left_out]
+        if not endings:
+            return
+        fit_time_s = self.fit_time_s
+        members = self._training.members
+        has_checkpoints = members[0].config.callbacks.checkpoint is not None
+        was_saved = self._saved_step == endings[0].steps
+        if self._is_single and has_checkpoints and endings[0].status != "failed" and not was_saved:
+            # Before it is measured, which may take long.
+            self._save_run(policies, snapshot)
+        measured, predictions = self._measured(policies, endings)
+        slots = [policies.present.index(one.member) for one in endings]
+        metrics = [
+            {split: {name: values[slot] for name, values in named.items()} for split, named in measured.items()}
+            if one.status == "finished"
+            else {}
+            for one, slot in zip(endings, slots, strict=True)
+        ]
+        last, best = self._states(policies, endings, slots, snapshot)
+        if has_checkpoints:
+            self._write_checkpoints(policies, endings, snapshot, last, best)
+        endings, metrics, final = self._judged(endings, metrics)
+        self._files.finish(
+            [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
+        )
+        results, details = [], []
+        for ending, slot, own, states in zip(endings, slots, metrics, zip(last, best, strict=True), strict=True):
+            member = members[ending.member]
+            result = self._with_module(self._result(policies, ending, own, fit_time_s), member, states)
+            said = ""
+            if result.status == "finished" and predictions is not None:
+                said = member.data.describe_predictions(predictions[slot])
+            results.append(result)
+            details.append(said)
+        if not self._training.logs_live:
+            self._write_logs(endings, results, details)
+        self._write_results(endings, results)
+        for ending, result, said in zip(endings, results, details, strict=True):
+            self._on_end(ending.member, result, said)
+
+    def _measured(self, policies: Policies, endings: Sequence[Ending]) -> tuple[_Measured, NDArray[np.float32] | None]:
+        """Metrics over all rows of every split and training predictions, of the weights that are reported."""
+        finished = [one for one in endings if one.status == "finished"]
+        if not finished:
+            return {}, None
+        engine, first = policies.engine, self._training.members[0]
+        metrics = {split: engine.evaluate(split) for split in first.data.splits}
+        policies.consider_end(metrics["train"]["loss"], finished[0].steps, [one.member for one in finished])
+        best = first.config.report_weights == "best" and any(policies.best[one.member].step for one in finished)
+        if best:
+            metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
+        predictions = None
+        if type(first.data).describe_predictions is not TabularDataModule.describe_predictions:
+            predictions = engine.predictions("train", best)
+        return metrics, predictions
+
+    def _states(
+        self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
+    ) -> tuple[Sequence[MemberState | None], Sequence[MemberState | None]]:
+        """The last and the best state of each member, where they are needed."""
+        nothing = [None] * len(endings)
+        config = self._training.members[0].config
+        if not self._training.keeps_modules and (self._is_single or config.callbacks.checkpoint is None):
+            return nothing, nothing
+        return policies.engine.states(slots, snapshot.engine), policies.engine.best_states(slots)
+
+    def _write_checkpoints(
+        self,
+        policies: Policies,
+        endings: Sequence[Ending],
+        snapshot: Snapshot,
+        last: Sequence[MemberState | None],
+        best: Sequence[MemberState | None],
+    ) -> None:
+        """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
+        if self._is_single:
+            if endings[0].status != "failed" and policies.best[0].step not in (None, self._saved_best_step):
+                self._save_best(policies, policies.best[0], after_training=True)
+            return
+        for ending, last_state, best_state in zip(endings, last, best, strict=True):
+            if ending.status == "failed":
+                continue
+            assert last_state is not None
+            member, known = self._training.members[ending.member], policies.best[ending.member]
+            # The best of the very end comes after the last checkpoint, as in a single run.
+            is_milestone = policies.milestones.is_checkpoint(last_state.step)
+            at_end = policies.monitor == "loss/train" and known.step == last_state.step and not is_milestone
+            common = (self._training.engine, policies.monitor)
+            stopping = snapshot.stopping[ending.member]
+            contents = {
+                member.folder.last_checkpoint: run_checkpoint(
+                    member, last_state, *common, Best() if at_end else known, stopping
+                )
+            }
+            if best_state is not None:
+                contents[member.folder.best_checkpoint] = run_checkpoint(
+                    member, best_state, *common, known, known.stopping or stopping, at_end
+                )
+            for path, content in contents.items():
+                path.parent.mkdir(exist_ok=True)
+                self._put(path, checkpoint_bytes(content))
+
+    def _judged(
+        self, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
+    ) -> tuple[list[Ending], list[Any], list[Mapping[str, float]]]:
+        """Endings, metrics, and what the end adds to the curves; metrics that are no numbers are a failure."""
+        judged, kept, final = [], [], []
+        for ending, own in zip(endings, metrics, strict=True):
+            config = self._training.members[ending.member].config
+            # The last validation is in the curves already.
+            splits = ("train", "test") if config.report_weights == "last" else ("test",)
+            final.append({f"{name}/{split}": value for split in splits for name, value in own.get(split, {}).items()})
+            if not all(math.isfinite(value) for one in own.values() for value in one.values()):
+                error = NonFiniteLossError(non_finite_metrics_message(ending.steps, own, config.optimizer.lr))
+                ending, own = dataclasses.replace(ending, status="failed", error=error), {}
+            judged.append(ending)
+            kept.append(own)
+        return judged, kept, final
+
+    def _result(
+        self, policies: Policies, ending: Ending, metrics: dict[str, dict[str, float]], fit_time_s: float
+    ) -> TrainingResult:
+        training = self._training
+        member = training.members[ending.member]
+        count = len(training.members)
+        return TrainingResult(
+            status=ending.status,
+            run_dir=member.folder.path,
+            metrics=metrics,
+            weights=member.config.report_weights,
+            steps=ending.steps,
+            epochs=ending.steps // member.data.steps_per_epoch,
+            wall_time_s=time.monotonic() - training.started,
+            fit_time_s=fit_time_s / count,
+            device=self.device,
+            best=self.best_of(policies, ending.member),
+            stopped_by=ending.stopped_by,
+            resumed_from=training.resumed_from,
+            engine=training.engine,
+            stack={"members": count, "fit_time_s": fit_time_s} if training.engine == "stacked" else None,
+            error="" if ending.error is None else f"{type(ending.error).__name__}: {ending.error}",
+            exception=ending.error,
+        )
+
+    def best_of(self, policies: Policies, number: int) -> dict[str, Any] | None:
+        """What ``result.json`` says of ``best.ckpt``; ``None`` without one."""
+        best = policies.best[number]
+        if not self._training.members[number].folder.best_checkpoint.is_file():
+            return None
+        return {"monitor": policies.monitor, "value": best.value, "step": best.step}
+
+    def _with_module(
+        self, result: TrainingResult, member: Member, states: tuple[MemberState | None, MemberState | None]
+    ) -> TrainingResult:
+        """The result with the trained module, in the weights that are reported, and the optimizer's last state."""
+        last, best = states
+        if not self._training.keeps_modules or last is None or result.status == "failed":
+            return result
+        state = best if member.config.report_weights == "best" and best is not None else last
+        module = build_module(member.config, member.data).to(member.data.dtype)
+        module.load_state_dict(state.weights)
+        return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))
+
+    def _write_logs(self, endings: Sequence[Ending], results: Sequence[TrainingResult], details: Sequence[str]) -> None:
+        """``train.log``: the lines that a single run would have printed."""
+        training = self._training
+        series = self._history.series("train", [one.member for one in endings])
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        for index, (ending, result, said) in enumerate(zip(endings, results, details, strict=True)):
+            member, own = training.members[ending.member], series.of(index, ending.status == "failed")
+            interval = max(1, len(own.steps) // _LINES_OF_A_LOG)
+            lines = [
+                announcement(member.config, member.data, _parameters(member), training.last_step),
+                f"Trained as one of {len(training.members)} members of a stack",
+                *(
+                    f"step {step:>6}  loss {loss:.9f}  {training.metric_name} {metric:.4f}"
+                    for step, (loss, metric, _) in zip(
+                        own.steps[::interval].tolist(), own.values[0, ::interval].tolist(), strict=True
+                    )
+                ),
+            ]
+            if result.error:
+                lines.append(result.error)
+            if result.status == "interrupted":
+                lines.append(how_to_continue(member.config, member.folder))
+            lines += report_lines(result, said)
+            text = "".join(f"[{stamp}][mlp_lightning][INFO] {line}\n" for line in lines)
+            self._put(member.folder.log, text.encode())
+
+    def _write_results(self, endings: Sequence[Ending], results: Sequence[TrainingResult]) -> None:
+        """``result.json`` says that all the rest of its folder is there; so it comes last."""
+        members, started_at = self._training.members, self._training.started_at
+        contents = {
+            one.member: {**result.to_json(), **surroundings(members[one.member].config, started_at)}
+            for one, result in zip(endings, results, strict=True)
+        }
+        if self._is_single:
+            members[0].folder.write_result(contents[0])
+            return
+        bring_to_disk([*self._written, *self._files.paths])
+        self._written.clear()
+        files = {members[number].folder.result: result_bytes(content) for number, content in contents.items()}
+        parent = members[0].folder.path.parent
+        write_all(files, parent / f".{os.getpid()}-{time.time_ns()}.journal")
+
+    def _put(self, path: Path, content: bytes) -> None:
+        """Write a file of a folder that no other process looks into yet."""
+        path.write_bytes(content)
+        self._written.append(path)
+
+
+def _parameters(member: Member) -> int:
+    """Number of parameters of a network that is linear layers alone."""
+    widths = layer_widths(member.config, member.data)
+    return sum((inputs + member.config.model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))

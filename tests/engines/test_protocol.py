@@ -1,0 +1,169 @@
+"""What every engine does behind the protocol, and which one is chosen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from support.configurations import ComposeConfig
+from support.run_folders import assert_same_run
+
+import mlp_lightning
+from mlp_lightning.engines.choice import choose_engine
+from mlp_lightning.errors import ConfigError
+from mlp_lightning.runs import train_stack
+from mlp_lightning.runs.checkpoints import read_checkpoint
+
+ENGINES = ("autograd", "stacked")
+IRIS = ["data=iris", "data.batch_size=32", "logger.graph=false", "trainer.threads=1"]
+CASES = {
+    "full batch": ["data=xor", "model=wide_deep", "trainer.max_steps=60", "logger.graph=false"],
+    "batches, adam": [*IRIS, "optimizer=adam", "trainer.max_epochs=6"],
+    "ends within an epoch": [*IRIS, "trainer.max_steps=16", "scheduler=plateau", "scheduler.patience=0"],
+    "dropout": [*IRIS, "model.dropout=0.2", "trainer.max_epochs=5", "trainer.accumulate_grad_batches=2"],
+    "clipping": [*IRIS, "trainer.gradient_clip_val=0.1", "optimizer.momentum=0.9", "trainer.max_epochs=5"],
+    "early stopping": [
+        *(*IRIS, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "report_weights=best"),
+        *("callbacks.early_stopping.min_delta=0.05", "trainer.max_epochs=20"),
+    ],
+    "training loss": [*IRIS, "callbacks.checkpoint.monitor=loss/train", "callbacks.checkpoint.every_n_steps=7"],
+    "double precision": [*IRIS, "trainer.precision=64", "scheduler=one_cycle", "trainer.max_epochs=5"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """The same files, keys, tags and checkpoints, and the same numbers to rounding."""
+    results = {
+        engine: mlp_lightning.train(compose_config(*CASES[case], f"trainer.engine={engine}"), tmp_path / engine)
+        for engine in ENGINES
+    }
+    for engine, result in results.items():
+        assert read_checkpoint(result.run_dir / "checkpoints" / "last.ckpt")["engine"] == engine
+        assert json.loads((result.run_dir / "result.json").read_text())["engine"] == engine
+        log = (result.run_dir / "train.log").read_text()
+        assert f"Engine: {engine} (as trainer.engine says)" in log
+        # What says which engine it is differs by intention.
+        for path in (result.run_dir / "config.yaml", *result.run_dir.glob("checkpoints/*.ckpt")):
+            _rename_engine(path)
+    assert_same_run(tmp_path / "stacked", tmp_path / "autograd", has_session=False)
+
+
+def _rename_engine(path: Path) -> None:
+    if path.suffix == ".yaml":
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("engine: stacked", "engine: autograd"), encoding="utf-8")
+        return
+    content = torch.load(path, weights_only=True)
+    content["config"]["trainer"]["engine"] = "autograd"
+    torch.save(content, path)
+
+
+class Halfway(pl.Callback):
+    """Saves the state of the engine after some execution, or replaces it by one that was saved."""
+
+    def __init__(self, step: int, state: dict[str, Any] | None = None) -> None:
+        self.step = step
+        self.state = state
+        self.restores = state is not None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step != self.step:
+            return
+        if self.restores:
+            pl_module.engine.restore(self.state)
+        else:
+            self.state = _copied(pl_module.engine.save())
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """A run of other weights and another optimizer's past ends as the saved one once it has its state."""
+    case = [*IRIS, "optimizer=adam", "model.dropout=0.1", "scheduler=plateau", "trainer.max_steps=18"]
+    case += [f"trainer.engine={engine}", "trainer.steps_per_execution=6"]
+    saving = Halfway(6)
+    whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole", callbacks=[saving])
+    other = compose_config(*case, "model.init=xavier_uniform")
+    restored = mlp_lightning.train(other, tmp_path / "restored", callbacks=[Halfway(6, saving.state)])
+    assert whole.module is not None
+    assert restored.module is not None
+    for one, two in zip(whole.module.parameters(), restored.module.parameters(), strict=True):
+        assert one.detach().numpy().tobytes() == two.detach().numpy().tobytes()
+    assert whole.metrics == restored.metrics
+
+
+def test_choice(compose_config: ComposeConfig) -> None:
+    config = compose_config("data=iris")
+    assert choose_engine(config, 1) == ("autograd", "1 run")
+    assert choose_engine(config, 7) == ("stacked", "7 runs together")
+    asked = compose_config("data=iris", "trainer.engine=stacked")
+    assert choose_engine(asked, 1) == ("stacked", "as trainer.engine says")
+    with pytest.raises(ConfigError, match=r"trainer\.engine.*a learned embedding.*trainer\.engine=autograd"):
+        choose_engine(asked, 1, "a learned embedding of categories is not stacked")
+
+
+def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=iris", "trainer.engine=stacked", "model.norm=layer")
+    with pytest.raises(ConfigError, match=r"model\.norm = layer is not stacked.*trainer\.engine=autograd"):
+        mlp_lightning.train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
+def test_stacked_run_continues_with_autograd(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """Its checkpoint is that of any run; the stacked engine itself does not read single runs."""
+    case = [*IRIS, "optimizer=adam", "trainer.max_steps=20"]
+    first = mlp_lightning.train(compose_config(*case, "trainer.engine=stacked", "trainer.max_steps=9"), tmp_path / "1")
+    resumed = [*case, f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"]
+    with pytest.raises(ConfigError, match=r"cannot continue from a checkpoint.*trainer\.engine=autograd"):
+        mlp_lightning.train(compose_config(*resumed, "trainer.engine=stacked"), tmp_path / "2")
+    whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole")
+    continued = mlp_lightning.train(compose_config(*resumed), tmp_path / "3")
+    assert continued.metrics["train"]["loss"] == pytest.approx(whole.metrics["train"]["loss"], rel=1e-5)
+
+
+def test_stack_asked_to_use_autograd_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=iris", "trainer.engine=autograd")
+    with pytest.raises(ValueError, match=r"trainer\.engine = autograd"):
+        train_stack([config, config], [tmp_path / "a", tmp_path / "b"])
+
+
+class Validates(pl.Callback):
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None: ...
+
+
+def test_hook_that_is_never_called_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    config = compose_config("data=iris")
+    with pytest.raises(ValueError, match=r"Validates\.on_validation_end is never called.*outputs"):
+        mlp_lightning.train(config, tmp_path / "run", callbacks=[Validates()])
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="never called"):
+        train_stack([config] * 2, [tmp_path / "a", tmp_path / "b"], callbacks=[Validates()])
+
+
+def test_callbacks_see_steps_and_validations(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    steps: list[int] = []
+    validations: list[tuple[int, float]] = []
+
+    class Sees(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+            for trace, members in outputs["outputs"].traces:
+                assert list(members) == [0]
+                steps.extend(range(trace.first_step, trace.next_step))
+            validations.extend((one.step, one.metrics["loss"][0]) for one in outputs["outputs"].validations)
+
+    result = mlp_lightning.train(compose_config(*IRIS, "trainer.max_steps=10"), tmp_path / "run", callbacks=[Sees()])
+    assert steps == list(range(10))
+    assert [step for step, _ in validations] == [3, 6, 9, 10]
+    assert validations[-1][1] == pytest.approx(result.metrics["val"]["loss"])
