@@ -14,7 +14,7 @@ from mlp_lightning.networks.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class LoggedStep:
-    """A step whose figures are logged; they were measured before the step's update.
+    """A logged step, measured before its update.
 
     Attributes:
         step: number of updates made before this step.

@@ -13,7 +13,7 @@ from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.module_config import ModuleConfig
 
-# Enough for probabilities that are not too sure; benchmarks/quality.py has figures.
+# Enough for probabilities that are not too sure; benchmarks/quality.py measures them.
 AUTO_LABEL_SMOOTHING = 0.01
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger("mlp_lightning")
 
 
 class _PatientConsole(Console):
-    """Goes on without a word when nobody reads any more, as after ``| head``: the training is what counts."""
+    """Continues silently when its pipe is closed, as after ``| head``: the training is what counts."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -41,7 +41,7 @@ def print_error(text: str) -> None:
 
 
 class RunConsole:
-    """Prints for the user unless he wants quiet, and logs every line.
+    """Prints for the user, unless verbosity is 0, and logs every line.
 
     Args:
         verbosity: 0 prints nothing, 1 the progress and the result, 2 also what Lightning has to say.

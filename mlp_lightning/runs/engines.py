@@ -140,12 +140,11 @@ def _stacked_engine(
 ) -> StackedEngine:
     configs = [one.config for one in members]
     first = configs[0]
-    gradient_N = torch.zeros_like(model.flat_N.detach())
     optimizers = [one.optimizer for one in configs]
     clip = (first.trainer.gradient_clip_val, first.trainer.gradient_clip_algorithm)
-    optimizer = StackedOptimizer(model, gradient_N, optimizers, *clip)
+    optimizer = StackedOptimizer(model, torch.zeros_like(model.flat_N.detach()), optimizers, *clip)
     schedule = StackedSchedule(first.scheduler, [one.lr for one in optimizers], data.last_step, "val" in data.splits)
-    optimizer.set_rates(schedule.rates())
+    optimizer.set_learning_rates(schedule.learning_rates())
     steps = data.stacked_training_steps()
     seeds = [one.seed for one in configs]
     dropout = None
@@ -158,7 +157,6 @@ def _stacked_engine(
         steps,
         optimizer,
         schedule,
-        gradient_N,
         dropout,
         first.trainer.log_every_n_steps,
         lambda: training.stop_requested,

@@ -90,7 +90,7 @@ def scalar_records(
         block_RST = values_RST[first : first + runs_per_block]
         runs_RL = np.tile(template_L, (len(block_RST), 1))
         for span in spans:
-            _fill(runs_RL[:, span.place].view(span.fields), block_RST[:, span.steps])
+            _fill(runs_RL[:, span.at].view(span.fields), block_RST[:, span.steps])
         written += [run_L.tobytes() for run_L in runs_RL]
     return written
 
@@ -99,7 +99,7 @@ class _Span(NamedTuple):
     """Neighbouring steps whose records have one length, so that numpy can take them as one array."""
 
     steps: slice
-    place: slice  # their bytes in a run
+    at: slice  # their bytes in a run
     fields: np.dtype[Any]  # of one record
 
 
@@ -118,12 +118,12 @@ def _template(
     sizes = [summary_pb2.Summary(value=[zero]).ByteSize() for zero in zeros]
     bytes_to_end_T = [_FLOAT_BYTES + sum(sizes[position + 1 :]) for position in range(len(sizes))]
     spans: list[_Span] = []
-    step = place = 0
+    step = position = 0
     for length, group in itertools.groupby(map(len, records)):
         next_step = step + len(list(group))
-        next_place = place + (next_step - step) * length
-        spans.append(_Span(slice(step, next_step), slice(place, next_place), _fields(length, bytes_to_end_T)))
-        step, place = next_step, next_place
+        next_position = position + (next_step - step) * length
+        spans.append(_Span(slice(step, next_step), slice(position, next_position), _fields(length, bytes_to_end_T)))
+        step, position = next_step, next_position
     return np.frombuffer(b"".join(records), dtype=np.uint8), spans
 
 

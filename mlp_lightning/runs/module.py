@@ -109,7 +109,7 @@ class MLPModule(pl.LightningModule):
     def take_statistics(self, datamodule: TabularDataModule) -> None:
         """Let the model prepare features as ``datamodule`` says.
 
-        A model that standardises already, with statistics of its own, keeps them.
+        A model that standardises already, with its own statistics, keeps them.
         """
         if isinstance(self.preprocessor, Preprocessor):
             assert isinstance(datamodule, TableDataModule)
@@ -208,10 +208,10 @@ class MLPModule(pl.LightningModule):
             checkpoint["epoch_loss"] = self._loop.epoch_loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from the checkpoint's step count alone.
+        """Continue from the checkpoint's step count alone.
 
         Lightning would restore where its own loops were, in executions and spans, and those may be cut
-        otherwise in the run that goes on. Everything else follows from the number of steps made.
+        otherwise in the run that continues. Everything else follows from the number of steps made.
         """
         self._restored_epoch_loss = checkpoint.get("epoch_loss", 0.0)
         if self._trainer is not None and self.trainer.training:
@@ -229,13 +229,13 @@ class MLPModule(pl.LightningModule):
         self._measure("val", *batch)
 
     def on_validation_epoch_end(self) -> None:
-        figures = self._figures()["val"]
+        metrics = self._metrics()["val"]
         if self._is_fitting:
             self.log("step", float(self.trainer.global_step))  # Lightning's name for the x-axis of what is logged
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._log(f"{name}/val", value)
         if self._schedule is not None and self._schedule.moment == "validation" and self._is_fitting:
-            self._schedule.scheduler.step(float(figures["loss"]))  # type: ignore[arg-type]  # a plateau scheduler takes the loss
+            self._schedule.scheduler.step(float(metrics["loss"]))  # type: ignore[arg-type]  # a plateau scheduler takes the loss
 
     def on_test_epoch_start(self) -> None:
         self._start_meters()
@@ -244,8 +244,8 @@ class MLPModule(pl.LightningModule):
         self._measure(self.test_splits[dataloader_idx], *batch)
 
     def on_test_epoch_end(self) -> None:
-        for split, figures in self._figures().items():
-            for name, value in figures.items():
+        for split, metrics in self._metrics().items():
+            for name, value in metrics.items():
                 self._log(f"{name}/{split}", value)
 
     def _log(self, name: str, value: Tensor) -> None:
@@ -273,7 +273,7 @@ class MLPModule(pl.LightningModule):
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
         logits_BC = self.mlp(self.prepared(features_BF))
         if split not in self._meters:
-            # A loss of NaN stays one: it shall be seen. ("disable" would do the same, but torchmetrics 1.9 then
+            # A loss of NaN stays one, to be seen. ("disable" would do the same, but torchmetrics 1.9 then
             # forgets the weights.)
             self._meters[split] = (MeanMetric(nan_strategy=math.nan), self.task.torchmetric())
         self._measured.add(split)
@@ -281,7 +281,7 @@ class MLPModule(pl.LightningModule):
         loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
         metric_meter.update(self.task.predictions(logits_BC), self.task.truths(targets))
 
-    def _figures(self) -> dict[str, dict[str, Tensor]]:
+    def _metrics(self) -> dict[str, dict[str, Tensor]]:
         """Loss and metric of every split that was measured."""
         return {
             split: {"loss": loss.compute(), self.task.metric_name: metric.compute()}

@@ -130,7 +130,7 @@ class RunWriter(Protocol):
 
 
 class Policies:
-    """Decides for every member by itself, and hands those that have ended to a writer.
+    """Decides for each member separately, and hands those that have ended to a writer.
 
     Args:
         config: of the training; what its members may differ in is not read.

@@ -1,6 +1,6 @@
 """A run that continues from a checkpoint begins with the history of the run before.
 
-It gets a folder of its own, and nothing in the old one is touched. Metrics up to the checkpoint are copied,
+It gets its own folder, and nothing in the old one is touched. Metrics up to the checkpoint are copied,
 so that every curve in the new folder is whole: no step is missing and none comes twice.
 """
 

@@ -99,7 +99,7 @@ def refuse_taken(folder: RunFolder) -> None:
 def _taken(folder: RunFolder) -> RunFolderError:
     return RunFolderError(
         f"The folder {folder.path} already belongs to another run (it has a config.yaml). Choose another folder;"
-        f" to go on with that run, use ckpt_path={folder.last_checkpoint}"
+        f" to continue that run, use ckpt_path={folder.last_checkpoint}"
     )
 
 

@@ -91,7 +91,7 @@ class SavedStack:
     def slots(self, configs: Sequence[Config]) -> list[tuple[Config, int | None]]:
         """For every slot its configuration, and which of ``configs`` it is.
 
-        ``None`` for a member that has ended, or that nobody asks for (it has ended after the stack was saved).
+        ``None`` for a member that has ended, or that is not asked for (it has ended after the stack was saved).
 
         Raises:
             CheckpointError: one of ``configs`` is none of the members that still trained.

@@ -17,7 +17,7 @@ from mlp_lightning.tables.randomness import derived_seed
 
 @contextmanager
 def isolated_randomness(config: Config) -> Iterator[None]:
-    """Seed the global generators for what a run draws from them (dropout), and give the caller his back."""
+    """Seed the global generators for what a run draws from them (dropout), and restore those of the caller."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     # Of several GPUs a run uses the first; touching the others would take memory on them.
     may_use_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()
@@ -56,6 +56,6 @@ def quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's pytree a question that torch 2.13 wants asked otherwise.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-        # Whoever asks for the CPU knows that there is a GPU.
+        # If you ask for the CPU, you know that there is a GPU.
         warnings.filterwarnings("ignore", message="GPU available but not used")
         yield

@@ -99,7 +99,7 @@ class Outcome:
 
     losses: Tensor
     metrics: Tensor
-    rates: Tensor
+    learning_rates: Tensor
     weights: list[Tensor]
 
 
@@ -146,14 +146,14 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
     configs = [group.optimizer_of(one) for one in members]
     optimizer = StackedOptimizer(model, gradient_N, configs, group.clip_val, group.clip_algorithm)
     schedule = StackedSchedule(group.schedule, [one.lr for one in members], count, group.validates)
-    optimizer.set_rates(schedule.rates())
+    optimizer.set_learning_rates(schedule.learning_rates())
     dropout = None
     if any(one.dropout for one in members):
         rows = [len(group.steps_of(one).rows) for one in members]
         dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members], rows)
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
-    return StackedLoop(model, task, steps, optimizer, schedule, gradient_N, dropout, **options)
+    return StackedLoop(model, task, steps, optimizer, schedule, dropout, **options)
 
 
 def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[Outcome]:
@@ -168,12 +168,12 @@ def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[
             loop.step_on_validation(losses_K.tolist())
     losses_SK = torch.cat([one.losses_SK for one in traces])
     metrics_SK = torch.cat([one.logged_SK3[..., 1] for one in traces]).float()
-    rates_SK = torch.cat([one.logged_SK3[..., 2] for one in traces])
+    learning_rates_SK = torch.cat([one.logged_SK3[..., 2] for one in traces])
     return [
         Outcome(
             losses_SK[:, place],
             metrics_SK[:, place],
-            rates_SK[:, place],
+            learning_rates_SK[:, place],
             [one.detach().clone() for one in loop.model.parts(loop.model.flat_N, place)],
         )
         for place in range(len(group.members))
@@ -183,7 +183,7 @@ def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[
 def assert_same_training(actual: Outcome, expected: Outcome, atol: float) -> None:
     """The same losses and rates at every step and the same final weights."""
     assert_close(actual.losses, expected.losses, atol)
-    assert_close(actual.rates, expected.rates, 1e-12)
+    assert_close(actual.learning_rates, expected.learning_rates, 1e-12)
     for one, other in zip(actual.weights, expected.weights, strict=True):
         assert_close(one, other, atol)
 

@@ -83,7 +83,7 @@ class StackedEngine:
         self._rows: dict[str, StackedSteps] = {}
         self._preprocessors = list(preprocessors)
         self._seeds = list(seeds)
-        #: For each slot, its place when the stack was built.
+        #: For each slot, its number when the stack was built.
         self._present = list(range(loop.model.members))
         self._step = 0
         self._initial_N: Tensor | None = loop.model.flat_N.detach().clone()
@@ -108,7 +108,7 @@ class StackedEngine:
 
     @property
     def learning_rates(self) -> list[float]:
-        return self.loop.optimizer.rates.tolist()
+        return self.loop.optimizer.learning_rates.tolist()
 
     def begin_execution(self) -> None:
         """Nothing to do: each member has its own generator."""
@@ -218,7 +218,7 @@ class StackedEngine:
         changed_K = torch.stack([(one != other).flatten(1).any(1) for one, other in blocks]).any(0)
         if changed_K.all():
             return []
-        gradients = [block.flatten(1).any(1) for block in model.per_member(self.loop.gradient_N)]
+        gradients = [block.flatten(1).any(1) for block in model.per_member(self.loop.optimizer.gradient_N)]
         no_gradient_K = ~torch.stack(gradients).any(0)
         names, learning_rates = _parameter_names(model), self.learning_rates
         return [
@@ -252,7 +252,7 @@ class StackedEngine:
         loop.optimizer.use_scaled_loss(state["scales_loss"])
         loop.optimizer.load_state(snapshot.common, tensors)
         loop.schedule.load_state(snapshot.schedules)
-        loop.optimizer.set_rates(loop.schedule.rates())
+        loop.optimizer.set_learning_rates(loop.schedule.learning_rates())
         loop.epoch_loss_K = torch.tensor(snapshot.epoch_losses, dtype=torch.float64)
         if loop.dropout is not None and snapshot.generators is not None:
             loop.dropout.load_states(snapshot.generators)

@@ -30,9 +30,8 @@ class StackedLoop:
         model: the stack.
         task: the loss.
         steps: which rows each step sees.
-        optimizer: over ``model``, reading ``gradient_N``.
+        optimizer: over ``model``; its ``gradient_N`` is where gradients are written.
         schedule: the learning rates.
-        gradient_N: laid out like the parameter of ``model``.
         dropout: draws the masks; ``None`` without dropout.
         log_interval: a step whose number is a multiple of it is logged.
         label_smoothing: of each member; ``None`` without.
@@ -46,7 +45,6 @@ class StackedLoop:
         steps: StackedSteps,
         optimizer: StackedOptimizer,
         schedule: StackedSchedule,
-        gradient_N: Tensor,
         dropout: StackedDropout | None = None,
         log_interval: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -57,7 +55,6 @@ class StackedLoop:
         self.steps = steps
         self.optimizer = optimizer
         self.schedule = schedule
-        self.gradient_N = gradient_N
         self.dropout = dropout
         self.log_interval = log_interval
         self.stop_requested = stop_requested
@@ -98,7 +95,7 @@ class StackedLoop:
         logits_SKBC = torch.empty(size, dtype=model.flat_N.dtype, device=model.flat_N.device)
         targets_S: list[Tensor] = []
         weights_S: list[Tensor | None] = []
-        rates_S: list[Tensor] = []
+        learning_rates_S: list[Tensor] = []
         step = first_step
         batches = self.steps.batches(first_step, count)
         for (features, targets, weights), logits_KBC in zip(batches, logits_SKBC, strict=True):
@@ -114,17 +111,17 @@ class StackedLoop:
             chain.backward(features, delta_KBC, masks)
             targets_S.append(targets)
             weights_S.append(weights)
-            rates_S.append(optimizer.rates)
+            learning_rates_S.append(optimizer.learning_rates)
             optimizer.step()
             step += 1
             if moment is not None:
                 self._step_schedule(moment, step, logits_KBC, targets, weights)
-        return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, weights_S, rates_S)
+        return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, weights_S, learning_rates_S)
 
     def _chain(self, rows: int) -> StackedGradients:
         if rows not in self._chains:
             self._chains[rows] = StackedGradients(
-                self.model, self.gradient_N, rows, self.steps.shared, self.dropout is not None
+                self.model, self.optimizer.gradient_N, rows, self.steps.shared, self.dropout is not None
             )
         return self._chains[rows]
 
@@ -134,7 +131,7 @@ class StackedLoop:
         logits_SKBC: Tensor,
         targets_S: list[Tensor],
         weights_S: list[Tensor | None],
-        rates_S: list[Tensor],
+        learning_rates_S: list[Tensor],
     ) -> _Measured:
         """Losses of all steps and the metric of those that are logged, each in one go."""
         if not targets_S:
@@ -152,9 +149,9 @@ class StackedLoop:
             targets if alike else targets[index],
             weights if alike or weights is None else weights[index],
         )
-        rates = torch.stack([rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
+        learning_rates = torch.stack([learning_rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
         steps = [first_step + s for s in logged]
-        return _Measured(losses_SK, steps, losses_SK[index], metrics, rates)
+        return _Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates)
 
     def _of_steps(self, values_S: list[Tensor]) -> Tensor:
         """Targets or weights of all steps together; of a full batch, which is always the same, just of one."""
@@ -180,12 +177,11 @@ class StackedLoop:
             self.epoch_loss_K.zero_()
         else:
             return
-        self.optimizer.set_rates(self.schedule.rates())
+        self.optimizer.set_learning_rates(self.schedule.learning_rates())
 
     def select(self, members: Sequence[int], chosen: StackedMLP) -> StackedLoop:
         """The loop over some of the members, which are those of ``chosen``."""
-        gradient_N = torch.zeros_like(chosen.flat_N.detach())
-        self.optimizer.select(members, chosen, gradient_N)
+        self.optimizer.select(members, chosen, torch.zeros_like(chosen.flat_N.detach()))
         self.schedule.select(members)
         if self.dropout is not None:
             self.dropout.select(members, chosen)
@@ -196,7 +192,6 @@ class StackedLoop:
             self.steps.select(members),
             self.optimizer,
             self.schedule,
-            gradient_N,
             self.dropout,
             self.log_interval,
             self.stop_requested,
@@ -210,7 +205,7 @@ class StackedLoop:
         """Step a schedule that follows the validation loss."""
         if self.schedule.moment == "validation":
             self.schedule.step_on(losses, self.active)
-            self.optimizer.set_rates(self.schedule.rates())
+            self.optimizer.set_learning_rates(self.schedule.learning_rates())
 
     def _trace(self, first_step: int, parts: list[_Measured]) -> Trace:
         if not parts:
@@ -220,7 +215,7 @@ class StackedLoop:
         logged = (
             torch.cat([one.losses for one in parts]).double().cpu(),
             torch.cat([one.metrics for one in parts]).double().cpu(),
-            torch.cat([one.rates for one in parts]),
+            torch.cat([one.learning_rates for one in parts]),
         )
         logged_SK3 = torch.stack(logged, -1)
         return Trace(
@@ -233,10 +228,10 @@ class StackedLoop:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """Part of a trace, figures still on the device."""
+    """Part of a trace, still on the device."""
 
     losses_SK: Tensor
     steps: list[int]
     losses: Tensor
     metrics: Tensor
-    rates: Tensor
+    learning_rates: Tensor

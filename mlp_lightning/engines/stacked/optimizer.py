@@ -61,7 +61,7 @@ class StackedSchedule:
             one.step()  # changes nothing; torch warns of a scheduler whose optimizer never made a step
         self.moment = self._schedules[0].moment if self._schedules else None
 
-    def rates(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         """The current learning rate of each member."""
         groups = [group for one in self._carriers for group in one.param_groups]
         return [float(groups[index]["lr"]) for index in self._of_member]
@@ -175,25 +175,25 @@ class StackedOptimizer:
         self._decays = torch.tensor(decays, dtype=model.flat_N.dtype, device=model.flat_N.device)
         self._decay_N = model.spread(self._decays) if any(decays) else None
         self.optimizer = build_optimizer([self._carried], self._one)
-        self.set_rates([one.lr for one in configs])
+        self.set_learning_rates([one.lr for one in configs])
 
     def _bind(self, model: StackedMLP, gradient_N: Tensor) -> None:
         self._model = model
-        self._gradient_N = gradient_N
+        self.gradient_N = gradient_N
         self._flat_N = model.flat_N.detach()
         self._carried = nn.Parameter(self._flat_N if self.scales_loss else torch.zeros_like(self._flat_N))
         self._carried.grad = gradient_N
 
-    def set_rates(self, learning_rates: Sequence[float]) -> None:
+    def set_learning_rates(self, learning_rates: Sequence[float]) -> None:
         """Change the learning rate of every member."""
         flat_N = self._flat_N
         #: The current learning rates, as they are logged: torch's schedulers work in double precision.
-        self.rates = torch.tensor(learning_rates, dtype=torch.float64)
-        self.rates_K = self.rates.to(flat_N.device, flat_N.dtype)
+        self.learning_rates = torch.tensor(learning_rates, dtype=torch.float64)
+        self.learning_rates_K = self.learning_rates.to(flat_N.device, flat_N.dtype)
         #: What the loss of each member is multiplied with before the gradient is taken.
-        self.loss_factor_K11 = self.rates_K[:, None, None] if self.scales_loss else None
+        self.loss_factor_K11 = self.learning_rates_K[:, None, None] if self.scales_loss else None
         if not self.scales_loss:
-            self._rate_N = self._model.spread(self.rates_K)
+            self._rate_N = self._model.spread(self.learning_rates_K)
             if self._decoupled and self._decay_N is not None:
                 self._kept_N = 1 - self._rate_N * self._decay_N
 
@@ -208,7 +208,7 @@ class StackedOptimizer:
             if self._decoupled:
                 self._flat_N.mul_(self._kept_N)
             else:
-                self._gradient_N.addcmul_(self._flat_N, self._decay_N)
+                self.gradient_N.addcmul_(self._flat_N, self._decay_N)
         self.optimizer.step()
         update_N = self._carried.detach()
         self._flat_N.addcmul_(update_N, self._rate_N)
@@ -216,9 +216,9 @@ class StackedOptimizer:
 
     def _clip_gradients(self, clip: _Clip) -> None:
         if clip.algorithm == "value":
-            self._gradient_N.clamp_(-clip.limit, clip.limit)
+            self.gradient_N.clamp_(-clip.limit, clip.limit)
             return
-        blocks = list(self._model.per_member(self._gradient_N))
+        blocks = list(self._model.per_member(self.gradient_N))
         norms_K = torch.stack([block.square().sum((1, 2)) for block in blocks]).sum(0).sqrt_()
         # The rule of torch.nn.utils.clip_grad_norm_, for each member separately.
         factor_K11 = (clip.limit / (norms_K + 1e-6)).clamp_(max=1.0)[:, None, None]
@@ -242,22 +242,22 @@ class StackedOptimizer:
         common = self.common_state()
         index = torch.as_tensor(members, device=self._decays.device)
         self.configs = [self.configs[one] for one in members]
-        learning_rates = [self.rates[one].item() for one in members]
+        learning_rates = [self.learning_rates[one].item() for one in members]
         self._bind(chosen, gradient_N)
         self._decays = self._decays[index]
         self._decay_N = chosen.spread(self._decays) if self._decay_N is not None else None
         self.optimizer = build_optimizer([self._carried], self._one)
         self.load_state(common, kept)
-        self.set_rates(learning_rates)
+        self.set_learning_rates(learning_rates)
 
     def use_scaled_loss(self, scales: bool) -> None:
         """Update by the rule of the stack that the state comes from, which may have had other members."""
         if scales != self.scales_loss:
-            learning_rates = self.rates.tolist()
+            learning_rates = self.learning_rates.tolist()
             self.scales_loss = scales
-            self._bind(self._model, self._gradient_N)
+            self._bind(self._model, self.gradient_N)
             self.optimizer = build_optimizer([self._carried], self._one)
-            self.set_rates(learning_rates)
+            self.set_learning_rates(learning_rates)
 
     def load_state(self, common: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Restore what :meth:`common_state` and :meth:`state_tensors` gave."""

@@ -102,7 +102,7 @@ def test_every_schedule_of_every_optimizer(number: int, schedule: str) -> None:
     group = Group(members, name, options, SCHEDULES[schedule], batch_size=batch_size, dtype=torch.float64)
     outcomes = assert_each_as_alone(group, 16, FLOAT64)
     if schedule != "none":
-        assert len(set(outcomes[0].rates.tolist())) > 1
+        assert len(set(outcomes[0].learning_rates.tolist())) > 1
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -281,7 +281,7 @@ def test_logged_steps_are_multiples_of_the_interval(batch_size: int | None) -> N
             assert_same_bits(losses_K, trace.losses_SK[step - trace.first_step].double())
             for member, outcome in enumerate(everything):
                 assert_close(metrics_K[member].float(), outcome.metrics[step])
-                assert_close(learning_rates_K[member], outcome.rates[step], 1e-12)
+                assert_close(learning_rates_K[member], outcome.learning_rates[step], 1e-12)
 
 
 @pytest.mark.parametrize("made", [0, 1, 3, 11])
@@ -303,7 +303,7 @@ def test_a_requested_stop_ends_the_execution_between_two_steps(made: int) -> Non
     expected = stacked_loop(group, 30)
     expected.run(0, made)
     assert_same_bits(stopped.model.flat_N.detach(), expected.model.flat_N.detach())
-    assert stopped.schedule.rates() == expected.schedule.rates()
+    assert stopped.schedule.learning_rates() == expected.schedule.learning_rates()
 
 
 def test_a_plateau_stands_still_for_members_that_have_ended() -> None:

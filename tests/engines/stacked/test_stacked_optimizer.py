@@ -149,12 +149,12 @@ def test_new_rates_hold_from_the_next_update_on(case: Any) -> None:
     pair = Pair(configs(*case))
     for step in range(12):
         rates = [rate * 0.7**step for rate in RATES]
-        pair.stacked.set_rates(rates)
+        pair.stacked.set_learning_rates(rates)
         for optimizer, rate in zip(pair.own, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate
         pair.step()
     pair.check()
-    assert_close(pair.stacked.rates, torch.tensor(rates, dtype=torch.float64), EXACT)
+    assert_close(pair.stacked.learning_rates, torch.tensor(rates, dtype=torch.float64), EXACT)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -257,7 +257,7 @@ def test_rates_and_states_are_those_of_each_scheduler_alone(config: ScheduleConf
     assert stacked.moment == (None if each[0][1] is None else each[0][1].moment)
     generator = torch.Generator().manual_seed(0)
     for _ in range(12):
-        assert_close(stacked.rates(), [one.param_groups[0]["lr"] for one, _ in each], EXACT)
+        assert_close(stacked.learning_rates(), [one.param_groups[0]["lr"] for one, _ in each], EXACT)
         for (alone, group), (optimizer, schedule) in zip(stacked.state(), each, strict=True):
             assert_same_content(alone, {} if schedule is None else schedule.scheduler.state_dict())
             own = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
@@ -271,7 +271,7 @@ def test_rates_and_states_are_those_of_each_scheduler_alone(config: ScheduleConf
             stacked.step()
             for _, schedule in each:
                 schedule.scheduler.step()
-    assert_close(stacked.rates(), [one.param_groups[0]["lr"] for one, _ in each], EXACT)
+    assert_close(stacked.learning_rates(), [one.param_groups[0]["lr"] for one, _ in each], EXACT)
 
 
 @pytest.mark.parametrize("config", SCHEDULES, ids=lambda one: f"{one.name}")
@@ -293,7 +293,7 @@ def test_members_that_are_kept_keep_their_rates(config: ScheduleConfig) -> None:
             some.step_on([float((member + step) % 3) for member in (2, 0)], [True, True])
         elif some.moment is not None:
             some.step()
-    assert some.rates() == [whole.rates()[2], whole.rates()[0]]
+    assert some.learning_rates() == [whole.learning_rates()[2], whole.learning_rates()[0]]
     assert_same_content([one for one, _ in some.state()], [whole.state()[2][0], whole.state()[0][0]])
 
 
@@ -303,10 +303,10 @@ def test_a_plateau_counts_only_for_members_that_are_active() -> None:
     assert schedule.moment == "epoch_loss"
     for _ in range(3):
         schedule.step_on([1.0, 1.0, float("nan")], [True, False, False])
-    assert_close(schedule.rates(), [RATES[0] / 4, RATES[1], RATES[2]], EXACT)
+    assert_close(schedule.learning_rates(), [RATES[0] / 4, RATES[1], RATES[2]], EXACT)
 
 
 def test_rates_are_logged_in_double_precision() -> None:
     pair = Pair(configs("SGD", {}, None))
-    assert pair.stacked.rates.dtype == torch.float64
-    assert_same_bits(pair.stacked.rates, torch.tensor(RATES, dtype=torch.float64))
+    assert pair.stacked.learning_rates.dtype == torch.float64
+    assert_same_bits(pair.stacked.learning_rates, torch.tensor(RATES, dtype=torch.float64))
