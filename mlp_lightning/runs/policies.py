@@ -28,11 +28,13 @@ class Milestones:
 
     Attributes:
         last_step: number of steps of the whole run.
+        steps_per_epoch: of the training rows.
         validation_interval: steps between two regular validations; ``None`` without validation rows.
         checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
     """
 
     last_step: int
+    steps_per_epoch: int
     validation_interval: int | None
     checkpoint_interval: int | None
 
@@ -53,8 +55,9 @@ class Milestones:
 
     def validates(self, step: int) -> bool:
         """Whether there is a validation; a run that ends within an epoch is validated once more."""
-        at_end = self.validation_interval is not None and step >= self.last_step
-        return self.is_regular_validation(step) or at_end
+        if self.validation_interval is None or self.is_regular_validation(step):
+            return self.validation_interval is not None
+        return step >= self.last_step and step % self.steps_per_epoch != 0
 
     def is_checkpoint(self, step: int) -> bool:
         return self.checkpoint_interval is not None and step % self.checkpoint_interval == 0

@@ -203,7 +203,10 @@ class Training:
             monitor = "loss/val" if validates else "loss/train"
         interval = config.trainer.check_val_every_n_epoch * data.steps_per_epoch
         milestones = Milestones(
-            self.last_step, interval if validates else None, None if checkpoint is None else checkpoint.every_n_steps
+            self.last_step,
+            data.steps_per_epoch,
+            interval if validates else None,
+            None if checkpoint is None else checkpoint.every_n_steps,
         )
         self.policies = Policies(config, monitor, milestones, self.writer, len(members))
         self.data, self._task = data, task
