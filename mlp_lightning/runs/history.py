@@ -71,7 +71,11 @@ class MetricsHistory:
 
     def add_validation(self, step: int, metrics: Sequence[Sequence[float]], members: Sequence[int]) -> None:
         """Keep loss and metric of a validation after ``step`` steps, each one value per slot."""
-        self._add("val", [step], lambda: torch.tensor(metrics, dtype=torch.float64).transpose(0, 1)[None], members)
+        if len(members) == 1:  # a tensor takes longer to make than a validation of a few rows
+            self._add("val", [step], lambda: _validation(metrics), members)
+        else:  # and a list of numbers more memory
+            values = _validation(metrics)
+            self._add("val", [step], lambda: values, members)
 
     def rows(self, split: str) -> int:
         """How many steps have been measured so far."""
@@ -130,6 +134,10 @@ class MetricsHistory:
             self._members = members
             self._slots = {member: slot for slot, member in enumerate(members)}
         self._blocks[split].append(_Block(self._slots, steps, [time.time()] * len(steps), measure))
+
+
+def _validation(metrics: Sequence[Sequence[float]]) -> Tensor:
+    return torch.tensor(metrics, dtype=torch.float64).transpose(0, 1)[None]
 
 
 def _after(block: _Block, skip: int) -> Callable[[], Tensor]:
