@@ -257,7 +257,7 @@ def _truths(data: TableDataModule) -> NDArray[np.float64]:
 def _figures(
     data: TableDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
 ) -> dict[str, float | None]:
-    from mlp_lightning.inference.metrics import classification_metrics, regression_metrics
+    from mlp_lightning.inference.evaluation.metrics import classification_metrics, regression_metrics
 
     if data.task == "regression":
         return regression_metrics(truths_BT, predictions_BC)

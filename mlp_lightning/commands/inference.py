@@ -109,7 +109,7 @@ def _device(accelerator: str) -> str:
 
 
 def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
-    from mlp_lightning.inference.evaluate import evaluate as evaluate_model
+    from mlp_lightning.inference.evaluation.evaluate import evaluate as evaluate_model
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.runs.console import RunConsole
 

@@ -179,7 +179,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         (["train.py", "data=xor"], "mlp_lightning.runs.fit"),
         (["train.py", "data=sklearn", "data.name=iris", "data.cv.folds=3"], "mlp_lightning.runs.fit"),
         (["train.py", "-m", "data=xor", "seed=0,1"], "mlp_lightning.runs.training"),
-        (["evaluate.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.evaluate"),
+        (["evaluate.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.evaluation.evaluate"),
         (["predict.py", "ckpt_path=model.ckpt", "data.path=t.csv", "output=p.csv"], "mlp_lightning.inference.predict"),
         (["export.py", "ckpt_path=model.ckpt"], "mlp_lightning.inference.export.formats"),
     ],

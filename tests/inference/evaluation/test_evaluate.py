@@ -20,8 +20,8 @@ from support.inference_tables import flowers
 
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError
-from mlp_lightning.inference import evaluate as evaluation
-from mlp_lightning.inference.evaluate import evaluate
+from mlp_lightning.inference.evaluation import evaluate as evaluation
+from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
 from mlp_lightning.runs.build import build_data

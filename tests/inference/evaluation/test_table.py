@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mlp_lightning.inference.evaluation_table import (
+from mlp_lightning.inference.evaluation.metrics import classification_metrics, per_class, per_output, regression_metrics
+from mlp_lightning.inference.evaluation.table import (
     evaluation_lines,
     evaluation_table,
     metric_name,
@@ -16,7 +17,6 @@ from mlp_lightning.inference.evaluation_table import (
     per_class_lines,
     per_class_table,
 )
-from mlp_lightning.inference.metrics import classification_metrics, per_class, per_output, regression_metrics
 
 FIGURES = {"rows": 123456, "accuracy": 0.123456789, "roc_auc": None}
 ROWS = [

@@ -40,7 +40,8 @@ def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
     """One metric per line.
 
     Args:
-        metrics: as of :func:`mlp_lightning.inference.metrics.classification_metrics` or ``regression_metrics``.
+        metrics: as of :func:`mlp_lightning.inference.evaluation.metrics.classification_metrics` or
+            ``regression_metrics``.
         title: what stands above.
     """
     return _table(_metric_cells(metrics), title)
@@ -55,8 +56,8 @@ def per_class_table(rows: Sequence[Row], title: str) -> Table:
     """One class, or one output of a regression, a line; of very many the first 50.
 
     Args:
-        rows: as of :func:`mlp_lightning.inference.metrics.per_class` or ``per_output``: at least one, all with the
-            same keys, the name first.
+        rows: as of :func:`mlp_lightning.inference.evaluation.metrics.per_class` or ``per_output``: at least one, all
+            with the same keys, the name first.
         title: what stands above.
     """
     return _table(_row_cells(rows), title, _about_hidden(rows))

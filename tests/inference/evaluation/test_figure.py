@@ -12,7 +12,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 
-from mlp_lightning.inference.evaluation_figure import confusion_figure, png_bytes, residual_figure, write_png
+from mlp_lightning.inference.evaluation.figure import confusion_figure, png_bytes, residual_figure, write_png
 
 
 def drawn(figure):
@@ -186,7 +186,7 @@ def test_neither_takes_nor_leaves_settings() -> None:
 
 def test_drawing_needs_no_pyplot_and_no_torch(tmp_path) -> None:
     code = (
-        "import sys, numpy; from pathlib import Path; from mlp_lightning.inference.evaluation_figure import *;"
+        "import sys, numpy; from pathlib import Path; from mlp_lightning.inference.evaluation.figure import *;"
         "assert 'matplotlib' not in sys.modules;"
         "one = numpy.eye(2, dtype=int);"
         "write_png(confusion_figure(one, ['a', 'b'], 't'), Path(sys.argv[1], '1.png'));"

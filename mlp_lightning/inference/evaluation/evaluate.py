@@ -23,15 +23,8 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
-from mlp_lightning.inference.evaluation_figure import confusion_figure, residual_figure, write_png
-from mlp_lightning.inference.evaluation_table import (
-    evaluation_lines,
-    evaluation_table,
-    per_class_lines,
-    per_class_table,
-)
-from mlp_lightning.inference.loading import TrainedModel, load_model
-from mlp_lightning.inference.metrics import (
+from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
+from mlp_lightning.inference.evaluation.metrics import (
     Metrics,
     classification_metrics,
     confusion_matrix,
@@ -39,6 +32,13 @@ from mlp_lightning.inference.metrics import (
     per_output,
     regression_metrics,
 )
+from mlp_lightning.inference.evaluation.table import (
+    evaluation_lines,
+    evaluation_table,
+    per_class_lines,
+    per_class_table,
+)
+from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.predict import finite_predictions
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
@@ -56,7 +56,8 @@ class EvaluationReport:
     """What an evaluation found.
 
     Attributes:
-        metrics: of :func:`~mlp_lightning.inference.metrics.classification_metrics` or ``regression_metrics``.
+        metrics: of :func:`~mlp_lightning.inference.evaluation.metrics.classification_metrics` or
+            ``regression_metrics``.
         parts: of ``per_class``, or of ``per_output`` where there are several targets; else empty.
         files: what was written, ``metrics.json`` last.
         rows: how many were evaluated.
