@@ -285,7 +285,8 @@ class _SingleRun:
             steps, engine, device = training.policies.step, training.choice.name, training.writer.device
             epochs, best = steps // training.data.steps_per_epoch, training.writer.best_of(training.policies, 0)
             fit_time_s = training.writer.fit_time_s
-            training.files.finish([0], [status], [{}], [steps])
+            if training.has_begun:
+                training.files.finish([0], [status], [{}], [steps])
         now = time.monotonic()
         result = TrainingResult(
             status=status,

@@ -106,6 +106,8 @@ class Training:
             slots = self._saved.slots(configs)
             self.configs, self.runs = [one for one, _ in slots], [run for _, run in slots]
             self._run_dirs = [self._run_dirs[0 if run is None else run] for run in self.runs]
+        #: Whether the engine and the files of the runs are there.
+        self.has_begun = False
         #: Whether a stop was asked for when nothing was left to stop.
         self.stopped_late = False
         self.resumed_from = None if self._saved is None else str(self._saved.path)
@@ -226,6 +228,7 @@ class Training:
             restore_stack(self.policies, self.history, self._saved)
             self._saved = None  # as large as the stack
         self._host.starts(self)
+        self.has_begun = True
         self.writer.fit_begins()
 
     # ---- the training ------------------------------------------------------------------------------------

@@ -167,3 +167,24 @@ def test_callbacks_see_steps_and_validations(tmp_path: Path, compose_config: Com
     assert steps == list(range(10))
     assert [step for step, _ in validations] == [3, 6, 9, 10]
     assert validations[-1][1] == pytest.approx(result.metrics["val"]["loss"])
+
+
+class Raises(pl.Callback):
+    """Fails in one of its hooks."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.fail)
+
+    def fail(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("a mistake in a callback")
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_start", "on_train_batch_end", "on_train_end"])
+def test_error_of_a_callback_is_that_of_the_run(hook: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """Whenever it comes, before the engine is there too."""
+    with pytest.raises(RuntimeError, match="a mistake in a callback"):
+        mlp_lightning.train(
+            compose_config("data=iris", "trainer.max_steps=4"), tmp_path / "run", callbacks=[Raises(hook)]
+        )
+    recorded = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (recorded["status"], recorded["error"]) == ("failed", "RuntimeError: a mistake in a callback")
