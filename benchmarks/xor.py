@@ -10,7 +10,7 @@ points in each step, SGD with learning rate 1, seed 777) on one CPU thread, each
   slow, so it trains fewer steps, and the time of a step is compared, its set-up spread over as many steps as the
   others train;
 - (c) this project with the defaults of its configuration, TensorBoard, CSV and checkpoints included: measured is
-  ``Trainer.fit`` as the result has it (``fit_time_s``).
+  ``fit_time_s`` of the result, from the first step to the end of the last.
 
 They run in turn (a b c a b c …), so that a drift of the machine hits all of them; what counts are the ratios.
 The losses are compared too: who is fast at something else has not won.
@@ -55,7 +55,7 @@ class Timing:
 
     Attributes:
         steps: optimizer steps made.
-        fit_s: seconds of the loop, or of the Trainer's ``fit``.
+        fit_s: seconds of the loop, of the Trainer's ``fit`` (b), or from the first step to the last (c).
         setup_s: seconds of ``fit_s`` before the first step; 0 where they are not measured.
         run_s: seconds of the whole run with its folder, graph and evaluation; 0 for what has no such things.
         losses: training loss at steps 0, 100, 200, …, each measured before the step's update.
