@@ -153,6 +153,7 @@ def restore_stack(policies: Policies, history: MetricsHistory, saved: SavedStack
     """Bring a stack that has just been built to the state in which it was saved."""
     policies.engine.restore(saved.content["engine"])
     history.load_state(saved.content["history"])
+    policies.step = saved.step
     for slot, one in enumerate(saved.content["slots"]):
         value, step, stopping = one["best"]
         best = Best(value, step, None if stopping is None else Stopping(*stopping))

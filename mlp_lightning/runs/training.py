@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -239,8 +238,11 @@ class Training:
         # Before the Trainer asks the data module for the first steps.
         set_steps(trainer, self._first_step)
         set_epoch(trainer, self._first_step // self.data.steps_per_epoch)
-        with frozen_heap(), stop_signals(self.request_stop) as received, contextlib.suppress(SIGTERMException):
-            trainer.fit(module, datamodule=self.data, weights_only=True)
+        with frozen_heap(), stop_signals(self.request_stop) as received:
+            try:
+                trainer.fit(module, datamodule=self.data, weights_only=True)
+            except SIGTERMException:
+                module.end_if_due()  # if it came between our last look and Lightning's
         if len(self.results) < sum(run is not None for run in self.runs):
             raise KeyboardInterrupt
         stopped = any(one.status == "interrupted" for one in self.results.values())

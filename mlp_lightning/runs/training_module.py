@@ -125,8 +125,22 @@ class TrainingModule(pl.LightningModule):
         self._files.write_if_due(self.policies.active)
         return {"outputs": outputs}
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """After all callbacks, and before Lightning looks whether a SIGTERM has come, which it ends the training for."""
+        self.end_if_due()
+
     def on_train_end(self) -> None:
-        self.policies.finish(self.trainer.global_step)
+        """A callback can end the training before its last step: the Trainer's ``should_stop``."""
+        self.policies.finish(self.policies.step)
+
+    def end_if_due(self) -> None:
+        """End what has reached the last step, or what a stop was asked for since the last step."""
+        policies = self.policies
+        if policies.step >= policies.milestones.last_step:
+            policies.finish(policies.step)
+        elif self.stop_requested and policies.active:
+            policies.between_steps(policies.step, stop_requested=True)
+            self.trainer.should_stop = True
 
     def _validate(self, step: int) -> Validation:
         policies, engine = self.policies, self.engine

@@ -169,6 +169,21 @@ def test_callbacks_see_steps_and_validations(tmp_path: Path, compose_config: Com
     assert validations[-1][1] == pytest.approx(result.metrics["val"]["loss"])
 
 
+class Stops(pl.Callback):
+    """Ends the training as callbacks of Lightning do."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step >= 6
+
+
+def test_callback_that_stops_the_training_finishes_it(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    config = compose_config(*IRIS, "trainer.max_steps=20", "trainer.steps_per_execution=3")
+    one = mlp_lightning.train(config, tmp_path / "run", callbacks=[Stops()])
+    stack = train_stack([config] * 2, [tmp_path / "a", tmp_path / "b"], callbacks=[Stops()])
+    assert {(result.status, result.steps) for result in (one, *stack)} == {("finished", 6)}
+    assert all((result.run_dir / "checkpoints" / "last.ckpt").is_file() for result in (one, *stack))
+
+
 class Raises(pl.Callback):
     """Fails in one of its hooks."""
 
@@ -187,4 +202,7 @@ def test_error_of_a_callback_is_that_of_the_run(hook: str, tmp_path: Path, compo
             compose_config("data=iris", "trainer.max_steps=4"), tmp_path / "run", callbacks=[Raises(hook)]
         )
     recorded = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (recorded["status"], recorded["error"]) == ("failed", "RuntimeError: a mistake in a callback")
+    if hook == "on_train_end":  # by then the run has ended, and its folder is complete
+        assert recorded["status"] == "finished"
+    else:
+        assert (recorded["status"], recorded["error"]) == ("failed", "RuntimeError: a mistake in a callback")
