@@ -24,6 +24,14 @@ def non_finite_metrics_message(steps: int, metrics: Mapping[str, Mapping[str, fl
     )
 
 
+def no_best_message(steps: int) -> str:
+    """What to say when the weights of the best validation are to be reported and there was none."""
+    return (
+        f"The training was ended after {steps} steps, before the first validation: there are no best weights to report"
+        " (report_weights=best). Train longer, or set report_weights=last."
+    )
+
+
 def unchanged_message(steps: int, found: Unchanged, optimizer: str) -> str:
     """What to say when no parameter has changed in the first ``steps`` steps.
 

@@ -88,6 +88,7 @@ class MetricFiles:
         self._written_rows = {"train": 0, "val": 0}
         self._histograms: list[bytes] = []
         self._due_at = time.monotonic() + _SECONDS_BETWEEN_WRITES
+        self._finished: set[int] = set()
         self._with_lr = members[0].config.callbacks.lr_monitor
         #: All files written so far.
         self.paths: set[Path] = set()
@@ -140,7 +141,7 @@ class MetricFiles:
         final: Sequence[Mapping[str, float]],
         steps: Sequence[int],
     ) -> None:
-        """Write the rest of members that have ended.
+        """Write the rest of members that have ended; nothing for those that had ended before.
 
         Args:
             members: their numbers.
@@ -150,6 +151,10 @@ class MetricFiles:
         """
         for start in range(0, len(members), _WRITTEN_TOGETHER):
             part = slice(start, start + _WRITTEN_TOGETHER)
+            if self._finished.issuperset(members[part]):
+                continue
+            # First: what fails while it writes is not to be written again.
+            self._finished.update(members[part])
             self._write_new(members[part], [one == "failed" for one in statuses[part]])
             for number, status, values, made in zip(
                 members[part], statuses[part], final[part], steps[part], strict=True

@@ -198,8 +198,8 @@ class Policies:
         if self._must_change and self.milestones.changes_by(step):
             self._must_change = False
             self._end_unchanged(step)
-        if self.monitor == "loss/train" and trace.steps and self.milestones.is_checkpoint(step) and self.active:
-            self._consider(self.engine.evaluate("train")["loss"], step, self.active)
+        if trace.steps and not self.milestones.is_regular_validation(step):
+            self._consider_training_loss(step)
 
     def before_validation(self, step: int) -> None:
         """A validation that is not regular comes after the last checkpoint: what it changes is not part of it."""
@@ -213,6 +213,8 @@ class Policies:
             return
         if self.monitor.endswith("/val"):
             self._consider(metrics[self.monitor.partition("/")[0]], step, self.active)
+        else:  # not before the validation: a run that continues from the best has it behind it
+            self._consider_training_loss(step)
         self._end([self._finished(member, step) for member in stopped])
 
     def between_steps(self, step: int, stop_requested: bool) -> bool:
@@ -319,6 +321,10 @@ class Policies:
         waited = time.monotonic() - self.saved_at
         is_time = options.every_n_seconds is not None and waited >= options.every_n_seconds
         return is_time or stop_requested or self.milestones.is_checkpoint(step)
+
+    def _consider_training_loss(self, step: int) -> None:
+        if self.monitor == "loss/train" and self.milestones.is_checkpoint(step) and self.active:
+            self._consider(self.engine.evaluate("train")["loss"], step, self.active)
 
     def _consider(self, values: Sequence[float], step: int, members: Sequence[int]) -> None:
         """Keep the present state of every one of ``members`` for which it is the best so far."""

@@ -39,7 +39,7 @@ class Resumed:
 
     Attributes:
         run: as its checkpoint has it.
-        best: the state of its best checkpoint; ``None`` if there is none that belongs to this history.
+        best: the state of its best checkpoint; ``None`` if there is none by this metric that belongs to this history.
         events: the history of its event file, as records.
     """
 
@@ -52,12 +52,10 @@ class Resumed:
         engine = policies.engine
         assert isinstance(engine, AutogradEngine)
         engine.load(self.run.state, self.best)
-        # Without its weights the value of the best is of no use: the next best is kept instead.
-        is_known = self.best is not None and self.run.monitor == policies.monitor
-        best = self.run.best if is_known else Best()
+        best = Best() if self.best is None else self.run.best
         policies.restore_member(0, True, best, self.run.stopping or policies.stopping[0])
         policies.step = self.run.state.step
-        writer.continues_from(self.run.state.step, best.step)
+        writer.continues_from(self.run.state.step, best)
 
 
 def find_checkpoint(config: Config, run_dir: Path) -> Path | None:
@@ -113,7 +111,8 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
     if config.logger.tensorboard:
         events = b"".join(_events(source.path, step, period))
     best = None
-    if run.best.step is not None and source.best_checkpoint.is_file():
+    # Without its weights the value of the best is of no use, and another metric's is none of this run's.
+    if run.best.step is not None and run.monitor == training.policies.monitor and source.best_checkpoint.is_file():
         content = read_checkpoint(source.best_checkpoint)
         # A best that came after this checkpoint is not yet part of the history.
         if content["global_step"] == run.best.step:
@@ -121,7 +120,7 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
             _copy_whole(source.best_checkpoint, member.folder.best_checkpoint)
     # Last: a run can continue from a folder with last.ckpt in it.
     _copy_whole(path, member.folder.last_checkpoint)
-    training.resume_at(step)
+    training.resume_at(step, has_best=best is not None)
     return Resumed(run, best, events)
 
 

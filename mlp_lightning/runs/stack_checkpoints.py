@@ -69,6 +69,11 @@ class SavedStack:
     def step(self) -> int:
         return self.content["step"]
 
+    @property
+    def has_best(self) -> bool:
+        """Whether every member that still trained has a best."""
+        return all(one["best"][1] is not None for one in self.content["slots"] if one["active"])
+
     def check_rows(self, digests: Sequence[str]) -> None:
         """Refuse rows that are not those that the stack was trained on.
 

@@ -16,6 +16,7 @@ from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.networks.tasks import make_task
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.build import build_data, run_length
 from mlp_lightning.runs.console import print_error
 from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of
@@ -98,6 +99,7 @@ class Training:
         self._run_dirs = [Path(one).absolute() for one in run_dirs]
         self._host = host
         self._saved: SavedStack | None = None
+        self._first_step, self._has_best = 0, False
         self._save_failed = False
         if options.state_file is not None and options.state_file.is_file():
             assert options.data is None, "rows that were handed over are not part of the state"
@@ -127,6 +129,7 @@ class Training:
             self._build(chosen)
             callbacks = [*self.options.callbacks, *self._host.begins(self)]
             self.trainer = build_trainer(config, self.members[0].folder.path, callbacks)
+            self._check_best()
             self.writer.device = str(self.trainer.strategy.root_device)
             if self.options.claims:
                 self._claim()
@@ -141,9 +144,9 @@ class Training:
         assert self.module is not None
         self.module.stop_requested = True
 
-    def resume_at(self, step: int) -> None:
+    def resume_at(self, step: int, has_best: bool) -> None:
         """Let the Trainer count from ``step`` on; before it asks for the first steps."""
-        self._first_step = step
+        self._first_step, self._has_best = step, has_best
 
     # ---- before the first step ---------------------------------------------------------------------------
 
@@ -159,7 +162,8 @@ class Training:
         keeps_state = self.options.state_file is not None
         digests = [digest_of_rows(one) if keeps_state else "" for one in self._distinct]
         self._digests = [digests[number] for number in self._of_member]
-        self._first_step = 0 if self._saved is None else self._saved.step
+        if self._saved is not None:
+            self.resume_at(self._saved.step, self._saved.has_best)
 
     def _choose_engine(self) -> EngineChoice:
         config, data = self.configs[0], self.members[0].data
@@ -213,6 +217,18 @@ class Training:
         self.data, self._task = data, task
         make_engine = engine_maker(members, task, data)
         self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)
+
+    def _check_best(self) -> None:
+        """Refuse to report the weights of a best that cannot come."""
+        if self.configs[0].report_weights != "best" or self._has_best or self.policies.monitor == "loss/train":
+            return
+        interval = self.policies.milestones.validation_interval
+        if interval is None or (self._first_step // interval + 1) * interval <= self.last_step:
+            return
+        rule = f"needs a validation at the end of an epoch, and the run ends before one, after {self.last_step} steps"
+        enough = (self._first_step // interval + 1) * interval
+        hint = f"set trainer.max_steps={enough} or more, lower trainer.check_val_every_n_epoch, or use last"
+        raise ConfigError([Fault("report_weights", "best", rule, hint)])
 
     def _claim(self) -> None:
         """Make the folders those of these runs: all of them, or none if one of them is another run's."""

@@ -126,7 +126,7 @@ class TrainingModule(pl.LightningModule):
         return {"outputs": outputs}
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """After all callbacks, and before Lightning looks whether a SIGTERM has come, which it ends the training for."""
+        """After all callbacks, and before Lightning looks whether a SIGTERM has come and ends the training."""
         self.end_if_due()
 
     def on_train_end(self) -> None:

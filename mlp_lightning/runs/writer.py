@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.errors import NonFiniteLossError
+from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.build import build_module, layer_widths
 from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
 from mlp_lightning.runs.files import bring_to_disk, write_all
-from mlp_lightning.runs.health import non_finite_metrics_message
+from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
@@ -98,7 +98,7 @@ class FolderWriter:
         self._is_single = len(training.members) == 1
         self._written: list[Path] = []
         self._saved_step: int | None = None
-        self._saved_best_step: int | None = None
+        self._saved_best = Best()
         self._fit_started: float | None = None
         self.device = ""
 
@@ -129,7 +129,7 @@ class FolderWriter:
         # First what belongs to the steps before the checkpoint, so that a run that continues from it has no gap.
         self._files.write([0])
         best = policies.best[0]
-        if best.step is not None and best.step != self._saved_best_step:
+        if best.step is not None and best.step != self._saved_best.step:
             self._save_best(policies, best)
         (state,) = policies.engine.states([0], snapshot.engine)
         member = self._training.members[0]
@@ -143,11 +143,11 @@ class FolderWriter:
         member, stopping = self._training.members[0], best.stopping or policies.stopping[0]
         content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
         write_checkpoint(member.folder.best_checkpoint, content)
-        self._saved_best_step = best.step
+        self._saved_best = best
 
-    def continues_from(self, step: int, best_step: int | None) -> None:
+    def continues_from(self, step: int, best: Best) -> None:
         """The folder of the only run has these checkpoints already."""
-        self._saved_step, self._saved_best_step = step, best_step
+        self._saved_step, self._saved_best = step, best
 
     # ---- at the end of members ---------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class FolderWriter:
         last, best = self._states(policies, endings, slots, snapshot)
         if has_checkpoints:
             self._write_checkpoints(policies, endings, snapshot, last, best)
-        endings, metrics, final = self._judged(endings, metrics)
+        endings, metrics, final = self._judged(policies, endings, metrics)
         self._files.finish(
             [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
         )
@@ -229,7 +229,7 @@ class FolderWriter:
     ) -> None:
         """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
         if self._is_single:
-            if endings[0].status != "failed" and policies.best[0].step not in (None, self._saved_best_step):
+            if endings[0].status != "failed" and policies.best[0].step not in (None, self._saved_best.step):
                 self._save_best(policies, policies.best[0], after_training=True)
             return
         for ending, last_state, best_state in zip(endings, last, best, strict=True):
@@ -256,9 +256,12 @@ class FolderWriter:
                 self._put(path, checkpoint_bytes(content))
 
     def _judged(
-        self, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
+        self, policies: Policies, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
     ) -> tuple[list[Ending], list[Any], list[Mapping[str, float]]]:
-        """Endings, metrics, and what the end adds to the curves; metrics that are no numbers are a failure."""
+        """Endings, metrics, and what the end adds to the curves.
+
+        Metrics that are no numbers are a failure, and so are those of a best that never came.
+        """
         judged, kept, final = [], [], []
         for ending, own in zip(endings, metrics, strict=True):
             config = self._training.members[ending.member].config
@@ -268,6 +271,10 @@ class FolderWriter:
             if not all(math.isfinite(value) for one in own.values() for value in one.values()):
                 error = NonFiniteLossError(non_finite_metrics_message(ending.steps, own, config.optimizer.lr))
                 ending, own = dataclasses.replace(ending, status="failed", error=error), {}
+            elif own and config.report_weights == "best" and policies.best[ending.member].step is None:
+                # Where the steps are counted beforehand it is refused before the first.
+                without = TrainingError(no_best_message(ending.steps))
+                ending, own = dataclasses.replace(ending, status="failed", error=without), {}
             judged.append(ending)
             kept.append(own)
         return judged, kept, final
@@ -299,7 +306,8 @@ class FolderWriter:
 
     def best_of(self, policies: Policies, number: int) -> dict[str, Any] | None:
         """What ``result.json`` says of ``best.ckpt``; ``None`` without one."""
-        best = policies.best[number]
+        # A run that fails has perhaps seen a better one than it has saved.
+        best = self._saved_best if self._is_single else policies.best[number]
         if not self._training.members[number].folder.best_checkpoint.is_file():
             return None
         return {"monitor": policies.monitor, "value": best.value, "step": best.step}

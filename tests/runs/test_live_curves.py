@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from support.configurations import ComposeConfig
 from support.run_folders import assert_same_run, scalars
 
 from mlp_lightning.config import Config
+from mlp_lightning.data.xor import XORDataModule
 from mlp_lightning.runs import metric_files, train, train_stack
 
 CASE = ["data=iris", "data.batch_size=32", "trainer.max_steps=30", "trainer.steps_per_execution=6"]
@@ -60,3 +64,43 @@ def test_curves_grow_while_a_run_trains(
     assert live.seen == [(list(range(0, end, 2)), list(range(0, end, 2))) for end in (6, 12, 18, 24, 30)]
     for folder in (tmp_path / "late").iterdir():
         assert_same_run(tmp_path / "live" / folder.name, folder)
+
+
+@pytest.mark.parametrize("callbacks", ["default", "none"])
+def test_error_after_the_curves_are_written_does_not_write_them_twice(
+    callbacks: str, tmp_path: Path, compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> str:
+        raise RuntimeError("cannot describe")
+
+    monkeypatch.setattr(XORDataModule, "describe_predictions", breaks)
+    with pytest.raises(RuntimeError, match="cannot describe"):
+        train(compose_config("data=xor", "trainer.max_steps=12", f"callbacks={callbacks}"), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps))
+    assert [step for step, _ in scalars(tmp_path / "run")["loss/train"]] == steps
+    (events,) = (tmp_path / "run").glob("events.out.tfevents.*")
+    assert events.read_bytes().count(b"_hparams_/session_end_info") == 1
+
+
+@pytest.mark.parametrize("interval", [1, 4])
+def test_histograms_are_not_kept_until_the_losses_are_measured(
+    interval: int, tmp_path: Path, compose_config: ComposeConfig
+) -> None:
+    """They are copies of all weights and gradients."""
+    kept: list[weakref.ref[torch.Tensor]] = []
+    most = []
+
+    class Counts(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+            for trace, _members in outputs["outputs"].traces:
+                kept.extend(weakref.ref(value) for one in trace.histograms for value in one.weights.values())
+            most.append(sum(one() is not None for one in kept))
+
+    case = ["data=xor", "trainer.max_steps=40", "trainer.steps_per_execution=4"]
+    case += [f"callbacks.histograms_every_n_steps={interval}"]
+    train(compose_config(*case), tmp_path / "run", callbacks=[Counts()])
+    assert len(kept) == 40 // interval * 4
+    assert max(most) == 4 // interval * 4

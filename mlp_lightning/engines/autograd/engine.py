@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -95,7 +96,9 @@ class AutogradEngine:
         logged_steps = [one.step for one in done.to_log]
         if logged_steps:
             self._unmeasured.append(done)
-        return Trace(first_step, losses_S[:, None], logged_steps, lambda: self._measured(done), done.histograms)
+        # The trace waits to be measured; copies of weights and gradients on the device do not.
+        histograms, done.histograms, done.losses = done.histograms, [], []
+        return Trace(first_step, losses_S[:, None], logged_steps, lambda: self._measured(done), histograms)
 
     def _measured(self, trace: StepTrace) -> Tensor:
         self._measure()
@@ -187,6 +190,10 @@ class AutogradEngine:
         if self.loop.schedule is not None:
             self.loop.schedule.scheduler.load_state_dict(dict(state.schedule))
         self.loop.epoch_loss, self._step = state.epoch_loss, state.step
+        if best is not None:  # evaluated on the device of the module
+            present = self.module.state_dict()
+            weights = {name: one.to(present[name].device) for name, one in best.weights.items()}
+            best = dataclasses.replace(best, weights=weights)
         self._initial, self._best = None, best
         restore_generators(state.generators)
 
