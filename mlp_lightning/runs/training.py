@@ -15,8 +15,8 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.build import build_data, run_length
 from mlp_lightning.runs.console import print_error
 from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of

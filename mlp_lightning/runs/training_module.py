@@ -125,7 +125,7 @@ class TrainingModule(pl.LightningModule):
         self._files.write_if_due(self.policies.active)
         return {"outputs": outputs}
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After all callbacks, and before Lightning looks whether a SIGTERM has come and ends the training."""
         self.end_if_due()
 
