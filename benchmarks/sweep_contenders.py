@@ -32,16 +32,13 @@ def save_iris_rows(path: Path, seeds: set[int]) -> None:
     """The training and validation rows of each seed, standardized: what a hand-written program would begin with."""
     import torch
 
-    from mlp_lightning.data.iris import IrisDataModule
+    from mlp_lightning.data import IrisDataModule
 
     rows = {}
     for seed in seeds:
-        data = IrisDataModule(val_fraction=0.2, test_fraction=0.2, standardize=True, seed=seed)
+        data = IrisDataModule(val_fraction=0.2, test_fraction=0.2, scaling="standard", seed=seed)
         data.setup()
-        rows[seed] = [
-            ((part.features_BF - data.feature_mean_F) / data.feature_scale_F, part.targets)
-            for part in (data.splits["train"], data.splits["val"])
-        ]
+        rows[seed] = [(part.features_BF, part.targets) for part in (data.splits["train"], data.splits["val"])]
     torch.save(rows, path)
 
 

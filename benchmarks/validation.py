@@ -90,7 +90,7 @@ def time_hand_written(case: str) -> Timing:
 
     config = configuration(case)
     data = build_data(config)
-    rows = {split: (data.prepared(part.features_BF), part.targets) for split, part in data.splits.items()}
+    rows = {split: (part.features_BF, part.targets) for split, part in data.splits.items()}
     binary = data.task == "binary"
     loss_of = F.binary_cross_entropy_with_logits if binary else F.cross_entropy
     widths = [data.in_features, *config.model.layer_widths, data.out_features]

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlp_lightning.config import Config, parse_config
     from mlp_lightning.cross_validation import cross_validate
-    from mlp_lightning.data import TabularDataModule
-    from mlp_lightning.data.iris import IrisDataModule
-    from mlp_lightning.data.table import TableDataModule
-    from mlp_lightning.data.xor import XORDataModule
+    from mlp_lightning.data import IrisDataModule, TabularDataModule, XORDataModule
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
     from mlp_lightning.networks import MLP
     from mlp_lightning.runs import TrainingResult, train
@@ -25,15 +22,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Config": "mlp_lightning.config",
-    "IrisDataModule": "mlp_lightning.data.iris",
+    "IrisDataModule": "mlp_lightning.data",
     "MLP": "mlp_lightning.networks",
     "MLPClassifier": "mlp_lightning.estimators",
     "MLPModule": "mlp_lightning.runs.module",
     "MLPRegressor": "mlp_lightning.estimators",
-    "TableDataModule": "mlp_lightning.data.table",
     "TabularDataModule": "mlp_lightning.data",
     "TrainingResult": "mlp_lightning.runs",
-    "XORDataModule": "mlp_lightning.data.xor",
+    "XORDataModule": "mlp_lightning.data",
     "cross_validate": "mlp_lightning.cross_validation",
     "parse_config": "mlp_lightning.config",
     "train": "mlp_lightning.runs",
@@ -46,7 +42,6 @@ __all__ = [
     "MLPClassifier",
     "MLPModule",
     "MLPRegressor",
-    "TableDataModule",
     "TabularDataModule",
     "TrainingResult",
     "XORDataModule",

@@ -30,7 +30,7 @@ from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
 if TYPE_CHECKING:
-    from mlp_lightning.data.table import TableDataModule
+    from mlp_lightning.data import TabularDataModule
 
 _SHARE_OF_MEMORY = 0.5
 # Shown, if there; all are in the file.
@@ -81,7 +81,7 @@ def cross_validate(
         DataError: the table cannot be used, or not be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
-    from mlp_lightning.data.table import shared_tables
+    from mlp_lightning.data.preparation import shared_tables
 
     if not isinstance(config, Config):
         config = parse_config(config)
@@ -147,13 +147,10 @@ class _CrossValidation:
     def _folder(self, fold: int) -> Path:
         return self.path / f"fold-{fold}"
 
-    def _data(self, fold: int) -> TableDataModule:
-        from mlp_lightning.data.table import TableDataModule
+    def _data(self, fold: int) -> TabularDataModule:
         from mlp_lightning.runs.build import build_data
 
-        data = build_data(self.configs[fold])
-        assert isinstance(data, TableDataModule)
-        return data
+        return build_data(self.configs[fold])
 
     # ---- what the folds predict --------------------------------------------------------------------------
 
@@ -168,7 +165,7 @@ class _CrossValidation:
             parts.append(_out_of_fold(fold, data, truths_BT, predictions_BC))
         return self._summary("finished", figures, self._write_out_of_fold(parts))
 
-    def _predictions(self, fold: int, data: TableDataModule) -> NDArray[np.float64]:
+    def _predictions(self, fold: int, data: TabularDataModule) -> NDArray[np.float64]:
         """Probabilities of all classes ``(B, C)``, or values ``(B, T)``, of the rows that a fold held out."""
         import torch
 
@@ -246,7 +243,7 @@ class _Progress:
         return outcome.status == "finished"
 
 
-def _truths(data: TableDataModule) -> NDArray[np.float64]:
+def _truths(data: TabularDataModule) -> NDArray[np.float64]:
     """Class numbers ``(B, 1)``, or values in their own units ``(B, T)``, of the rows that a fold held out."""
     targets = data.splits["test"].targets.double().numpy()
     if data.task == "regression":
@@ -255,7 +252,7 @@ def _truths(data: TableDataModule) -> NDArray[np.float64]:
 
 
 def _figures(
-    data: TableDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
+    data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
 ) -> dict[str, float | None]:
     from mlp_lightning.inference.evaluation.metrics import classification_metrics, regression_metrics
 
@@ -265,7 +262,7 @@ def _figures(
 
 
 def _out_of_fold(
-    fold: int, data: TableDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
+    fold: int, data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
 ) -> Any:
     """One row of the table for each held-out row; ``row`` counts the rows of the source from 1."""
     import pyarrow as pa

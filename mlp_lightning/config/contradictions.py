@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 from mlp_lightning.config import schema
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT
@@ -92,28 +91,11 @@ def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
             yield Fault(key, monitor, "needs validation rows and there are none", f"{hint}, or watch loss/train")
 
 
-def _options_of_tables(config: schema.Config) -> Iterator[Fault]:
-    data, idle = config.data, schema.DataConfig()
-    if data.is_table:
-        if data.standardize:
-            yield Fault("data.standardize", True, "is not for tables", "use data.scaling=standard")
-        return
-    hint = "choose data=table" if data.name != "iris" else "use data=sklearn data.name=iris"
-    for key in _OF_TABLES:
-        value = getattr(data, key)
-        if value != getattr(idle, key):
-            given: Any = dataclasses.asdict(value) if key in ("csv", "cv") else value
-            yield Fault(f"data.{key}", given, f"is for tables, and data.name = {data.name!r} is not a table", hint)
-    for key, value, other in (("task", config.task, "auto"), (_EMBEDDING, config.model.numeric_embedding, "none")):
-        if value != other:
-            yield Fault(key, value, f"is for tables, and data.name = {data.name!r} is not a table", hint)
-
-
-_EMBEDDING = "model.numeric_embedding"
-_OF_TABLES = (
-    *("path", "val_path", "test_path", "target", "columns", "weight_column", "class_weight", "group_column"),
-    *("time_column", "split_column", "csv", "cv"),
-)
+def _options_of_text_files(config: schema.Config) -> Iterator[Fault]:
+    data = config.data
+    if data.csv != schema.CsvConfig() and data.name != "table" and data.val_path is None and data.test_path is None:
+        given = dataclasses.asdict(data.csv)
+        yield Fault("data.csv", given, f"has no effect: data.name = {data.name!r} brings its own rows", "leave it out")
 
 
 def _path_and_target(config: schema.Config) -> Iterator[Fault]:
@@ -122,7 +104,7 @@ def _path_and_target(config: schema.Config) -> Iterator[Fault]:
         yield Fault("data.path", None, "is missing", "name a CSV, TSV, Parquet or Feather file, a folder or a pattern")
     if data.name == "table" and data.target is None:
         yield Fault("data.target", None, "is missing", "name the column to predict")
-    if data.is_table and data.name != "table" and data.path is not None:
+    if data.name != "table" and data.path is not None:
         rule = f"contradicts data.name = {data.name!r}, which brings its own rows"
         yield Fault("data.path", data.path, rule, "choose data=table")
 
@@ -196,7 +178,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _batch_norm_of_one_row,
     _split,
     _validation_metrics,
-    _options_of_tables,
+    _options_of_text_files,
     _path_and_target,
     _ways_to_split,
     _folds,

@@ -23,8 +23,6 @@ SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud
 SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
 # A data set is known by its file in conf/data, so that adding one means no change here.
 DATA_SETS = tuple(dict.fromkeys([*(name for name in group_options("data") if name != "sklearn"), *SKLEARN_SETS]))
-# Data sets that are tables: the kinds of their columns are inferred.
-TABLES = ("table", *(name for name in (*SKLEARN_SETS, *SYNTHETIC_SETS) if name != "iris"))
 TASKS = ("binary", "multiclass", "regression")
 COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignored")
 SCALINGS = ("standard", "robust", "quantile", "none")

@@ -82,13 +82,11 @@ class DataConfig:
     """The data set, its split and its batches."""
 
     name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
-    as_table: bool = option(False, meaning="treat iris as a table")
     batch_size: Union[int, Auto, None] = option(
         None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
     )
     val_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for validation")
     test_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for the test")
-    standardize: bool = option(False, meaning="scale features to mean 0, deviation 1 of the training rows")
     shuffle: bool = option(True, meaning="draw a new order of the training rows in every epoch")
     suggested_lr: dict[str, float] = option(
         {}, above(0), meaning="learning rates that suit this data set, by name of the optimizer group"
@@ -100,7 +98,7 @@ class DataConfig:
         None, not_empty(), meaning="column to predict, or a list of them for a regression"
     )
     columns: dict[str, ColumnConfig] = option({}, meaning="by column name: its kind, where the inferred one is wrong")
-    scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns of a table are scaled")
+    scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns are scaled")
     max_one_hot: int = option(
         9, at_least(0), meaning="most categories of a column that are one-hot encoded; more get a learned embedding"
     )
@@ -123,11 +121,6 @@ class DataConfig:
     noise: float = option(0.1, at_least(0), meaning="noise of a synthetic data set")
     bits: int = option(4, between(1, 16, high_included=True), meaning="bits of the data set parity")
     sample_seed: int = option(0, between(0, 2**32), meaning="decides the rows of a synthetic data set")
-
-    @property
-    def is_table(self) -> bool:
-        """Whether the data set is a table: the kinds of its columns are inferred."""
-        return self.name in names.TABLES or self.as_table
 
 
 @dataclasses.dataclass(frozen=True)

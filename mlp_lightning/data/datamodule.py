@@ -1,21 +1,24 @@
-"""The LightningDataModule that every data set of this package derives from."""
+"""The LightningDataModule of every table."""
 
 from __future__ import annotations
 
-import abc
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, DataConfig
+from mlp_lightning.data.description import describe
+from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
-from mlp_lightning.errors import DataError
-from mlp_lightning.tables.splits import random_split, stratified_split
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.tables.datasets import describer
+from mlp_lightning.tables.targets import Target
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,164 +32,156 @@ def auto_batch_size(rows: int) -> int:
     return 1_024
 
 
-class TabularDataModule(pl.LightningDataModule, abc.ABC):
+class TabularDataModule(pl.LightningDataModule):
     """A table held in memory: whole batches are indexed at once, on the device that trains.
 
-    A subclass says what its table is (:meth:`load`) and which ``task`` it poses. The split is
-    stratified by class (random for a regression). Standardising statistics are taken from the training rows alone
-    and handed to the model (:attr:`feature_mean_F`, :attr:`feature_scale_F`), which applies them itself, so
-    the rows here stay raw.
+    XOR, iris and the other data sets are tables as files are. Kinds of columns, categories, scales and gaps are taken
+    from the training rows alone. The rows of :attr:`splits` are prepared already; a model keeps the preparation as a
+    part of itself and takes raw rows. The split is stratified by class (random for a regression).
 
     Args:
-        batch_size: rows per batch; ``None`` for all training rows at once, ``auto`` to choose by their number.
-        val_fraction: share of all rows kept for validation.
-        test_fraction: share of all rows kept for the test.
-        standardize: whether the model scales features to mean 0 and deviation 1.
-        shuffle: whether to draw a new order in every epoch.
+        options: which table, what its columns are, its split and batches. ``None``: all by default.
+        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        given: what is known of the rows beside, such as a table in memory.
         seed: decides the split and the order.
         accumulate_grad_batches: batches whose gradients make one optimizer step.
         steps_per_execution: most optimizer steps inside one ``training_step``.
         steps_between_checkpoints: executions also end at every multiple of it.
-        dtype: floating point type of the rows on the device.
-    """
+        dtype: floating point type of the prepared rows.
+        further: single options of :class:`~mlp_lightning.config.DataConfig`, on top of ``options``.
 
-    task: str
-    class_names: tuple[str, ...] = ()
-    #: What the columns would be called in a table.
-    feature_names: tuple[str, ...] = ()
-    target_name: str = "target"
-    #: What a model of these rows needs to take raw rows of a table, as plain data; ``None`` without a table.
-    preprocessing: dict[str, Any] | None = None
-    #: How many of the first features are numbers that can be embedded.
-    numeric_features: int = 0
-    #: Number of codes of each of the last features, which are categories to embed.
-    cardinalities: Sequence[int] = ()
+    Example:
+        >>> data = TabularDataModule(name="wine", val_fraction=0.2)
+        >>> data.setup()
+        >>> data.task, data.in_features, len(data.splits["val"])
+        ('multiclass', 13, 36)
+    """
 
     def __init__(
         self,
-        batch_size: int | Literal["auto"] | None = None,
-        val_fraction: float = 0.0,
-        test_fraction: float = 0.0,
-        standardize: bool = False,
-        shuffle: bool = True,
+        options: DataConfig | None = None,
+        task: str = "auto",
+        given: Given | None = None,
         seed: int = 0,
         accumulate_grad_batches: int = 1,
         steps_per_execution: int = 1,
         steps_between_checkpoints: int | None = None,
         dtype: torch.dtype = torch.float32,
+        **further: Any,
     ) -> None:
         super().__init__()
-        self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.standardize = standardize
-        self.shuffle = shuffle
+        options = DataConfig(name="table") if options is None else options
+        self.options = dataclasses.replace(options, **further)
         self.seed = seed
         self.accumulate_grad_batches = accumulate_grad_batches
         self.steps_per_execution = steps_per_execution
         self.steps_between_checkpoints = steps_between_checkpoints
         self.dtype = dtype
-        self.splits: dict[str, Rows] = {}
+        self._task = task
+        self._given = Given() if given is None else given
+        self._rows: Preparation | None = None
         self._on_device: dict[str, Rows] = {}
 
     @classmethod
-    def from_config(cls, config: Config, **further: Any) -> Self:
+    def from_config(cls, config: Config, given: Given | None = None) -> Self:
         """The data module that a configuration asks for, not yet set up.
 
         Args:
             config: of the run.
-            further: arguments of a subclass.
+            given: what is known of the rows beside.
         """
-        options, checkpoint = config.data, config.callbacks.checkpoint
+        checkpoint = config.callbacks.checkpoint
         return cls(
-            batch_size=options.batch_size,
-            val_fraction=options.val_fraction,
-            test_fraction=options.test_fraction,
-            standardize=options.standardize,
-            shuffle=options.shuffle,
-            seed=config.seed,
-            accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+            config.data,
+            config.task,
+            given,
+            config.seed,
+            config.trainer.accumulate_grad_batches,
             steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
             dtype=torch.float64 if config.trainer.precision == "64" else torch.float32,
-            **further,
         )
 
-    @abc.abstractmethod
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64] | NDArray[np.float32]]:
-        """All rows: features ``(B, F)`` and targets as :class:`~mlp_lightning.engines.rows.Rows` has them."""
-
-    def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
-        """What to print about the final predictions of all training rows; nothing by default."""
-        return ""
-
     def setup(self, stage: str | None = None) -> None:
-        """Load and split the rows; a second call does nothing."""
-        if self.splits:
-            return
-        features_BF, targets = self.load()
-        if self.task == "regression":
-            parts = random_split(len(targets), self.val_fraction, self.test_fraction, self.seed)
-        else:
-            parts = stratified_split(targets.reshape(len(targets)), self.val_fraction, self.test_fraction, self.seed)
-        rows = Rows(torch.from_numpy(features_BF), torch.from_numpy(targets))
-        self.splits = {
-            name: rows[torch.from_numpy(part)]
-            for name, part in zip(("train", "val", "test"), parts, strict=True)
-            if len(part)
-        }
-        if "train" not in self.splits:
-            raise DataError(f"No training rows are left of {len(rows)}: lower data.val_fraction or data.test_fraction.")
+        """Read, split and prepare the rows; a second call does nothing."""
+        if self._rows is None:
+            self._rows = Preparation(self.options, self._task, self.seed, self.dtype, self._given)
+
+    # ---- what the rows say, once they are set up ---------------------------------------------------------
+
+    @property
+    def rows(self) -> Preparation:
+        """What became of the table."""
+        if self._rows is None:
+            raise RuntimeError("Call setup() first: what the data are is known once they are read.")
+        return self._rows
+
+    @property
+    def splits(self) -> dict[str, Rows]:
+        """The prepared rows of each split; empty before they are set up."""
+        return {} if self._rows is None else self._rows.splits
+
+    @property
+    def target(self) -> Target:
+        return self.rows.target
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """What prepared the rows."""
+        return self.rows.preprocessor
+
+    @property
+    def row_numbers(self) -> dict[str, NDArray[np.int64]]:
+        """For each split the row numbers in its table, in the order of the split."""
+        return self.rows.row_numbers
+
+    @property
+    def task(self) -> str:
+        return self.target.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.target.class_names
 
     @property
     def in_features(self) -> int:
-        return self.splits["train"].features_BF.shape[1]
+        return self.preprocessor.out_features
 
     @property
     def out_features(self) -> int:
         """Number of logits that a model of these rows returns."""
-        if self.task == "multiclass":
-            return len(self.class_names)
-        return self.splits["train"].targets.shape[1]
+        return self.target.out_features
 
     @property
-    def feature_mean_F(self) -> torch.Tensor:
-        """What the model subtracts from each feature."""
-        features_BF = self.splits["train"].features_BF.double()
-        return features_BF.mean(0).float() if self.standardize else torch.zeros(self.in_features)
+    def cardinalities(self) -> Sequence[int]:
+        """Number of codes of each of the last features, which are categories to embed."""
+        return self.preprocessor.cardinalities
 
     @property
-    def feature_scale_F(self) -> torch.Tensor:
-        """What the model then divides each feature by: the deviation, 1 for a constant feature."""
-        if not self.standardize:
-            return torch.ones(self.in_features)
-        deviation_F = self.splits["train"].features_BF.double().std(0, correction=0)
-        return torch.where(deviation_F > 0, deviation_F, 1.0).float()
-
-    def prepared(self, features_BF: torch.Tensor) -> torch.Tensor:
-        """The rows of a split as the network takes them."""
-        if self.preprocessing is not None:
-            return features_BF  # the rows of a table are kept prepared: raw ones take more memory
-        return (features_BF - self.feature_mean_F.to(features_BF)) / self.feature_scale_F.to(features_BF)
-
-    def preprocessor_state(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The buffers of the part of a model that prepares raw rows."""
-        return {"mean_F": self.feature_mean_F.to(dtype), "scale_F": self.feature_scale_F.to(dtype)}
+    def preprocessing(self) -> dict[str, Any]:
+        """What a model of these rows needs to take raw rows, as plain data."""
+        return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
 
     def describe(self) -> list[str]:
-        """Lines on what the data are, for the user; nothing by default."""
-        return []
+        """What was read, what is predicted, and what each column is."""
+        return describe(self.rows)
 
     @property
-    def target_statistics(self) -> dict[str, Sequence[float]]:
-        """Arguments of :func:`~mlp_lightning.networks.make_task` on how targets are standardised; none by default."""
-        return {}
+    def describes_predictions(self) -> bool:
+        """Whether there is something to print about the final predictions of all training rows."""
+        return self._given.source is None and describer(self.options.name) is not None
+
+    def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
+        """What to print about the final predictions of all training rows; nothing for most data sets."""
+        describe_them = describer(self.options.name) if self.describes_predictions else None
+        return "" if describe_them is None else describe_them(predictions_BC, self.splits["train"].targets.numpy())
+
+    # ---- from rows to steps ------------------------------------------------------------------------------
 
     @property
     def training_steps(self) -> TrainingSteps:
         """Which training rows each optimizer step sees."""
-        return TrainingSteps(
-            self.rows_on_device("train"), self._batch_rows, self.accumulate_grad_batches, self.shuffle, self.seed
-        )
+        rows, shuffle = self.rows_on_device("train"), self.options.shuffle
+        return TrainingSteps(rows, self._batch_rows, self.accumulate_grad_batches, shuffle, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,7 +189,7 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
 
     @property
     def _batch_rows(self) -> int | None:
-        wanted = self.batch_size
+        wanted = self.options.batch_size
         return auto_batch_size(len(self.splits["train"])) if isinstance(wanted, str) else wanted
 
     def rows_on_device(self, split: str) -> Rows:
@@ -236,3 +231,17 @@ class TabularDataModule(pl.LightningDataModule, abc.ABC):
             self.steps_between_checkpoints,
             min(ends, default=None),
         )
+
+
+class XORDataModule(TabularDataModule):
+    """The four points of exclusive or, as they are: 2 features, 1 binary target."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"name": "xor", "scaling": "none", **options})
+
+
+class IrisDataModule(TabularDataModule):
+    """Fisher's iris as it is: four lengths in cm of 150 flowers, of three species."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"name": "iris", "scaling": "none", **options})

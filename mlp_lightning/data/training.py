@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ import lightning.pytorch as pl
 import torch
 
 from mlp_lightning.data.datamodule import TabularDataModule
-from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import TrainingSteps
 
@@ -63,20 +63,13 @@ class TrainingDataModule(pl.LightningDataModule):
             one.trainer = self.trainer
 
     def stacked_training_steps(self) -> StackedSteps:
-        """Which training rows each optimizer step of each member sees, features as the networks take them."""
-        ready = []
-        for one in self.distinct:
-            steps = one.training_steps
-            ready.append(steps.with_features(one.prepared(steps.rows.features_BF)))
-        return StackedSteps(ready, self.of_member)
+        """Which training rows each optimizer step of each member sees."""
+        return StackedSteps([one.training_steps for one in self.distinct], self.of_member)
 
     def stacked_rows(self, split: str) -> StackedSteps:
-        """All rows of a split in their order, as one step."""
-        ready = []
-        for one in self.distinct:
-            rows = one.rows_on_device(split)
-            ready.append(TrainingSteps(Rows(one.prepared(rows.features_BF), rows.targets), shuffle=False))
-        return StackedSteps(ready, self.of_member)
+        """All rows of a split in their order, each counting the same, as one step."""
+        rows = [dataclasses.replace(one.rows_on_device(split), weights_B=None) for one in self.distinct]
+        return StackedSteps([TrainingSteps(one, shuffle=False) for one in rows], self.of_member)
 
     def train_dataloader(self) -> _Executions:
         assert self.trainer is not None

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlp_lightning.config import Config
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.errors import TrainingError
 from mlp_lightning.estimators.curves import CurveRecorder, Curves
 from mlp_lightning.estimators.inputs import Inputs
@@ -41,12 +42,12 @@ class Job:
     """
 
     config: Config
-    data: TableDataModule
+    data: TabularDataModule
     log_dir: str | None
     curves: Curves = dataclasses.field(default_factory=Curves)
 
 
-def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = None) -> TableDataModule:
+def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = None) -> TabularDataModule:
     """The rows of a run, set up.
 
     Args:
@@ -54,10 +55,7 @@ def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = 
         inputs: the rows.
         preprocessor: prepares them as others were prepared; ``None``: fitted to them.
     """
-    source = MemorySource(inputs.table, "X")
-    data = build_data(config, source=source, target=inputs.target, preprocessor=preprocessor)
-    assert isinstance(data, TableDataModule)
-    return data
+    return build_data(config, Given(MemorySource(inputs.table, "X"), inputs.target, preprocessor))
 
 
 def train_alone(job: Job, start: TrainingStart | None = None) -> TrainingResult:

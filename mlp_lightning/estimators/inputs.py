@@ -17,11 +17,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_array, check_consistent_length, validate_data
 
-from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable
 from mlp_lightning.tables.reading.sources import MemorySource
 from mlp_lightning.tables.reading.types import is_row_label
 from mlp_lightning.tables.targets import Target
@@ -94,7 +94,7 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
         DataError: a data frame has columns that cannot be read.
     """
     checked: dict[str, Any] = {"reset": reset, "skip_check_array": True}
-    if not _is_frame(X):
+    if not is_frame(X):
         # Only a model of a data frame can have columns that are no numbers.
         numbers = reset or all(one.kind == "numeric" for one in _fitted_columns(estimator))
         if numbers:
@@ -105,8 +105,9 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
         as_they_are: dict[str, Any] = {"dtype": object, "ensure_all_finite": False}
         X = check_array(X, estimator=estimator, input_name="X", **as_they_are)
         _check_names(estimator, X, y, checked)
-        return Features(None, _arrow(lambda: pa.table([pa.array(one, from_pandas=True) for one in X.T], _numbered(X))))
-    table = _arrow(lambda: _to_arrow(X))
+        return Features(None, _table_of_objects(X))
+    # Under numbers as names: those of a pandas frame need not be texts.
+    table = arrow_table(X.set_axis(_numbered(X), axis=1) if hasattr(X, "iloc") else X, "X")
     # Not every scikit-learn sees the names of every library's frames; all of them see those of pandas and Arrow.
     _check_names(estimator, X if hasattr(X, "iloc") else table, y, checked)
     if not table.num_rows or not table.num_columns:
@@ -208,35 +209,6 @@ def _check_names(estimator: BaseEstimator, X: Any, y: Any, checked: dict[str, An
     validate_data(estimator, X, y, **checked)
 
 
-def _is_frame(X: Any) -> bool:
-    if isinstance(X, (pa.Table, pa.RecordBatch)):
-        return True
-    # Arrow's interface, that of pandas, and what polars had before it had Arrow's.
-    return hasattr(X, "columns") and any(hasattr(X, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow"))
-
-
-def _to_arrow(X: Any) -> pa.Table:
-    if isinstance(X, pa.Table):
-        return X
-    if isinstance(X, pa.RecordBatch):
-        return pa.Table.from_batches([X])
-    if hasattr(X, "iloc"):
-        numbered = X.set_axis([f"x{number}" for number in range(X.shape[1])], axis=1)
-        return pa.Table.from_pandas(numbered, preserve_index=False)
-    # By default, polars hands over categories of a type that Arrow cannot look up.
-    return X.to_arrow() if hasattr(X, "to_arrow") else pa.table(X)
-
-
-def _arrow(convert: Any) -> pa.Table:
-    try:
-        return convert()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise DataError(
-            f"X has a column that cannot be read ({error}). Its values must be all numbers, all texts, all dates or all"
-            " truth values."
-        ) from error
-
-
 def _kind(given: pa.DataType) -> str:
     kinds = pa.types
     if kinds.is_integer(given) or kinds.is_floating(given) or kinds.is_decimal(given):
@@ -262,7 +234,14 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def _numbered(X: NDArray[Any]) -> list[str]:
+def _table_of_objects(X: NDArray[Any]) -> pa.Table:
+    try:
+        return pa.table([pa.array(one, from_pandas=True) for one in X.T], _numbered(X))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise unreadable("X", error) from error
+
+
+def _numbered(X: Any) -> list[str]:
     return [f"x{number}" for number in range(X.shape[1])]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.utils.multiclass import type_of_target
 
 from mlp_lightning.config import Config
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.base import BaseMLP, with_parameters
 from mlp_lightning.estimators.classifier import MLPClassifier
@@ -70,7 +70,7 @@ class Fits:
     def __init__(self) -> None:
         self._fits: list[tuple[BaseMLP, Inputs, Job] | Exception] = []
         self._inputs: dict[str, Inputs] = {}
-        self._data: dict[str, TableDataModule] = {}
+        self._data: dict[str, TabularDataModule] = {}
 
     def add(self, estimator: BaseMLP, rows: int, read: Any) -> None:
         """Prepare a fit.
@@ -114,7 +114,7 @@ class Fits:
             outcomes.append(None)
         return outcomes
 
-    def _rows(self, inputs_key: str, config: Config, inputs: Inputs) -> TableDataModule:
+    def _rows(self, inputs_key: str, config: Config, inputs: Inputs) -> TabularDataModule:
         """Rows that several runs share are prepared once."""
         precision, norm = config.trainer.precision, config.model.norm
         key = json.dumps([inputs_key, config.to_dict()["data"], config.seed, precision, norm])

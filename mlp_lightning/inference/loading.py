@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.config import Config, parse_config
-from mlp_lightning.data import data_module_class
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
@@ -34,17 +33,33 @@ class TrainedModel:
 
     Attributes:
         module: in evaluation mode.
-        columns: the raw columns that it takes, in order.
+        preprocessor: of it, for raw columns.
         target: what it predicts.
         config: what it was trained with.
         path: of its checkpoint.
     """
 
     module: MLPModule
-    columns: tuple[Column, ...]
+    preprocessor: Preprocessor
     target: Target
     config: Config
     path: Path
+
+    @classmethod
+    def of(cls, module: MLPModule, config: Config, path: Path) -> TrainedModel:
+        """The model of a rebuilt module.
+
+        Raises:
+            ValueError: the module does not prepare raw rows.
+        """
+        if not isinstance(module.preprocessor, Preprocessor) or module.target is None:
+            raise ValueError("it does not say what its columns are")
+        return cls(module, module.preprocessor, module.target, config, path)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The raw columns that it takes, in order."""
+        return self.preprocessor.columns
 
     @torch.no_grad()
     def predict(self, raw_BF: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,14 +92,13 @@ def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     checkpoint = read_checkpoint(path)
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"])
-        config = parse_config(checkpoint[CONFIG_KEY])
+        model = TrainedModel.of(module, parse_config(checkpoint[CONFIG_KEY]), path)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"ckpt_path: {path} was made by another version of this package ({type(error).__name__}: {error})."
         ) from error
     module.to(device)
-    columns, target = _raw_columns(module, config)
-    return TrainedModel(module, columns, target, config, path)
+    return model
 
 
 def rebuilt_module(hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> MLPModule:
@@ -98,18 +112,3 @@ def rebuilt_module(hyperparameters: Mapping[str, Any], state: Mapping[str, Tenso
     module.to(state["mlp.layers.output.weight"].dtype)
     module.load_state_dict(state)
     return module.eval()
-
-
-def _raw_columns(module: MLPModule, config: Config) -> tuple[tuple[Column, ...], Target]:
-    """What the model takes and gives; data sets that are not tables have columns of numbers."""
-    if isinstance(module.preprocessor, Preprocessor):
-        assert module.target is not None
-        return module.preprocessor.columns, module.target
-    data = data_module_class(config.data.name)
-    names = data.feature_names or tuple(f"x{number}" for number in range(1, module.hparams["in_features"] + 1))
-    task = module.task.name
-    # Classes that are numbers in the data set are numbers in a table.
-    whole = all(name.isdecimal() for name in data.class_names)
-    classes = tuple(int(name) if whole else name for name in data.class_names)
-    kind = "float64" if task == "regression" else "int64" if whole else "string"
-    return tuple(Column(name, "numeric", "float64") for name in names), Target((data.target_name,), task, kind, classes)

@@ -19,7 +19,6 @@ from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
-from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
 from mlp_lightning.tables.columns import ARROW_TYPES
 from mlp_lightning.tables.encoding import Surprises
@@ -158,17 +157,8 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
     """What :meth:`TrainedModel.predict` gives for some rows, ``(B, C)``.
 
     Raises:
-        DataError: a value is missing and the model does not fill gaps, or a prediction is not a finite number.
+        DataError: a prediction is not a finite number.
     """
-    if not isinstance(model.module.preprocessor, Preprocessor):
-        absent_BF = np.isnan(batch.raw_BF)
-        if absent_BF.any():
-            row, column = np.argwhere(absent_BF)[0].tolist()
-            place, name = source.place(batch.first_row + row), model.columns[column].name
-            raise DataError(
-                f"{place}: column {name!r} has no value, and a model of {model.config.data.name} has not learnt to fill"
-                " gaps. Fill the value, or leave the row out."
-            )
     predictions_BC = model.predict(batch.raw_BF)
     finite_B = np.isfinite(predictions_BC).all(axis=1)
     if not finite_B.all():

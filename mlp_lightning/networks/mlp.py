@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mlp_lightning.networks.embeddings import FeatureEmbedding
@@ -122,25 +121,3 @@ INITS: dict[str, Callable[[Tensor, float], Any]] = {
     "orthogonal": nn.init.orthogonal_,
     "zeros": lambda weight, gain: nn.init.zeros_(weight),
 }
-
-
-class Standardizer(nn.Module):
-    """Subtracts a mean and divides by a scale, per feature; both are buffers, saved with the model.
-
-    With the statistics of the training rows in it, a checkpoint takes raw rows. Mean 0 and scale 1, the
-    initial values, leave features exactly as they are.
-
-    Args:
-        in_features: F.
-    """
-
-    mean_F: Tensor
-    scale_F: Tensor
-
-    def __init__(self, in_features: int) -> None:
-        super().__init__()
-        self.register_buffer("mean_F", torch.zeros(in_features))
-        self.register_buffer("scale_F", torch.ones(in_features))
-
-    def forward(self, features_BF: Tensor) -> Tensor:
-        return (features_BF - self.mean_F) / self.scale_F

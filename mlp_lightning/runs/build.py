@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config
-from mlp_lightning.data import TabularDataModule, data_module_class
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.runs.module import MLPModule
@@ -17,12 +16,12 @@ from mlp_lightning.runs.module_config import ModuleConfig
 AUTO_LABEL_SMOOTHING = 0.01
 
 
-def build_data(config: Config, **further: Any) -> TabularDataModule:
+def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
     """The data module, loaded and split.
 
     Args:
         config: of the run.
-        further: arguments of the data module beside what the configuration says, such as a table in memory.
+        given: what is known of the rows beside, such as a table in memory.
 
     Raises:
         DataError: if the rows cannot be split or batched as the configuration asks.
@@ -31,7 +30,7 @@ def build_data(config: Config, **further: Any) -> TabularDataModule:
     if options.cv.folds is not None and options.cv.fold is None:
         hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
         raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
-    data = data_module_class(options.name, options.is_table).from_config(config, **further)
+    data = TabularDataModule.from_config(config, given)
     with cpu_threads(1):  # parts of a table are prepared in the cache: more threads would wait for each other
         data.setup()
     smoothing = config.trainer.label_smoothing

@@ -11,7 +11,6 @@ from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.protocol import Engine
-from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.sizing import stack_steps_per_execution, stack_threads
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.engine import StackedEngine
@@ -100,7 +99,8 @@ def engine_maker(members: Sequence[Member], task: Task, data: TrainingDataModule
 
 def task_of(members: Sequence[Member]) -> Task:
     """What all members learn; targets are standardised for each by its own training rows."""
-    alone = [make_task(one.data.task, one.data.out_features, **one.data.target_statistics) for one in members]
+    targets = [one.data.target for one in members]
+    alone = [make_task(one.task, one.out_features, one.mean, one.scale) for one in targets]
     means = [one.mean for one in alone if isinstance(one, RegressionTask) and one.mean is not None]
     scales = [one.scale for one in alone if isinstance(one, RegressionTask) and one.scale is not None]
     if len(means) < len(members):
@@ -123,16 +123,8 @@ def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member
         lambda: training.stop_requested,
         label_smoothing=label_smoothing(config, data),
     )
-    steps = data.training_steps
-    with torch.no_grad():
-        ready = steps.with_features(module.prepared(steps.rows.features_BF))
-
-    @torch.no_grad()
-    def rows(split: str) -> Rows:
-        raw = data.rows_on_device(split)
-        return Rows(module.prepared(raw.features_BF), raw.targets)
-
-    return AutogradEngine(module, loop, ready, rows, training.trainer.precision_plugin.forward_context)
+    forward = training.trainer.precision_plugin.forward_context
+    return AutogradEngine(module, loop, data.training_steps, data.rows_on_device, forward)
 
 
 def _stacked_engine(
@@ -162,9 +154,8 @@ def _stacked_engine(
         lambda: training.stop_requested,
         [label_smoothing(one.config, one.data) for one in members],
     )
-    dtype = model.flat_N.dtype
     preprocessors = [
-        {f"preprocessor.{name}": one for name, one in member.data.preprocessor_state(dtype).items()}
+        {f"preprocessor.{name}": one for name, one in member.data.preprocessor.state_dict().items()}
         for member in members
     ]
     return StackedEngine(loop, data.stacked_rows, preprocessors, seeds)

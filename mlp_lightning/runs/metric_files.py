@@ -12,6 +12,7 @@ import socket
 import tempfile
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from mlp_lightning.config import Config
 from mlp_lightning.engines.trace import Histogram
-from mlp_lightning.networks.mlp import MLP, Standardizer
+from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.runs.event_bytes import event_record, file_header, scalar_records
 from mlp_lightning.runs.history import MetricsHistory, Series
 from mlp_lightning.runs.hyperparameters import session_end, session_start
@@ -239,8 +240,7 @@ class MetricFiles:
         """The records of the model graph; members of one shape have the same."""
         key = (tuple(config.model.layer_widths), config.model.dropout)
         if key not in self._graphs:
-            # How a table is prepared is hundreds of small operations, none of which learns.
-            self._graphs[key] = _traced(self._network(number), not config.data.is_table)
+            self._graphs[key] = _traced(self._network(number))
         return self._graphs[key]
 
 
@@ -251,18 +251,9 @@ _BINS = [*(-one for one in reversed(_EDGES)), 0.0, *_EDGES]
 _file_numbers = itertools.count(1)
 
 
-def graph_model(preprocessor: nn.Module | None, mlp: nn.Module) -> nn.Sequential:
-    """What the graph in TensorBoard shows of a model."""
-    model = nn.Sequential()
-    if preprocessor is not None:
-        model.add_module("preprocessor", preprocessor)
-    model.add_module("mlp", mlp)
-    return model
-
-
-def _traced(mlp: MLP, standardizes: bool) -> bytes:
+def _traced(mlp: MLP) -> bytes:
     """The records of the graph, as torch's own writer makes them, without the header of its file."""
-    model = graph_model(Standardizer(mlp.in_features) if standardizes else None, mlp.float())
+    model = nn.Sequential(OrderedDict(mlp=mlp.float()))
     with (
         tempfile.TemporaryDirectory() as folder,
         torch.random.fork_rng(devices=[]),

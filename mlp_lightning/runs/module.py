@@ -5,24 +5,24 @@ Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
-from mlp_lightning.data.table import TableDataModule
 from mlp_lightning.engines.autograd.loop import StepLoop
-from mlp_lightning.engines.steps import Execution, TrainingSteps
+from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import StepTrace
 from mlp_lightning.networks.embeddings import FeatureEmbedding
-from mlp_lightning.networks.mlp import MLP, Standardizer
+from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import make_task
@@ -36,7 +36,8 @@ class MLPModule(pl.LightningModule):
 
     One ``training_step`` runs all optimizer steps of one
     :class:`~mlp_lightning.engines.steps.Execution`, with torch's own optimizer (Lightning's manual
-    optimization). ``forward`` takes raw rows: preprocessing is part of the model.
+    optimization). ``forward`` takes raw rows: preprocessing is part of the model, taken from the data module that it
+    is trained on. Before, rows go to the network as they are.
 
     All arguments are plain data, or dataclasses of plain data, and are kept as the module's hyperparameters,
     so ``MLPModule.load_from_checkpoint(path)`` needs nothing else.
@@ -53,7 +54,8 @@ class MLPModule(pl.LightningModule):
             ``gradient_clip_val=1.0`` or ``label_smoothing=0.1``.
     """
 
-    preprocessor: Preprocessor | Standardizer
+    preprocessor: Preprocessor | nn.Identity
+    target: Target | None
 
     def __init__(
         self,
@@ -69,66 +71,65 @@ class MLPModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         sections: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        self.config = config = ModuleConfig(in_features, out_features, task, **sections, seed=seed, **further)
-        self.save_hyperparameters(config.to_dict(), logger=False)
-        self.preprocessor, self.target = Standardizer(in_features), None
-        if config.preprocessing is not None:
-            self.preprocessor = Preprocessor.from_dict(config.preprocessing)
-            self.target = Target.from_dict(config.preprocessing["target"])
-        statistics = (self.target.mean, self.target.scale) if self.target is not None else ()
-        self.task = make_task(task, out_features, *statistics)
+        self._configure(ModuleConfig(in_features, out_features, task, **sections, seed=seed, **further))
         with torch.random.fork_rng(devices=[]):
             # What torch.manual_seed does for the CPU; for the other devices it would keep a stack trace of every call.
             torch.default_generator.manual_seed(seed)
-            self.mlp = build_mlp(config, self.preprocessor)
+            self.mlp = build_mlp(self.config, self.preprocessor)
         self.stop_requested = False
         self._schedule: Schedule | None = None
         self._loop: StepLoop | None = None
-        self._raw_steps: TrainingSteps | None = None
-        self._ready_steps: TrainingSteps | None = None
         self._restored_epoch_loss = 0.0
         # Not registered as submodules: they hold no part of the model.
         self._meters: dict[str, tuple[MeanMetric, Metric]] = {}
         self._measured: set[str] = set()
 
-    def forward(self, features_BF: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of raw features ``(B, F)``."""
-        parameter = next(self.mlp.parameters())
-        if isinstance(self.preprocessor, Standardizer):  # in the precision of the training, to the same bits
-            features_BF = features_BF.to(parameter.device, parameter.dtype)
-        return self.mlp(self.preprocessor(features_BF).to(parameter.device, parameter.dtype))
+    def _configure(self, config: ModuleConfig) -> None:
+        """Everything but the network, whose weights are kept."""
+        self.config = config
+        self.save_hyperparameters(config.to_dict(), logger=False)
+        self.preprocessor, self.target = nn.Identity(), None
+        if config.preprocessing is not None:
+            self.preprocessor = Preprocessor.from_dict(config.preprocessing)
+            self.target = Target.from_dict(config.preprocessing["target"])
+        statistics = (self.target.mean, self.target.scale) if self.target is not None else ()
+        self.task = make_task(config.task, config.out_features, *statistics)
 
-    def predict(self, features_BF: Tensor) -> Tensor:
-        """Probabilities ``(B, C)``, or values in the target's own units, of raw features ``(B, F)``.
+    def forward(self, raw_BF: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of raw columns ``(B, F)``, which :mod:`mlp_lightning.tables.encoding` describes."""
+        parameter = next(self.mlp.parameters())
+        return self.mlp(self.preprocessor(raw_BF).to(parameter.device, parameter.dtype))
+
+    def predict(self, raw_BF: Tensor) -> Tensor:
+        """Probabilities ``(B, C)``, or values in the target's own units, of raw columns ``(B, F)``.
 
         In double precision, so that the probabilities of many classes add up to 1.
         """
-        logits_BC = self(features_BF)
+        logits_BC = self(raw_BF)
         return self.task.predictions(logits_BC.double() if logits_BC.device.type != "mps" else logits_BC)
 
     def take_statistics(self, datamodule: TabularDataModule) -> None:
-        """Let the model prepare features as ``datamodule`` says.
+        """Let the model prepare raw rows as ``datamodule`` prepared the rows that it trains on.
 
-        A model that standardises already, with its own statistics, keeps them.
+        Raises:
+            ValueError: they have other features, or another task.
         """
-        if isinstance(self.preprocessor, Preprocessor):
-            assert isinstance(datamodule, TableDataModule)
-            self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
-            if self.mlp.embedding is not None:
-                self.mlp.embedding.take_statistics(datamodule.splits["train"].features_BF)
-            return
-        mean_F, scale_F = self.preprocessor.mean_F, self.preprocessor.scale_F
-        if not mean_F.any() and bool((scale_F == 1).all()):
-            mean_F.copy_(datamodule.feature_mean_F)
-            scale_F.copy_(datamodule.feature_scale_F)
-            embedding = getattr(self.mlp, "embedding", None)
-            if embedding is not None:
-                embedding.take_statistics(self.preprocessor(datamodule.splits["train"].features_BF.to(mean_F)))
+        config, sizes = self.config, (datamodule.in_features, datamodule.out_features, datamodule.task)
+        if sizes != (config.in_features, config.out_features, config.task):
+            raise ValueError(
+                f"The module is MLPModule{config.in_features, config.out_features, config.task}, and the rows of the"
+                f" data module need MLPModule{sizes}: features, outputs and task."
+            )
+        if config.preprocessing != datamodule.preprocessing:
+            self._configure(dataclasses.replace(config, preprocessing=datamodule.preprocessing))
+        self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
+        if self.mlp.embedding is not None:
+            self.mlp.embedding.take_statistics(datamodule.splits["train"].features_BF)
 
     def release(self) -> None:
         """Let go of the Trainer, the rows and all else that only training needs: what is left can be pickled."""
         self._trainer = None
-        self._schedule = self._loop = self._raw_steps = self._ready_steps = None
+        self._schedule = self._loop = None
         self._meters, self._measured = {}, set()
 
     def setup(self, stage: str) -> None:
@@ -167,25 +168,13 @@ class MLPModule(pl.LightningModule):
     def training_step(self, execution: Execution, batch_idx: int) -> dict[str, StepTrace]:
         """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
         assert self._loop is not None
-        trace = self._loop.run(Execution(self._standardized(execution), execution.first_step, execution.count))
+        trace = self._loop.run(execution)
         count_steps(self.trainer, trace.steps)
         if trace.steps:
             set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)
         if self.stop_requested:
             self.trainer.should_stop = True
         return {"trace": trace}
-
-    def _standardized(self, execution: Execution) -> TrainingSteps:
-        """The training steps with features as the MLP takes them; worked out once, not at every step."""
-        if self._ready_steps is None or execution.training_steps is not self._raw_steps:
-            self._raw_steps = execution.training_steps
-            with torch.no_grad():
-                self._ready_steps = self._raw_steps.with_features(self.prepared(self._raw_steps.rows.features_BF))
-        return self._ready_steps
-
-    def prepared(self, features_BF: Tensor) -> Tensor:
-        """The features of a data module's rows as the MLP takes them; those of a table are so already."""
-        return features_BF if isinstance(self.preprocessor, Preprocessor) else self.preprocessor(features_BF)
 
     @property
     def _datamodule(self) -> Any:
@@ -271,7 +260,7 @@ class MLPModule(pl.LightningModule):
             metric_meter.reset()
 
     def _measure(self, split: str, features_BF: Tensor, targets: Tensor) -> None:
-        logits_BC = self.mlp(self.prepared(features_BF))
+        logits_BC = self.mlp(features_BF)
         if split not in self._meters:
             # A loss of NaN stays one, to be seen. ("disable" would do the same, but torchmetrics 1.9 then
             # forgets the weights.)
@@ -290,7 +279,7 @@ class MLPModule(pl.LightningModule):
         }
 
 
-def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | Standardizer) -> MLP:
+def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | nn.Identity) -> MLP:
     """The network, with weights drawn from torch's default generator."""
     model = config.model
     return MLP(
@@ -307,12 +296,11 @@ def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | Standardizer) -
 
 
 def build_embedding(
-    model: ModelConfig, in_features: int, preprocessor: Preprocessor | Standardizer
+    model: ModelConfig, in_features: int, preprocessor: Preprocessor | nn.Identity
 ) -> FeatureEmbedding | None:
     """What features go through before the MLP; ``None`` if they enter it as they are."""
-    if isinstance(preprocessor, Standardizer):
-        numbers, cardinalities = in_features, []
-    else:
+    numbers, cardinalities = in_features, []
+    if isinstance(preprocessor, Preprocessor):
         numbers, cardinalities = preprocessor.numeric_features, preprocessor.cardinalities
     if not cardinalities and (model.numeric_embedding == "none" or not numbers):
         return None

@@ -28,8 +28,8 @@ class ModuleConfig:
         gradient_clip_algorithm: ``norm`` or ``value``.
         histograms_every_n_steps: steps between two histograms; ``None`` for none.
         label_smoothing: share of every label that the training loss spreads evenly over all classes.
-        preprocessing: what the columns of a table are, as ``TableDataModule.preprocessing`` describes it; ``None`` for
-            rows that are numbers only, which are standardised.
+        preprocessing: what the columns of the table are, as :attr:`TabularDataModule.preprocessing` describes it;
+            ``None``: the module takes them from the data module that it is trained on.
     """
 
     in_features: int

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.build import build_module, layer_widths
@@ -204,9 +203,7 @@ class FolderWriter:
         best = first.config.report_weights == "best" and any(policies.best[one.member].step for one in finished)
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
-        predictions = None
-        if type(first.data).describe_predictions is not TabularDataModule.describe_predictions:
-            predictions = engine.predictions("train", best)
+        predictions = engine.predictions("train", best) if first.data.describes_predictions else None
         return metrics, predictions
 
     def _states(

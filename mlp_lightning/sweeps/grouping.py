@@ -106,19 +106,14 @@ def _of_equal_sizes(
 ) -> Iterator[tuple[list[int], Sizes]]:
     """Groups whose runs also have equally many features and steps; the others are added to ``alone``.
 
-    Which features a table has depends on its training rows, and so on the seed and the fold.
+    Which features there are depends on the training rows, and so on the seed and the fold.
     """
     for places in groups:
         of_sizes: dict[tuple[int, ...], tuple[list[int], Sizes]] = {}
-        sizes: Sizes | None = None
         for place in places:
-            config = configs[place]
-            if config.data.is_table or place == places[0]:
-                try:
-                    sizes = sizes_of(config)
-                except MLPLightningError:
-                    sizes = None
-            if sizes is None:
+            try:
+                sizes = sizes_of(configs[place])
+            except MLPLightningError:
                 alone.append((place, "its data cannot be used"))
                 continue
             if sizes.alone:

@@ -23,11 +23,12 @@ class SizesOf:
         """
         trainer = config.trainer
         length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]
-        # The rows of a table decide which features it has, and the seed decides the training rows. Whether labels
-        # can be smoothed depends on the target.
-        smooths = trainer.label_smoothing not in (0, "auto")
-        further = [config.seed, config.task, smooths] if config.data.is_table else []
-        key = json.dumps([config.to_dict()["data"], *length, *further, config.model.norm])
+        # The training rows decide which features there are, and the seed which rows these are. Whether labels can be
+        # smoothed depends on the target.
+        smooths, data = trainer.label_smoothing not in (0, "auto"), config.data
+        is_split = data.val_fraction > 0 or data.test_fraction > 0 or data.cv.fold is not None
+        seed = config.seed if is_split else None
+        key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:
                 self._known[key] = _sizes(config)

@@ -21,7 +21,7 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
     [
         ("modle", "of the configuration (name, seed, task, model, ", "did you mean model?"),
         ("model.hiden_units", "of model (hidden_units, depth, ", "did you mean model.hidden_units?"),
-        ("data.val_frac", "of data (name, as_table, batch_size, ", "did you mean data.val_fraction?"),
+        ("data.val_frac", "of data (name, batch_size, ", "did you mean data.val_fraction?"),
         ("trainer.max_step", "of trainer (accelerator, precision, ", "did you mean trainer.max_steps?"),
         ("logger.tensorbord", "of logger (tensorboard, csv, graph)", "did you mean logger.tensorboard?"),
         ("callbacks.histogram", "of callbacks (checkpoint, early_stopping, ", ""),

@@ -13,16 +13,15 @@ from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.configurations import ComposeConfig
 
-from mlp_lightning import TabularDataModule, train
-from mlp_lightning.config import CsvConfig, conf_dir, names
+from mlp_lightning import train
+from mlp_lightning.config import CsvConfig, DataConfig, conf_dir, names
 from mlp_lightning.config.schema import SCHEDULES
-from mlp_lightning.data import data_module_class
-from mlp_lightning.data.sklearn_tables import sklearn_table
-from mlp_lightning.data.synthetic_tables import synthetic_table
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP, make_task, mlp
 from mlp_lightning.runs.build import build_data, build_module
+from mlp_lightning.tables.datasets import load_dataset
+from mlp_lightning.tables.datasets.synthetic import synthetic_table
 from mlp_lightning.tables.reading.sources import FileSource
 
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
@@ -71,19 +70,10 @@ FILES = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in
 def test_data_sets(name: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     config = compose_config(*overrides_for(name, tmp_path))
     assert (config.data.name, config.name) == (name, name)
-    module_class = data_module_class(name, config.data.is_table)
-    assert issubclass(module_class, TabularDataModule)
-    assert issubclass(module_class, TableDataModule) == (name in names.TABLES)
-    data = module_class.from_config(config)
+    data = TabularDataModule.from_config(config)
     data.setup()
-    assert make_task(data.task, data.out_features, **data.target_statistics).name == data.task
+    assert make_task(data.task, data.out_features, data.target.mean, data.target.scale).name == data.task
     assert data.task in names.TASKS
-
-
-def test_iris_as_a_table(compose_config: ComposeConfig) -> None:
-    config = compose_config("data=sklearn", "data.name=iris")
-    assert data_module_class("iris", config.data.is_table) is TableDataModule
-    assert data_module_class("iris") is not TableDataModule
 
 
 def test_each_data_set_has_a_file_that_names_it() -> None:
@@ -94,14 +84,13 @@ def test_each_data_set_has_a_file_that_names_it() -> None:
 
 
 def test_tables() -> None:
-    assert set(names.TABLES) | {"iris", "xor"} == set(names.DATA_SETS)
     assert not set(names.SKLEARN_SETS) & set(names.SYNTHETIC_SETS)
     assert set(FILES) >= set(names.SYNTHETIC_SETS)
 
 
 @pytest.mark.parametrize("name", names.SKLEARN_SETS)
 def test_scikit_learn_ships_the_table(name: str) -> None:
-    table, targets = sklearn_table(name)
+    table, targets = load_dataset(DataConfig(name=name))
     assert table.column_names[-len(targets) :] == targets
 
 
@@ -124,7 +113,7 @@ def test_what_is_no_task_is_refused() -> None:
 
 @pytest.mark.parametrize("scaling", names.SCALINGS)
 def test_scalings(scaling: str, compose_config: ComposeConfig) -> None:
-    data = data_module_class("moons").from_config(compose_config("data=moons", f"data.scaling={scaling}"))
+    data = TabularDataModule.from_config(compose_config("data=moons", f"data.scaling={scaling}"))
     data.setup()
     assert torch.isfinite(data.splits["train"].features_BF).all()
 
@@ -144,7 +133,7 @@ def test_column_kinds(kind: str, tmp_path: Path, compose_config: ComposeConfig) 
     file = tmp_path / "rows.csv"
     file.write_text("a,b,y\n" + "".join(f"{one},{i},{i % 2}\n" for i, one in enumerate(values)), encoding="utf-8")
     config = compose_config("data=table", f"data.path={file}", "data.target=y", f"+data.columns.a.kind={kind}")
-    data = TableDataModule.from_config(config)
+    data = TabularDataModule.from_config(config)
     data.setup()
     kinds = {one.name: one.kind for one in data.preprocessor.columns}
     assert kinds == {"b": "numeric", **({} if kind == "ignored" else {"a": "datetime" if kind == "auto" else kind})}

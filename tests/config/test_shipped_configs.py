@@ -175,7 +175,6 @@ TABLES = [one for one in options("data") if one not in ("xor", "iris")]
 @pytest.mark.parametrize("data", TABLES)
 def test_every_table_has_the_recipe_of_tables(data: str, compose_config: ComposeConfig) -> None:
     config = compose_config(*with_companions(f"data={data}"))
-    assert config.data.is_table
     assert (config.model.layer_widths, config.model.activation) == ([128, 128], "silu")
     assert (config.optimizer.name, config.optimizer.lr, config.scheduler.name) == ("AdamW", 0.005, "one_cycle")
     assert config.trainer.label_smoothing == "auto"
@@ -189,7 +188,7 @@ def test_every_table_has_the_recipe_of_tables(data: str, compose_config: Compose
 def test_every_option_of_a_table_can_be_set_without_a_plus_sign(composed_table: dict[str, Any]) -> None:
     data = composed_table["data"]
     # How rows are drawn, and suggestions: in the files of the data sets that have them.
-    elsewhere = {"as_table", "standardize", "suggested_lr", "samples", "noise", "bits", "sample_seed"}
+    elsewhere = {"suggested_lr", "samples", "noise", "bits", "sample_seed"}
     assert set(data) == {field.name for field in dataclasses.fields(DataConfig)} - elsewhere
     for name, section in (("csv", CsvConfig), ("cv", CrossValidationConfig)):
         assert set(data[name]) == {field.name for field in dataclasses.fields(section)}
@@ -211,8 +210,6 @@ def test_a_table_without_path_and_target_is_told_both(compose_config: ComposeCon
 def test_tables_of_scikit_learn_by_their_name(name: str, compose_config: ComposeConfig) -> None:
     config = compose_config("data=sklearn", f"data.name={name}")
     assert config.name == config.data.name == name
-    assert config.data.is_table  # iris, too, which is none as data=iris
-    assert not compose_config("data=iris").data.is_table
 
 
 def test_user_settings_win_over_the_recipe_of_tables(compose_config: ComposeConfig) -> None:
@@ -254,7 +251,7 @@ def test_xor_is_exactly_as_published(model: str, widths: list[int], compose_conf
     assert (config.trainer.log_every_n_steps, config.trainer.print_every_n_steps) == (100, 100)
     assert (config.trainer.precision, config.trainer.accumulate_grad_batches) == ("32", 1)
     assert config.trainer.gradient_clip_val is None
-    assert (config.data.name, config.data.batch_size, config.data.standardize) == ("xor", None, False)
+    assert (config.data.name, config.data.batch_size, config.data.scaling) == ("xor", None, "none")
     assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
 
 
@@ -274,7 +271,7 @@ def test_iris_experiment_is_exactly_as_published(compose_config: ComposeConfig) 
     assert config.name == "iris_hidden_units"
     assert config.data.name == "iris"
     assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
-    assert config.data.standardize is False
+    assert config.data.scaling == "none"
     assert config.data.batch_size is None
     assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 100)
     assert (config.optimizer.name, config.optimizer.lr) == ("SGD", 0.1)
@@ -299,7 +296,7 @@ def test_iris_brings_its_defaults(compose_config: ComposeConfig) -> None:
     assert config.seed == 0
     assert config.model.layer_widths == [100]
     assert config.optimizer.lr == 0.1
-    assert (config.data.val_fraction, config.data.test_fraction, config.data.standardize) == (0.2, 0.2, True)
+    assert (config.data.val_fraction, config.data.test_fraction, config.data.scaling) == (0.2, 0.2, "standard")
     assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 100)
     assert config.trainer.log_every_n_steps == 1
 

@@ -10,13 +10,12 @@ import pytest
 
 from mlp_lightning.config import ColumnConfig, Config, CsvConfig, parse_config
 from mlp_lightning.config.inference import CsvAsTrained, EvaluateConfig, ExportConfig, PredictConfig
-from mlp_lightning.config.names import DATA_SETS, TABLES
+from mlp_lightning.config.names import DATA_SETS
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault
 
 # The least that makes a valid configuration of a table.
 TABLE: dict[str, Any] = {"data.name": "table", "data.path": "rows.csv", "data.target": "y", "trainer.max_steps": 1}
-NO_TABLES = sorted(set(DATA_SETS) - set(TABLES))
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,10 +45,9 @@ def fault_of(**settings: Any) -> Fault:
     return fault
 
 
-# ---- options of tables -----------------------------------------------------------------------------------
+# ---- options of every data set ---------------------------------------------------------------------------
 
 OF_TABLES = {
-    "data.path": "rows.csv",
     "data.val_path": "val.csv",
     "data.test_path": "test.csv",
     "data.target": ["y", "z"],
@@ -58,60 +56,30 @@ OF_TABLES = {
     "data.group_column": "g",
     "data.time_column": "t",
     "data.split_column": "s",
+    "data.columns": {"x": {"kind": "numeric"}},
+    "data.cv.folds": 5,
+    "data.scaling": "robust",
     "task": "binary",
     "model.numeric_embedding": "periodic",
 }
 
 
-@pytest.mark.parametrize("name", NO_TABLES)
+@pytest.mark.parametrize("name", ["table", "wine", "iris", "xor", "moons"])
 @pytest.mark.parametrize("key", OF_TABLES)
-def test_option_of_tables_for_what_is_none(key: str, name: str) -> None:
-    hint = {"xor": "choose data=table", "iris": "use data=sklearn data.name=iris"}[name]
+def test_every_data_set_is_a_table(key: str, name: str) -> None:
+    plain = nested({**(TABLE if name == "table" else {"data.name": name, "trainer.max_steps": 1}), key: OF_TABLES[key]})
+    assert parse_config(plain) != parse_config(nested(TABLE))
+
+
+@pytest.mark.parametrize("name", ["wine", "xor"])
+def test_how_text_is_read_where_none_is(name: str) -> None:
+    settings = {"data.name": name, "trainer.max_steps": 1, "data.csv.decimal": ","}
     with pytest.raises(ConfigError) as caught:
-        parse_config(nested({"data.name": name, "trainer.max_steps": 1, key: OF_TABLES[key]}))
-    rule = f"is for tables, and data.name = {name!r} is not a table"
-    assert caught.value.faults == (Fault(key, OF_TABLES[key], rule, hint),)
-
-
-@pytest.mark.parametrize(
-    ("settings", "key", "value"),
-    [
-        ({"data.columns": {"x": {"kind": "numeric"}}}, "data.columns", {"x": ColumnConfig("numeric")}),
-        (
-            {"data.csv.decimal": ","},
-            "data.csv",
-            {"delimiter": "auto", "decimal": ",", "encoding": "utf-8", "null_values": "auto"},
-        ),
-        ({"data.cv.folds": 5}, "data.cv", {"folds": 5, "fold": None}),
-        ({"data.cv.folds": 5, "data.cv.fold": 1}, "data.cv", {"folds": 5, "fold": 1}),
-    ],
-)
-def test_section_of_tables_for_what_is_none(settings: dict[str, Any], key: str, value: Any) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_config(nested({"data.name": "xor", "trainer.max_steps": 1, **settings}))
-    rule = "is for tables, and data.name = 'xor' is not a table"
-    assert caught.value.faults == (Fault(key, value, rule, "choose data=table"),)
-
-
-@pytest.mark.parametrize("key", [key for key in OF_TABLES if key not in ("data.path", "data.target")])
-def test_option_of_tables_for_tables(key: str) -> None:
-    accepted(**{key: OF_TABLES[key]})
-    parse_config(nested({"data.name": "wine", "trainer.max_steps": 1, key: OF_TABLES[key]}))
-    as_table = {"data.name": "iris", "data.as_table": True, "trainer.max_steps": 1}
-    parse_config(nested({**as_table, key: OF_TABLES[key]}))
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_are_scaled_and_not_standardised(name: str) -> None:
-    brought = {} if name == "table" else {"data.path": None, "data.target": None}
-    fault = fault_of(**{"data.name": name, **brought, "data.standardize": True})
-    assert fault == Fault("data.standardize", True, "is not for tables", "use data.scaling=standard")
-
-
-def test_iris_as_a_table_is_not_standardised() -> None:
-    settings = {"data.name": "iris", "data.path": None, "data.target": None, "data.standardize": True}
-    assert fault_of(**settings, **{"data.as_table": True}).key == "data.standardize"
-    assert accepted(**settings).data.standardize
+        parse_config(nested(settings))
+    given = {"delimiter": "auto", "decimal": ",", "encoding": "utf-8", "null_values": "auto"}
+    rule = f"has no effect: data.name = {name!r} brings its own rows"
+    assert caught.value.faults == (Fault("data.csv", given, rule, "leave it out"),)
+    parse_config(nested({**settings, "data.test_path": "test.csv"}))
 
 
 # ---- path and target -------------------------------------------------------------------------------------
@@ -130,10 +98,9 @@ def test_path_and_target_are_missed_at_once() -> None:
     assert [one.key for one in faults_of(**{"data.path": None, "data.target": None})] == ["data.path", "data.target"]
 
 
-@pytest.mark.parametrize("name", [one for one in TABLES if one != "table"])
+@pytest.mark.parametrize("name", [one for one in DATA_SETS if one != "table"])
 def test_tables_that_bring_their_rows(name: str) -> None:
-    config = accepted(**{"data.name": name, "data.path": None, "data.target": None})
-    assert config.data.is_table
+    accepted(**{"data.name": name, "data.path": None, "data.target": None})
     # A path beside them would not be read.
     fault = fault_of(**{"data.name": name, "data.target": None})
     rule = f"contradicts data.name = {name!r}, which brings its own rows"
@@ -241,7 +208,6 @@ def test_all_contradictions_of_a_table_at_once() -> None:
     faults = faults_of(
         **{
             "data.path": None,
-            "data.standardize": True,
             "data.split_column": "s",
             "data.time_column": "t",
             "data.val_path": "v.csv",
@@ -250,7 +216,6 @@ def test_all_contradictions_of_a_table_at_once() -> None:
         }
     )
     assert [one.key for one in faults] == [
-        "data.standardize",
         "data.path",
         "data.split_column",
         "data.val_path",

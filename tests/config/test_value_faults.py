@@ -86,7 +86,7 @@ def test_every_accepted_type_is_named() -> None:
         ("data.csv", "its keys are delimiter, decimal, encoding, null_values"),
         ("data.cv", "its keys are folds, fold"),
         ("model", "its keys are hidden_units, depth, "),
-        ("data", "its keys are name, as_table, batch_size, "),
+        ("data", "its keys are name, batch_size, "),
         ("optimizer", "its keys are name, lr"),
         ("trainer", "its keys are accelerator, "),
         ("callbacks", "its keys are checkpoint, "),

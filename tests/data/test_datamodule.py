@@ -4,62 +4,46 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from numpy.typing import NDArray
 from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.engines.rows import EvaluationBatches
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.sources import MemorySource
 
 
-class TwoClasses(TabularDataModule):
+def two_classes_table() -> pa.Table:
     """40 rows, 4 features of very different scales; the third is constant, 30 rows are of class a."""
-
-    task = "multiclass"
-    class_names = ("a", "b")
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.loads = 0
-
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        self.loads += 1
-        draw = np.random.default_rng(0)
-        features_BF = draw.normal([5.0, -300.0, 0.1, 0.0], [2.0, 40.0, 0.0, 1e-3], size=(40, 4))
-        return features_BF.astype(np.float32), np.repeat([0, 1], [30, 10])
+    draw = np.random.default_rng(0)
+    features_BF = draw.normal([5.0, -300.0, 0.1, 0.0], [2.0, 40.0, 0.0, 1e-3], size=(40, 4))
+    return pa.table({**dict(zip("pqrs", features_BF.T, strict=True)), "y": ["a"] * 30 + ["b"] * 10})
 
 
-class OneTarget(TabularDataModule):
-    task = "regression"
-
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.arange(14, dtype=np.float32).reshape(7, 2), np.arange(7, dtype=np.float32).reshape(7, 1)
-
-
-class ThreeTargets(TabularDataModule):
-    """A regression with three targets per row."""
-
-    task = "regression"
-
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        features_BF = np.arange(14, dtype=np.float32).reshape(7, 2)
-        return features_BF, np.arange(21, dtype=np.float32).reshape(7, 3)
-
-
-class Empty(TabularDataModule):
-    task = "regression"
-
-    def load(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.empty((0, 2), dtype=np.float32), np.empty((0, 1), dtype=np.float32)
-
-
-def two_classes(**options: Any) -> TwoClasses:
-    data = TwoClasses(**options)
+def data_of(table: pa.Table, target: str | list[str] = "y", **options: Any) -> TabularDataModule:
+    data = TabularDataModule(given=Given(MemorySource(table, "t")), **{"target": target, "scaling": "none", **options})
     data.setup()
     return data
+
+
+def two_classes(**options: Any) -> TabularDataModule:
+    return data_of(two_classes_table(), task="multiclass", **options)
+
+
+def one_target(**options: Any) -> TabularDataModule:
+    rows = np.arange(14.0).reshape(7, 2)
+    return data_of(pa.table({"p": rows[:, 0], "q": rows[:, 1], "y": np.arange(7.0)}), task="regression", **options)
+
+
+def three_targets(**options: Any) -> TabularDataModule:
+    """A regression with three targets per row."""
+    rows, targets = np.arange(14.0).reshape(7, 2), np.arange(21.0).reshape(7, 3)
+    table = pa.table({"p": rows[:, 0], "q": rows[:, 1], **dict(zip("xyz", targets.T, strict=True))})
+    return data_of(table, ["x", "y", "z"], **options)
 
 
 def trainer_at(step: int, **settings: Any) -> Any:
@@ -77,8 +61,14 @@ def test_a_second_setup_does_nothing() -> None:
     splits = dict(data.splits)
     data.setup("fit")
     data.setup("test")
-    assert data.loads == 1
     assert all(data.splits[name] is rows for name, rows in splits.items())
+
+
+def test_before_setup_nothing_is_known() -> None:
+    data = TabularDataModule(name="wine")
+    assert data.splits == {}
+    with pytest.raises(RuntimeError, match="Call setup"):
+        _ = data.task
 
 
 @pytest.mark.parametrize(
@@ -105,69 +95,57 @@ def test_every_part_has_every_class_in_proportion() -> None:
 
 def test_the_order_of_batches_does_not_move_the_split() -> None:
     one = two_classes(val_fraction=0.2, seed=3, batch_size=4, shuffle=True)
-    other = two_classes(val_fraction=0.2, seed=3, batch_size=None, shuffle=False, standardize=True)
+    other = two_classes(val_fraction=0.2, seed=3, batch_size=None, shuffle=False)
     assert_same_bits(one.splits["val"].features_BF, other.splits["val"].features_BF)
 
 
 def test_an_empty_table_is_refused_in_words() -> None:
-    with pytest.raises(DataError, match="No training rows are left of 0"):
-        Empty().setup()
+    empty = pa.table({"p": pa.array([], pa.float64()), "y": pa.array([], pa.float64())})
+    with pytest.raises(DataError, match="has no rows; there is nothing to learn"):
+        data_of(empty)
 
 
 def test_several_targets_per_row() -> None:
-    data = ThreeTargets(batch_size=3, shuffle=False)
-    data.setup()
+    data = three_targets(batch_size=3, shuffle=False)
     assert (data.in_features, data.out_features, data.steps_per_epoch) == (2, 3, 3)
-    assert_same_bits(data.splits["train"].targets, torch.arange(21, dtype=torch.float32).reshape(7, 3))
+    targets_BT = torch.arange(21, dtype=torch.float64).reshape(7, 3)
+    standardised_BT = (targets_BT - targets_BT.mean(0)) / targets_BT.std(0, correction=0)
+    assert_close(data.splits["train"].targets, standardised_BT, 1e-6)
 
 
 def test_a_regression_is_split_by_rows_whatever_its_targets() -> None:
-    data = ThreeTargets(val_fraction=2 / 7, test_fraction=1 / 7)
-    data.setup()
+    data = three_targets(val_fraction=2 / 7, test_fraction=1 / 7)
     assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 4, "val": 2, "test": 1}
     for rows in data.splits.values():
         # Row i has the features 2i, 2i + 1 and the targets 3i, 3i + 1, 3i + 2.
-        assert_same_bits(rows.targets[:, 0] * 2, rows.features_BF[:, 0] * 3)
+        targets_B = rows.targets[:, 0].double() * data.target.scale[0] + data.target.mean[0]
+        assert_close(targets_B * 2, rows.features_BF[:, 0].double() * 3, 1e-5)
 
 
-# ---- standardising -----------------------------------------------------------------------------------------
+# ---- scaling ---------------------------------------------------------------------------------------------
 
 
 def test_statistics_are_those_of_the_training_rows_alone() -> None:
-    data = two_classes(val_fraction=0.3, test_fraction=0.3, standardize=True)
-    training_BF = data.splits["train"].features_BF.numpy().astype(np.float64)
-    scale_F = training_BF.std(0)
-    scale_F[2] = 1.0
-    torch.testing.assert_close(data.feature_mean_F.double(), torch.from_numpy(training_BF.mean(0)), rtol=1e-6, atol=0)
-    torch.testing.assert_close(data.feature_scale_F.double(), torch.from_numpy(scale_F), rtol=1e-6, atol=0)
-    everything_BF = data.load()[0].astype(np.float64)
-    assert abs(float(data.feature_mean_F[0]) - everything_BF[:, 0].mean()) > 1e-3
+    data = two_classes(val_fraction=0.3, test_fraction=0.3, scaling="standard")
+    everything_BF = np.stack([two_classes_table()[name].to_numpy() for name in "pqs"], axis=1)
+    training_BF = everything_BF[data.row_numbers["train"]]
+    assert_close(data.preprocessor.center_N, training_BF.mean(0), 1e-12)
+    assert_close(data.preprocessor.scale_N, training_BF.std(0), 1e-12)
+    for split, numbers in data.row_numbers.items():
+        expected_BF = (everything_BF[numbers] - training_BF.mean(0)) / training_BF.std(0)
+        assert_close(data.splits[split].features_BF, expected_BF, 1e-6)
 
 
-def test_standardised_training_rows_have_mean_zero_and_deviation_one() -> None:
-    data = two_classes(standardize=True)
-    standardised_BF = (data.splits["train"].features_BF.double() - data.feature_mean_F) / data.feature_scale_F
-    # -300 ± 40 in float32 has a mean that is off by up to 1.5e-5.
-    assert_close(standardised_BF.mean(0), torch.zeros(4), atol=1e-5)
-    assert_close(standardised_BF.std(0, correction=0), [1.0, 1.0, 0.0, 1.0], atol=1e-5)
-
-
-def test_a_constant_feature_has_scale_one_and_becomes_zero() -> None:
-    data = two_classes(standardize=True)
-    assert float(data.feature_scale_F[2]) == 1.0
-    column_B = (data.splits["train"].features_BF - data.feature_mean_F)[:, 2]
-    assert_same_bits(column_B, torch.zeros(40))
-
-
-def test_without_standardising_the_statistics_change_nothing() -> None:
+def test_a_constant_feature_is_left_out() -> None:
     data = two_classes()
-    assert_same_bits(data.feature_mean_F, torch.zeros(4))
-    assert_same_bits(data.feature_scale_F, torch.ones(4))
+    assert [one.name for one in data.preprocessor.columns] == ["p", "q", "s"]
+    assert data.rows.report.ignored == {"r": "is always 0.1"}
 
 
-def test_rows_stay_raw() -> None:
-    plain, standardised = two_classes(), two_classes(standardize=True)
-    assert_same_bits(standardised.rows_on_device("train").features_BF, plain.splits["train"].features_BF)
+def test_without_scaling_rows_stay_as_they_are() -> None:
+    expected_BF = torch.from_numpy(np.stack([two_classes_table()[name].to_numpy() for name in "pqs"], axis=1))
+    assert_same_bits(two_classes().splits["train"].features_BF, expected_BF.float())
+    assert_same_bits(two_classes(dtype=torch.float64).splits["train"].features_BF, expected_BF)
 
 
 # ---- rows on the device ------------------------------------------------------------------------------------
@@ -195,9 +173,7 @@ def test_rows_on_the_device_have_the_type_that_was_asked_for() -> None:
     rows = data.rows_on_device("train")
     assert rows.features_BF.dtype == torch.float64
     assert rows.targets.dtype == torch.int64
-    assert_same_bits(rows.features_BF, data.splits["train"].features_BF.double())
-    regression = OneTarget(dtype=torch.float64)
-    regression.setup()
+    regression = one_target(dtype=torch.float64)
     assert regression.rows_on_device("train").targets.dtype == torch.float64
 
 

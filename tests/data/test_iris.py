@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_iris
 from support.tolerances import assert_same_bits
 
-from mlp_lightning.data.iris import IrisDataModule
+from mlp_lightning.data import IrisDataModule
 
 
 def iris(**options: object) -> IrisDataModule:

@@ -13,8 +13,8 @@ from sklearn import datasets
 from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.config.names import SYNTHETIC_SETS
-from mlp_lightning.data.synthetic_tables import synthetic_table
 from mlp_lightning.errors import ConfigError
+from mlp_lightning.tables.datasets.synthetic import synthetic_table
 
 CLASSES = {"moons": 2, "circles": 2, "spirals": 2, "blobs": 3}
 DRAWN = [*CLASSES, "friedman"]

@@ -20,8 +20,8 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_state
 
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.data import data_module_class
-from mlp_lightning.data.table import TableDataModule, shared_tables
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given, shared_tables
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import ConfigError, DataError
@@ -56,14 +56,14 @@ WRITERS: dict[str, Callable[[pa.Table, Path], str]] = {
 }
 
 
-def raw_rows(data: TableDataModule, path: str) -> np.ndarray:
+def raw_rows(data: TabularDataModule, path: str) -> np.ndarray:
     """The raw rows of a file as a prediction reads them: with the types of the trained columns alone."""
     source = FileSource.open(path, CsvConfig())
     batches = encoded_batches(source, data.preprocessor.columns, None, Surprises())
     return np.concatenate([one.raw_BF for one in batches])
 
 
-def assert_prepared_as_trained(data: TableDataModule, path: str, module: MLPModule) -> None:
+def assert_prepared_as_trained(data: TabularDataModule, path: str, module: MLPModule) -> None:
     """Raw rows of the file, prepared by the model, are the rows that it was trained on."""
     raw_BF = torch.from_numpy(raw_rows(data, path))
     for split, rows in data.splits.items():
@@ -152,7 +152,7 @@ def test_rows_of_many_parts_are_prepared_as_one(monkeypatch) -> None:
 # ---- nothing of validation and test rows -------------------------------------------------------------------
 
 
-def trained_weights(data: TableDataModule, **model: Any) -> dict[str, torch.Tensor]:
+def trained_weights(data: TabularDataModule, **model: Any) -> dict[str, torch.Tensor]:
     module = module_of(data, **model)
     optimizer = build_optimizer(module.mlp.parameters(), module.config.optimizer)
     StepLoop(module.mlp.train(), module.task, optimizer).run(Execution(data.training_steps, 0, 6))
@@ -209,26 +209,23 @@ def test_rows_of_every_split_are_where_it_says() -> None:
 
 def test_it_is_a_data_module_like_others() -> None:
     data = set_up(mixed_table(), batch_size=25, max_one_hot=5)
-    assert data_module_class("table") is TableDataModule
-    assert data_module_class("wine") is TableDataModule
     assert (data.task, data.class_names, data.out_features) == ("binary", ("no", "yes"), 1)
     assert data.in_features == data.preprocessor.out_features
-    assert data.numeric_features == 4
+    assert data.preprocessor.numeric_features == 4
     assert data.steps_per_epoch == 3
     assert data.preprocessing is not None
     assert data.preprocessing["target"]["classes"] == ["no", "yes"]
     first = data.splits["train"].features_BF
     data.setup()
     assert data.splits["train"].features_BF is first
-    assert_same_bits(data.prepared(first), first)
 
 
 def test_double_precision_is_that_of_the_rows() -> None:
-    data = TableDataModule(table_options(), source=MemorySource(mixed_table(), "t"), dtype=torch.float64)
+    data = TabularDataModule(table_options(), given=Given(MemorySource(mixed_table(), "t")), dtype=torch.float64)
     data.setup()
     train = data.splits["train"]
     assert train.features_BF.dtype == train.targets.dtype == torch.float64
-    raw_BF = torch.from_numpy(encode(mixed_table(), data.report.columns, str))
+    raw_BF = torch.from_numpy(encode(mixed_table(), data.rows.report.columns, str))
     assert_same_bits(data.preprocessor(raw_BF), train.features_BF)
 
 
@@ -259,15 +256,15 @@ def test_many_columns_are_told_in_short() -> None:
 def test_columns_with_a_role_are_features_only_if_asked() -> None:
     table = mixed_table().append_column("g", pa.array(np.arange(60) // 3))
     options: dict[str, Any] = {"group_column": "g", "val_fraction": 0.2}
-    assert "g" not in [one.name for one in set_up(table, **options).report.columns]
-    assert "g" in [one.name for one in set_up(table, kinds={"g": "numeric"}, **options).report.columns]
+    assert "g" not in [one.name for one in set_up(table, **options).rows.report.columns]
+    assert "g" in [one.name for one in set_up(table, kinds={"g": "numeric"}, **options).rows.report.columns]
 
 
 @pytest.mark.parametrize("role", ["weight_column", "group_column", "time_column", "split_column"])
 def test_a_role_for_a_column_that_is_not_there(role: str) -> None:
     options: dict[str, Any] = {role: "numbr"}
     with pytest.raises(DataError, match="the table has no column 'numbr'; did you mean 'number'"):
-        TableDataModule(table_options(**options), source=MemorySource(mixed_table(), "the table")).setup()
+        TabularDataModule(table_options(**options), given=Given(MemorySource(mixed_table(), "the table"))).setup()
 
 
 def test_a_place_or_target_that_is_missing() -> None:
@@ -298,7 +295,7 @@ def test_a_file_is_shared_only_with_those_that_read_it_alike(tmp_path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("x;z;y\n" + "".join(f"{row % 4};{row},5;{'ab'[row % 2]}\n" for row in range(24)))
 
-    def both() -> list[TableDataModule]:
+    def both() -> list[TabularDataModule]:
         return [
             set_up(path=str(path)),
             set_up(path=str(path), seed=1, val_fraction=0.25),
@@ -316,7 +313,7 @@ def test_a_file_is_shared_only_with_those_that_read_it_alike(tmp_path) -> None:
 
 
 def test_a_table_of_scikit_learn_needs_no_target() -> None:
-    data = TableDataModule(table_options(name="wine", target=None))
+    data = TabularDataModule(table_options(name="wine", target=None))
     data.setup()
     train = data.splits["train"]
     assert (data.task, train.features_BF.shape) == ("multiclass", (178, 13))

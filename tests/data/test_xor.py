@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from support.tolerances import assert_same_bits
 
-from mlp_lightning.data.xor import XORDataModule
+from mlp_lightning.data import XORDataModule
 
 
 def test_the_four_points() -> None:
@@ -22,9 +22,15 @@ def test_the_task() -> None:
     assert (data.task, data.in_features, data.out_features, data.steps_per_epoch) == ("binary", 2, 1, 1)
 
 
+def described(predictions_BC: np.ndarray) -> str:
+    data = XORDataModule()
+    data.setup()
+    return data.describe_predictions(predictions_BC)
+
+
 def test_the_published_run_is_described_as_published() -> None:
     hypothesis_BC = np.array([[0.00106364], [0.99889404], [0.99889404], [0.00165861]], dtype=np.float32)
-    text = XORDataModule().describe_predictions(hypothesis_BC)
+    text = described(hypothesis_BC)
     assert text == (
         "\nHypothesis:  [[0.00106364]\n [0.99889404]\n [0.99889404]\n [0.00165861]]"
         "\nCorrect:  [[0.]\n [1.]\n [1.]\n [0.]]"
@@ -33,10 +39,10 @@ def test_the_published_run_is_described_as_published() -> None:
 
 
 def test_a_model_that_always_says_one_is_right_half_the_time() -> None:
-    text = XORDataModule().describe_predictions(np.full((4, 1), 0.9, dtype=np.float32))
+    text = described(np.full((4, 1), 0.9, dtype=np.float32))
     assert text.endswith("\nCorrect:  [[1.]\n [1.]\n [1.]\n [1.]]\nAccuracy:  0.5")
 
 
 def test_one_half_is_class_zero() -> None:
-    text = XORDataModule().describe_predictions(np.full((4, 1), 0.5, dtype=np.float32))
+    text = described(np.full((4, 1), 0.5, dtype=np.float32))
     assert "Correct:  [[0.]\n [0.]\n [0.]\n [0.]]" in text

@@ -77,10 +77,10 @@ def xor_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("xor")
     path = folder / "xor.csv"
     path.write_text("x1,x2,xor\n0,0,0\n0,1,1\n1,0,1\n1,1,0\n")
-    return Trained(_train({"name": "xor"}, folder), path)
+    return Trained(_train({"name": "xor", "scaling": "none"}, folder), path)
 
 
 @pytest.fixture(scope="session")
 def iris_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("iris")
-    return Trained(_train({"name": "iris", "test_fraction": 0.2, "standardize": True}, folder), folder / "none.csv")
+    return Trained(_train({"name": "iris", "test_fraction": 0.2, "scaling": "standard"}, folder), folder / "none.csv")

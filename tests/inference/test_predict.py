@@ -24,7 +24,7 @@ from support.inference_tables import flowers
 from support.tolerances import assert_same_bits
 
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
@@ -121,7 +121,7 @@ def test_data_sets_that_are_no_tables(xor_model, tmp_path) -> None:
 def test_same_bits_as_in_training(kind_model, tmp_path) -> None:
     result = kind_model.result
     data = build_data(load_model(kind_model.checkpoint).config)
-    assert isinstance(data, TableDataModule)
+    assert isinstance(data, TabularDataModule)
     rows = data.row_numbers["train"]
     pyarrow.parquet.write_table(flowers().take(pa.array(rows)), tmp_path / "train.parquet")
     predict(kind_model.checkpoint, str(tmp_path / "train.parquet"), tmp_path / "out.parquet")

@@ -13,7 +13,7 @@ from support.tables import generator, mixed_table, module_of, set_up
 from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor
 
-from mlp_lightning.data.iris import IrisDataModule
+from mlp_lightning.data import IrisDataModule
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
@@ -210,9 +210,9 @@ def test_weights_are_drawn_by_the_seed(kind: str) -> None:
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
 
 
-@pytest.mark.parametrize("standardize", [True, False])
-def test_bins_of_rows_that_are_no_table_follow_the_training_rows_too(standardize: bool) -> None:
-    data = IrisDataModule(standardize=standardize, val_fraction=0.2)
+@pytest.mark.parametrize("scaling", ["standard", "none"])
+def test_bins_follow_the_training_rows_of_the_data_module(scaling: str) -> None:
+    data = IrisDataModule(scaling=scaling, val_fraction=0.2)
     data.setup()
     module = MLPModule(
         4, 3, "multiclass", model={"hidden_units": 3, "depth": 1, "numeric_embedding": "piecewise_linear"}
@@ -221,6 +221,6 @@ def test_bins_of_rows_that_are_no_table_follow_the_training_rows_too(standardize
     assert module.mlp.embedding is not None
     numbers = module.mlp.embedding.numbers
     assert isinstance(numbers, PiecewiseLinearEmbedding)
-    prepared_BF = data.prepared(data.splits["train"].features_BF)
+    prepared_BF = data.splits["train"].features_BF
     ends = torch.stack([prepared_BF.min(0).values, prepared_BF.max(0).values])
     assert_close(numbers.edges_QN[[0, -1]], ends)

@@ -210,7 +210,7 @@ def test_codes_for_embeddings(missing: bool) -> None:
 
 def test_embedded_columns_of_a_table() -> None:
     data = set_up(mixed_table(), max_one_hot=2)
-    columns = {one.name: one for one in data.report.columns}
+    columns = {one.name: one for one in data.rows.report.columns}
     assert (columns["colour"].encoding, columns["town"].encoding) == ("embedding", "embedding")
     assert list(data.cardinalities) == [2 + len(columns["colour"].vocabulary), 2 + len(columns["town"].vocabulary)]
     codes_B2 = data.splits["train"].features_BF[:, -2:]
@@ -311,7 +311,7 @@ def test_it_is_made_again_of_plain_data_and_buffers(scaling: str) -> None:
     data = set_up(mixed_table(), scaling=scaling)
     again = Preprocessor.from_dict(data.preprocessor.to_dict())
     again.load_state_dict(data.preprocessor.state_dict())
-    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.report.columns, str))
+    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.rows.report.columns, str))
     assert_same_bits(again(raw_BF), data.preprocessor(raw_BF))
     assert again.feature_names == data.preprocessor.feature_names
     assert not list(again.parameters())
@@ -321,7 +321,7 @@ def test_it_stays_in_double_precision_whatever_the_model_is_cast_to() -> None:
     data = set_up(mixed_table())
     module = module_of(data)
     before = {name: value.clone() for name, value in module.preprocessor.state_dict().items()}
-    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.report.columns, str))
+    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.rows.report.columns, str))
     expected = module.preprocessor(raw_BF)
     for cast in (module.half, module.double, module.bfloat16, module.float):
         cast()
@@ -332,7 +332,7 @@ def test_it_stays_in_double_precision_whatever_the_model_is_cast_to() -> None:
 
 def test_rows_do_not_depend_on_each_other() -> None:
     data = set_up(mixed_table(), scaling="quantile")
-    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.report.columns, str))
+    raw_BF = torch.from_numpy(encode(mixed_table(seed=5), data.rows.report.columns, str))
     order = torch.randperm(len(raw_BF), generator=generator())
     whole = data.preprocessor(raw_BF)
     assert_same_bits(data.preprocessor(raw_BF[order]), whole[order])

@@ -16,7 +16,7 @@ from support.configurations import ComposeConfig
 from support.run_folders import assert_same_run, scalars
 
 from mlp_lightning.config import Config
-from mlp_lightning.data.xor import XORDataModule
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.runs import metric_files, train, train_stack
 
 CASE = ["data=iris", "data.batch_size=32", "trainer.max_steps=30", "trainer.steps_per_execution=6"]
@@ -73,7 +73,7 @@ def test_error_after_the_curves_are_written_does_not_write_them_twice(
     def breaks(*_: Any) -> str:
         raise RuntimeError("cannot describe")
 
-    monkeypatch.setattr(XORDataModule, "describe_predictions", breaks)
+    monkeypatch.setattr(TabularDataModule, "describe_predictions", breaks)
     with pytest.raises(RuntimeError, match="cannot describe"):
         train(compose_config("data=xor", "trainer.max_steps=12", f"callbacks={callbacks}"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"

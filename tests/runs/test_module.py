@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.datasets import load_iris
 from support.module_training import (
     MODEL,
     MakeTrainer,
@@ -15,7 +16,7 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_weigh
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
 from mlp_lightning.config.schema import CosineSchedule
-from mlp_lightning.data.iris import IrisDataModule
+from mlp_lightning.data import IrisDataModule
 from mlp_lightning.networks import MLP
 from mlp_lightning.runs.module import MLPModule
 
@@ -31,7 +32,7 @@ def test_the_seed_gives_the_weights_of_the_hand_written_network_and_moves_no_gen
 
 
 def test_forward_takes_raw_rows() -> None:
-    data = IrisDataModule(standardize=True)
+    data = IrisDataModule(scaling="standard")
     module = module_for(data)
     rows = data.splits["train"]
     raw_BF = rows.features_BF.double().numpy()
@@ -56,13 +57,21 @@ def test_all_but_the_sizes_and_the_task_has_a_default() -> None:
     assert module.config.optimizer == OptimizerConfig()
 
 
-def test_features_are_standardised_as_the_data_module_says(make_trainer: MakeTrainer) -> None:
-    data = IrisDataModule(standardize=True, val_fraction=0.2)
+def test_raw_rows_are_prepared_as_the_data_module_prepared_its_rows(make_trainer: MakeTrainer) -> None:
+    data = IrisDataModule(scaling="standard", val_fraction=0.2)
     module = MLPModule(4, 3, "multiclass")
     fitted(make_trainer, data, module, max_steps=1)
-    assert_same_bits(module.preprocessor.mean_F, data.feature_mean_F)
-    assert_same_bits(module.preprocessor.scale_F, data.feature_scale_F)
-    # A module that has statistics keeps them: its weights were trained with them.
-    other = IrisDataModule(standardize=True, seed=5, val_fraction=0.5)
+    raw_BF = torch.from_numpy(load_iris().data)
+    train_BF = raw_BF[data.row_numbers["train"]]
+    expected_BF = (raw_BF - train_BF.mean(0)) / train_BF.std(0, correction=0)
+    with torch.no_grad():
+        assert_close(module(raw_BF), module.mlp(expected_BF.float()), 1e-6)
+    # What is trained on other rows takes their scales: it learns from rows that were prepared with them.
+    other = IrisDataModule(scaling="standard", seed=5, val_fraction=0.5)
     fitted(make_trainer, other, module, max_steps=1)
-    assert_same_bits(module.preprocessor.mean_F, data.feature_mean_F)
+    assert_same_bits(module.preprocessor.center_N, other.preprocessor.center_N)
+
+
+def test_rows_of_other_sizes_are_refused(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(ValueError, match=r"MLPModule\(4, 2, 'multiclass'\), and the rows.* need MLPModule\(4, 3, "):
+        fitted(make_trainer, IrisDataModule(), MLPModule(4, 2, "multiclass"), max_steps=1)

@@ -20,14 +20,14 @@ from support.tolerances import assert_same_bits, assert_same_state, assert_same_
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
 from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule
-from mlp_lightning.data.iris import IrisDataModule
+from mlp_lightning.data import IrisDataModule
 from mlp_lightning.runs.module import MLPModule
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
 
 
 def test_a_checkpoint_has_all_it_takes(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    data = IrisDataModule(batch_size=30, standardize=True, val_fraction=0.2, steps_per_execution=7)
+    data = IrisDataModule(batch_size=30, scaling="standard", val_fraction=0.2, steps_per_execution=7)
     module = module_for(
         data,
         model=ModelConfig(hidden_units=[8, 5], activation="gelu", norm="batch", dropout=0.2),

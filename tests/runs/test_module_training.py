@@ -22,18 +22,18 @@ from torch import Tensor, nn
 
 from mlp_lightning.config import OptimizerConfig
 from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule, StepSchedule
-from mlp_lightning.data.iris import IrisDataModule
+from mlp_lightning.data import IrisDataModule
 from mlp_lightning.engines.rows import EvaluationBatches
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
 
 
 def trained_by_hand(data: IrisDataModule, steps: int, batch_size: int, lr: float) -> tuple[nn.Sequential, list[float]]:
-    """Plain mini-batch SGD with momentum on standardised features."""
+    """Plain mini-batch SGD with momentum on prepared features."""
     model = hand_written()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     rows = data.splits["train"]
-    features_BF = (rows.features_BF - data.feature_mean_F) / data.feature_scale_F
+    features_BF = rows.features_BF
     losses: list[float] = []
     epoch = 0
     while True:
@@ -56,7 +56,7 @@ def trained_by_hand(data: IrisDataModule, steps: int, batch_size: int, lr: float
 @pytest.mark.parametrize("steps_per_execution", EXECUTIONS)
 def test_training_is_that_of_a_plain_loop(make_trainer: MakeTrainer, steps_per_execution: int) -> None:
     data = IrisDataModule(
-        batch_size=32, standardize=True, val_fraction=0.2, seed=5, steps_per_execution=steps_per_execution
+        batch_size=32, scaling="standard", val_fraction=0.2, seed=5, steps_per_execution=steps_per_execution
     )
     module = module_for(data, optimizer=OptimizerConfig("SGD", 0.05, {"momentum": 0.9}))
     traces = Traces()

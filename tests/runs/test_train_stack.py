@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.datasets import load_iris
 from support.run_folders import (
     AFTER_A_RUN,
     assert_same_content,
@@ -25,14 +26,13 @@ from tensorboard.plugins.hparams import api_pb2
 
 import mlp_lightning
 from mlp_lightning.config import Config
-from mlp_lightning.data.iris import IrisDataModule
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.policies import Policies
 
 # 90 training rows, 30 for validation, 30 for the test; with 32 a batch an epoch has 3 steps, the last of 26 rows.
 # Drawing the graph takes as long as all the rest; it is left to a few.
-IRIS = ["data=iris", "data.batch_size=32", "data.standardize=true", "logger.graph=false"]
+IRIS = ["data=iris", "data.batch_size=32", "data.scaling=standard", "logger.graph=false"]
 GRAPH = ["logger.graph=true"]
 ADAM = ["optimizer=adam"]
 # With a least rate, as of losses that no longer change rounding says which is the best.
@@ -152,7 +152,7 @@ def test_how_a_run_ended_is_told_to_tensorboard(train_both) -> None:
 
 def test_checkpoints_load_and_predict(train_both) -> None:
     stacked, alone = train_both(*CASES["epochs, adam"])
-    raw_BF = torch.from_numpy(IrisDataModule().load()[0])
+    raw_BF = torch.from_numpy(load_iris().data)
     for one, other in zip(stacked, alone, strict=True):
         for which in ("last", "best"):
             paths = [run.run_dir / "checkpoints" / f"{which}.ckpt" for run in (one, other)]

@@ -25,7 +25,7 @@ import mlp_lightning
 from mlp_lightning.errors import DeviceError, NonFiniteLossError, NoParameterChangedError, RunFolderError
 from mlp_lightning.runs import train_stack
 
-IRIS = ["data=iris", "data.batch_size=32", "data.standardize=true", "logger.graph=false"]
+IRIS = ["data=iris", "data.batch_size=32", "data.scaling=standard", "logger.graph=false"]
 # With a least rate, as of losses that no longer change rounding says which is the best.
 PLATEAU = ["scheduler=plateau", "scheduler.monitor=loss/train", "scheduler.patience=0", "scheduler.min_lr=0.001"]
 GOOD = [

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.config.schema import CrossValidationConfig
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.columns import ARROW_TYPES
 from mlp_lightning.tables.reading.sources import MemorySource
@@ -30,15 +31,15 @@ def table_options(
 
 def set_up(
     table: pa.Table | None = None, task: str = "auto", seed: int = 0, batch_size: int | None = None, **options: Any
-) -> TableDataModule:
+) -> TabularDataModule:
     """The data module of a table in memory (or of a file, with ``path``), read and prepared."""
     source = None if table is None else MemorySource(table, "the table")
-    data = TableDataModule(table_options(**options), task, source, seed=seed, batch_size=batch_size)
+    data = TabularDataModule(table_options(**options), task, Given(source), seed, batch_size=batch_size)
     data.setup()
     return data
 
 
-def module_of(data: TableDataModule, seed: int = 0, **model: Any) -> MLPModule:
+def module_of(data: TabularDataModule, seed: int = 0, **model: Any) -> MLPModule:
     """A model with initial weights, which prepares rows as the data module does."""
     options = {"hidden_units": [5, 4], "activation": "silu", **model}
     module = MLPModule(
@@ -96,7 +97,7 @@ def finite_tables(draw: st.DrawFn, most_rows: int = 24) -> pa.Table:
     return pa.table({**columns, "y": pa.array(["a", "b"] * (rows // 2) + ["a"] * (rows % 2))})
 
 
-def rows_of(data: TableDataModule, split: str) -> list[int]:
+def rows_of(data: TabularDataModule, split: str) -> list[int]:
     """Row numbers of a split; none if there is no such split."""
     return data.row_numbers[split].tolist() if split in data.row_numbers else []
 

@@ -83,7 +83,7 @@ def test_kind_by_the_values(name: str) -> None:
     values, kind = CASES[name]
     rows = len(values)
     beside, target = DRAW.normal(size=rows), (["a", "b"] * rows)[:rows]
-    report = set_up(pa.table({"beside": beside, "x": values, "y": target})).report
+    report = set_up(pa.table({"beside": beside, "x": values, "y": target})).rows.report
     found = {one.name: one.kind for one in report.columns}
     assert found.get("x", f"ignored: {report.ignored.get('x')}") == kind
 

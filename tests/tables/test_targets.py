@@ -263,9 +263,9 @@ def test_weights_are_a_column_of_mean_one_and_no_feature() -> None:
     table = pa.table({"x": [1.0, 5, 2], "w": [1, 0, 3], "y": [0.5, 1.5, 2.0]})
     data = set_up(table, weight_column="w")
     assert_close(data.splits["train"].weights_B, [0.75, 0, 2.25])
-    assert [one.name for one in data.report.columns] == ["x"]
+    assert [one.name for one in data.rows.report.columns] == ["x"]
     also = set_up(table, weight_column="w", kinds={"w": "numeric"})
-    assert [one.name for one in also.report.columns] == ["x", "w"]
+    assert [one.name for one in also.rows.report.columns] == ["x", "w"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data.preparation import opened
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
@@ -231,8 +231,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     predictions = []
     with torch.no_grad():
         for features_BF in rows.features_BF.split(65_536):
-            is_prepared = isinstance(data, TableDataModule)
-            logits_BC = model.module.mlp(features_BF) if is_prepared else model.module(features_BF)
+            logits_BC = model.module.mlp(features_BF)
             predictions.append(model.module.task.predictions(logits_BC.double()).cpu().numpy())
     predictions_BC = np.concatenate(predictions)
     if model.target.task == "binary":
@@ -248,8 +247,6 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
 
 def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
     """Rows of a changed table would be split differently: training rows would be taken for new ones."""
-    if not isinstance(data, TableDataModule):
-        return
     state, known = data.preprocessor.state_dict(), model.module.preprocessor.state_dict()
     same = model.module.hparams["preprocessing"] == data.preprocessing and all(
         torch.equal(value, known[name].cpu()) for name, value in state.items()
@@ -263,13 +260,10 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
 
 
 def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
-    """The weights of the rows of a split, from the file that they are in."""
-    options = data.options if isinstance(data, TableDataModule) else None
-    own = {} if options is None else {"val": options.val_path, "test": options.test_path}
-    path = own.get(split) or (None if options is None else options.path)
-    if path is None or options is None or not isinstance(data, TableDataModule):
-        raise ConfigError([Fault("weight_column", column, "needs a table; this data set is not one", "leave it out")])
-    source = FileSource.open(path, options.csv)
+    """The weights of the rows of a split, from the table that they are in."""
+    options = data.options
+    path = {"val": options.val_path, "test": options.test_path}.get(split)
+    source = opened(options)[0] if path is None else FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
     values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
     everyone = np.ones(len(numbers_B), dtype=bool)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mlp_lightning.errors import ExportError
 from mlp_lightning.inference.loading import TrainedModel
-from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import encode
 from mlp_lightning.tables.targets import Target
@@ -105,7 +104,6 @@ def rows_to_check(model: TrainedModel, complete: Collection[str] = (), rows: int
     The same at every call; no value is missing in the columns ``complete``.
     """
     random = np.random.default_rng(0)
-    preprocessor = model.module.preprocessor
     middles, scales = _statistics(model)
     columns = {}
     for column in model.columns:
@@ -118,7 +116,7 @@ def rows_to_check(model: TrainedModel, complete: Collection[str] = (), rows: int
             share = _SHARE_OF_EXTREMES / len(model.columns)
             values = _numbers(column, middle + scale * random.standard_normal(rows), scale, share, random)
         missing_B = random.random(rows) < _SHARE_OF_MISSING
-        if isinstance(preprocessor, Preprocessor) and column.name not in complete:  # other models take complete rows
+        if column.name not in complete:
             values = values.take(pa.array(np.arange(rows), mask=missing_B))
         columns[column.name] = values
     return pa.table(columns)
@@ -126,12 +124,10 @@ def rows_to_check(model: TrainedModel, complete: Collection[str] = (), rows: int
 
 def _statistics(model: TrainedModel) -> tuple[dict[str, float], dict[str, float]]:
     """Middle and deviation of each column of numbers in the training rows."""
-    part = model.module.preprocessor
-    if isinstance(part, Preprocessor):
-        names, middle_N, scale_N = part.feature_names[: part.numeric_features], part.median_N, part.scale_N
-    else:
-        names, middle_N, scale_N = [one.name for one in model.columns], part.mean_F, part.scale_F
-    return dict(zip(names, middle_N.tolist(), strict=True)), dict(zip(names, scale_N.tolist(), strict=True))
+    part = model.preprocessor
+    names = part.feature_names[: part.numeric_features]
+    middles, scales = part.median_N.tolist(), part.scale_N.tolist()
+    return dict(zip(names, middles, strict=True)), dict(zip(names, scales, strict=True))
 
 
 def _numbers(

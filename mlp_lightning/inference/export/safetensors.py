@@ -17,8 +17,6 @@ from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
 from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.tables.columns import Column
-from mlp_lightning.tables.targets import Target
 
 _ENDING = ".safetensors"
 
@@ -87,5 +85,4 @@ def load_exported(path: str | Path) -> TrainedModel:
 
 def _rebuilt(content: dict[str, Any], state: dict[str, Tensor], path: Path) -> TrainedModel:
     module = rebuilt_module(content["hyperparameters"], state)
-    columns = tuple(Column.from_dict(one) for one in content["columns"])
-    return TrainedModel(module, columns, Target.from_dict(content["target"]), parse_config(content["config"]), path)
+    return TrainedModel.of(module, parse_config(content["config"]), path)

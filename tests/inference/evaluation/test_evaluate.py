@@ -18,7 +18,7 @@ from rich.console import Console
 from sklearn import metrics
 from support.inference_tables import flowers
 
-from mlp_lightning.data.table import TableDataModule
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError
 from mlp_lightning.inference.evaluation import evaluate as evaluation
 from mlp_lightning.inference.evaluation.evaluate import evaluate
@@ -143,7 +143,7 @@ def test_own_values_have_the_figures_of_the_training(price_model, tmp_path) -> N
 def test_own_rows_with_weights(big_model, tmp_path) -> None:
     """The same as the same rows in a file."""
     data = build_data(load_model(big_model.checkpoint).config)
-    assert isinstance(data, TableDataModule)
+    assert isinstance(data, TabularDataModule)
     pyarrow.parquet.write_table(flowers().take(pa.array(data.row_numbers["test"])), tmp_path / "test.parquet")
     own = evaluate(big_model.checkpoint, tmp_path / "a")
     file = evaluate(big_model.checkpoint, tmp_path / "b", str(tmp_path / "test.parquet"))

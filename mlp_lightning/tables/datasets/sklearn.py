@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlp_lightning.config import DataConfig
 from mlp_lightning.config.names import SKLEARN_SETS
 from mlp_lightning.config.parsing import unknown_name
 from mlp_lightning.errors import ConfigError
@@ -27,7 +28,7 @@ _TARGETS = {
 }
 
 
-def sklearn_table(name: str) -> tuple[pa.Table, list[str]]:
+def load(options: DataConfig) -> tuple[pa.Table, list[str]]:
     """A table of :data:`~mlp_lightning.config.names.SKLEARN_SETS`, read from scikit-learn's own files.
 
     ==============  ====  ==  ==========================================================================
@@ -45,7 +46,7 @@ def sklearn_table(name: str) -> tuple[pa.Table, list[str]]:
     Some pixels of digits are 0 in every row.
 
     Args:
-        name: of the set.
+        options: name it.
 
     Returns:
         The table, and the names of its target columns, which are its last ones. Features and numbers to predict
@@ -54,12 +55,13 @@ def sklearn_table(name: str) -> tuple[pa.Table, list[str]]:
     Raises:
         ConfigError: there is no such set.
 
-    >>> table, targets = sklearn_table("iris")
+    >>> table, targets = load(DataConfig(name="iris"))
     >>> table.column_names
     ['sepal_length_cm', 'sepal_width_cm', 'petal_length_cm', 'petal_width_cm', 'species']
     >>> targets
     ['species']
     """
+    name = options.name
     if name not in SKLEARN_SETS:
         rule = "must be one of " + ", ".join(SKLEARN_SETS)
         raise ConfigError([unknown_name("data.name", name, rule, SKLEARN_SETS)])

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlp_lightning.config import DataConfig
 from mlp_lightning.config.names import SYNTHETIC_SETS
 from mlp_lightning.config.parsing import unknown_name
 from mlp_lightning.errors import ConfigError, Fault
@@ -24,6 +25,11 @@ _FRIEDMAN_FEATURES = 10
 
 # Features (B, F) in float64; targets (B,), int64 classes or float64 numbers.
 _Drawn = tuple[NDArray[np.float64], NDArray[Any]]
+
+
+def load(options: DataConfig) -> tuple[pa.Table, list[str]]:
+    """The table that ``options`` ask for; see :func:`synthetic_table`."""
+    return synthetic_table(options.name, options.samples, options.noise, options.bits, options.sample_seed)
 
 
 def synthetic_table(name: str, samples: int, noise: float, bits: int, seed: int) -> tuple[pa.Table, list[str]]:

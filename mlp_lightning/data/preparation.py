@@ -1,4 +1,6 @@
-"""Tables: the user's files, tables that scikit-learn ships, and synthetic tables.
+"""From a table to rows that a network takes: read, typed, split, prepared.
+
+Kinds of columns, categories, scales and gaps are taken from the training rows alone.
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they become, ``T`` targets.
 """
@@ -6,6 +8,7 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,14 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.config import Config, DataConfig
-from mlp_lightning.config.names import SKLEARN_SETS, SYNTHETIC_SETS
-from mlp_lightning.data.datamodule import TabularDataModule
+from mlp_lightning.config import DataConfig
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
+from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.encoding import Surprises, encode
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
@@ -30,110 +32,79 @@ from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target, infer_target
 
 
-class TableDataModule(TabularDataModule):
-    """Rows of a table; the kinds of its columns are inferred.
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What is known of the rows beside the options.
 
-    Kinds of columns, categories, scales and gaps are taken from the training rows alone. The rows of
-    :attr:`splits` are prepared already; a model keeps the preparation as a part of itself and takes raw rows.
+    Attributes:
+        source: read instead of what the options name.
+        target: what is predicted: all classes, of which the rows may lack some.
+        preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
+            fitted to the training rows.
+    """
+
+    source: TableSource | None = None
+    target: Target | None = None
+    preprocessor: Preprocessor | None = None
+
+
+class Preparation:
+    """Prepares the rows of a table, and knows what became of them.
 
     Args:
         options: where the table is and what its columns are.
         task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
-        source: read instead of ``options.path``.
-        target: what is predicted, if that is known without the rows: all classes, of which the rows may lack some.
-        preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
-            fitted to the training rows.
-        further: see :class:`~mlp_lightning.data.TabularDataModule`.
+        seed: decides the split.
+        dtype: floating point type of the prepared rows.
+        given: what is known of the rows already.
+
+    Attributes:
+        splits: the prepared rows of each split.
+        row_numbers: for each split the row numbers in its table, in the order of the split.
+        target: what is predicted.
+        preprocessor: what prepares raw columns.
+        report: which columns a model sees, and which it does not.
+        dropped: number of rows without a target.
+        surprises: what the rows of a file for one split have that no training row had.
+
+    Raises:
+        ConfigError, DataError: the table cannot be used as the options ask.
     """
 
-    def __init__(
-        self,
-        options: DataConfig | None = None,
-        task: str = "auto",
-        source: TableSource | None = None,
-        target: Target | None = None,
-        preprocessor: Preprocessor | None = None,
-        **further: Any,
-    ) -> None:
-        super().__init__(**further)
-        self.options = DataConfig(name="table") if options is None else options
-        self.wanted_task = task
-        self.source = source
-        self._known_target = target
-        self._known_preprocessor = preprocessor
-        self.preprocessor: Preprocessor
-        self.target: Target
-        self.report: ColumnReport
-        #: For each split the row numbers in its table, in the order of the split.
+    target: Target
+    preprocessor: Preprocessor
+    report: ColumnReport
+
+    def __init__(self, options: DataConfig, task: str, seed: int, dtype: torch.dtype, given: Given) -> None:
+        self.options = options
+        self.splits: dict[str, Rows] = {}
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
-        self._dropped = 0
-        self._surprises: dict[str, Surprises] = {}
+        self.dropped = 0
+        self.surprises: dict[str, Surprises] = {}
+        self._dtype = dtype
+        self._read_all(task, seed, given)
+        for split, path in (("val", options.val_path), ("test", options.test_path)):
+            if path is not None:
+                self._add_split(split, FileSource.open(path, options.csv))
 
-    @classmethod
-    def from_config(cls, config: Config, **further: Any) -> TableDataModule:
-        return super().from_config(config, options=config.data, task=config.task, **further)
-
-    def load(self) -> Any:
-        # setup() reads, splits and prepares in one go: raw rows of all columns are never in memory together.
-        raise NotImplementedError("a table is loaded by setup()")
-
-    # ---- what a model has to know ------------------------------------------------------------------------
-    # Plain attributes in the base, where a data set knows them from the start; properties here (hence the ignores),
-    # since only the rows say them.
-
-    @property
-    def task(self) -> str:  # type: ignore[override]  # an attribute in the base
-        return self.target.task
-
-    @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute in the base
-        return self.target.class_names
-
-    @property
-    def out_features(self) -> int:
-        return self.target.out_features
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:  # type: ignore[override]  # an attribute in the base
-        return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
-
-    @property
-    def numeric_features(self) -> int:  # type: ignore[override]  # an attribute in the base
-        return self.preprocessor.numeric_features
-
-    @property
-    def cardinalities(self) -> Sequence[int]:  # type: ignore[override]  # an attribute in the base
-        return self.preprocessor.cardinalities
-
-    def preprocessor_state(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        return dict(self.preprocessor.state_dict())
-
-    @property
-    def target_statistics(self) -> dict[str, Sequence[float]]:
-        return {"target_mean": self.target.mean, "target_scale": self.target.scale}
-
-    # ---- from the table to rows --------------------------------------------------------------------------
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read, split and prepare the rows; a second call does nothing."""
-        if self.splits:
-            return
+    def _read_all(self, task: str, seed: int, given: Given) -> None:
+        """Read, split and prepare in one go: raw rows of all columns are never in memory together."""
         options = self.options
-        source, names = self._opened()
+        source, names = opened(options, given.source)
         self._refuse_missing_columns(source, names)
         table, numbers = self._labelled(_read(source, self._types(names)), names, source)
         origin = Origin(source.name, source.place).of(numbers)
-        target = self._known_target or infer_target(table, names, self.wanted_task, origin)
+        target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
         labels_B = None if target.task == "regression" else targets_BT[:, 0].astype(np.int64)
         self._refuse_single_rows(labels_B, target, origin)
-        parts = split_rows(table, labels_B, options, self.seed, source.name)
+        parts = split_rows(table, labels_B, options, seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         candidates = [one for one in table.column_names if one not in self._not_seen(names)]
         train = parts["train"]
         weights_B = row_weights(table, labels_B, train, options, len(target.classes), origin)
-        if self._known_preprocessor is None:
+        if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
             self.report = infer_columns(table, candidates, train, options.columns, options.max_one_hot, origin)
@@ -141,7 +112,7 @@ class TableDataModule(TabularDataModule):
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
         else:
-            self.target, self.preprocessor = target, self._known_preprocessor
+            self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
         features_BP = self._prepared_table(table, origin.place)
         del table
@@ -152,40 +123,6 @@ class TableDataModule(TabularDataModule):
             if len(rows)
         }
         self.row_numbers = {split: numbers[rows] for split, rows in parts.items() if len(rows)}
-        for split, path in (("val", options.val_path), ("test", options.test_path)):
-            if path is not None:
-                self._add_split(split, FileSource.open(path, options.csv))
-
-    def _opened(self) -> tuple[TableSource, list[str]]:
-        """The table, and the names of its target columns."""
-        options = self.options
-        wanted = [options.target] if isinstance(options.target, str) else options.target
-        if self.source is not None:
-            source, names = self.source, wanted
-        elif options.name in SKLEARN_SETS:
-            from mlp_lightning.data.sklearn_tables import sklearn_table
-
-            table, names = sklearn_table(options.name)
-            source = MemorySource(table, options.name)
-        elif options.name in SYNTHETIC_SETS:
-            from mlp_lightning.data.synthetic_tables import synthetic_table
-
-            drawn = (options.samples, options.noise, options.bits, options.sample_seed)
-            table, names = synthetic_table(options.name, *drawn)
-            source = MemorySource(table, options.name)
-        elif options.path is None:
-            raise ConfigError(
-                [Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")]
-            )
-        else:
-            source, names = FileSource.open(options.path, options.csv), wanted
-        names = wanted or names
-        if not names:
-            columns = ", ".join(source.column_names)
-            raise ConfigError(
-                [Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")]
-            )
-        return source, list(names)
 
     def _refuse_missing_columns(self, source: TableSource, targets: Sequence[str]) -> None:
         options = self.options
@@ -222,10 +159,10 @@ class TableDataModule(TabularDataModule):
                 if pa.types.is_floating(values.type):
                     has_target &= ~np.isnan(values.to_numpy())
         kept = np.flatnonzero(has_target)
-        self._dropped = table.num_rows - len(kept)
+        self.dropped = table.num_rows - len(kept)
         if not len(kept):
             raise DataError(f"{source.name}: no row has all of its targets {', '.join(targets)}.")
-        return (table.filter(pa.array(has_target)) if self._dropped else table), kept
+        return (table.filter(pa.array(has_target)) if self.dropped else table), kept
 
     def _refuse_single_rows(self, labels_B: NDArray[np.int64] | None, target: Target, origin: Origin) -> None:
         options = self.options
@@ -258,7 +195,7 @@ class TableDataModule(TabularDataModule):
         self.preprocessor.fit(raw_numbers, counts_B)
 
     def _prepared_table(self, table: pa.Table, place: Any) -> Tensor:
-        features_BP = torch.empty(table.num_rows, self.preprocessor.out_features, dtype=self.dtype)
+        features_BP = torch.empty(table.num_rows, self.preprocessor.out_features, dtype=self._dtype)
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             part = table.slice(start, ROWS_AT_ONCE)
             raw_BF = encode(part, self.report.columns, lambda row, start=start: place(start + row))
@@ -271,15 +208,15 @@ class TableDataModule(TabularDataModule):
             return torch.from_numpy(targets_BT[:, 0].astype(np.int64))
         if self.target.task == "regression":
             targets_BT = self.target.standardized(targets_BT)
-        return torch.from_numpy(targets_BT).to(self.dtype)
+        return torch.from_numpy(targets_BT).to(self._dtype)
 
     def _add_split(self, split: str, source: TableSource) -> None:
         """Add a split that has its own file."""
-        surprises = self._surprises.setdefault(split, Surprises())
+        surprises = self.surprises.setdefault(split, Surprises())
         features, targets, rows = [], [], []
         for batch in encoded_batches(source, self.report.columns, self.target, surprises):
             kept = ~np.isnan(batch.targets_BT).any(1)
-            features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self.dtype))
+            features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self._dtype))
             targets.append(batch.targets_BT[kept])
             rows.append(batch.first_row + np.flatnonzero(kept))
         targets_BT = np.concatenate(targets) if targets else np.empty((0, len(self.target.names)))
@@ -288,41 +225,30 @@ class TableDataModule(TabularDataModule):
         self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
         self.row_numbers[split] = np.concatenate(rows)
 
-    # ---- what is said ------------------------------------------------------------------------------------
 
-    def describe(self) -> list[str]:
-        """What was read, what is predicted, and what each column is."""
-        target, rows = self.target, sum(map(len, self.splits.values()))
-        asked = ", ".join(target.names)
-        lines = [f"{rows:,} rows; predicts {asked} ({self._described_target()})"]
-        if self._dropped:
-            lines.append(f"{self._dropped:,} rows without a value of {asked} are left out")
-        by_kind: dict[str, list[str]] = {}
-        for column in self.report.columns:
-            gaps = ", with gaps" if column.missing else ""
-            details = (
-                f" ({len(column.vocabulary)}{gaps})"
-                if column.kind == "categorical"
-                else gaps.replace(", ", " (") + ")" * bool(gaps)
-            )
-            by_kind.setdefault(column.kind, []).append(f"{column.name}{details}")
-        lines += [f"{kind}: {_shortened(names)}" for kind, names in by_kind.items()]
-        lines += [f"ignored: {name}: {reason}" for name, reason in list(self.report.ignored.items())[:10]]
-        if len(self.report.ignored) > 10:
-            lines.append(f"ignored: {len(self.report.ignored) - 10} more columns")
-        lines += [f"{split}: {line}" for split, one in self._surprises.items() for line in one.lines()]
-        return lines
+def opened(options: DataConfig, source: TableSource | None = None) -> tuple[TableSource, list[str]]:
+    """The table, and the names of its target columns.
 
-    def _described_target(self) -> str:
-        if self.target.task == "regression":
-            return "regression, a number" if len(self.target.names) == 1 else "regression, numbers"
-        counts: dict[int, int] = {}
-        for rows in self.splits.values():
-            labels, numbers = torch.unique(rows.targets, return_counts=True)
-            for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
-                counts[int(label)] = counts.get(int(label), 0) + number
-        names = [f"{name} {counts.get(label, 0):,}" for label, name in enumerate(self.class_names)]
-        return f"{self.target.task}: {_shortened(names)}"
+    Args:
+        options: name both.
+        source: taken instead of the table that they name.
+    """
+    wanted = [options.target] if isinstance(options.target, str) else options.target
+    names = wanted
+    if source is not None:
+        pass
+    elif options.name != "table":
+        table, names = load_dataset(options)
+        source = MemorySource(table, options.name)
+    elif options.path is None:
+        raise ConfigError([Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")])
+    else:
+        source = FileSource.open(options.path, options.csv)
+    names = wanted or names
+    if not names:
+        columns = ", ".join(source.column_names)
+        raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
+    return source, list(names)
 
 
 # What was read inside of :func:`shared_tables`, by path and options; ``None`` outside.
@@ -358,8 +284,3 @@ def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights
         return Rows(features_BP, targets, weights)
     chosen = torch.from_numpy(rows)
     return Rows(features_BP[chosen], targets[chosen], weights)
-
-
-def _shortened(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

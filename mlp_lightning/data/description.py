@@ -1,0 +1,51 @@
+"""What is printed of a table before a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mlp_lightning.data.preparation import Preparation
+
+
+def describe(rows: Preparation) -> list[str]:
+    """What was read, what is predicted, and what each column is."""
+    target, count = rows.target, sum(map(len, rows.splits.values()))
+    asked = ", ".join(target.names)
+    lines = [f"{count:,} rows; predicts {asked} ({_described_target(rows)})"]
+    if rows.dropped:
+        lines.append(f"{rows.dropped:,} rows without a value of {asked} are left out")
+    by_kind: dict[str, list[str]] = {}
+    for column in rows.report.columns:
+        gaps = ", with gaps" if column.missing else ""
+        details = (
+            f" ({len(column.vocabulary)}{gaps})"
+            if column.kind == "categorical"
+            else gaps.replace(", ", " (") + ")" * bool(gaps)
+        )
+        by_kind.setdefault(column.kind, []).append(f"{column.name}{details}")
+    lines += [f"{kind}: {_shortened(names)}" for kind, names in by_kind.items()]
+    lines += [f"ignored: {name}: {reason}" for name, reason in list(rows.report.ignored.items())[:10]]
+    if len(rows.report.ignored) > 10:
+        lines.append(f"ignored: {len(rows.report.ignored) - 10} more columns")
+    lines += [f"{split}: {line}" for split, one in rows.surprises.items() for line in one.lines()]
+    return lines
+
+
+def _described_target(rows: Preparation) -> str:
+    target = rows.target
+    if target.task == "regression":
+        return "regression, a number" if len(target.names) == 1 else "regression, numbers"
+    counts: dict[int, int] = {}
+    for one in rows.splits.values():
+        labels, numbers = torch.unique(one.targets, return_counts=True)
+        for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
+            counts[int(label)] = counts.get(int(label), 0) + number
+    names = [f"{name} {counts.get(label, 0):,}" for label, name in enumerate(target.class_names)]
+    return f"{target.task}: {_shortened(names)}"
+
+
+def _shortened(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,50 @@
+"""Data frames of pandas, polars and Arrow as Arrow tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from mlp_lightning.errors import DataError
+
+
+def is_frame(rows: Any) -> bool:
+    """Whether rows have columns with names, as data frames have."""
+    if isinstance(rows, (pa.Table, pa.RecordBatch)):
+        return True
+    # Arrow's interface, that of pandas, and what polars had before it had Arrow's.
+    return hasattr(rows, "columns") and any(hasattr(rows, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow"))
+
+
+def arrow_table(frame: Any, name: str) -> pa.Table:
+    """The columns of a data frame; the index of a pandas frame is left out.
+
+    Args:
+        frame: of pandas, polars, Arrow, or of another library with Arrow's interface.
+        name: what messages call it.
+
+    Raises:
+        DataError: it is none, or a column has values of several types.
+    """
+    if not is_frame(frame):
+        raise DataError(f"{name} is a {type(frame).__name__}, and must be a data frame: of pandas, polars or pyarrow.")
+    try:
+        if isinstance(frame, pa.Table):
+            return frame
+        if isinstance(frame, pa.RecordBatch):
+            return pa.Table.from_batches([frame])
+        if hasattr(frame, "iloc"):
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        # By default, polars hands over categories of a type that Arrow cannot look up.
+        return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str, error: Exception) -> DataError:
+    """What is said of a frame that is no table."""
+    return DataError(
+        f"{name} has a column that cannot be read ({error}). Its values must be all numbers, all texts, all dates or"
+        " all truth values."
+    )
