@@ -1,4 +1,4 @@
-"""The sizes of runs, which decide whether they fit into one stack."""
+"""Computes the sizes of runs, which decide whether they fit into one stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlp_lightning.sweeps.grouping import Sizes
 
 
 class SizesOf:
-    """The sizes of runs; rows that several runs share are read once."""
+    """Computes the sizes of runs; data that several runs share is read once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Sizes | MLPLightningError] = {}
@@ -19,15 +19,15 @@ class SizesOf:
         """The sizes of a run.
 
         Raises:
-            MLPLightningError: its data cannot be used.
+            MLPLightningError: the data cannot be used.
         """
         trainer = config.trainer
         length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]
-        # The rows of a table decide which features it has, and the seed decides the training rows. Whether labels
-        # can be smoothed depends on the target.
+        # The features of a table depend on its training rows, which depend on the seed. Whether labels can be smoothed
+        # depends on the target.
         smooths = trainer.label_smoothing not in (0, "auto")
-        further = [config.seed, config.task, smooths] if config.data.is_table else []
-        key = json.dumps([config.to_dict()["data"], *length, *further, config.model.norm])
+        of_table = [config.seed, config.task, smooths] if config.data.is_table else []
+        key = json.dumps([config.to_dict()["data"], *length, *of_table, config.model.norm])
         if key not in self._known:
             try:
                 self._known[key] = _sizes(config)

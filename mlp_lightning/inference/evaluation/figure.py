@@ -6,17 +6,15 @@ Shapes: ``B`` rows, ``C`` classes, ``T`` targets per row.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_lightning.runs.drawing import figure_style, png_bytes
 from mlp_lightning.runs.files import atomic_write
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], t
     classes = len(class_names)
     assert matrix_CC.shape == (classes, classes), "a row and a column for every class"
     size = min(max(3.2, 0.6 * classes), 10)
-    with _style():
+    with figure_style():
         figure = _figure(size + 2.6, size + 1.4)
         axes: Axes = figure.subplots()
         axes.grid(False)
@@ -98,7 +96,7 @@ def residual_figure(
         about.append(f"the first {shown} of {len(names)} outputs")
     if left_out := int((~finite_B).sum()):
         about.append(f"{left_out:,} row{'s' if left_out > 1 else ''} without finite numbers left out")
-    with _style():
+    with figure_style():
         figure = _figure(9.6, 0.6 + 4.1 * shown)
         figure.suptitle("\n".join(filter(None, [title, "; ".join(about)])), fontsize=11)
         for output, (left, right) in enumerate(figure.subplots(shown, 2, squeeze=False)):
@@ -111,16 +109,6 @@ def residual_figure(
                 left.set_axis_off()
                 right.set_axis_off()
     return figure
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """The picture as the content of a PNG file; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    with _style(), warnings.catch_warnings():
-        # A name may be written in letters that the font lacks; a box in the picture is all that can be done.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
 
 
 def write_png(figure: Figure, path: Path) -> Path:
@@ -230,18 +218,3 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """The same look whatever the user's matplotlibrc says; the settings are restored afterwards."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        # A dollar sign in a name does not start a formula.
-        matplotlib.rc("text", parse_math=False)
-        matplotlib.rc("axes", grid=True)
-        matplotlib.rc("grid", alpha=0.25)
-        matplotlib.rc("axes.spines", top=False, right=False)
-        yield

@@ -12,7 +12,8 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 
-from mlp_lightning.inference.evaluation.figure import confusion_figure, png_bytes, residual_figure, write_png
+from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
+from mlp_lightning.runs.drawing import png_bytes
 
 
 def drawn(figure):
