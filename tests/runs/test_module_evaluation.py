@@ -27,7 +27,7 @@ from mlp_lightning.data.xor import XORDataModule
 from mlp_lightning.engines.rows import EvaluationBatches
 from mlp_lightning.runs.module import MLPModule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 class Line(TabularDataModule):
@@ -47,7 +47,7 @@ class Line(TabularDataModule):
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 1000])
-def test_validation_figures_by_hand(make_trainer: MakeTrainer, steps_per_execution: int) -> None:
+def test_validation_metrics_by_hand(make_trainer: MakeTrainer, steps_per_execution: int) -> None:
     class AtValidation(pl.Callback):
         def __init__(self) -> None:
             self.found: list[tuple[float, float]] = []
@@ -68,7 +68,7 @@ def test_validation_figures_by_hand(make_trainer: MakeTrainer, steps_per_executi
     assert len(set(seen.found)) == 3
 
 
-def test_test_figures_by_hand(make_trainer: MakeTrainer) -> None:
+def test_test_metrics_by_hand(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(batch_size=30, val_fraction=0.2, test_fraction=0.2, standardize=True)
     module = module_for(data)
     trainer = fitted(make_trainer, data, module, max_epochs=5)
@@ -80,7 +80,7 @@ def test_test_figures_by_hand(make_trainer: MakeTrainer) -> None:
         assert_close(reported_metrics(trainer, split), metrics_by_hand(module, data, split), atol=1e-5)
 
 
-def test_figures_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer) -> None:
+def test_metrics_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.3)
     module = module_for(data)
     found = []
@@ -91,7 +91,7 @@ def test_figures_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer
     assert_close(torch.tensor(found[1:]), torch.tensor([found[0]] * 2))
 
 
-def test_binary_figures_of_an_untrained_network(make_trainer: MakeTrainer) -> None:
+def test_binary_metrics_of_an_untrained_network(make_trainer: MakeTrainer) -> None:
     data = XORDataModule()
     module = module_for(data, model=ModelConfig(hidden_units=2, init="zeros"))
     trainer = make_trainer()
@@ -108,7 +108,7 @@ def test_validation_is_without_dropout_and_leaves_the_module_training(make_train
     assert module.mlp.training
 
 
-def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) -> None:
+def test_a_nan_loss_is_reported_as_nan(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.2)
     module = module_for(data)
     trainer = make_trainer()
@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) 
     assert math.isnan(trainer.callback_metrics["loss/val"])
 
 
-def test_validate_and_test_return_their_figures(make_trainer: MakeTrainer) -> None:
+def test_validate_and_test_return_their_metrics(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.2, test_fraction=0.2)
     module = module_for(data)
     trainer = make_trainer()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Light is little, dark is much; one hue, so that colour-blind readers see the same.
+# Light for few, dark for many; one hue, so that colour-blind readers see the same.
 _COLOUR_MAP = "Blues"
 _DARK = 0.72  # from here on white has more contrast to the colour than black
 _MOST_CLASSES_WITH_NUMBERS = 20
@@ -41,7 +41,7 @@ def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], t
     Args:
         matrix_CC: rows of class i that were predicted as class j.
         class_names: of all classes; long ones are shortened.
-        title: what stands above.
+        title: the heading.
     """
     from matplotlib.colors import PowerNorm
 
@@ -77,13 +77,13 @@ def residual_figure(
     """For every target, up to four: predictions against true values, and how the residuals are spread.
 
     Above 20,000 rows the points become a map of their density. Rows whose numbers are not finite are left out.
-    What is left out or summed up stands in the title.
+    The title names what is left out or summarised.
 
     Args:
         targets_BT: the true values.
         predictions_BT: of the model.
         names: of the targets; long ones are shortened.
-        title: what stands above.
+        title: the heading.
     """
     assert targets_BT.shape == predictions_BT.shape == (len(targets_BT), len(names)), "a column for every name"
     shown = min(len(names), _MOST_OUTPUTS)
@@ -123,7 +123,7 @@ def write_png(figure: Figure, path: Path) -> Path:
 
 
 def _write_counts(axes: Axes, matrix_CC: NDArray[np.int64], share_CC: NDArray[np.float64]) -> None:
-    """The rows into the cells: black on light, white on dark, nothing for none."""
+    """Write the rows into the cells: black on light, white on dark, nothing for 0."""
     size = 10 if len(matrix_CC) <= 5 else 9 if len(matrix_CC) <= 10 else 7
     for row, column in np.argwhere(matrix_CC):
         count = int(matrix_CC[row, column])
@@ -174,7 +174,7 @@ def _draw_density(
     predictions_B: NDArray[np.float64],
     extent: tuple[float, float, float, float],
 ) -> None:
-    """How many rows lie where, on a logarithmic scale."""
+    """The density of the rows, on a logarithmic scale."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -186,7 +186,7 @@ def _draw_density(
 
 
 def _draw_residuals(axes: Axes, residuals_B: NDArray[np.float64]) -> None:
-    # An odd number, so that residuals that are all the same stand in the middle.
+    # An odd number, so that equal residuals are in the middle.
     bins = min(max(math.isqrt(len(residuals_B)), 10), 60) | 1
     axes.hist(residuals_B, bins, range=_limits(residuals_B), color=_POINTS, alpha=0.8)
     axes.axvline(0, color=_LINE, linewidth=1.5)
