@@ -1,11 +1,11 @@
-"""A sweep that is killed again and again: how much work each kill costs, and whether the bits stay the same.
+"""A sweep that is killed repeatedly: how much work each kill costs, and whether the results stay bit-identical.
 
 One stack of XOR runs trains for about half a minute with ``callbacks.checkpoint.every_n_seconds=1``. It is killed with
-SIGKILL at random moments of its training and continued by the same command, until it has been killed so often and has
-ended. Then every run is compared with the same sweep made in one go: ``metrics.csv`` byte by byte, the weights and the
-state of the optimizer in ``last.ckpt`` and ``best.ckpt`` bit by bit.
+SIGKILL at random moments of its training and continued by the same command, until it has been killed ``--kills`` times
+and has ended. Then every run is compared with the same sweep without interruption: ``metrics.csv`` byte by byte, the
+weights and the state of the optimizer in ``last.ckpt`` and ``best.ckpt`` bit by bit.
 
-Lost is the time between the last saved state (or the beginning of the training, if that came later) and the kill.
+The time lost is that between the last saved state (or the start of the training, if that came later) and the kill.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def started(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
 
 
 def training_begun(folder: Path, process: subprocess.Popen[bytes], log_size: int) -> float:
-    """Wait until the sweep says what it trains; the time of that."""
+    """Wait until the sweep logs what it trains; return the time."""
     log = sweep_of(folder) / "sweep.log"
     while process.poll() is None and (log.stat().st_size if log.exists() else 0) <= log_size:
         time.sleep(0.01)
@@ -50,7 +50,7 @@ def training_begun(folder: Path, process: subprocess.Popen[bytes], log_size: int
 
 
 def killed(folder: Path, words: list[str], delay: float) -> float | None:
-    """Start or continue the sweep and kill it after so many seconds of training; seconds lost, ``None`` if it ended."""
+    """Start or continue the sweep, kill it after ``delay`` seconds of training; seconds lost, ``None`` if it ended."""
     log = sweep_of(folder) / "sweep.log"
     process = started(folder, words)
     begun = training_begun(folder, process, log.stat().st_size if log.exists() else 0)
@@ -68,7 +68,7 @@ def killed(folder: Path, words: list[str], delay: float) -> float | None:
 
 
 def differences(sweep: Path, other: Path) -> list[str]:
-    """The files of all runs that are not the same."""
+    """The files of all runs that differ."""
     import torch
 
     def same(one: object, two: object) -> bool:
@@ -88,7 +88,7 @@ def differences(sweep: Path, other: Path) -> list[str]:
         for name in ("last", "best"):
             contents = [torch.load(one / "checkpoints" / f"{name}.ckpt", weights_only=True) for one in (mine, run)]
             for content in contents:
-                content.pop("config")  # the name of the sweep's folder is none of its bits
+                content.pop("config")  # it has the name of the sweep's folder, which differs
             if not same(*contents):
                 found.append(f"{run.name}/{name}.ckpt")
     return found
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--runs", type=int, default=256)
     parser.add_argument("--steps", type=int, default=40_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
     parser.add_argument("--output", type=Path, help="also write the report to this file")
     options = parser.parse_args()
     words, draw = command(options.runs, options.steps), random.Random(options.seed)

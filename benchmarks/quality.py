@@ -1,6 +1,6 @@
 """Five-fold quality of the defaults for tables against scikit-learn's models: ``python benchmarks/quality.py``.
 
-Folds are ``KFold(5, shuffle=True, random_state=0)``, as in the figures quoted for RealMLP (pytabkit 1.7.3, two cores).
+Folds are ``KFold(5, shuffle=True, random_state=0)``, as in the results quoted for RealMLP (pytabkit 1.7.3, two cores).
 Accuracy or R² and log-loss are means over the folds, with the standard error over the folds; seconds are those of all
 five fits together. Where pytabkit is installed, RealMLP is measured in the same run.
 """
@@ -107,7 +107,7 @@ def measure(make: Callable[[int], Any], features: Any, targets: Any, classes: bo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="model seeds; figures are means over them")
+    parser.add_argument("--seeds", type=int, default=3, help="model seeds; results are means over them")
     parser.add_argument("--folds-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sets", nargs="*", default=[*CLASSES, *NUMBERS])

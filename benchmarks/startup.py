@@ -1,8 +1,8 @@
-"""How long a command takes before it trains, and how soon it answers when it does not train at all.
+"""How long a command takes before it trains, and how soon it answers when it does not train.
 
     python benchmarks/startup.py [--repeats 5] [--output FILE.md]
 
-Measured is the wall time of whole processes:
+It measures the wall time of whole processes:
 
 - a training of one step, against a process that only imports lightning and tensorboard;
 - a command with faults (exit code 2), ``--help`` and ``--cfg job``, which must not wait for torch.
@@ -31,7 +31,7 @@ MOST_SECONDS_OF_AN_ANSWER = 1.5
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command of Python's: how it is shown, what it gets, how it is to end."""
+    """A Python command: how it is shown, its arguments, its expected exit code."""
 
     shown: str
     arguments: tuple[str, ...]

@@ -15,7 +15,7 @@ thread:
 They run in turn (a b c a b c …); a ratio is that of one round, and its median over the rounds counts. Every process
 is checked to have finished all of its runs, and the losses of (a) are compared with those of (c).
 
-Where the time of (c) goes is measured in one more process a round, with timers around the parts. The loops of (a)
+In each round, one more process measures where the time of (c) goes, with timers around the parts. The loops of (a)
 and these timers are in ``sweep_contenders.py``.
 """
 
@@ -63,7 +63,7 @@ MOST_LOSSES_APART = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run of a sweep is told."""
+    """What distinguishes one run of a sweep."""
 
     hidden_units: int
     lr: float
@@ -166,10 +166,8 @@ def main() -> None:
     for number in range(arguments.repeats):
         for grid, measured in _measure_round(grids, arguments.full_basic):
             rounds[grid].append(measured)
-            figures = ", ".join(
-                f"({letter}) {_us_per_step(grid, one):,.2f}" for letter, one in measured.measured.items()
-            )
-            print(f"{number + 1}/{arguments.repeats} {grid.title}: µs per step and member {figures}", file=sys.stderr)
+            times = ", ".join(f"({letter}) {_us_per_step(grid, one):,.2f}" for letter, one in measured.measured.items())
+            print(f"{number + 1}/{arguments.repeats} {grid.title}: µs per step and member {times}", file=sys.stderr)
     publish([*_report(rounds), *facts], arguments.output)
 
 
@@ -178,8 +176,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, nargs="+", default=[256, 1024], help="numbers of XOR runs, multiples of 32")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each contender")
     parser.add_argument("--no-iris", action="store_true", help="XOR only")
-    parser.add_argument("--full-basic", action="store_true", help="(b) makes all runs: more than an hour a round")
-    parser.add_argument("--quick", action="store_true", help="one round of few, short runs: whether all works")
+    parser.add_argument("--full-basic", action="store_true", help="(b) makes all runs: more than an hour per round")
+    parser.add_argument("--quick", action="store_true", help="one round of few, short runs: whether everything works")
     parser.add_argument("--output", type=Path, help="also write the result to this Markdown file")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
@@ -265,7 +263,7 @@ def _step_of_loss(grid: Grid) -> int:
 
 
 def _measure_parts(grid: Grid) -> dict[str, float]:
-    """Seconds of the parts of (c), their sum being the whole process."""
+    """Seconds of the parts of (c), which add up to the whole process."""
     with tempfile.TemporaryDirectory() as folder:
         seconds, printed = _timed([CONTENDERS_SCRIPT, "parts", json.dumps([TRAIN, *grid.command])], folder)
         _finished_results(grid, folder)
@@ -274,7 +272,7 @@ def _measure_parts(grid: Grid) -> dict[str, float]:
 
 
 def _timed(arguments: Sequence[str], folder: str) -> tuple[float, str]:
-    """Seconds of a process of Python's, and what it printed."""
+    """Seconds of a Python process, and what it printed."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -335,13 +333,13 @@ def _verdicts(grid: Grid, rounds: Sequence[Round]) -> list[str]:
     plain, basic = (_ratios(grid, rounds, letter) for letter in "ab")
     ratio = statistics.median(plain)
     target = LEAST_GAIN.get(len(grid.runs)) if grid.has_targets else None
-    told = f"{ratio:.3f}" if target is None else verdict(ratio, target, at_most=False)
+    shown_ratio = f"{ratio:.3f}" if target is None else verdict(ratio, target, at_most=False)
     losses = [(one.measured["c"].losses[run], loss) for one in rounds for run, loss in one.measured["a"].losses.items()]
     apart = max(abs(one - other) for one, other in losses)
     shown = ", ".join(f"{loss:.6f}" for loss in rounds[0].measured["c"].losses.values())
     met = "met" if apart <= MOST_LOSSES_APART else "missed"
     return [
-        f"- (a)/(c) = {told}; {by_round(plain)}",
+        f"- (a)/(c) = {shown_ratio}; {by_round(plain)}",
         f"- (b)/(c) = {statistics.median(basic):.3f}; {by_round(basic)}",
         f"- all {len(grid.runs):,} runs of (c) finished; losses at step {_step_of_loss(grid)} of those that (a) made"
         f" as well ({shown}): apart by at most {apart:.1e}  target <= {MOST_LOSSES_APART:g}: {met}",
@@ -366,15 +364,15 @@ def _parts_section(rounds: dict[Grid, list[Round]]) -> list[str]:
         ratios = [one.parts["outputs"] / one.parts["training"] for one in its_rounds]
         ratio = statistics.median(ratios)
         target = MOST_OUTPUTS_OF_TRAINING.get(len(grid.runs)) if grid.has_targets else None
-        told = f"{ratio:.3f}" if target is None else verdict(ratio, target)
+        shown_ratio = f"{ratio:.3f}" if target is None else verdict(ratio, target)
         verdicts.append(
             f"- {grid.title}: outputs cost {seconds['outputs']:.2f} s, training {seconds['training']:.2f} s;"
-            f" outputs / training = {told}; {by_round(ratios)}"
+            f" outputs / training = {shown_ratio}; {by_round(ratios)}"
         )
     return [
         "## Where the time of (c) goes",
         "",
-        "Seconds, medians of one more process a round. Start-up: imports, Hydra's own start, the exit. Composing: the"
+        "Seconds, medians of one more process per round. Start-up: imports, Hydra's own start, the exit. Composing: the"
         " configurations, their checks, the grouping. Outputs: everything in the run folders, the last evaluation that"
         " they need, and the leaderboard. Training: the rest, the data and the Trainer's set-up included.",
         "",

@@ -1,9 +1,9 @@
-"""What ``sweep.py`` starts in processes of their own: plain loops, and a sweep with timers around its parts.
+"""What ``sweep.py`` starts in separate processes: plain loops, and a sweep with timers around its parts.
 
     python sweep_contenders.py plain '{"data": "xor", "steps": 10001, "runs": [[4, 2.0, 0], [8, 1.0, 1]]}'
     python sweep_contenders.py parts '["scripts/train.py", "-m", "data=xor", "seed=0,1"]'
 
-The last line that they print is what was measured, as JSON. Both write into the folder in which they are started.
+The last line that they print is the measurement, as JSON. Both write into the folder in which they are started.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def save_iris_rows(path: Path, seeds: set[int]) -> None:
-    """The training and validation rows of each seed, standardized: what a hand-written program would begin with."""
+    """The training and validation rows of each seed, standardized: what a hand-written program would start from."""
     import torch
 
     from mlp_lightning.data import IrisDataModule
@@ -57,7 +57,7 @@ def _time_xor_loop(steps: int, hidden_units: int, lr: float, seed: int) -> dict[
 
 
 def _time_iris_loop(steps: int, hidden_units: int, lr: float, seed: int) -> dict[str, float]:
-    """All training rows in each step, a validation after it, the figures printed."""
+    """All training rows in each step, a validation after it, the metrics printed."""
     import torch
     from torch import nn
 
@@ -82,7 +82,7 @@ def _time_iris_loop(steps: int, hidden_units: int, lr: float, seed: int) -> dict
 
 
 class _Timers:
-    """Seconds by name of part; what a part calls that has a timer of its own does not count for it."""
+    """Seconds by name of part, without the timed parts that a part calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = collections.defaultdict(float)

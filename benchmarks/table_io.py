@@ -1,7 +1,7 @@
 """From a large file to the first training step, and prediction in constant memory: ``python benchmarks/table_io.py``.
 
 Writes a table of 1,000,000 rows and 30 columns of numbers as CSV and as Parquet into a temporary folder. Each contender
-runs in a process of its own; time counts from the end of its imports, memory is the most it ever had (resident set).
+runs in a separate process; time counts from the end of its imports, memory is its peak (resident set).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def write_tables(folder: Path, rows: int) -> list[Path]:
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had. (``ru_maxrss`` would also count what its parent had.)"""
+    """The peak memory of this process. (``ru_maxrss`` would also count its parent's.)"""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def ours(path: Path, folder: Path) -> dict[str, float]:
-    """``mlp_lightning`` with the defaults of ``data=table`` but for the length."""
+    """``mlp_lightning`` with the defaults of ``data=table`` except the length."""
     from mlp_lightning.config.overrides import check_overrides
     from mlp_lightning.runs import train
     from mlp_lightning.runs.build import build_data
@@ -56,12 +56,12 @@ def ours(path: Path, folder: Path) -> dict[str, float]:
     data = build_data(config)
     ready = time.perf_counter() - started
     result = train(config, folder / f"run-{time.time_ns()}", data=data)
-    # The end of a run measures the whole table once more; the first step is over when fit is.
+    # The end of a run evaluates the whole table once more; the first step ends with fit.
     return {"seconds": ready + result.fit_time_s, "base": base, "peak": peak_mib()}
 
 
 def pandas_pipeline(path: Path, folder: Path) -> dict[str, float]:
-    """What one writes by hand: pandas, StandardScaler, TensorDataset, DataLoader."""
+    """A hand-written pipeline: pandas, StandardScaler, TensorDataset, DataLoader."""
     import pandas
     import torch
     from sklearn.preprocessing import StandardScaler

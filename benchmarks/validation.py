@@ -2,7 +2,7 @@
 
     python benchmarks/validation.py [--repeats 5] [--output FILE.md]
 
-Two trainings, each on one CPU thread, each contender in a process of its own:
+Two trainings, each on one CPU thread, each contender in a separate process:
 
 - iris: 90 training rows in one step, 2,000 epochs with a validation on 30 rows after each;
 - table: 20,000 rows of 20 features (60 % for training), 20-64-64-2, batch 256, Adam, 20 epochs, likewise.
@@ -10,12 +10,12 @@ Two trainings, each on one CPU thread, each contender in a process of its own:
 Contenders:
 
 - (a) the hand-written loop: shuffled batches, after every epoch loss and accuracy of the validation rows without
-  gradients, and a copy of the weights whenever the loss is the best so far. Measured is the loop;
-- (b) this project with its defaults: besides, it logs every training loss of iris (every tenth of the table) and all
+  gradients, and a copy of the weights whenever the loss is the best so far. The loop is timed;
+- (b) this project with its defaults: it also logs every training loss of iris (every tenth of the table) and all
   validations to TensorBoard and CSV, keeps the optimizer's state with the best weights, and writes checkpoints.
-  Measured is ``fit_time_s``, from the first step to the end of the last.
+  ``fit_time_s`` is compared: from the first step to the end of the last.
 
-They run in turn, so that a drift of the machine hits both; what counts are the ratios. Both start from the same
+They run in turn, so that a drift of the machine affects both; the ratios count. Both start from the same
 weights, and the losses of iris, whose step sees all rows, are compared too.
 """
 
@@ -58,7 +58,7 @@ class Timing:
 
 
 def write_table(path: Path) -> None:
-    """20,000 rows of 20 features that two classes can be told by, in part."""
+    """20,000 rows of 20 features, which separate two classes in part."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from sklearn.datasets import make_classification

@@ -3,17 +3,17 @@
     python benchmarks/xor.py [--steps 10001] [--steps-lightning 1000] [--repeats 3] [--output FILE.md]
 
 All contenders train the same 2-10-10-10-1 network (sigmoid after every layer, binary cross-entropy, all four
-points in each step, SGD with learning rate 1, seed 777) on one CPU thread, each in a process of its own:
+points in each step, SGD with learning rate 1, seed 777) on one CPU thread, each in a separate process:
 
-- (a) the plain loop: measured is the loop alone, with the loss printed every 100 steps;
-- (b) an obvious Lightning module with Lightning's defaults, one epoch a step: measured is ``Trainer.fit``. It is
-  slow, so it trains fewer steps, and the time of a step is compared, its set-up spread over as many steps as the
-  others train;
-- (c) this project with the defaults of its configuration, TensorBoard, CSV and checkpoints included: measured is
-  ``fit_time_s`` of the result, from the first step to the end of the last.
+- (a) the plain loop: only the loop is timed, with the loss printed every 100 steps;
+- (b) an obvious Lightning module with Lightning's defaults, one epoch per step: ``Trainer.fit`` is timed.
+  It is slow, so it trains fewer steps, and the time per step is compared, its set-up spread over as many steps as
+  the others train;
+- (c) this project with the defaults of its configuration, TensorBoard, CSV and checkpoints included: the result's
+  ``fit_time_s`` is compared, from the first step to the end of the last.
 
-They run in turn (a b c a b c …), so that a drift of the machine hits all of them; what counts are the ratios.
-The losses are compared too: who is fast at something else has not won.
+They run in turn (a b c a b c …), so that a drift of the machine affects all of them; the ratios count. The
+losses are compared too: a contender that trains something else has not won.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Timing:
         steps: optimizer steps made.
         fit_s: seconds of the loop, of the Trainer's ``fit`` (b), or from the first step to the last (c).
         setup_s: seconds of ``fit_s`` before the first step; 0 where they are not measured.
-        run_s: seconds of the whole run with its folder, graph and evaluation; 0 for what has no such things.
+        run_s: seconds of the whole run with its folder, graph and evaluation; 0 for a contender without them.
         losses: training loss at steps 0, 100, 200, …, each measured before the step's update.
-        remark: what the libraries chose by themselves.
+        remark: what the libraries chose by default.
     """
 
     steps: int
@@ -86,7 +86,7 @@ def xor_rows() -> tuple[Tensor, Tensor]:
 
 
 def wide_deep(hidden_units: int = 10, seed: int = SEED) -> nn.Sequential:
-    """The network, unless told otherwise with its published width and initial weights."""
+    """The network; by default with its published width and initial weights."""
     import torch
     from torch import nn
 
@@ -225,7 +225,7 @@ def measure(steps: int, steps_lightning: int, repeats: int) -> dict[str, list[Ti
 
 def _time_in_own_process(letter: str, steps: int) -> Timing:
     command = [sys.executable, str(Path(__file__).resolve()), "--contender", letter, "--steps", str(steps)]
-    # What a run writes goes to a folder that is thrown away, what it prints to a pipe, of which one line is read.
+    # What a run writes goes to a temporary folder, what it prints to a pipe, of which one line is read.
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             command,
@@ -287,7 +287,7 @@ def _verdicts(timings: dict[str, list[Timing]]) -> list[str]:
 
 def _remarks(timings: dict[str, list[Timing]]) -> list[str]:
     plain, lightning, project = timings["a"][0], timings["b"][0], timings["c"]
-    lines = [f"- (b) with what Lightning chose by itself: {lightning.remark}"]
+    lines = [f"- (b) with what Lightning chose by default: {lightning.remark}"]
     if lightning.steps != plain.steps:
         setup_s = statistics.median(one.setup_s for one in timings["b"])
         lines.append(
@@ -300,7 +300,7 @@ def _remarks(timings: dict[str, list[Timing]]) -> list[str]:
 
 
 def _losses(timings: dict[str, list[Timing]]) -> list[str]:
-    """The losses of the contenders side by side, and beside the published one where the run got so far."""
+    """The losses of the contenders next to each other, and next to the published one if the run got that far."""
     a, b, c = (timings[letter][0].losses for letter in "abc")
     last, last_of_all = min(len(a), len(c)) - 1, min(len(a), len(b), len(c)) - 1
     step = last * STEPS_BETWEEN_LOSSES
@@ -335,7 +335,7 @@ def median_and_range(seconds: Sequence[float]) -> str:
 
 
 def verdict(value: float, target: float, *, at_most: bool = True) -> str:
-    """A figure with its target and whether it meets it."""
+    """A number with its target and whether it meets it."""
     met = value <= target if at_most else value >= target
     return f"{value:.3f}  target {'<=' if at_most else '>='} {target:g}: {'met' if met else 'missed'}"
 
@@ -346,7 +346,7 @@ def by_round(ratios: Sequence[float]) -> str:
 
 
 def surroundings() -> list[str]:
-    """What a figure depends on besides the code, and the command that repeats it."""
+    """What a result depends on besides the code, and the command that repeats it."""
     packages = ("torch", "lightning", "mlp_lightning")
     versions = ", ".join(f"{one} {importlib.metadata.version(one)}" for one in packages)
     load = f", load average {os.getloadavg()[0]:.2f} at the start" if hasattr(os, "getloadavg") else ""

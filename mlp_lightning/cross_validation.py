@@ -1,4 +1,4 @@
-"""Cross-validation: every fold is trained, as one stack where possible, and predicts the rows that it held out.
+"""Cross-validation: trains all folds, as one stack where possible; each predicts the rows that it held out.
 
 Shapes: ``B`` rows, ``C`` classes, ``T`` targets.
 """
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
 
 _SHARE_OF_MEMORY = 0.5
-# Shown, if there; all are in the file.
-_SHOWN = ("log_loss", "accuracy", "balanced_accuracy", "roc_auc", "r2", "rmse", "mae")
+# The metrics to print, where they exist; result.json has all of them.
+_PRINTED_METRICS = ("log_loss", "accuracy", "balanced_accuracy", "roc_auc", "r2", "rmse", "mae")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CrossValidationResult:
     wall_time_s: float
 
     def to_json(self) -> dict[str, Any]:
-        """The plain content of ``result.json`` (the facts about the surroundings are added to it)."""
+        """The content of ``result.json`` as plain data, without the facts about the environment."""
         plain = dataclasses.asdict(self)
         return {**plain, "run_dir": str(self.run_dir), "out_of_fold": self.out_of_fold and str(self.out_of_fold)}
 
@@ -66,7 +66,7 @@ class CrossValidationResult:
 def cross_validate(
     config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None
 ) -> CrossValidationResult:
-    """Train all folds that ``config.data.cv.folds`` asks for and measure each on the rows that it held out.
+    """Train ``config.data.cv.folds`` folds and evaluate each on the rows that it held out.
 
     Folds are stratified by class, made of whole groups (``data.group_column``) or of later rows
     (``data.time_column``). Each fold splits its own validation rows off its training rows.
@@ -77,8 +77,8 @@ def cross_validate(
         console: where to print; standard output if ``None``.
 
     Raises:
-        ConfigError: the configuration is wrong, or asks for no folds.
-        DataError: the table cannot be used, or not be split into these folds.
+        ConfigError: the configuration is wrong, or ``data.cv.folds`` is not set.
+        DataError: the table cannot be used, or cannot be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
     from mlp_lightning.data.preparation import shared_tables
@@ -87,9 +87,9 @@ def cross_validate(
         config = parse_config(config)
     if config.data.cv.folds is None:
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
-    told = RunConsole(config.verbosity, console)
+    run_console = RunConsole(config.verbosity, console)
     with shared_tables():
-        return _CrossValidation(config, Path(run_dir).absolute(), told).execute()
+        return _CrossValidation(config, Path(run_dir).absolute(), run_console).execute()
 
 
 class _CrossValidation:
@@ -108,12 +108,12 @@ class _CrossValidation:
     def execute(self) -> CrossValidationResult:
         sizes = SizesOf()
         for one in self.configs:
-            sizes(one)  # what is wrong with the table is told before anything is made
+            sizes(one)  # raises faults of the table before any folder is created
         folder = claim(self.path, self.config)
         with self.console.logging_to(folder.log):
             self._train(sizes)
             interrupted = any(one.status == "interrupted" for one in self.outcomes.values())
-            result = self._summary("interrupted") if interrupted else self._measured()
+            result = self._summary("interrupted") if interrupted else self._evaluated()
             folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
             self._report(result)
         return result
@@ -124,9 +124,9 @@ class _CrossValidation:
         steps = sum(map(sizes.steps, self.configs))
         self._announce(sum(map(len, grouping.stacks)), {reason for _, reason in grouping.alone})
         with SweepProgress(self.console, len(self.configs), steps) as progress:
-            for places in [*grouping.stacks, *([place] for place, _ in grouping.alone)]:
-                told = _Progress(self, places, progress)
-                train_part([self.configs[one] for one in places], [self._folder(one) for one in places], told)
+            for folds in [*grouping.stacks, *([fold] for fold, _ in grouping.alone)]:
+                part_progress = _PartProgress(self, folds, progress)
+                train_part([self.configs[one] for one in folds], [self._folder(one) for one in folds], part_progress)
                 if any(one.status == "interrupted" for one in self.outcomes.values()):
                     break
         failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
@@ -152,18 +152,18 @@ class _CrossValidation:
 
         return build_data(self.configs[fold])
 
-    # ---- what the folds predict --------------------------------------------------------------------------
+    # ---- predictions -------------------------------------------------------------------------------------
 
-    def _measured(self) -> CrossValidationResult:
-        """Predict the held-out rows of every fold and measure them."""
-        parts, figures = [], []
+    def _evaluated(self) -> CrossValidationResult:
+        """Predict the held-out rows of every fold and compute their metrics."""
+        parts, metrics = [], []
         for fold in range(len(self.configs)):
             data = self._data(fold)
             predictions_BC = self._predictions(fold, data)
             truths_BT = _truths(data)
-            figures.append(_figures(data, truths_BT, predictions_BC))
+            metrics.append(_metrics(data, truths_BT, predictions_BC))
             parts.append(_out_of_fold(fold, data, truths_BT, predictions_BC))
-        return self._summary("finished", figures, self._write_out_of_fold(parts))
+        return self._summary("finished", metrics, self._write_out_of_fold(parts))
 
     def _predictions(self, fold: int, data: TabularDataModule) -> NDArray[np.float64]:
         """Probabilities of all classes ``(B, C)``, or values ``(B, T)``, of the rows that a fold held out."""
@@ -187,28 +187,27 @@ class _CrossValidation:
             pyarrow.csv.write_csv(table, file)
         return path
 
-    # ---- what is said ------------------------------------------------------------------------------------
+    # ---- result and report -------------------------------------------------------------------------------
 
     def _summary(
-        self, status: str, figures: list[dict[str, float | None]] | None = None, out_of_fold: Path | None = None
+        self, status: str, folds: list[dict[str, float | None]] | None = None, out_of_fold: Path | None = None
     ) -> CrossValidationResult:
-        figures = figures or []
+        folds = folds or []
         metrics = {}
-        for name in figures[0] if figures else ():
-            values = [one[name] for one in figures]
-            known = [one for one in values if one is not None and math.isfinite(one)]
-            if len(known) == len(values):
-                metrics[name] = {"mean": float(np.mean(known)), "sd": float(np.std(known, ddof=1))}
-        return CrossValidationResult(status, self.path, figures, metrics, out_of_fold, time.monotonic() - self.started)
+        for name in folds[0] if folds else ():
+            values = [one[name] for one in folds]
+            finite = [one for one in values if one is not None and math.isfinite(one)]
+            if len(finite) == len(values):
+                metrics[name] = {"mean": float(np.mean(finite)), "sd": float(np.std(finite, ddof=1))}
+        return CrossValidationResult(status, self.path, folds, metrics, out_of_fold, time.monotonic() - self.started)
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":
-            self.console.line("Stopped as asked. The folds that were done keep their folders.")
+            self.console.line("Stopped as asked. The folders of the finished folds are kept.")
             return
-        names = [name for name in _SHOWN if name in result.metrics]
-        table = Table(
-            "", *names, title=f"{len(result.folds)} folds: figures of the rows held out", title_justify="left"
-        )
+        names = [name for name in _PRINTED_METRICS if name in result.metrics]
+        title = f"{len(result.folds)} folds: metrics of the held-out rows"
+        table = Table("", *names, title=title, title_justify="left")
         rows = [[f"fold {fold}", *(_number(one[name]) for name in names)] for fold, one in enumerate(result.folds)]
         rows.append(["mean", *(_number(result.metrics[name]["mean"]) for name in names)])
         rows.append(["sd", *(_number(result.metrics[name]["sd"]) for name in names)])
@@ -223,20 +222,20 @@ class _CrossValidation:
         self.console.line(f"Folder: {_shortest(self.path)} ({result.wall_time_s:.1f} s)")
 
 
-class _Progress:
+class _PartProgress:
     """Reports the progress of one part of the folds."""
 
-    def __init__(self, whole: _CrossValidation, folds: list[int], progress: SweepProgress) -> None:
-        self._whole = whole
+    def __init__(self, parent: _CrossValidation, folds: list[int], progress: SweepProgress) -> None:
+        self._parent = parent
         self._folds = folds
         self._progress = progress
 
     def steps_made(self, steps: int, members: int) -> None:
-        self._progress.made(steps, members)
+        self._progress.steps_made(steps, members)
 
-    def ended(self, place: int, outcome: Outcome) -> bool:
-        fold = self._folds[place]
-        self._whole.outcomes[fold] = outcome
+    def ended(self, index: int, outcome: Outcome) -> bool:
+        fold = self._folds[index]
+        self._parent.outcomes[fold] = outcome
         self._progress.ended(outcome.status == "failed")
         if outcome.status == "failed":
             print_error(f"fold {fold} failed: {outcome.error}")
@@ -244,14 +243,14 @@ class _Progress:
 
 
 def _truths(data: TabularDataModule) -> NDArray[np.float64]:
-    """Class numbers ``(B, 1)``, or values in their own units ``(B, T)``, of the rows that a fold held out."""
+    """Class numbers ``(B, 1)``, or unscaled values ``(B, T)``, of the rows that a fold held out."""
     targets = data.splits["test"].targets.double().numpy()
     if data.task == "regression":
         return targets * np.array(data.target.scale) + np.array(data.target.mean)
     return targets.reshape(len(targets), 1)
 
 
-def _figures(
+def _metrics(
     data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
 ) -> dict[str, float | None]:
     from mlp_lightning.inference.evaluation.metrics import classification_metrics, regression_metrics

@@ -63,7 +63,7 @@ def test_every_row_is_held_out_once(columns: list[str], tmp_path: Path) -> None:
         assert all(len(folds) == 1 for folds in plants.values())
 
 
-def test_figures_are_those_of_the_file(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_file(tmp_path: Path) -> None:
     result = cross_validate(configured(flowers(tmp_path)), tmp_path / "cv")
     assert result.out_of_fold is not None
     found = rows_of(result.out_of_fold)
@@ -85,10 +85,10 @@ def test_a_stacked_fold_is_the_fold_alone(tmp_path: Path) -> None:
     config = configured(flowers(tmp_path))
     whole = cross_validate(config, tmp_path / "cv")
     alone = train(configured(tmp_path / "flowers.csv", "data.cv.fold=1"), tmp_path / "alone")
-    figures = json.loads((whole.run_dir / "fold-1" / "result.json").read_text())["metrics"]
+    metrics = json.loads((whole.run_dir / "fold-1" / "result.json").read_text())["metrics"]
     for split, of_split in alone.metrics.items():
         for name, value in of_split.items():
-            assert math.isclose(figures[split][name], value, rel_tol=1e-4), (split, name)
+            assert math.isclose(metrics[split][name], value, rel_tol=1e-4), (split, name)
 
 
 def test_time_only_looks_ahead(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_time_only_looks_ahead(tmp_path: Path) -> None:
         assert days[data.row_numbers["train"]].max() < days[data.row_numbers["test"]].min()
 
 
-def test_a_regression_is_measured_in_its_own_units(tmp_path: Path) -> None:
+def test_a_regression_is_evaluated_in_the_units_of_its_target(tmp_path: Path) -> None:
     config = check_overrides(["data=sklearn", "data.name=diabetes", "data.cv.folds=3", *QUICK, "trainer.max_epochs=30"])
     result = cross_validate(config, tmp_path / "cv")
     assert result.metrics["r2"]["mean"] > 0.3
@@ -111,7 +111,7 @@ def test_embedded_categories_are_trained_one_after_another(tmp_path: Path) -> No
     assert len(result.folds) == 3
 
 
-def test_what_cannot_be_folded_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_table_with_too_few_rows_is_refused_before_any_folder_is_created(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.cv\.folds = 40"):
         cross_validate(configured(flowers(tmp_path), folds=40), tmp_path / "cv")
     assert not (tmp_path / "cv").exists()

@@ -1,8 +1,8 @@
-"""Hydra's side of sweeps: a launcher that hands all jobs of a batch over together, and the sweeper before it.
+"""Hydra plugins for sweeps: a launcher that runs all jobs of a batch together, and the matching sweeper.
 
-Hydra imports this module for every Hydra program of the environment, so it imports little; the work is in
-``mlp_lightning.sweeps``. (No postponed annotations: Hydra executes plugin modules before Python knows them by name,
-and dataclasses look such annotations up there.)
+Hydra imports this module for every Hydra program of the environment, so it imports little; the implementation is in
+``mlp_lightning.sweeps``. (No postponed annotations: dataclasses look them up in ``sys.modules``, and Hydra executes
+plugin modules before they are registered there.)
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class VectorizedLauncherConf:
 
     _target_: str = "hydra_plugins.mlp_lightning_vectorized.vectorized.VectorizedLauncher"
     n_jobs: int = 1  # processes to spread stacks over; -1: one for every core
-    backend: str = "loky"  # joblib's name of what starts processes: loky, ray, dask
+    backend: str = "loky"  # joblib backend that starts processes: loky, ray, dask
 
 
 @dataclass
@@ -34,9 +34,9 @@ class VectorizedSweeperConf(BasicSweeperConf):
 
 
 class VectorizedLauncher(Launcher):
-    """Trains the jobs of a batch as stacks, where the task can; other tasks run one after another.
+    """Trains the jobs of a batch as stacks if the task supports it; otherwise jobs run one after another.
 
-    A task that can has an attribute ``run_jobs``, a function of composed jobs, ``n_jobs`` and ``backend``.
+    A task that supports it has an attribute ``run_jobs``, a function of composed jobs, ``n_jobs`` and ``backend``.
     """
 
     def __init__(self, n_jobs: int = 1, backend: str = "loky", **_: Any) -> None:
@@ -66,13 +66,13 @@ class VectorizedLauncher(Launcher):
 
 
 class VectorizedSweeper(BasicSweeper):
-    """The basic sweeper, without composing every job once more beforehand.
+    """The basic sweeper, without its validation, which composes every job a second time.
 
-    For a thousand jobs that takes a minute. The launcher reports a job that cannot be composed, and makes the others.
+    For a thousand jobs that takes a minute. The launcher reports a job that cannot be composed, and runs the others.
     """
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Leave it to the launcher, if it is the one that composes all jobs together."""
+        """Skip the validation if the launcher composes all jobs together."""
         if not isinstance(self.launcher, VectorizedLauncher):
             super().validate_batch_is_legal(batch)
 

@@ -1,1 +1,1 @@
-"""The commands: one file for each family."""
+"""The commands: training, and inference with a trained model."""

@@ -1,6 +1,6 @@
 """The commands ``mlp-evaluate``, ``mlp-predict`` and ``mlp-export`` (``python scripts/evaluate.py`` and so on).
 
-Hydra composes their options; all their faults are found together, before torch is imported.
+Hydra composes their options; all their faults are reported together, before torch is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WHICH_MODEL = "name a .ckpt file, a run folder, or best for the newest run"
 
 
 def evaluate() -> None:
-    """Measure a trained model; ends the process with its exit code."""
+    """Evaluate a trained model; ends the process with its exit code."""
     _main("evaluate", EvaluateConfig, {"ckpt_path": _WHICH_MODEL}, _evaluate)
 
 
@@ -43,17 +43,17 @@ def predict() -> None:
 
 
 def export() -> None:
-    """Write a trained model for use elsewhere; ends the process with its exit code."""
+    """Export a trained model; ends the process with its exit code."""
     _main("export", ExportConfig, {"ckpt_path": _WHICH_MODEL}, _export)
 
 
 def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Callable[[_Options, Path], None]) -> None:
-    """Check the options of this process's command line, and do the work."""
+    """Check the options of this process's command line and call ``work``."""
     remember_interrupts()
     arguments = parse_arguments()
 
     def task(composed: DictConfig) -> None:
-        """Only reached to show help and the like: the work needs Hydra only for its options."""
+        """Does nothing: here Hydra only shows help and the like."""
 
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         hydra.main(version_base=None, config_path=str(conf_dir()), config_name=name)(task)()
@@ -64,7 +64,7 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
 
     try:
         if arguments.multirun:
-            raise ConfigError([Fault("--multirun", True, "is for training", "give one command for each")])
+            raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
         options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
         work(options, _checkpoint(str(options.ckpt_path)))
     except (OSError, MLPLightningError) as error:
@@ -95,15 +95,15 @@ def _checkpoint(wanted: str) -> Path:
 
 
 def _device(accelerator: str) -> str:
-    """What torch calls the device that an accelerator's name asks for."""
+    """The name of torch's device for an accelerator."""
     import torch
 
     from mlp_lightning.errors import DeviceError
 
-    there = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        accelerator = next(name for name, is_there in there.items() if is_there)
-    if not there[accelerator]:
+        accelerator = next(name for name, is_available in available.items() if is_available)
+    if not available[accelerator]:
         raise DeviceError(f"accelerator = {accelerator!r}: this machine has none. Use accelerator=auto.")
     return "cuda" if accelerator == "gpu" else accelerator
 
@@ -116,7 +116,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     raise_lost_interrupt()
     model = load_model(checkpoint)
     csv = options.data.csv.over(model.config.data.csv)
-    # Not the name alone: a table may have the name of a split.
+    # With a prefix, because a table may have the name of a split.
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)

@@ -1,6 +1,6 @@
-"""The command ``mlp-train`` (``python scripts/train.py``): Hydra in front, :func:`mlp_lightning.train` behind.
+"""The command ``mlp-train`` (``python scripts/train.py``): Hydra composes, :func:`mlp_lightning.train` trains.
 
-All faults of a command are found together, before Hydra makes a folder and before torch is imported.
+All faults of a command are reported together, before Hydra creates a folder and before torch is imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
-from mlp_lightning.sweeps.worker import unexpected
+from mlp_lightning.sweeps.worker import unexpected_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,20 +39,20 @@ OUTPUT_FOLDER = Path("lightning_logs")
 
 @dataclasses.dataclass
 class _Command:
-    """What this process was asked to do, and how it went.
+    """The task of this process and its outcome.
 
     Attributes:
         sweep: the sweep; ``None`` for a single run.
-        made: the folder that was made for this command; ``None`` if it existed.
+        created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
     """
 
     sweep: Sweep | None = None
-    made: Path | None = None
+    created: Path | None = None
     failed: bool = False
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
-        """What the vectorized launcher finds at the task, and calls instead of it."""
+        """Run all jobs; the vectorized launcher calls this instead of the task."""
         assert self.sweep is not None
         try:
             return self.sweep.run_jobs(jobs, n_jobs, backend)
@@ -61,7 +61,7 @@ class _Command:
             sys.exit(report_error(error))
 
     def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
-        """A launcher that sends the task to other processes does not send the sweep."""
+        """Pickle without the sweep, for launchers that send the task to other processes."""
         return _Command, ()
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
-        # Before or after a training; during one, the run saves itself first.
+        # Before or after training; an interrupt during training is handled by the run, which saves itself first.
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     finally:
@@ -91,9 +91,9 @@ def main() -> None:
                 command.sweep.finish()
             except (OSError, MLPLightningError) as error:
                 command.failed = report_error(error) > 0
-        made = command.made
-        if made is not None and not any(file.parent.name != ".hydra" for file in made.rglob("config.yaml")):
-            shutil.rmtree(made, ignore_errors=True)  # no run ever began in it
+        created = command.created
+        if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
+            shutil.rmtree(created, ignore_errors=True)  # no run was started in it
     if command.sweep is not None and command.sweep.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
@@ -107,19 +107,19 @@ def report_error(error: Exception) -> int:
 
 
 def _hydra_main(command: _Command) -> None:
-    """Hand the command line to Hydra, which runs one training per job."""
+    """Pass the command line to Hydra, which runs one training per job."""
 
     def task(composed: DictConfig) -> float:
         return _run(composed, command)
 
     if command.sweep is not None:
-        # The vectorized launcher finds this and hands all jobs over together; others call the task for each job.
+        # The vectorized launcher calls this once with all jobs; other launchers call the task for each job.
         task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
     hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
 
 
 def _program() -> str:
-    """How this command was started, as typed."""
+    """The command as you typed it, without its overrides."""
     started = Path(sys.argv[0])
     program = f"python {shlex.quote(started.as_posix())}" if started.suffix == ".py" else started.name
     arguments = parse_arguments()
@@ -129,7 +129,7 @@ def _program() -> str:
 
 
 def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
-    """The configuration of the (first) run; ends the process when anything is wrong with it."""
+    """The configuration of the (first) run; ends the process if it has a fault."""
     try:
         config = check_overrides(
             overrides,
@@ -170,10 +170,10 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
 
 
 def _check_sweep(config: Config, overrides: list[str]) -> None:
-    """Continue an existing sweep only when asked to, and with a launcher that can."""
+    """Refuse an existing sweep without ``sweep.resume``, and ``sweep.resume`` with a launcher that cannot resume."""
     cv = config.data.cv
     if cv.folds is not None and cv.fold is None:
-        rule, hint = "is several trainings in each run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
+        rule, hint = "trains several models per run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
         raise ConfigError([Fault("data.cv.folds", cv.folds, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
         rule = f"already exists ({_sweep_folder(config)})"
@@ -181,12 +181,12 @@ def _check_sweep(config: Config, overrides: list[str]) -> None:
         raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
     others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
     if config.sweep.resume and others:
-        rule, hint = f"contradicts {others[-1]}, which makes every run", "leave hydra/launcher out"
+        rule, hint = f"contradicts {others[-1]}, which trains every run", "leave hydra/launcher out"
         raise ConfigError([Fault("sweep.resume", True, rule, hint)])
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:
-    """A folder that the user names must not belong to another run: Hydra would write into it first."""
+    """Refuse a folder that you name if it belongs to another run: Hydra would write into it first."""
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")
@@ -199,11 +199,11 @@ def _sweep_folder(config: Config) -> Path:
 
 
 def _prepare(command: _Command, config: Config, overrides: list[str], multirun: bool) -> list[str]:
-    """Make the folder of the command. Returns overrides that tell Hydra of it."""
+    """Create the folder of the command. Returns overrides that pass it to Hydra."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     extra: list[str] = []
     if config.ckpt_path in ("last", "best"):
-        # Found here, among the runs of this name; not beside a folder that the user chose.
+        # Searched among the runs of this name, not next to a folder that you chose.
         extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
@@ -213,13 +213,13 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
     else:
         if multirun and config.sweep.name is not None:
             folder = _sweep_folder(config)
-            command.made = None if folder.exists() else folder
+            command.created = None if folder.exists() else folder
         else:
-            folder = command.made = new_run_dir(OUTPUT_FOLDER / config.name)
+            folder = command.created = new_run_dir(OUTPUT_FOLDER / config.name)
         extra.append(f"{key}={_quoted(folder)}")
     if multirun:
         if not {"hydra/sweeper", "search"} & explicit_keys(overrides):
-            # Not in conf/train.yaml: an option of search could not choose another one then.
+            # Not in conf/train.yaml, because then an option of ``search`` could not select another sweeper.
             extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 
@@ -228,7 +228,7 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
 
 
 def _quoted(path: Path | None) -> str:
-    """A path quoted for Hydra's grammar, whatever its characters."""
+    """A path quoted for Hydra's grammar."""
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
@@ -252,18 +252,18 @@ def _run(composed: DictConfig, command: _Command) -> float:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         # One failing run does not end a sweep; it is reported immediately, and by the exit code at the end.
-        message = str(error) if isinstance(error, MLPLightningError) else unexpected(error, folder)
+        message = str(error) if isinstance(error, MLPLightningError) else unexpected_message(error, folder)
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
         command.failed = True
-        return math.inf  # the worst loss there is; searches stop at NaN
+        return math.inf  # the worst loss; searches stop at NaN
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
     return result.metrics.get("val", result.metrics["train"])["loss"]
 
 
 def _run_folds(config: Config, folder: Path) -> float:
-    """Train all folds of a cross-validation. Returns the mean of what a run returns."""
+    """Train all folds of a cross-validation. Returns the mean log loss, or the mean RMSE of a regression."""
     from mlp_lightning.cross_validation import cross_validate
 
     result = cross_validate(config, folder)

@@ -28,7 +28,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def as_plain(states: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as tensors and plain data, for a checkpoint; what is plain already stays as it is."""
+    """The same as tensors and plain data, for a checkpoint; plain data stays unchanged."""
     if isinstance(states["python"], list):
         return dict(states)
     version, numbers, gauss = states["python"]
@@ -41,7 +41,7 @@ def as_plain(states: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore_generators(plain: Mapping[str, Any]) -> None:
-    """Set the generators of this process to what :func:`as_plain` gave; those it does not have are left out."""
+    """Set the generators of this process to the states of :func:`as_plain`; missing ones are left out."""
     torch.set_rng_state(plain["torch"].cpu())
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))

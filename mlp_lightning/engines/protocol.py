@@ -1,6 +1,6 @@
-"""What an engine is: the part of a training that makes optimizer steps and knows the weights.
+"""What an engine is: the part of a training that makes optimizer steps and has the weights.
 
-A training has ``K`` members; a *slot* is the place of a member in its engine. The training around it (module, policies,
+A training has ``K`` members; a *slot* is the index of a member in its engine. The training around it (module, policies,
 recorder) is the same for every engine.
 
 Shapes: ``K`` members, ``S`` steps, ``B`` rows, ``C`` outputs.
@@ -84,8 +84,8 @@ class Unchanged:
         slot: of the member.
         names: of its parameters.
         lr: its learning rate.
-        gradients_are_zero: whether all gradients of the last step were.
-        is_held: whether the optimizer has its parameters at all.
+        gradients_are_zero: whether all gradients of the last step were 0.
+        is_held: whether the optimizer has its parameters.
     """
 
     slot: int
@@ -120,7 +120,7 @@ class Engine(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Torch's optimizer, for the Trainer to know."""
+        """Torch's optimizer, for the Trainer."""
         ...
 
     def begin_execution(self) -> None:
@@ -149,11 +149,11 @@ class Engine(Protocol):
         ...
 
     def end(self, slots: Sequence[int]) -> None:
-        """These members have ended; they may still be trained, but nothing of them is read any more."""
+        """These members have ended; they may still be trained, but their results are no longer read."""
         ...
 
     def keep(self, slots: Sequence[int]) -> None:
-        """Continue with these slots alone; the others take no more time."""
+        """Continue with these slots only; the others take no more time."""
         ...
 
     def remember(self, slots: Sequence[int]) -> None:
@@ -173,7 +173,7 @@ class Engine(Protocol):
         ...
 
     def unchanged(self) -> list[Unchanged]:
-        """The members in which no parameter has changed since the start of the run; to be asked once."""
+        """The members in which no parameter has changed since the start of the run; call it once."""
         ...
 
     def network(self, slot: int) -> MLP:

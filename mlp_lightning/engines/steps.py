@@ -92,10 +92,10 @@ class TrainingSteps:
 
 
 class Execution:
-    """Consecutive optimizer steps ``first_step … first_step + count - 1``: what Lightning takes for a batch.
+    """Consecutive optimizer steps ``first_step … first_step + count - 1``: what Lightning treats as a batch.
 
-    Not a dataclass on purpose: Lightning looks into dataclasses for tensors to convert, and would copy all
-    rows at every execution.
+    Not a dataclass: Lightning searches dataclasses for tensors to convert, and would copy all rows at every
+    execution.
     """
 
     def __init__(self, training_steps: TrainingSteps, first_step: int, count: int) -> None:
@@ -146,9 +146,9 @@ def cut(step: int, end: int, limits: ExecutionLimits) -> Iterator[tuple[int, int
 
 
 class ExecutionLoader:
-    """What Lightning takes for the training data loader: each pass over it is one span of executions.
+    """What Lightning uses as the training data loader: each pass over it is one span of executions.
 
-    It has no length, since spans differ in theirs.
+    It has no length, since spans differ in length.
 
     Args:
         training_steps: which rows each step sees.

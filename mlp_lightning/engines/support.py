@@ -1,7 +1,7 @@
-"""What the stacked engine was taught; it refuses the rest, and such a run trains with ``autograd``, alone.
+"""What the stacked engine supports; it refuses the rest, and such a run trains with ``autograd``, alone.
 
-An option that is named nowhere here is refused whatever its value: a new one would otherwise train as if it were not
-there, and leave a checkpoint that claims otherwise.
+An option that is not listed here is refused with any value: a new one would otherwise be ignored in training, but be
+recorded in the checkpoint.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 from mlp_lightning.config import Config
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 
-# The options of every section that an engine reads. Sections that only decide which rows there are, and how a run is
-# named and shown, do not concern an engine.
+# The options of every section that an engine reads. It does not read sections that only choose the rows, or the name
+# and the display of a run.
 _TAUGHT = {
     "model": (
         *("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "numeric_embedding"),
-        *("embedding_size", "embedding_frequencies", "embedding_sigma"),  # without an embedding they say nothing
+        *("embedding_size", "embedding_frequencies", "embedding_sigma"),  # without an embedding they have no effect
     ),
     "scheduler": (
         *("name", "eta_min", "max_lr", "pct_start", "div_factor", "final_div_factor", "step_size", "gamma", "interval"),
@@ -29,13 +29,13 @@ _TAUGHT = {
     ),
     "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps"),
 }
-# Arguments of torch's optimizers, beside the learning rate. What is not here asks for another implementation of the
-# update (capturable, differentiable), turns it around (maximize), or is not known to scale with the learning rate.
+# Arguments of torch's optimizers, beside the learning rate. Those not listed need another implementation of the
+# update (capturable, differentiable), reverse it (maximize), or are not known to scale with the learning rate.
 _TAUGHT_OF_OPTIMIZERS = (
     *("betas", "eps", "weight_decay", "amsgrad", "foreach", "fused", "decoupled_weight_decay", "momentum_decay"),
     *("alpha", "momentum", "rho", "lr_decay", "initial_accumulator_value", "dampening", "nesterov"),
 )
-# Options with values that are refused have those listed that are taught.
+# Options of which only some values are supported, with these values.
 _VALUES = {
     "model.activation": ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
     "model.norm": ("none",),
@@ -68,7 +68,7 @@ def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:
     if name not in STACKABLE_OPTIMIZERS:
         return f"{name} does not work number by number with a learning rate that only scales its update"
     for option, value in options.items():
-        # False and None leave out what the option would ask for.
+        # False and None turn the option off.
         if option not in _TAUGHT_OF_OPTIMIZERS and value not in (False, None):
             return f"optimizer.{option} = {value} is not stacked"
     if options.get("eps", 1) == 0:

@@ -1,4 +1,4 @@
-"""What one execution leaves behind for the callbacks: the losses, and more at the steps that are logged."""
+"""What one execution records for the callbacks: the losses, and more at the logged steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Histogram:
 
 
 class ToLog(NamedTuple):
-    """What a logged step is measured from, still on the device."""
+    """The tensors from which a logged step is measured, still on the device."""
 
     step: int
     loss: Tensor
@@ -63,7 +63,7 @@ def measure(task: Task, steps: Sequence[ToLog]) -> list[LoggedStep]:
 
 def _metrics(task: Task, steps: Sequence[ToLog]) -> list[Tensor]:
     first = steps[0]
-    # Counts of right answers are exact, so that it makes no difference how many steps are measured together.
+    # Counts of correct rows are exact, so the number of steps measured together makes no difference.
     alike = task.name != "regression" and all(
         one.weights_B is None and one.logits_BC.shape == first.logits_BC.shape for one in steps
     )

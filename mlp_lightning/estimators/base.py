@@ -43,7 +43,7 @@ def with_parameters(estimator: BaseMLP, parameters: Mapping[str, Any]) -> BaseML
 class BaseMLP(BaseEstimator, ABC):
     """Fits one model, and continues to fit it.
 
-    Attributes set by ``fit``, beside scikit-learn's: ``module_``, the trained
+    Attributes set by ``fit``, in addition to scikit-learn's: ``module_``, the trained
     :class:`~mlp_lightning.runs.module.MLPModule`, which takes raw rows.
     """
 
@@ -123,7 +123,7 @@ class BaseMLP(BaseEstimator, ABC):
 
         Args:
             inputs: the rows.
-            preprocessor: of an earlier fit, if the rows are to be prepared as they were then.
+            preprocessor: of an earlier fit, to prepare the rows as then; ``None``: a new one.
             one_pass: whether to make a single pass over the rows.
             passes: number of passes already made.
         """
@@ -131,11 +131,11 @@ class BaseMLP(BaseEstimator, ABC):
         return Job(config, rows_of(config, inputs, preprocessor), self.log_dir)
 
     def configuration(self, inputs: Inputs, one_pass: bool = False, passes: int = 0) -> Config:
-        """The configuration of that training; draws its seed."""
+        """The configuration of this training; draws its seed."""
         return configuration(self.get_params(deep=False), inputs.rows_of_fit, self._seed(passes), one_pass)
 
     def take(self, job: Job, inputs: Inputs, result: TrainingResult, before: list[float] | None = None) -> None:
-        """Become the estimator that a training has made.
+        """Take over the result of a training.
 
         Args:
             job: what was trained.
@@ -204,13 +204,13 @@ class BaseMLP(BaseEstimator, ABC):
         """Probabilities ``(B, C)``, of a binary task that of class 1, or values ``(B, T)``."""
         check_is_fitted(self, "module_")
         raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns)
-        # In double precision a prediction is the same, whatever other rows are predicted with it.
+        # In double precision a prediction does not depend on the rows predicted with it.
         module = self.module_
         mlp = copy.deepcopy(module.mlp).double()
         widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]
         parts = []
         with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), ROWS_AT_ONCE))):
-            # Read-only rows (of a memory map, say) are only read here, but torch would warn of them.
+            # torch warns of read-only rows (of a memory map, say), although they are only read here.
             raw_BF = np.require(raw_BF, requirements="W")
             for rows_BF in torch.from_numpy(raw_BF).split(ROWS_AT_ONCE):
                 parts.append(module.task.predictions(mlp(module.preprocessor(rows_BF))))

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class MLPClassifier(ClassifierMixin, BaseMLP):
     """A multi-layer perceptron that classifies, with scikit-learn's interface and parameter names.
 
-    What is named as in :class:`sklearn.neural_network.MLPClassifier` means the same, but for this:
+    Names of :class:`sklearn.neural_network.MLPClassifier` mean the same, with these exceptions:
 
     - Features are scaled, and missing values and columns that are not numbers are handled: no pipeline is needed.
     - ``solver`` has ``adamw`` (whose ``alpha`` is torch's decoupled weight decay) and no ``lbfgs``.
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
-    - Without ``early_stopping`` all of ``max_iter`` epochs are trained: ``tol`` has no effect then. With it, training
+    - Without ``early_stopping`` all ``max_iter`` epochs are trained, and ``tol`` has no effect. With it, training
       stops when the accuracy on validation rows has not risen by ``tol`` in ``n_iter_no_change`` epochs, and the best
       weights are kept.
     - ``loss_`` and ``loss_curve_`` are of the data alone, without the penalty.
@@ -45,14 +45,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         learning_rate_init: learning rate at the start.
         max_iter: epochs.
         shuffle: whether to draw a new order in every epoch.
-        random_state: seed, or where one is drawn from; decides weights, order, split and dropout.
+        random_state: seed, or a generator to draw one from; decides weights, order, split and dropout.
         tol: smallest improvement that counts as one.
         verbose: whether to print progress.
-        warm_start: whether ``fit`` continues from the weights and the scaling of the fit before.
+        warm_start: whether ``fit`` continues from the weights and the scaling of the previous fit.
         momentum: of ``sgd``.
         nesterovs_momentum: of ``sgd``.
         early_stopping: whether to keep validation rows and stop by them.
-        validation_fraction: share of the rows that are validation rows then.
+        validation_fraction: share of the rows that are validation rows with ``early_stopping``.
         beta_1: of ``adam`` and ``adamw``.
         beta_2: likewise.
         epsilon: likewise.
@@ -186,7 +186,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 )
         else:
             self.classes_, codes = np.unique(y, return_inverse=True)
-        # A single class is distinguished from a second one without rows.
+        # A single class is trained against a second one without rows.
         count = max(2, len(self.classes_))
         task = "binary" if count == 2 else "multiclass"
         target = Target(("target",), task, "int64", tuple(range(count)))
@@ -195,7 +195,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:
         given = self.class_weight
         if given is None or (isinstance(given, str) and given == "balanced"):
-            return weights_B  # the run balances its training rows itself
+            return weights_B  # the run balances its training rows
         if not isinstance(given, dict):
             raise ConfigError([Fault("class_weight", given, "must be None, 'balanced' or a dict of weights by class")])
         codes = targets_BT[:, 0]

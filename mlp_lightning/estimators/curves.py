@@ -1,4 +1,4 @@
-"""What the estimators remember of a training: the loss of every epoch and the metrics of every validation.
+"""What the estimators keep of a training: the loss of every epoch and the metrics of every validation.
 
 Shapes: ``K`` members, ``S`` steps.
 """
@@ -21,7 +21,7 @@ from mlp_lightning.runs.training_module import Outputs, TrainingModule
 
 @dataclasses.dataclass
 class Curves:
-    """How one run went.
+    """The curves of one run.
 
     Attributes:
         losses: of all steps, ``(S,)`` in parts.

@@ -1,4 +1,4 @@
-"""Runs behind the estimators: what is to be trained, in folders that are gone afterwards."""
+"""Runs of the estimators, in folders that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlp_lightning.sweeps.grouping import Sizes, group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.tables.reading.sources import MemorySource
 
-# A run sets the random numbers, the threads and the signals of its process; one after the other keeps them right.
+# A run sets the random numbers, the threads and the signals of its process, so only one may run at a time.
 _ONE_AT_A_TIME = threading.RLock()
 _SHARE_OF_MEMORY = 0.5
 
@@ -53,7 +53,7 @@ def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = 
     Args:
         config: of the run.
         inputs: the rows.
-        preprocessor: prepares them as others were prepared; ``None``: fitted to them.
+        preprocessor: of an earlier fit, to prepare them with; ``None``: a new one is fitted to them.
     """
     return build_data(config, Given(MemorySource(inputs.table, "X"), inputs.target, preprocessor))
 
@@ -81,19 +81,19 @@ def train_together(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
     Raises:
         KeyboardInterrupt: they were asked to stop.
     """
-    # Configurations may be equal where rows are not: folds.
+    # By identity: configurations may be equal although their rows differ (folds).
     sizes = {id(job.config): _sizes(job) for job in jobs}
     memory = int(available_memory() * _SHARE_OF_MEMORY)
     grouping = group_runs([job.config for job in jobs], lambda config: sizes[id(config)], memory)
     done: dict[int, TrainingResult | Exception] = {}
-    for places in grouping.stacks:
-        done.update(zip(places, _train_stack([jobs[one] for one in places]), strict=True))
-    for place, _ in grouping.alone:
+    for indices in grouping.stacks:
+        done.update(zip(indices, _train_stack([jobs[one] for one in indices]), strict=True))
+    for index, _ in grouping.alone:
         try:
-            done[place] = train_alone(jobs[place])
+            done[index] = train_alone(jobs[index])
         except Exception as error:
-            done[place] = error
-    return [done[place] for place in range(len(jobs))]
+            done[index] = error
+    return [done[index] for index in range(len(jobs))]
 
 
 def _train_stack(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
@@ -126,12 +126,12 @@ def _sizes(job: Job) -> Sizes:
 @contextlib.contextmanager
 def _folders(log_dirs: Sequence[str | None]) -> Iterator[list[Path]]:
     """A folder for each run: a new one in its ``log_dir``, or one that is removed at the end."""
-    passing = Path(tempfile.mkdtemp(prefix="mlp_lightning-")) if None in log_dirs else None
+    temporary = Path(tempfile.mkdtemp(prefix="mlp_lightning-")) if None in log_dirs else None
     try:
         yield [
-            passing / str(number) if passing is not None and one is None else new_run_dir(Path(str(one)))
+            temporary / str(number) if temporary is not None and one is None else new_run_dir(Path(str(one)))
             for number, one in enumerate(log_dirs)
         ]
     finally:
-        if passing is not None:
-            shutil.rmtree(passing, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -26,7 +26,7 @@ from mlp_lightning.tables.reading.sources import MemorySource
 from mlp_lightning.tables.reading.types import is_row_label
 from mlp_lightning.tables.targets import Target
 
-# Its functions are made when it is imported, where a type checker does not see them.
+# Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
 
 
@@ -62,7 +62,7 @@ class Features:
 
     @property
     def names(self) -> list[str]:
-        """Default names, where nothing else names them."""
+        """Default names, for columns without names."""
         count = self.matrix_BF.shape[1] if self.matrix_BF is not None else self._table.num_columns
         return [f"x{number}" for number in range(count)]
 
@@ -81,12 +81,12 @@ class Features:
 
 
 def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", reset: bool = False) -> Features:
-    """Check ``X`` as scikit-learn does, and say which columns it has.
+    """Check ``X`` as scikit-learn does, and return its columns.
 
     Args:
-        estimator: whose ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+        estimator: its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
         X: array, list of lists or data frame.
-        y: only looked at for whether it is there.
+        y: only checked for presence.
         reset: whether to set them.
 
     Raises:
@@ -95,7 +95,7 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
     """
     checked: dict[str, Any] = {"reset": reset, "skip_check_array": True}
     if not is_frame(X):
-        # Only a model of a data frame can have columns that are no numbers.
+        # Only a model of a data frame can have columns that are not numbers.
         numbers = reset or all(one.kind == "numeric" for one in _fitted_columns(estimator))
         if numbers:
             numeric = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
@@ -132,7 +132,7 @@ def read_rows(
     """The table of a fit; rows of weight 0 are left out of it.
 
     Args:
-        estimator: knows the features.
+        estimator: has the names of the features.
         features: of the rows.
         targets_BT: as ``target`` has them.
         target: what is predicted; its names are replaced.

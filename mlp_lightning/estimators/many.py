@@ -1,4 +1,4 @@
-"""Many estimators at once: those that differ in what members of a stack may differ in are trained as one."""
+"""Many estimators at once: those that may be members of one stack are trained together."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def fit_many(
     """Fit an estimator for each set of parameters to the same rows.
 
     Those that may differ only in width of layers, learning rate, weight decay, dropout, label smoothing and seed train
-    as one stacked model, for about the price of a few; the others by themselves. Each comes out as if it had been
-    fitted alone, to rounding.
+    as one stacked model, in about the time of a few; the others train alone. Each estimator is the same as if fitted
+    alone, to rounding.
 
     Args:
         params_list: parameters of each estimator, where they differ from those of ``estimator``.
         X: as for ``fit``.
         y: likewise.
         sample_weight: likewise.
-        estimator: what to fit; ``None``: a classifier or a regressor, as ``y`` asks for. It is not changed.
+        estimator: what to fit; ``None``: a classifier or a regressor, depending on ``y``. It is not changed.
 
     Returns:
         The fitted estimators, in order.
@@ -76,13 +76,13 @@ class Fits:
         """Prepare a fit.
 
         Args:
-            estimator: not fitted; will be.
-            rows: number of the set of rows: what has the same number is read once.
+            estimator: not fitted yet; :meth:`train` fits it.
+            rows: number of the set of rows; a set is read once.
             read: reads them.
         """
         try:
             if estimator.warm_start:
-                raise ConfigError([Fault("warm_start", True, "has nothing to go on from here", "use fit")])
+                raise ConfigError([Fault("warm_start", True, "has no earlier fit to continue from here", "use fit")])
             key = json.dumps([rows, _weights_of_classes(estimator)])
             if key not in self._inputs:
                 self._inputs[key] = read()
@@ -95,10 +95,10 @@ class Fits:
             self._fits.append(error)
 
     def train(self) -> list[Exception | None]:
-        """Train them all; the estimators are fitted then.
+        """Train all; this fits the estimators.
 
         Returns:
-            For each fit in order of :meth:`add` why it failed; ``None`` if it did not.
+            For each fit, in order of :meth:`add`, why it failed; ``None`` if it did not.
         """
         ready = [one for one in self._fits if not isinstance(one, Exception)]
         results = iter(train_together([job for _, _, job in ready]))
@@ -124,5 +124,5 @@ class Fits:
 
 
 def _weights_of_classes(estimator: BaseMLP) -> str:
-    """What of an estimator changes how it reads rows."""
+    """The parameters of an estimator that change how it reads rows."""
     return repr(getattr(estimator, "class_weight", None))

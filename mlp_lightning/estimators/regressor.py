@@ -22,12 +22,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """A multi-layer perceptron that predicts numbers, with scikit-learn's interface and parameter names.
 
     All parameters are those of :class:`~mlp_lightning.estimators.MLPClassifier`, where they are explained, except
-    ``class_weight`` and ``label_smoothing``. Targets are standardised: learning does not depend on their unit.
+    ``class_weight`` and ``label_smoothing``. Targets are standardised, so learning does not depend on their unit.
 
     - ``loss_`` and ``loss_curve_`` are mean squared errors of standardised targets.
     - With ``early_stopping``, training stops when that of the validation rows has not fallen by ``tol`` in
-      ``n_iter_no_change`` epochs; ``validation_scores_`` are R², of several targets that of their standardised sum of
-      squares.
+      ``n_iter_no_change`` epochs; ``validation_scores_`` are R²; for several targets, that of their standardised sum
+      of squares.
 
     Example:
         >>> from sklearn.datasets import load_diabetes

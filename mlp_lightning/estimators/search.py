@@ -28,7 +28,7 @@ Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 class VectorizedSearchCV(BaseSearchCV):
     """Chooses parameters by cross-validation, as ``GridSearchCV`` and ``RandomizedSearchCV`` do.
 
-    All candidates and folds that may share a stacked model train as one, which takes about as long as a few of them.
+    All candidates and folds that may share a stacked model train together, in about the time of a few of them.
     The results are those of scikit-learn's searches, to rounding, and so are the names: ``cv_results_``,
     ``best_estimator_``, ``best_params_``, ``best_score_``, ``best_index_``, ``scorer_``, ``n_splits_`` and
     ``refit_time_``.
@@ -36,7 +36,7 @@ class VectorizedSearchCV(BaseSearchCV):
 
     Args:
         estimator: an :class:`MLPClassifier` or :class:`MLPRegressor`. (They scale features and handle missing
-            values and categories themselves; for a pipeline use ``GridSearchCV``.)
+            values and categories; for a pipeline use ``GridSearchCV``.)
         param_grid: values to try of each parameter, or a list of such dicts; all combinations are tried.
         param_distributions: instead of ``param_grid``: lists or distributions to draw ``n_iter`` candidates from.
         n_iter: number of candidates drawn.
@@ -44,7 +44,7 @@ class VectorizedSearchCV(BaseSearchCV):
         refit: whether to fit the best candidate to all rows; of several scores, the name of the one to choose by.
         cv: number of folds, or how to split.
         random_state: decides which candidates are drawn.
-        verbose: whether to say how many fits there are.
+        verbose: whether to print the number of fits.
         error_score: score of a candidate that cannot be fitted, or ``raise``.
         return_train_score: whether to score the training rows of each fold, too.
 
@@ -145,7 +145,7 @@ class VectorizedSearchCV(BaseSearchCV):
         sample_weight: Any,
         scorers: Any,
     ) -> list[dict[str, Any]]:
-        """Train every candidate on every fold; what scikit-learn would have measured of each, folds running fastest."""
+        """Train every candidate on every fold; the results as scikit-learn has them, with folds as the inner loop."""
         started = time.perf_counter()
         fits, estimators = Fits(), []
         # scikit-learn weights scores from 1.9 on, where the scorer can.
@@ -158,7 +158,7 @@ class VectorizedSearchCV(BaseSearchCV):
                 estimators.append(estimator)
                 fits.add(estimator, number, lambda one=estimator, part=part: one.read_inputs(*part.training))
         failures = fits.train()
-        self._tell_failures(failures)
+        self._report_failures(failures)
         fit_time = (time.perf_counter() - started) / max(1, len(estimators))
         out = []
         for number, (estimator, failure) in enumerate(zip(estimators, failures, strict=True)):
@@ -182,7 +182,7 @@ class VectorizedSearchCV(BaseSearchCV):
                 scores[name] = self.error_score if names is None else dict.fromkeys(names, self.error_score)
         return {**scores, "score_time": time.perf_counter() - started}
 
-    def _tell_failures(self, failures: Sequence[Exception | None]) -> None:
+    def _report_failures(self, failures: Sequence[Exception | None]) -> None:
         failed = [one for one in failures if one is not None]
         if not failed:
             return

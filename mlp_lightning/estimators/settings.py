@@ -1,4 +1,4 @@
-"""What the parameters of an estimator mean as a configuration of a run."""
+"""From the parameters of an estimator to the configuration of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlp_lightning.config.names import ACTIVATIONS
 from mlp_lightning.data.datamodule import auto_batch_size
 from mlp_lightning.errors import ConfigError, Fault
 
-#: Defaults chosen with benchmarks/quality.py, the same as those of ``data=table``. Defaults that are scikit-learn's are
-#: in the constructors.
+#: Defaults chosen with benchmarks/quality.py, the same as those of ``data=table``. scikit-learn's defaults are in the
+#: constructors.
 DEFAULTS: dict[str, Any] = {
     "hidden_layer_sizes": (128, 128),
     "activation": "silu",
@@ -56,7 +56,7 @@ _PARAMETER_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class RowsOfFit:
-    """What a configuration needs to know of the rows.
+    """What a configuration depends on of the rows.
 
     Attributes:
         task: ``binary``, ``multiclass`` or ``regression``.
@@ -83,7 +83,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         one_pass: whether to make a single pass over the rows, as ``partial_fit`` does.
 
     Raises:
-        ConfigError: a parameter is wrong, under the name that it has in the estimator.
+        ConfigError: a parameter is wrong; named as in the estimator.
     """
     given = {name: one.item() if isinstance(one, np.generic) else one for name, one in parameters.items()}
     _refuse_unknown(given)

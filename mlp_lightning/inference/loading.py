@@ -1,4 +1,4 @@
-"""A trained model from its checkpoint, with what is needed to feed it raw rows of a table.
+"""A trained model from its checkpoint, with what it needs to take raw rows of a table.
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
 """
@@ -23,7 +23,7 @@ from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.targets import Target
 
-# From this many weights in a layer on, further threads gain more than they cost the threads that read.
+# From this many weights in a layer on, more threads gain more than they slow down the threads that read.
 _WEIGHTS_FOR_THREADS = 2**18
 
 
@@ -77,13 +77,13 @@ class TrainedModel:
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the run that made the checkpoint; that of the checkpoint if it was moved."""
+        """The folder of the run that wrote the checkpoint; that of the checkpoint if it was moved."""
         folder = self.path.parent
         return folder.parent if folder.name == "checkpoints" else folder
 
 
 def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
-    """Load a checkpoint of a training run; never runs code in it.
+    """Load a checkpoint of a training run; never runs code from it.
 
     Raises:
         CheckpointError: there is no such file, or it is not a checkpoint of this package.

@@ -1,4 +1,4 @@
-"""Predictions for the rows of a table, of whatever size, into a file.
+"""Predictions for the rows of a table of any size, into a file.
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
 """
@@ -35,7 +35,7 @@ class PredictionReport:
     Attributes:
         rows: how many.
         path: the file that was written.
-        surprises: lines on what rows have that no training row had; empty if nothing.
+        surprises: lines on values that no training row had; empty if there are none.
         seconds: from the loading of the model to the finished file.
     """
 
@@ -59,20 +59,20 @@ def predict(
     """Write the predictions of a trained model for every row of a table, in the order of the rows.
 
     Memory does not grow with the table. The columns of the file are, in this order, ``id_columns`` as they are in the
-    table; ``predicted_<target>`` (a class as what it is: text, whole number or truth value; a value in its own units)
+    table; ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units)
     for each target; and, of a classification, ``probability_<class>`` for each class.
 
     Args:
         ckpt_path: of the model.
         data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
-        output: the file to write; its ending says the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
-            ``.parquet``, ``.feather`` or ``.arrow``. It appears when it is complete, and only then.
+        output: the file to write; its ending decides the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
+            ``.parquet``, ``.feather`` or ``.arrow``. It appears only when it is complete.
         csv: how text files are read.
         id_columns: columns to copy.
         device: where to compute.
         rows_at_once: most rows in memory.
         overwrite: whether to replace an existing file.
-        progress: called after some rows, and at the end, with the number of rows that are done.
+        progress: called after some rows, and at the end, with the number of rows done.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -85,7 +85,7 @@ def predict(
     refuse_output(path, str(output), [], overwrite)
     source = FileSource.open(str(data_path), csv or CsvConfig())
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
-    _refuse_place_in_table(path, str(output), str(data_path))
+    _refuse_path_in_table(path, str(output), str(data_path))
     model = load_model(ckpt_path, device)
     ids = list(dict.fromkeys(id_columns))
     _refuse_names(ids, output_names(model.target))
@@ -113,7 +113,7 @@ def predicted_rows(
     """Predictions, with the columns ``ids`` before them, for all rows in order.
 
     Args:
-        model: predicts.
+        model: to predict with.
         source: has the columns that the model sees, and ``ids``.
         ids: columns to copy.
         surprises: counts what no training row had.
@@ -137,7 +137,7 @@ def predicted_rows(
 
 
 def stored_type(source: FileSource, name: str) -> pa.DataType:
-    """The type of a column in its files; text files have texts, of which every character is kept.
+    """The type of a column in its files; text files have texts, with every character kept.
 
     Raises:
         DataError: there is no such column, or it holds lists, bytes and the like.
@@ -164,8 +164,8 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
     if not finite_B.all():
         row = int(finite_B.argmin())
         raise DataError(
-            f"{source.place(batch.first_row + row)}: the model's prediction is not a finite number. See whether the row"
-            " holds values far from those of the training rows, or whether the training diverged."
+            f"{source.place(batch.first_row + row)}: the model's prediction is not a finite number. Check whether the"
+            " row has values far from those of the training rows, or whether the training diverged."
         )
     return predictions_BC
 
@@ -206,8 +206,8 @@ def _refuse_names(ids: Sequence[str], outputs: Sequence[str]) -> None:
             )
 
 
-def _refuse_place_in_table(path: Path, given: str, data_path: str) -> None:
-    """Predictions inside a folder of files would be rows of the table the next time."""
+def _refuse_path_in_table(path: Path, given: str, data_path: str) -> None:
+    """Predictions inside a folder of files would be rows of the table in the next call."""
     folder = Path(data_path).expanduser()
     if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(

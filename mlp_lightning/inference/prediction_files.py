@@ -1,4 +1,4 @@
-"""Tables that are written part by part: text, Parquet, Feather and Arrow files, by the ending of their name."""
+"""Tables that are written in parts: text, Parquet, Feather and Arrow files, by the ending of their name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.tables.reading.dialect import COMPRESSIONS
 from mlp_lightning.tables.reading.paths import ARROW, KNOWN_ENDINGS, PARQUET, format_of
 
-# Its functions are made when it is imported, where a type checker does not see them.
+# Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
-# What one row group of a Parquet file, or one batch of a Feather file, holds at least: a reader pays for each.
+# Least size of a row group of a Parquet file, or of a batch of a Feather file: each costs a reader time.
 _ROWS, _BYTES = 65_536, 16 << 20
 
 
 class TableWriter(ABC):
-    """Writes the rows of one table, in order. The first rows say what its columns are.
+    """Writes the rows of one table, in order. The first rows decide its columns.
 
     Args:
         path: of the file.
@@ -37,7 +37,7 @@ class TableWriter(ABC):
         self._waiting: list[pa.Table] = []
 
     def write(self, rows: pa.Table) -> None:
-        """Take some rows, all with the same columns; they are in the file after :meth:`close`."""
+        """Add rows, all with the same columns; they are in the file after :meth:`close`."""
         self._waiting.append(rows)
         if sum(one.num_rows for one in self._waiting) >= _ROWS or sum(one.nbytes for one in self._waiting) >= _BYTES:
             self._flush()
@@ -57,7 +57,7 @@ class TableWriter(ABC):
     def give_up(self) -> None:
         """Close the file, complete or not."""
         self._waiting = []
-        with contextlib.suppress(Exception):  # why the file cannot be written has been reported
+        with contextlib.suppress(Exception):  # the first error has been reported
             self._end()
 
     @abstractmethod
@@ -137,7 +137,7 @@ def text_lines(rows: pa.Table, delimiter: str) -> pa.Buffer:
     try:
         pyarrow.csv.write_csv(rows, sink, options)
         return sink.getvalue()
-    except pa.ArrowInvalid:  # some value needs quotes, and Arrow's writer would put all texts in quotes then
+    except pa.ArrowInvalid:  # some value needs quotes, and Arrow's writer would quote all texts
         columns = [_quoted(values.cast(pa.string()), delimiter) for values in rows.columns]
     lines = pc.binary_join_element_wise(*columns, delimiter, null_handling="replace")
     lines = pa.concat_arrays([*lines.chunks, pa.array([""])])  # the end of the last line
@@ -152,13 +152,13 @@ def _quoted(texts: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:
 
 @contextlib.contextmanager
 def written_table(path: Path) -> Iterator[TableWriter]:
-    """A writer for the format that the ending of ``path`` says; the file appears when all of it is on the disk.
+    """A writer for the format of the ending of ``path``; the file appears when all of it is on the disk.
 
-    Until then it lies beside ``path`` under a hidden name, and is removed after an error. Only a process that is
-    killed leaves it, and nothing reads it.
+    Until then it has a hidden name in the same folder, and is removed after an error. Only a process that is killed
+    leaves it, and nothing reads it.
 
     Raises:
-        OSError: the file cannot be written; there is nothing under ``path`` then, or what was there before.
+        OSError: the file cannot be written; then ``path`` is as before.
     """
     kind, suffix = format_of(path), path.suffix.lower()
     with atomic_write(path) as file:
@@ -179,8 +179,8 @@ def output_fault(path: Path, given: str, inputs: Sequence[Path], overwrite: bool
     """Why predictions cannot be written to ``path``; ``None`` if they can.
 
     Args:
-        path: where to.
-        given: the same as the user wrote it.
+        path: of the output.
+        given: the path as the user wrote it.
         inputs: files that are read for it.
         overwrite: whether to replace an existing file.
     """
@@ -208,7 +208,7 @@ def refuse_output(path: Path, given: str, inputs: Sequence[Path], overwrite: boo
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an error of the system say which file could not be written."""
+    """Add the name of the file to an error of the system."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class FeatureEmbedding(nn.Module):
-    """Embeds the first ``N`` and the last ``E`` of the features; those between stay as they are.
+    """Embeds the first ``N`` and the last ``E`` of the features; the others stay unchanged.
 
     Args:
         in_features: P.
@@ -60,7 +60,7 @@ class FeatureEmbedding(nn.Module):
         return torch.cat(parts, dim=1)
 
     def take_statistics(self, features_BP: Tensor) -> None:
-        """Let the bins follow the training rows."""
+        """Fit the bins to the training rows."""
         if isinstance(self.numbers, PiecewiseLinearEmbedding):
             self.numbers.take_statistics(features_BP[:, : self.numeric_features])
 
@@ -103,7 +103,7 @@ class PeriodicEmbedding(nn.Module):
 class PiecewiseLinearEmbedding(nn.Module):
     """Each number as its share of every bin between quantiles of the training rows, then its own linear layer.
 
-    Numbers outside of all bins are taken as the nearest edge, where the source extrapolates linearly.
+    Numbers outside of all bins are replaced by the nearest edge, where the source extrapolates linearly.
 
     Source: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", 2022, section 3.2, eq. 1.
 
@@ -135,5 +135,5 @@ class PiecewiseLinearEmbedding(nn.Module):
         """Put the edges of the bins at quantiles of the training rows."""
         shares_Q = torch.linspace(0, 1, self.edges_QN.shape[0], dtype=torch.float64)
         ordered_BN = numbers_BN.double().sort(dim=0).values
-        places_Q = (shares_Q * (len(ordered_BN) - 1)).round().long()
-        self.edges_QN.copy_(ordered_BN[places_Q])
+        indices_Q = (shares_Q * (len(ordered_BN) - 1)).round().long()
+        self.edges_QN.copy_(ordered_BN[indices_Q])

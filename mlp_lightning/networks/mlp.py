@@ -28,7 +28,7 @@ NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
 }
-# What torch.nn.init.calculate_gain calls an activation; those that it does not know get gain 1.
+# The names of activations in torch.nn.init.calculate_gain; the others get gain 1.
 _GAIN_NAMES = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "leaky_relu": "leaky_relu"}
 
 
@@ -36,8 +36,8 @@ class MLP(nn.Module):
     """Linear layers with an activation after each hidden one; the output is logits.
 
     Every hidden layer is ``Linear → norm → activation → dropout``. The linear layers are created in order
-    with PyTorch's default initialisation, so that a seed set before gives the weights that a hand-written
-    model of the same layers would have.
+    with PyTorch's default initialisation, so that a seed set before gives the weights of a hand-written
+    model with the same layers.
 
     Args:
         in_features: F.
@@ -50,7 +50,7 @@ class MLP(nn.Module):
         init: how weights are drawn: ``default`` (PyTorch's: uniform in ±1/sqrt(fan in)), ``xavier_uniform``,
             ``xavier_normal`` (Glorot and Bengio, 2010), ``kaiming_uniform``, ``kaiming_normal`` (He et al.,
             2015), ``orthogonal`` (Saxe et al., 2014) or ``zeros``. All but ``default`` set biases to 0.
-        embedding: what features go through first; it has ``out_features``. ``None``: nothing.
+        embedding: applied to the features first; it has ``out_features``. ``None``: none.
 
     Example:
         >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")

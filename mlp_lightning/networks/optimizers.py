@@ -1,4 +1,4 @@
-"""torch's own optimizers and learning-rate schedulers, built from the configuration."""
+"""torch's optimizers and learning-rate schedulers, built from the configuration."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def build_schedule(
         optimizer: whose learning rate to change.
         config: one of the schedules.
         total_steps: length of the run in optimizer steps; ``None`` for a run without a limit.
-        has_validation: whether there are validation rows for a plateau to be found on.
+        has_validation: whether there are validation rows, whose loss a plateau may follow.
 
     Raises:
         ConfigError: for a schedule over the whole run when the run has no limit.
@@ -99,7 +99,7 @@ def _one_cycle(optimizer: Optimizer, config: OneCycleSchedule, total_steps: int)
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=highest,
-        # One more than the run is long: torch's scheduler refuses the step after the last.
+        # One more than the run has: torch's scheduler refuses the step after the last.
         total_steps=total_steps + 1,
         pct_start=config.pct_start,
         div_factor=config.div_factor,

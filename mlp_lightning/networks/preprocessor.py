@@ -1,6 +1,6 @@
 """The fixed part of a model of a table: raw numbers of the columns in, features of the network out.
 
-Shapes: ``B`` rows, ``F`` columns, ``N`` numeric columns among them, ``Q`` knots, ``P`` features that come out.
+Shapes: ``B`` rows, ``F`` columns, ``N`` numeric columns among them, ``Q`` knots, ``P`` output features.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 from mlp_lightning.tables.columns import CYCLES, Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
-# No scaled number is further from 0 than this, however far a row is from the training rows: so logits stay finite.
+# No scaled number is further from 0 than this, even for rows far from the training rows, so logits stay finite.
 _LIMIT = {"standard": 1e4, "robust": 3.0, "quantile": 10.0, "none": 1e15}
 _KNOTS = 65
 
 
 class Preprocessor(nn.Module):
-    """Scales numbers, fills gaps, and spreads categories and dates over features; nothing in it is trained.
+    """Scales numbers, fills gaps, and spreads categories and dates over features; it is not trained.
 
-    What comes out, in this order: scaled numbers (numeric columns, then truth values, then moments), sines and cosines
+    The features, in this order: scaled numbers (numeric columns, then truth values, then moments), sines and cosines
     of dates, indicators of missing values, one-hot categories, and the codes of the columns with a learned embedding.
 
     - ``standard``: mean 0 and deviation 1.
     - ``robust``: median 0, quartile range 1, then ``x / sqrt(1 + (x/3)²)``, which no outlier brings above 3 (Holzmüller
       et al., "Better by default", 2024, section 3).
     - ``quantile``: to normal scores, linearly between the quantiles of the training rows.
-    - ``none``: as they are.
+    - ``none``: unchanged.
 
-    A missing number is taken as the median; where training rows had some, an indicator says so. Everything is computed
-    in double precision, so that large numbers with small differences (years, coordinates) keep them.
+    A missing number is replaced by the median; if training rows had missing values, an indicator marks it. Everything
+    is computed in double precision, which keeps small differences of large numbers (years, coordinates).
 
     Args:
         columns: what the raw columns are.
@@ -117,7 +117,7 @@ class Preprocessor(nn.Module):
             codes_B = raw_BF[:, [i for i, _ in self._one_hot]]
             parts.append((codes_B == raw_BF.new_tensor([float(code) for _, code in self._one_hot])).double())
         if self._embedded:
-            # A gap in a column whose training rows have none is an unknown category: no embedding of it was learnt.
+            # A gap in a column whose training rows have none is an unknown category: no embedding of it was learned.
             least = raw_BF.new_tensor([MISSING if self.columns[i].missing else UNKNOWN for i in self._embedded])
             parts.append(torch.maximum(raw_BF[:, self._embedded], least))
         return torch.cat(parts, dim=1)
@@ -133,8 +133,8 @@ class Preprocessor(nn.Module):
         return scaled_BN.clamp(-limit, limit)
 
     def _normal_scores(self, numbers_BN: Tensor) -> Tensor:
-        # Piece by piece and not by a search: pieces take no memory, and every format of an exported model has them.
-        # As tensors: plain numbers ONNX's exporter would round to single precision, the least width to 0.
+        # Piece by piece and not by a search: pieces take no memory, and every export format supports them.
+        # As tensors: ONNX's exporter would round plain numbers to single precision, the least width to 0.
         scores_Q, least = numbers_BN.new_tensor(self._scores_Q), numbers_BN.new_tensor(1e-300)
         scores_BN, steps_Q = scores_Q[0].expand_as(numbers_BN), scores_Q.diff()
         # Halved, so that a difference of huge numbers is finite. Equal knots are a jump.
@@ -151,7 +151,7 @@ class Preprocessor(nn.Module):
         """Take the statistics of the training rows.
 
         Args:
-            raw_numbers: the raw numbers of a column in the training rows, ``(B,)``; asked for one column at a time.
+            raw_numbers: gives the raw numbers of a column in the training rows, ``(B,)``; called column by column.
             weights_B: how much each of these rows counts; a row of weight 2 counts as two rows. ``None``: all the
                 same.
         """
@@ -168,7 +168,7 @@ class Preprocessor(nn.Module):
                 self.knots_QN[:, n] = torch.from_numpy(_quantiles(present_B, counts_B, np.linspace(0, 1, _KNOTS))[0])
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` takes; the statistics are not in it, since they are buffers."""
+        """The arguments of :meth:`from_dict`, without the statistics, which are buffers."""
         return {"columns": [one.to_dict() for one in self.columns], "scaling": self.scaling}
 
     @classmethod
@@ -176,14 +176,14 @@ class Preprocessor(nn.Module):
         return cls([Column.from_dict(one) for one in plain["columns"]], plain["scaling"])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Preprocessor:
-        """Stay in double precision whatever the model is cast to, and off devices without it."""
+        """Stay in double precision when the model is cast, and off devices without it."""
         moved = fn(torch.zeros((), dtype=torch.float32))
         device = moved.device if moved.device.type != "mps" else torch.device("cpu")
         return super()._apply(lambda one: one.to(device), recurse)
 
 
 def _codes(column: Column) -> list[int]:
-    """The codes of a category that have their own feature; an unknown category has none."""
+    """The codes of categories with a one-hot feature; an unknown category has none."""
     codes = list(range(FIRST_CATEGORY, FIRST_CATEGORY + len(column.vocabulary)))
     return [MISSING, *codes] if column.missing else codes
 
@@ -199,7 +199,7 @@ def _statistics(
     """Median, center and scale of the numbers of a column."""
     if kind == "boolean":
         return 0.5, 0.5, 0.5
-    # In units of the largest number, so that sums and squares of huge or tiny ones stay numbers.
+    # In units of the largest number, so that sums and squares of huge or tiny ones stay finite.
     unit = float(np.abs(values_B).max())
     if unit == 0 or not np.isfinite(1 / unit):
         return 0.0, 0.0, 1.0
@@ -222,7 +222,7 @@ def _statistics(
 def _quantiles(
     values_B: NDArray[np.float64], weights_B: NDArray[np.float64] | None, shares_Q: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The least and the greatest number that splits the values like each share, ``(2, Q)``.
+    """The least and the greatest number that splits the values at each share, ``(2, Q)``.
 
     They differ where a share falls between two values. A value of weight 2 counts as two equal values.
     """
@@ -237,7 +237,7 @@ def _quantiles(
     ordered_B = values_B[order_B]
     below_B = np.cumsum(weights_B[order_B])
     wanted_Q = shares_Q * below_B[-1]
-    slack = 1e-12 * below_B[-1]  # of what rounding does to sums of weights
+    slack = 1e-12 * below_B[-1]  # the rounding of sums of weights
     last = len(values_B) - 1
     least_Q = np.minimum(np.searchsorted(below_B, wanted_Q - slack, side="left"), last)
     greatest_Q = np.minimum(np.searchsorted(below_B, wanted_Q + slack, side="right"), last)

@@ -56,7 +56,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
-        """The metric over the rows: what :meth:`torchmetric` computes, of one batch."""
+        """The metric over the rows, as :meth:`torchmetric` computes it for one batch."""
 
     @abc.abstractmethod
     def predictions(self, logits_BC: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Task(abc.ABC):
         return self
 
     def truths(self, targets: Tensor) -> Tensor:
-        """Targets as what :meth:`predictions` are compared with."""
+        """Targets in the form that :meth:`predictions` are compared with."""
         return targets
 
     @abc.abstractmethod
@@ -106,7 +106,7 @@ class BinaryTask(Task):
         return _mean(((logits_BC > 0) == (targets > 0.5)).float().mean(-1), weights_B)
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
-        # torchmetrics would take logits that all happen to lie in [0, 1] for probabilities.
+        # torchmetrics would treat logits that are all in [0, 1] as probabilities.
         return torch.sigmoid(logits_BC)
 
     def truths(self, targets: Tensor) -> Tensor:
@@ -167,9 +167,9 @@ class RegressionTask(Task):
     """One output per target. Loss: mean squared error.
 
     Args:
-        mean: of each target, ``(T,)``, or of each target of each member, ``(K, 1, T)``; ``None``: the model puts out
-            targets as they are.
-        scale: likewise. With both, the model puts out ``(target - mean) / scale``, so the loss is in these units;
+        mean: of each target, ``(T,)``, or of each target of each member, ``(K, 1, T)``; ``None``: the model outputs
+            unscaled targets.
+        scale: likewise. With both, the model outputs ``(target - mean) / scale``, so the loss is in these units;
             predictions and the mean absolute error are in those of the target.
     """
 
@@ -236,7 +236,7 @@ def _mean(of_rows_B: Tensor, weights_B: Tensor | None) -> Tensor:
 
 
 def _total(weights_B: Tensor) -> Tensor:
-    """The sum of the weights; 1 where there is none, so that what is divided by it stays 0."""
+    """The sum of the weights; 1 where it is 0, so that a quotient stays 0."""
     total = weights_B.sum(-1)
     return torch.where(total > 0, total, 1.0)
 
@@ -247,7 +247,7 @@ def _shared_out(gradient_BC: Tensor, weights_B: Tensor | None, outputs: int | No
     Args:
         gradient_BC: of the loss of each row, of each output.
         weights_B: of the rows.
-        outputs: over how many outputs the loss of a row is a mean; ``None``: all of them.
+        outputs: number of outputs over which the loss of a row is a mean; ``None``: all.
     """
     if outputs is None:
         outputs = gradient_BC.shape[-1]

@@ -52,6 +52,6 @@ def _why(found: Unchanged, optimizer: str) -> str:
     if found.gradients_are_zero:
         return (
             "All their gradients are zero: choose another model.activation or model.init, or standardise the"
-            " features (data.standardize=true)."
+            " features (data.scaling=standard)."
         )
     return f"The updates of {optimizer} are too small for the number format: raise optimizer.lr ({found.lr:g})."

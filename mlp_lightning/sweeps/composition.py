@@ -1,11 +1,11 @@
-"""Composes the jobs of a sweep: what Hydra composes for each of them, in a fraction of the time.
+"""Composes the jobs of a sweep with the same result as Hydra, in a fraction of the time.
 
 Hydra reads and merges every configuration file for every job, which takes longer than training a small network.
 But jobs with the same choice of files differ only in the values that they assign. So Hydra composes one job of each
-such shape. For the others, the operation that Hydra itself applies (``OmegaConf.update``) exchanges the values.
+such shape. For the others, the operation that Hydra itself applies (``OmegaConf.update``) replaces the values.
 
-That is the same only while no value decides how another override is applied. Hydra itself composes every job with
-an override of which this is not certain: one that adds (``+``), deletes (``~``) or merges (a mapping), one that
+The result is the same only if no value decides how another override is applied. Hydra itself composes every job with
+an override for which this is not certain: one that adds (``+``), deletes (``~``) or merges (a mapping), one that
 belongs to Hydra, one below or above the key of another, one whose key leads through an interpolation.
 """
 
@@ -42,14 +42,14 @@ class ComposedJob:
     overrides: tuple[str, ...]  # hydra.overrides.task
     output_dir: Path  # absolute; hydra.runtime.output_dir
     plain: dict[str, Any]  # the resolved configuration without hydra; {} if there is an error
-    record: HydraRecord | None  # what .hydra will hold; None if nothing could be composed
-    error: Exception | None  # what went wrong with this job alone
+    record: HydraRecord | None  # the content of .hydra; None if nothing could be composed
+    error: Exception | None  # raised while this job was composed
 
 
 def compose_jobs(
     config_loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
 ) -> list[ComposedJob]:
-    """Compose every job of a batch, with the outcome that Hydra's launchers have.
+    """Compose every job of a batch, with the same result as Hydra's launchers.
 
     Args:
         config_loader: Hydra's, ``hydra_context.config_loader``.
@@ -59,7 +59,7 @@ def compose_jobs(
 
     Returns:
         The jobs in their order. A job that cannot be composed has its ``error``, which is the exception that
-        Hydra or OmegaConf raised; the others are not affected by it.
+        Hydra or OmegaConf raised; other jobs are not affected.
     """
     composer = _Composer(config_loader, config)
     return [composer.compose(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)]
@@ -69,10 +69,10 @@ def write_hydra_folder(job: ComposedJob, output_dir: Path) -> None:
     """Write ``config.yaml``, ``hydra.yaml`` and ``overrides.yaml`` of a job, as Hydra does before it runs one.
 
     They go to ``hydra.output_subdir`` of ``output_dir``; nothing is written if that key is null or the job
-    could not be composed. What is written names ``output_dir`` even where that is not ``job.output_dir``.
+    could not be composed. The files name ``output_dir`` even if that is not ``job.output_dir``.
 
     Raises:
-        OSError: when a file or folder cannot be written.
+        OSError: a file or folder cannot be written.
     """
     if job.record is not None:
         job.record.write(output_dir)
@@ -80,13 +80,13 @@ def write_hydra_folder(job: ComposedJob, output_dir: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Override:
-    """One override and what it does to the configuration."""
+    """One override and its effect on the configuration."""
 
     text: str
-    shape: str | None = None  # what is the same in jobs that may share a composition; None: only Hydra knows
+    shape: str | None = None  # the same in jobs that may share a composition; None: Hydra must compose the job
     key: str = ""  # dotted, or the name of a group
     is_group: bool = False  # chooses files, before any value is assigned
-    is_exchangeable: bool = False  # assigns a plain value
+    is_replaceable: bool = False  # assigns a plain value
     value: Any = None
 
 
@@ -98,8 +98,8 @@ class _Composer:
         self._config = config
         self._parser = OverridesParser.create()
         self._groups = set(config.hydra.runtime.choices)
-        self._override = functools.cache(self._read)  # the same few overrides come in many jobs
-        # A composition for each shape of a job; None where each job needs its own.
+        self._override = functools.cache(self._read)  # many jobs share the same overrides
+        # The composition of each job shape; None if Hydra must compose each job.
         self._shared: dict[tuple[str | None, ...], _Composition | None] = {}
         # Read before any job is composed, as Hydra's launchers do: a time in it is the same for all jobs.
         self._sweep_dir = OmegaConf.select(config, "hydra.sweep.dir", throw_on_resolution_failure=False)
@@ -114,22 +114,22 @@ class _Composer:
             return ComposedJob(number, task, folder, {}, None, error)
 
     def _composition(self, overrides: Sequence[_Override]) -> _Composition:
-        """The composition of a job, which may be that of an earlier job with other values."""
+        """The composition of a job; may reuse that of an earlier job and replace its values."""
         shape = tuple(one.shape for one in overrides)
         if None in shape or _overlap([one.key for one in overrides if not one.is_group]):
             return _Composition(self._load(overrides), [])
         if shape not in self._shared:
-            self._shared[shape] = None  # stays if Hydra refuses the job: its message may name the job's values
+            self._shared[shape] = None  # kept if Hydra refuses the job: its message may name the job's values
             full = self._load(overrides)
             if not _may_share(full, overrides):
                 return _Composition(full, [])
-            self._shared[shape] = _Composition(full, [one.key for one in overrides if one.is_exchangeable])
+            self._shared[shape] = _Composition(full, [one.key for one in overrides if one.is_replaceable])
         shared = self._shared[shape]
         if shared is not None:
             try:
-                shared.exchange(overrides)
+                shared.replace_values(overrides)
                 return shared
-            except Exception:  # the type of a key refuses the value: Hydra reports it in its own words
+            except Exception:  # the type of a key refuses the value: Hydra reports it
                 pass
         return _Composition(self._load(overrides), [])
 
@@ -149,18 +149,18 @@ class _Composer:
         assigns = parsed.type in (OverrideType.CHANGE, OverrideType.FORCE_ADD) and parsed.package is None
         if not assigns or not _KEY.fullmatch(key):
             return _Override(text)
-        # Interpolations, missing values and mappings inside of lists mean more than themselves.
+        # Interpolations, missing values and mappings inside of lists are not plain values.
         if "{" in text or "???" in text or not isinstance(value, (bool, int, float, str, list, type(None))):
             return _Override(text, text, key)
-        # A list may be assigned to fewer keys than another value: not where the files have a mapping.
+        # A list cannot be assigned where the files have a mapping, so lists have a separate shape.
         shape = f"{parsed.get_key_element()}={'[' if isinstance(value, list) else ''}"
-        return _Override(text, shape, key, is_exchangeable=True, value=value)
+        return _Override(text, shape, key, is_replaceable=True, value=value)
 
 
 class _Composition:
-    """What Hydra composed for one job, and the jobs that differ from it in the values of ``keys``.
+    """The composition of one job, and of the jobs that differ from it in the values of ``keys``.
 
-    It keeps both configurations that Hydra has: the whole one, and that of the task, in which no interpolation can
+    It keeps the two configurations that Hydra has: the full one, and that of the task, in which no interpolation can
     refer to ``hydra``.
     """
 
@@ -178,18 +178,18 @@ class _Composition:
         self._naming: dict[str, Any] = hydra["job"]["config"]["override_dirname"]
         # Sections that differ between jobs; the others are resolved as they are.
         self._content = content
-        exchanged = {path[0] for path in self._paths}
-        self._differing = [name for name, value in content.items() if name in exchanged or "${" in str(value)]
+        replaced = {path[0] for path in self._paths}
+        self._differing = [name for name, value in content.items() if name in replaced or "${" in str(value)]
 
-    def exchange(self, overrides: Sequence[_Override]) -> None:
-        """Make it the composition of another job of this shape.
+    def replace_values(self, overrides: Sequence[_Override]) -> None:
+        """Turn this into the composition of another job of the same shape.
 
         Raises:
-            Exception: when a key does not take a value.
+            Exception: a key does not accept a value.
         """
         for index, one in enumerate(overrides):
             if one.text != self._texts[index]:
-                self._texts[index] = ""  # unknown until it is done
+                self._texts[index] = ""  # unknown until the update has succeeded
                 OmegaConf.update(self._full, one.key, one.value)
                 OmegaConf.update(self._task, one.key, one.value)
                 self._full.hydra.overrides.task[index] = self._texts[index] = one.text
@@ -198,14 +198,14 @@ class _Composition:
         self._full.hydra.job.override_dirname = self._dirname
 
     def job(self, number: int, sweep: DictConfig) -> ComposedJob:
-        """The job in the order of Hydra's ``run_job``.
+        """Build the job in the order of Hydra's ``run_job``.
 
         Args:
             number: of the job.
-            sweep: configuration of the sweep; what its resolvers gave before is the same in all jobs.
+            sweep: configuration of the sweep; cached results of its resolvers are the same in all jobs.
 
         Raises:
-            Exception: when its folder cannot be resolved; other faults are in the job.
+            Exception: its folder cannot be resolved; other errors are stored in the job.
         """
         full, task = self._full, self._task
         OmegaConf.copy_cache(sweep, full)
@@ -228,14 +228,14 @@ class _Composition:
         finally:
             state.cfg = state_before
         texts = tuple(self._texts)
-        # Exchanged values hold no interpolations: resolved or not, they are the same.
+        # Replaced values hold no interpolations: resolved or not, they are the same.
         content: Any = OmegaConf.to_container(task) if error else plain
         values = {path: copy.deepcopy(functools.reduce(operator.getitem, path, content)) for path in self._paths}
         record = HydraRecord(self._documents, values, number, texts, self._dirname, subdir)
         return ComposedJob(number, texts, Path(output_dir), plain, record, error)
 
     def _resolved(self) -> dict[str, Any]:
-        """The configuration of the task as plain dicts, of which OmegaConf resolves only what differs."""
+        """The configuration of the task as plain dicts; OmegaConf resolves only the sections that differ."""
         try:
             differing = {name: _plain(self._task[name]) for name in self._differing}
         except Exception:  # resolve everything: then OmegaConf's message names the full key
@@ -244,24 +244,24 @@ class _Composition:
 
 
 def _overlap(keys: Sequence[str]) -> bool:
-    """Whether a key is there twice or lies below another."""
+    """Whether a key occurs twice or is below another key."""
     ordered = sorted(f"{key}." for key in keys)
     return any(after.startswith(before) for before, after in itertools.pairwise(ordered))
 
 
 def _may_share(full: DictConfig, overrides: Sequence[_Override]) -> bool:
-    """Whether other values would only be assigned to the same keys of a composition."""
+    """Whether jobs with other values assign them to the same keys of the composition."""
     hydra: Any = OmegaConf.to_container(full.hydra)
     # Hydra resolves these while it composes.
     if "${" in str([hydra["job"][name] for name in ("name", "config", "env_copy")]):
         return False
     assigned = [one.key for one in overrides if not one.is_group]
-    # A group that only the chosen files brought in looks like a key.
+    # A group that only the chosen files define looks like a key.
     return hydra["runtime"]["choices"].keys().isdisjoint(assigned) and all(_is_direct(full, key) for key in assigned)
 
 
 def _is_direct(config: DictConfig, key: str) -> bool:
-    """Whether no interpolation leads from the way to a key to another section."""
+    """Whether no interpolation redirects the path of a key to another section."""
     node: Any = config
     for name in key.split(".")[:-1]:
         if OmegaConf.is_interpolation(node, name):

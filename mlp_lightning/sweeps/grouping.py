@@ -1,4 +1,4 @@
-"""Which runs of a sweep may train as one stack: a function of their configurations and of sizes alone."""
+"""Which runs of a sweep may train as one stack: a pure function of their configurations and sizes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from mlp_lightning.config import Config
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 
-# Members of one stack may differ in these; the rest has to be the same. (The depth is part of the rest.)
+# Members of one stack may differ in these options and in no others (not in depth, for example).
 _MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "model.hidden_units", "model.init")
 _MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay", "trainer.label_smoothing")
-# A product of small matrices takes as long as one of this many multiply-adds.
+# A product of small matrices takes as long as one with this many multiply-adds.
 _LEAST_MULTIPLY_ADDS = 1000
-# Zeros may at most double the arithmetic.
-_MOST_PADDING = 2.0
-# And no member may have so much more of it than another.
-_MOST_UNLIKE = 8.0
+# Zero-padding may at most double the arithmetic.
+_MAX_PADDING = 2.0
+# Largest ratio between the arithmetic of a padded member and that of the smallest member.
+_MAX_RATIO = 8.0
 # Weights, gradient, learning rates, decays, initial weights; optimizer state (up to 3), and best of all of these.
 _NUMBERS_PER_WEIGHT = 12
 # Buffers per hidden unit and row: input, output, after dropout, gradient, mask, product.
 _NUMBERS_PER_UNIT = 6
-# Loss, metric and learning rate of a logged step, in double precision, twice while they are put together.
+# Loss, metric and learning rate of a logged step, in double precision, twice while they are concatenated.
 _BYTES_PER_LOGGED_STEP = 3 * 8 * 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What a data set and a configuration say about the size of one run.
+    """The sizes of one run, which follow from its data set and its configuration.
 
     Attributes:
         in_features: F.
@@ -39,7 +39,7 @@ class Sizes:
         rows_per_step: rows that an optimizer step sees.
         rows: rows of all splits.
         steps: optimizer steps of the run.
-        alone: why its rows need a model that is not stacked; empty if they do not.
+        alone: why its rows need a model that cannot be stacked; empty if they do not.
     """
 
     in_features: int
@@ -52,11 +52,11 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """How runs are put together.
+    """How runs are grouped.
 
     Attributes:
-        stacks: groups of places in the list of runs; each trains as one stack.
-        alone: places of the runs that train by themselves, each with the reason.
+        stacks: groups of indices into the list of runs; each group trains as one stack.
+        alone: indices of the runs that train alone, each with the reason.
     """
 
     stacks: list[list[int]]
@@ -66,29 +66,29 @@ class Grouping:
 def group_runs(
     configs: Sequence[Config], sizes_of: Callable[[Config], Sizes], memory: int, stacks_at_least: int = 1
 ) -> Grouping:
-    """Put runs together that differ only in what the members of a stack may differ in.
+    """Group the runs that differ only in what the members of a stack may differ in.
 
     Stacks are cut so that no more than ``memory`` is used, and so that zero-padding at most doubles the arithmetic
     (widths of 4 and 4,096 do not belong together).
 
     Args:
         configs: of the runs.
-        sizes_of: sizes of a run; asked once for each group, of tables for each run. A run that it refuses is left
-            alone, to fail by itself.
+        sizes_of: returns the sizes of a run; called once for each group, for tables once for each run. A run for
+            which it raises trains alone and reports the error.
         memory: bytes that one stack may take.
         stacks_at_least: cut stacks further until there are this many, to spread them over as many processes.
     """
     alone: list[tuple[int, str]] = []
     groups: dict[str, list[int]] = {}
-    for place, config in enumerate(configs):
+    for index, config in enumerate(configs):
         reason = why_alone(config)
         if reason:
-            alone.append((place, reason))
+            alone.append((index, reason))
         else:
-            groups.setdefault(group_key(config), []).append(place)
+            groups.setdefault(group_key(config), []).append(index)
     stacks: list[list[int]] = []
-    for places, sizes in _of_equal_sizes(groups.values(), configs, sizes_of, alone):
-        stacks += _cut([(place, configs[place]) for place in places], sizes, memory)
+    for indices, sizes in _of_equal_sizes(groups.values(), configs, sizes_of, alone):
+        stacks += _cut([(index, configs[index]) for index in indices], sizes, memory)
     while stacks and len(stacks) < stacks_at_least and max(map(len, stacks)) > 1:
         largest = max(stacks, key=len)
         stacks.remove(largest)
@@ -104,22 +104,22 @@ def _of_equal_sizes(
     sizes_of: Callable[[Config], Sizes],
     alone: list[tuple[int, str]],
 ) -> Iterator[tuple[list[int], Sizes]]:
-    """Groups whose runs also have equally many features and steps; the others are added to ``alone``.
+    """Split groups by numbers of features and steps; runs that cannot be stacked are added to ``alone``.
 
     Which features there are depends on the training rows, and so on the seed and the fold.
     """
-    for places in groups:
+    for indices in groups:
         of_sizes: dict[tuple[int, ...], tuple[list[int], Sizes]] = {}
-        for place in places:
+        for index in indices:
             try:
-                sizes = sizes_of(configs[place])
+                sizes = sizes_of(configs[index])
             except MLPLightningError:
-                alone.append((place, "its data cannot be used"))
+                alone.append((index, "its data cannot be used"))
                 continue
             if sizes.alone:
-                alone.append((place, sizes.alone))
+                alone.append((index, sizes.alone))
                 continue
-            of_sizes.setdefault((sizes.in_features, sizes.out_features, sizes.steps), ([], sizes))[0].append(place)
+            of_sizes.setdefault((sizes.in_features, sizes.out_features, sizes.steps), ([], sizes))[0].append(index)
         yield from of_sizes.values()
 
 
@@ -131,50 +131,50 @@ def why_alone(config: Config) -> str:
 
 
 def group_key(config: Config) -> str:
-    """What has to be the same in all members of a stack."""
+    """The options that must be the same in all members of a stack."""
     content = config.to_dict()
     for key in (*_MAY_DIFFER, *_MAY_DIFFER_TOO):
-        section, _, name = key.rpartition(".")
-        place: dict[str, Any] = content[section] if section else content
-        place.pop(name, None)
+        section_name, _, name = key.rpartition(".")
+        section: dict[str, Any] = content[section_name] if section_name else content
+        section.pop(name, None)
     content["model"]["depth"] = len(config.model.layer_widths)
     return json.dumps(content, sort_keys=True)
 
 
 def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> Iterator[list[int]]:
-    """Cut a group into stacks: the narrowest first, as long as padding and memory allow."""
-    widths = {place: [sizes.in_features, *one.model.layer_widths, sizes.out_features] for place, one in members}
+    """Cut a group into stacks, narrowest runs first, each as large as padding and memory allow."""
+    widths = {index: [sizes.in_features, *one.model.layer_widths, sizes.out_features] for index, one in members}
     config = members[0][1]
     logged = sizes.steps // config.trainer.log_every_n_steps + 1
     bytes_per_number = 8 if config.trainer.precision == "64" else 4
     stack: list[int] = []
     widest: list[int] = []
-    arithmetic = least = 0
-    for place in sorted(widths, key=lambda one: (_arithmetic(widths[one], sizes.rows_per_step), widths[one], one)):
-        wider = [max(pair) for pair in zip(widest or widths[place], widths[place], strict=True)]
-        own = _arithmetic(widths[place], sizes.rows_per_step)
+    arithmetic = smallest = 0
+    for index in sorted(widths, key=lambda one: (_arithmetic(widths[one], sizes.rows_per_step), widths[one], one)):
+        wider = [max(pair) for pair in zip(widest or widths[index], widths[index], strict=True)]
+        own = _arithmetic(widths[index], sizes.rows_per_step)
         each = _arithmetic(wider, sizes.rows_per_step)
         padded = (len(stack) + 1) * each
-        taken = (len(stack) + 1) * _bytes(wider, sizes, logged, bytes_per_number)
-        too_much = padded > _MOST_PADDING * (arithmetic + own) or each > _MOST_UNLIKE * least
-        if stack and (too_much or taken > memory):
+        used = (len(stack) + 1) * _bytes(wider, sizes, logged, bytes_per_number)
+        too_much = padded > _MAX_PADDING * (arithmetic + own) or each > _MAX_RATIO * smallest
+        if stack and (too_much or used > memory):
             yield stack
-            stack, arithmetic, wider = [], 0, widths[place]
+            stack, arithmetic, wider = [], 0, widths[index]
         if not stack:
-            least = own
-        stack.append(place)
+            smallest = own
+        stack.append(index)
         widest, arithmetic = wider, arithmetic + own
     if stack:
         yield stack
 
 
 def _arithmetic(widths: Sequence[int], rows: int) -> int:
-    """Multiply-adds of one forward pass; backward it is twice as many for any network."""
+    """Multiply-adds of one forward pass; the backward pass takes twice as many for any network."""
     return sum(max(rows * a * b, _LEAST_MULTIPLY_ADDS) for a, b in itertools.pairwise(widths))
 
 
 def _bytes(widths: Sequence[int], sizes: Sizes, logged: int, bytes_per_number: int) -> int:
-    """What one member takes in a stack as wide as ``widths``."""
+    """Memory of one member in a stack with the given ``widths``."""
     weights = sum((a + 1) * b for a, b in itertools.pairwise(widths))
     units = sum(widths[1:-1])
     numbers = _NUMBERS_PER_WEIGHT * weights + _NUMBERS_PER_UNIT * units * sizes.rows_per_step

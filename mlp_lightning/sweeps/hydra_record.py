@@ -1,7 +1,7 @@
-"""Writes a job's ``.hydra`` folder with the content that Hydra writes, without dumping all of the YAML for each job.
+"""Writes a job's ``.hydra`` folder with the same content as Hydra, without dumping all of the YAML for each job.
 
-The jobs of a sweep differ in a few values. So the YAML of one of them is kept in pieces (:class:`Document`), and a
-job's :class:`HydraRecord` holds the values of the pieces that differ.
+The jobs of a sweep differ in a few values. So the YAML of one job is kept in pieces (:class:`Documents`), and the
+:class:`HydraRecord` of each job has the values of the pieces that differ.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _OVERRIDES: KeyPath = ("hydra", "overrides", "task")
 _OUTPUT_DIR: KeyPath = ("hydra", "runtime", "output_dir")
 _DIFFERING = (_NUMBER, _NUMBER_AS_TEXT, _OVERRIDE_DIRNAME, _OVERRIDES, _OUTPUT_DIR)
 
-# OmegaConf reads more texts as numbers than PyYAML, 1e-3 for one.
+# OmegaConf reads more texts as numbers than PyYAML, for example 1e-3.
 _LIKE_A_NUMBER = re.compile(r"[-+.\d][-+.\d_:eE]*", re.ASCII)
-# The one in C, where PyYAML was built with it.
+# The C implementation, if PyYAML was built with it.
 _FastestDumper: Any = getattr(yaml, "CDumper", yaml.Dumper)
 
 
 class _Dumper(_FastestDumper):
-    """Dumps what OmegaConf reads back: no aliases, and quotes around texts that look like numbers."""
+    """Dumps YAML that OmegaConf reads back: no aliases, and quotes around texts that look like numbers."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -47,7 +47,7 @@ _Dumper.add_multi_representer(enum.Enum, lambda dumper, member: _represent_text(
 
 
 class _Document:
-    """The YAML of nested dicts, in pieces that can be exchanged: one for each of ``paths``, no prefix of another."""
+    """The YAML of nested dicts, with a replaceable piece for each of ``paths``; no path is a prefix of another."""
 
     def __init__(self, content: Mapping[Any, Any], paths: Collection[KeyPath]) -> None:
         self._pieces = dict(_pieces(content, paths, ()))
@@ -63,7 +63,7 @@ class Documents:
 
     Args:
         content: the unresolved configuration of one of the jobs, with its ``hydra`` section.
-        paths: those outside of ``hydra``. No path is the beginning of another.
+        paths: those outside of ``hydra``. No path is a prefix of another.
     """
 
     def __init__(self, content: Mapping[str, Any], paths: Collection[KeyPath]) -> None:
@@ -73,20 +73,20 @@ class Documents:
 
 @dataclasses.dataclass(frozen=True)
 class HydraRecord:
-    """What a job's ``.hydra`` folder holds."""
+    """The content of a job's ``.hydra`` folder."""
 
     documents: Documents
     values: Mapping[KeyPath, Any]  # at the paths of the documents
     number: int
     overrides: Sequence[str]  # of the task
     override_dirname: str
-    output_subdir: str | None  # null: no such folder is wanted
+    output_subdir: str | None  # None: no such folder is written
 
     def write(self, output_dir: Path) -> None:
         """Write the folder into ``output_dir``. Creates the folders that do not exist.
 
         Raises:
-            OSError: when a file or folder cannot be written.
+            OSError: a file or folder cannot be written.
         """
         if self.output_subdir is None:
             return
@@ -105,7 +105,7 @@ class HydraRecord:
 
 
 def _pieces(content: Mapping[Any, Any], paths: Collection[KeyPath], above: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """The YAML of every value that can be exchanged, and of what lies between them."""
+    """The YAML of every replaceable value, and of the text between them."""
     for key, value in content.items():
         path = (*above, key)
         if any(other[: len(path)] == path and other != path for other in paths):

@@ -1,4 +1,4 @@
-"""What a launcher does with the jobs that Hydra gives it."""
+"""Launches the jobs that Hydra passes to a launcher."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def launch_together(
     n_jobs: int,
     backend: str,
 ) -> list[JobReturn]:
-    """Compose all jobs and hand them to the task together.
+    """Compose all jobs and pass them to the task together.
 
     Raises:
-        SystemExit: a callback of Hydra waits for the start or end of single jobs. The message is on standard error.
+        SystemExit: a Hydra callback has hooks for single jobs. The message is on standard error.
     """
     _refuse_callbacks_of_jobs(config)
     setup_globals()
@@ -51,13 +51,13 @@ def launch_together(
 
 
 def _refuse_callbacks_of_jobs(config: DictConfig) -> None:
-    """Jobs that train as one stack neither start nor end one by one: such a callback would never be called."""
+    """Refuse callbacks of single jobs: jobs of a stack do not start or end one by one, so none would be called."""
     faults = []
     for name, callback in config.hydra.callbacks.items():
-        found = get_object(callback._target_)  # a class, or a function whose result only Hydra knows
+        found = get_object(callback._target_)  # a class or a function
         hooks = ("on_job_start", "on_job_end")
         if any(getattr(found, hook, None) is not getattr(Callback, hook) for hook in hooks):
-            what = "has hooks for single jobs, and the jobs of this launcher train together"
+            what = "has hooks for single jobs, but the jobs of this launcher train together"
             hint = "use hydra/launcher=basic, or leave the callback out"
             faults.append(Fault(f"hydra.callbacks.{name}", callback._target_, what, hint))
     if faults:

@@ -1,8 +1,8 @@
-"""Which runs of a sweep have been made, read from the run folders themselves.
+"""Which runs of a sweep are done, read from the run folders themselves.
 
-There is no second record that could disagree with them. A run is the hash of its resolved configuration; it is done
-when its folder has a ``result.json`` that says ``finished``. Nothing is ever overwritten: the folder of a run that
-failed, was interrupted or killed moves into ``superseded/`` before the run is made again under its number.
+There is no second record that could disagree with them. The hash of its resolved configuration identifies a run; it
+is done if the status in its ``result.json`` is ``finished``. Nothing is overwritten: the folder of a run that failed,
+was interrupted or killed moves into ``superseded/`` before the run is trained again under the same number.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LOCK = ".lock"
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run belongs.
+    """The folder of a run.
 
     Attributes:
-        folder: its run folder; missing or free to claim, unless the run is done.
-        done: the record of the run if it is done already.
+        folder: its run folder; does not exist or can be claimed, unless the run is done.
+        done: the record of the run if it is already done.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Ledger:
 
     Args:
         folder: of the sweep.
-        resume: whether existing runs count.
+        resume: whether to look up existing runs.
     """
 
     def __init__(self, folder: Path, resume: bool) -> None:
@@ -65,14 +65,14 @@ class Ledger:
                 self._known.setdefault(identity, []).append(path)
 
     def place(self, config: Config, wanted: Path) -> Placement:
-        """Find the folder of a run: its old one if it was made before, else ``wanted`` or a new number.
+        """Find the folder of a run: its previous folder if there is one, else ``wanted`` or a new number.
 
-        A run that was begun before and is not done moves out of the way. A folder of another run is never used.
+        The folder of an earlier attempt that is not done is moved away. A folder of another run is never used.
         """
         folders = self._known.get(config_hash(config), [])
         if not folders:
             return Placement(self.free(wanted))
-        # The one under the wanted name first: equal runs, if a sweep has any, keep their numbers.
+        # The folder ``wanted`` first, so that equal runs of a sweep keep their numbers.
         folder = wanted if wanted in folders else folders[0]
         folders.remove(folder)
         self._given.add(folder)
@@ -85,7 +85,7 @@ class Ledger:
     def free(self, wanted: Path) -> Path:
         """``wanted`` if no run has it, else a folder with the next free number; reserved from now on.
 
-        A folder ``wanted`` without a readable run (one that was killed while it began) moves away.
+        A folder ``wanted`` without a readable run (one that was killed while it started) is moved away.
         """
         folder = wanted
         if folder in self._given or (folder in self._found and _identity(folder) is not None):
@@ -102,10 +102,10 @@ class Ledger:
         return [record for folder in folders if (record := _record(folder)) is not None]
 
     def supersede(self, folder: Path) -> None:
-        """Move an old attempt out of the way: ``superseded/<its name>-<attempt>``.
+        """Move an earlier attempt to ``superseded/<its name>-<attempt>``.
 
         Raises:
-            RunFolderError: the system does not let the folder be moved. It stays where it is.
+            RunFolderError: the system does not allow moving the folder. It is not moved.
         """
         target = self.folder / SUPERSEDED
         target.mkdir(exist_ok=True)
@@ -139,12 +139,12 @@ def _record(folder: Path) -> RunRecord | None:
 
 @contextmanager
 def sweep_lock(folder: Path) -> Iterator[None]:
-    """Inside the context, no other process runs a sweep in this folder; the lock dies with its process.
+    """Inside the context, no other process runs a sweep in this folder; the lock ends with its process.
 
     Raises:
-        RunFolderError: if another process has it.
+        RunFolderError: another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # a tenth of a second, and only sweeps need it
+    from filelock import FileLock, Timeout  # the import takes 0.1 s, and only sweeps need it
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK, timeout=0)
@@ -155,7 +155,7 @@ def sweep_lock(folder: Path) -> Iterator[None]:
             f"Another process runs a sweep in {folder} (it holds {folder / _LOCK}). Wait until it ends, or choose"
             " another sweep.name."
         ) from error
-    # The file stays: removing it could remove the lock that the next process already holds.
+    # Keep the file: the next process may already hold this lock.
     try:
         yield
     finally:

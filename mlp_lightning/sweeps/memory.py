@@ -1,4 +1,4 @@
-"""How much memory there is to train in."""
+"""How much memory is available for training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ASSUMED = 4 * 2**30
 def available_memory() -> int:
     """Bytes that are free without swapping: of the machine, or of the container if it has less.
 
-    Where the system does not say, 4 GiB are assumed.
+    4 GiB if the system does not report it.
     """
     return min(_of_machine(), _of_container())
 
@@ -30,7 +30,7 @@ def _of_machine() -> int:
 
 
 def _of_container() -> int:
-    """What the control group leaves, on Linux."""
+    """Free memory in the control group, on Linux."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text(encoding="utf-8"))

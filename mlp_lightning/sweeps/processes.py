@@ -1,4 +1,4 @@
-"""Spreads the parts of a sweep over processes, of this machine or of a cluster."""
+"""Trains the parts of a sweep in several processes, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def parts_in_processes(
 
     Args:
         parts: configurations and folders of the runs of each part, and the file for its state.
-        processes: how many at once; -1: one for every core.
+        processes: number of processes; -1: one for every core.
         backend: joblib's: ``loky`` (processes of this machine), ``ray`` or ``dask`` (a cluster that this process is
             connected to, or one that is started on this machine), ``threading``, ``multiprocessing``.
 
     Raises:
-        ConfigError: if joblib has no such backend, or what it needs is not installed.
+        ConfigError: joblib has no such backend, or a package that it needs is not installed.
     """
     from joblib import delayed, parallel_config
 
@@ -42,7 +42,7 @@ def parts_in_processes(
 
 
 def _parallel() -> Any:
-    """Joblib's Parallel; it hands out each part as it ends, where the backend can."""
+    """Joblib's Parallel; yields each part when it ends, if the backend supports it."""
     from joblib import Parallel
 
     try:
@@ -58,33 +58,33 @@ def _numbered(
 
 
 def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:
-    """Make a cluster's backend known to joblib, and connect to the cluster.
+    """Register a cluster's backend with joblib and connect to the cluster.
 
-    Which one it is, the environment says in each engine's own way (``RAY_ADDRESS``, ``DASK_SCHEDULER_ADDRESS``);
-    without, one is started on this machine for as long as the sweep lasts.
+    ``RAY_ADDRESS`` or ``DASK_SCHEDULER_ADDRESS`` gives its address. Without it, a cluster is started on this machine
+    for the duration of the sweep.
     """
     if backend == "dask":
-        with _needs("dask"):
+        with _requires("dask"):
             import dask  # type: ignore[import-not-found]  # an extra
             from dask.distributed import Client, LocalCluster  # type: ignore[import-not-found]  # an extra
         logging.getLogger("distributed").setLevel(logging.ERROR)
         address = dask.config.get("scheduler-address", None)
         if address is None:
-            here = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
-            address = stack.enter_context(LocalCluster(**here, silence_logs=logging.ERROR))
+            options = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
+            address = stack.enter_context(LocalCluster(**options, silence_logs=logging.ERROR))
         stack.enter_context(Client(address))
     elif backend == "ray":
-        with _needs("ray"):
+        with _requires("ray"):
             import ray  # type: ignore[import-not-found]  # an extra
             from ray.util.joblib import register_ray  # type: ignore[import-not-found]  # an extra
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes, "include_dashboard": False}
-        ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
+        options = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes, "include_dashboard": False}
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         stack.callback(ray.shutdown)
         register_ray()
 
 
 @contextlib.contextmanager
-def _needs(extra: str) -> Iterator[None]:
+def _requires(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:

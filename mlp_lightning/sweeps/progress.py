@@ -1,4 +1,4 @@
-"""Shows the progress of a sweep: one bar in a terminal, a line now and then elsewhere."""
+"""Shows the progress of a sweep: one bar in a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SweepProgress:
     """Runs done, failed and left, optimizer steps of members per second, and the time left.
 
     Args:
-        console: where to show it.
+        console: output for the progress.
         runs: number of runs.
-        member_steps: optimizer steps of all runs together, as far as is known.
+        member_steps: optimizer steps of all runs together, as far as known.
     """
 
     def __init__(self, console: RunConsole, runs: int, member_steps: int) -> None:
@@ -54,7 +54,7 @@ class SweepProgress:
             self._show(force=True)
             self._bar.stop()
 
-    def made(self, steps: int, members: int) -> None:
+    def steps_made(self, steps: int, members: int) -> None:
         """``members`` members have each made ``steps`` more optimizer steps."""
         self._steps += steps * members
         self._show()
@@ -86,5 +86,5 @@ class SweepProgress:
 
 
 def silent() -> Console:
-    """A console that shows nothing: the runs of a sweep are shown together."""
+    """A console without output: the progress of a sweep is shown for all runs together."""
     return Console(quiet=True)

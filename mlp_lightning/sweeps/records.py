@@ -1,4 +1,4 @@
-"""What the runs of a sweep left: one record per run folder."""
+"""Reads the run folders of a sweep: one record per run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import yaml
 from mlp_lightning.errors import RunFolderError
 
 UNENDED = "unended"
-# Folders that are not run folders: Hydra's, and that of superseded runs.
-_NO_RUNS = (".hydra", "superseded")
+# Folders without run folders of the sweep: Hydra's, and that of superseded runs.
+_IGNORED_FOLDERS = (".hydra", "superseded")
 _STATUSES = ("finished", "interrupted", "failed")
-# The loader in C reads the same language some ten times faster; PyYAML can be built without it.
+# The loader in C is about ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What is known about one run.
+    """The record of one run.
 
     Attributes:
         number: job number in its sweep; ``None`` for a run whose folder is not named by a number.
@@ -35,7 +35,7 @@ class RunRecord:
         metrics: ``{split: {"loss": …, metric: …}}`` of a finished run; else empty.
         steps: optimizer steps made.
         wall_time_s: seconds from the start of the run to its end.
-        error: what went wrong in a failed run.
+        error: why the run did not finish.
     """
 
     number: int | None
@@ -58,10 +58,10 @@ def read_records(paths: Iterable[Path]) -> list[RunRecord]:
     """Read every run folder at or below ``paths``, in the order of their sweep folders and job numbers.
 
     A run folder is one with a ``config.yaml``. Folders in ``.hydra`` or ``superseded`` below
-    the given paths are not; a run that is reached by two of the paths counts once.
+    the given paths are ignored; a run that is reached by two of the paths counts once.
 
     Raises:
-        RunFolderError: if a file of a run cannot be read or is not what a run writes; the message names it.
+        RunFolderError: a file of a run cannot be read or has invalid content; the message names it.
     """
     folders = {folder.resolve(): folder for path in paths for folder in _run_folders(path)}
     return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.sort_key)
@@ -69,7 +69,7 @@ def read_records(paths: Iterable[Path]) -> list[RunRecord]:
 
 def _run_folders(path: Path) -> Iterator[Path]:
     for folder, below, files in os.walk(path):
-        below[:] = [name for name in below if name not in _NO_RUNS]
+        below[:] = [name for name in below if name not in _IGNORED_FOLDERS]
         if "config.yaml" in files and Path(folder).name != ".hydra":
             yield Path(folder)
 
@@ -101,7 +101,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def cause(error: str) -> str:
-    """What went wrong, in one line: the message of an error without the name of its class."""
+    """The message of an error in one line, without the name of its class."""
     name, separator, message = " ".join(error.split()).partition(": ")
     return message if separator and name.isidentifier() and name.endswith("Error") else " ".join(error.split())
 
@@ -156,7 +156,7 @@ def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
 
 def _number(path: Path, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _damaged(path, f"has {value!r} where a number belongs")
+        raise _damaged(path, f"has {value!r} where a number should be")
     return float(value)
 
 

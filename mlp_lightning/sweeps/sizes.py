@@ -1,4 +1,4 @@
-"""The sizes of runs, which decide whether they fit into one stack."""
+"""Computes the sizes of runs, which decide whether they fit into one stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlp_lightning.sweeps.grouping import Sizes
 
 
 class SizesOf:
-    """The sizes of runs; rows that several runs share are read once."""
+    """Computes the sizes of runs; data that several runs share is read once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Sizes | MLPLightningError] = {}
@@ -19,7 +19,7 @@ class SizesOf:
         """The sizes of a run.
 
         Raises:
-            MLPLightningError: its data cannot be used.
+            MLPLightningError: the data cannot be used.
         """
         trainer = config.trainer
         length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]

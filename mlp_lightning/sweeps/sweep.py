@@ -1,4 +1,4 @@
-"""One sweep: from the jobs that a launcher hands over to the leaderboard at its end."""
+"""One sweep, from the jobs that a launcher passes to the leaderboard at the end."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
-# Of the memory that is free, one stack takes at most this share: there may be several at once, and other programs.
+# One stack uses at most this share of the free memory: other stacks and programs may run at the same time.
 _SHARE_OF_MEMORY = 0.25
 
 
 @dataclasses.dataclass
 class _Run:
-    """A job with what became of it."""
+    """A job with its outcome."""
 
     job: ComposedJob
     folder: Path
@@ -50,7 +50,7 @@ class _Part:
 
     Attributes:
         runs: its runs.
-        checkpoint: file for the state of a stack; one that is there is continued from.
+        checkpoint: file for the state of a stack; if it exists, the stack continues from it.
         steps_made: steps that each run has made before.
     """
 
@@ -64,12 +64,12 @@ class _Part:
 
 
 class Sweep:
-    """The runs of one command. A sweeper that searches hands them over in several batches.
+    """The runs of one command. A sweeper that searches passes them in several batches.
 
     Args:
         folder: of the sweep.
         options: section ``sweep`` of the configuration.
-        program: what trains, for the command that repeats the best run.
+        program: the training program, for the command that repeats the best run.
         verbosity: 0: errors only.
     """
 
@@ -85,7 +85,7 @@ class Sweep:
         self._is_vectorized = False
         self._ledger: Ledger | None = None
         self._closing = contextlib.ExitStack()
-        self._seen: set[Path] = set()  # states of stacks that were looked at
+        self._seen: set[Path] = set()  # saved states of stacks that were already read
 
     @property
     def failed(self) -> bool:
@@ -95,39 +95,39 @@ class Sweep:
 
     @property
     def ends_here(self) -> bool:
-        """Whether no further run shall be started."""
+        """Whether no further run is started."""
         return self.interrupted or (self.options.fail_fast and self.failed)
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int = 1, backend: str = "loky") -> list[float]:
-        """Make the runs of a batch.
+        """Train the runs of a batch.
 
         Args:
             jobs: as composed.
             n_jobs: processes to spread them over; -1: one for every core.
-            backend: joblib's name of what starts processes.
+            backend: name of the joblib backend that starts processes.
 
         Returns:
             For each job its validation loss (training loss without validation). A run that did not finish has an
-            infinite one: the worst there is, which searches take for a figure (Optuna's stops at NaN).
+            infinite loss, the worst value that searches accept (Optuna's stops at NaN).
         """
         self._is_vectorized = True
         if self._ledger is None:
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
             self._ledger = Ledger(self.folder, self.options.resume)
-            for waiting in self._stacks.glob(".*.tmp"):  # of a process that was killed while it saved
-                waiting.unlink()
-        batch = [self._placed(job) for job in jobs]
-        figures = {id(one): _figure(record.metrics) for one, record in batch if record is not None}
-        todo = [one for one, record in batch if record is None and one.outcome is None]
-        if todo and not self.ends_here:
-            self._make(todo, n_jobs, backend)
-        elif batch and not todo and all(record is not None for _, record in batch):
+            for incomplete in self._stacks.glob(".*.tmp"):  # of a process that was killed while it saved
+                incomplete.unlink()
+        batch = [self._assigned(job) for job in jobs]
+        losses = {id(one): _objective(record.metrics) for one, record in batch if record is not None}
+        pending = [one for one, record in batch if record is None and one.outcome is None]
+        if pending and not self.ends_here:
+            self._train(pending, n_jobs, backend)
+        elif batch and not pending and all(record is not None for _, record in batch):
             self._unfinished_stacks([])  # removes the states of stacks whose runs have all ended
             self.console.line(f"All {_count(len(batch), 'run')} were done before. Folder: {_shortest(self.folder)}")
         for one, _ in batch:
             if one.outcome is not None:
-                figures[id(one)] = _figure(one.outcome.metrics)
-        return [figures.get(id(one), math.inf) for one, _ in batch]
+                losses[id(one)] = _objective(one.outcome.metrics)
+        return [losses.get(id(one), math.inf) for one, _ in batch]
 
     def open(self) -> Sweep:
         """Keep other processes out of the folder.
@@ -144,9 +144,9 @@ class Sweep:
             if self._ledger is not None:
                 self._others = self._ledger.others()
             elif not self._is_vectorized and self.folder.is_dir():
-                self._others = read_records([self.folder])  # another launcher made the runs
-            begun = any(one.outcome is not None for one in self._runs)
-            if begun or self._done or self._others:
+                self._others = read_records([self.folder])  # another launcher trained the runs
+            any_ended = any(one.outcome is not None for one in self._runs)
+            if any_ended or self._done or self._others:
                 records = [*self._others, *self._done, *(_record(one) for one in self._runs)]
                 console = self.console.rich if self.console.verbosity > 0 else None
                 write_leaderboard(records, self.folder, console, self.program)
@@ -157,8 +157,8 @@ class Sweep:
 
     # ---- before a run ------------------------------------------------------------------------------------
 
-    def _placed(self, job: ComposedJob) -> tuple[_Run, RunRecord | None]:
-        """A job with its folder; with the record of an earlier sweep if it is done."""
+    def _assigned(self, job: ComposedJob) -> tuple[_Run, RunRecord | None]:
+        """The run of a job with its folder, and its record if an earlier sweep finished it."""
         assert self._ledger is not None
         try:
             if job.error is not None:
@@ -170,7 +170,7 @@ class Sweep:
             record_refusal(run.folder, job.plain, f"{type(error).__name__}: {error}")
             run.outcome = Outcome("failed", {}, error=cause(f"{type(error).__name__}: {error}"))
             self._runs.append(run)
-            self._tell_failure(run)
+            self._report_failure(run)
             return run, None
         placement = self._ledger.place(config, job.output_dir)
         run = _Run(job, placement.folder, config)
@@ -182,7 +182,7 @@ class Sweep:
 
     # ---- the runs ----------------------------------------------------------------------------------------
 
-    def _make(self, runs: Sequence[_Run], n_jobs: int, backend: str) -> None:
+    def _train(self, runs: Sequence[_Run], n_jobs: int, backend: str) -> None:
         """Group the runs and train them part by part."""
         sizes = SizesOf()
         processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
@@ -192,10 +192,10 @@ class Sweep:
         new = [run for run in runs if id(run) not in continued]
         grouping = group_runs([_config(one) for one in new], sizes, memory, processes)
         self._announce(runs, new, grouping)
-        for places in grouping.stacks:
-            members = [new[place] for place in places]
+        for indices in grouping.stacks:
+            members = [new[index] for index in indices]
             parts.append(_Part(members, self._stack_file(members)))
-        parts += [_Part([new[place]]) for place, _ in grouping.alone]
+        parts += [_Part([new[index]]) for index, _ in grouping.alone]
         steps = sum(sizes.steps(_config(one)) - part.steps_made for part in parts for one in part.runs)
         with SweepProgress(self.console, len(runs), steps) as progress:
             if processes == 1:
@@ -214,10 +214,10 @@ class Sweep:
         for part in parts:
             self._begin(part)
         for number, outcomes in parts_in_processes([part.task for part in parts], processes, backend):
-            told = _PartProgress(self, parts[number], progress)
-            for place, outcome in enumerate(outcomes):
-                told.steps_made(outcome.steps, 1)
-                told.ended(place, outcome)
+            part_progress = _PartProgress(self, parts[number], progress)
+            for index, outcome in enumerate(outcomes):
+                part_progress.steps_made(outcome.steps, 1)
+                part_progress.ended(index, outcome)
             if self.ends_here:
                 break
 
@@ -226,7 +226,7 @@ class Sweep:
             write_hydra_folder(one.job, one.folder)
 
     def _unfinished_stacks(self, runs: Sequence[_Run]) -> list[_Part]:
-        """The stacks that an earlier sweep left unfinished, unless runs of them are neither done nor asked for."""
+        """The stacks that an earlier sweep left unfinished, if each of their runs is done or one of ``runs``."""
         files = sorted(set(self._stacks.glob("*.stack")) - self._seen) if self.options.resume else []
         self._seen.update(files)
         if not files:
@@ -234,9 +234,9 @@ class Sweep:
         from mlp_lightning.runs.stack_checkpoints import SavedStack
 
         done = {config_hash(parse_config(one.config)) for one in self._done}
-        left: dict[str, list[_Run]] = {}
+        remaining: dict[str, list[_Run]] = {}
         for run in runs:
-            left.setdefault(config_hash(_config(run)), []).append(run)
+            remaining.setdefault(config_hash(_config(run)), []).append(run)
         parts = []
         for file in files:
             try:
@@ -245,11 +245,11 @@ class Sweep:
                 print_error(f"{error} It is now {file.name}.unreadable, and its runs are trained from the start.")
                 file.replace(file.with_name(f"{file.name}.unreadable"))
                 continue
-            if not all(one in done or left.get(one) for one in saved.hashes):
+            if not all(one in done or remaining.get(one) for one in saved.hashes):
                 self.console.line(f"Not continued, as some of its runs are not part of this sweep: {_shortest(file)}")
                 continue
             # A member that is done has ended after the stack was saved.
-            members = [left[one].pop(0) for one in saved.hashes if left.get(one)]
+            members = [remaining[one].pop(0) for one in saved.hashes if remaining.get(one)]
             if not members:
                 file.unlink()
                 continue
@@ -262,25 +262,25 @@ class Sweep:
         return self.folder / "stacks"
 
     def _stack_file(self, members: Sequence[_Run]) -> Path:
-        """Where a stack keeps its state while it trains; no other stack of this folder has that name."""
+        """The file for the state of a stack while it trains; its name is unique in this folder."""
         runs = "\n".join(f"{one.folder.name} {config_hash(_config(one))}" for one in members)
         return self._stacks / f"{hashlib.sha256(runs.encode()).hexdigest()[:16]}.stack"
 
     def ended(self, run: _Run, outcome: Outcome) -> bool:
-        """Take note of how a run ended; whether others shall go on."""
+        """Record the outcome of a run. Returns whether the other runs continue."""
         run.outcome = outcome
         if outcome.status == "interrupted":
             self.interrupted = self.interrupted or not (self.options.fail_fast and self.failed)
         if outcome.status == "failed":
-            self._tell_failure(run)
+            self._report_failure(run)
         return not self.ends_here
 
-    def _tell_failure(self, run: _Run) -> None:
+    def _report_failure(self, run: _Run) -> None:
         assert run.outcome is not None
         print_error(f"{run.name} failed: {run.outcome.error}")
 
     def _announce(self, runs: Sequence[_Run], new: Sequence[_Run], grouping: Grouping) -> None:
-        """How many runs there are, and why some of the new ones train by themselves."""
+        """Print how many runs there are, and why some of the new ones are not in a stack."""
         stacked = sum(len(one) for one in grouping.stacks)
         done = f", {len(self._done)} done before" if self._done else ""
         stacks = f"{stacked} in {_count(len(grouping.stacks), 'stack')}" if stacked else ""
@@ -291,15 +291,15 @@ class Sweep:
         if not stacked:
             return
         reasons: dict[str, list[int]] = {}
-        for place, reason in grouping.alone:
-            reasons.setdefault(reason, []).append(new[place].job.number)
+        for index, reason in grouping.alone:
+            reasons.setdefault(reason, []).append(new[index].job.number)
         for reason, numbers in reasons.items():
             which = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
             self.console.line(f"Not in a stack: {_count(len(numbers), 'run')} ({which}), because {reason}")
 
 
 class _PartProgress:
-    """Tells a sweep how one part of it gets on."""
+    """Reports the progress of one part to its sweep."""
 
     def __init__(self, sweep: Sweep, part: _Part, progress: SweepProgress) -> None:
         self._sweep = sweep
@@ -307,11 +307,11 @@ class _PartProgress:
         self._progress = progress
 
     def steps_made(self, steps: int, members: int) -> None:
-        self._progress.made(steps, members)
+        self._progress.steps_made(steps, members)
 
-    def ended(self, place: int, outcome: Outcome) -> bool:
+    def ended(self, index: int, outcome: Outcome) -> bool:
         self._progress.ended(outcome.status == "failed")
-        return self._sweep.ended(self._runs[place], outcome)
+        return self._sweep.ended(self._runs[index], outcome)
 
 
 def _config(run: _Run) -> Config:
@@ -331,14 +331,14 @@ def _record(run: _Run) -> RunRecord:
         {} if outcome is None else outcome.metrics,
         0 if outcome is None else outcome.steps,
         0.0 if outcome is None else outcome.wall_time_s,
-        "it was not begun" if outcome is None else outcome.error,
+        "it was not started" if outcome is None else outcome.error,
     )
 
 
-def _figure(metrics: Any) -> float:
-    """What a sweeper that searches minimises."""
-    figures = metrics.get("val") or metrics.get("train")
-    return figures["loss"] if figures else math.inf
+def _objective(metrics: Any) -> float:
+    """The loss that a sweeper minimises when it searches."""
+    of_split = metrics.get("val") or metrics.get("train")
+    return of_split["loss"] if of_split else math.inf
 
 
 def _count(number: int, word: str) -> str:

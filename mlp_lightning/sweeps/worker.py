@@ -1,4 +1,4 @@
-"""Trains one part of a sweep, in this process or in another one: a stack, or a run by itself."""
+"""Trains one part of a sweep (a stack or a single run), in this process or in another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("mlp_lightning")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How one run ended: what of its result a sweep needs, as plain data."""
+    """The part of a run's result that a sweep needs, as plain data."""
 
     status: str
     metrics: dict[str, dict[str, float]]
@@ -38,13 +38,13 @@ class Outcome:
 
 
 class PartProgress(Protocol):
-    """Who is told how a part of a sweep gets on."""
+    """Receives the progress of one part of a sweep."""
 
     def steps_made(self, steps: int, members: int) -> None:
         """``members`` runs have each made ``steps`` more optimizer steps."""
 
-    def ended(self, place: int, outcome: Outcome) -> bool:
-        """The run at this place of the part has ended; returns whether the others shall go on."""
+    def ended(self, index: int, outcome: Outcome) -> bool:
+        """The run at ``index`` of the part has ended. Returns whether the other runs continue."""
         ...
 
 
@@ -54,20 +54,20 @@ def train_part(
     progress: PartProgress | None = None,
     checkpoint: Path | None = None,
 ) -> list[Outcome]:
-    """Train runs, as one stack if they are several.
+    """Train runs, as one stack if there are several.
 
-    No error of a run is raised: each has its outcome, and its folder says the same. A stack that does not fit into
-    memory is halved and started again; one that cannot be continued is started again too. Members that have ended by
-    then keep their outcomes.
+    Errors of runs are not raised: each run has its outcome, and its folder records the same. A stack that does not
+    fit into memory is halved and restarted; one that cannot be continued is restarted too. Members that have already
+    ended keep their outcomes.
 
     Args:
         configs: of the runs.
         folders: of each run.
-        progress: told of steps made and of runs that have ended.
-        checkpoint: file for the state of the stack; if it is there, the stack continues from it.
+        progress: receives the steps made and the outcomes.
+        checkpoint: file for the state of the stack; if it exists, the stack continues from it.
     """
     if len(configs) == 1 and (checkpoint is None or not checkpoint.is_file()):
-        outcome = _train_alone(configs[0], folders[0])
+        outcome = _train_single(configs[0], folders[0])
         if progress is not None:
             progress.steps_made(outcome.steps, 1)
             progress.ended(0, outcome)
@@ -76,66 +76,68 @@ def train_part(
 
     raise_lost_interrupt()
     continued = checkpoint is not None and checkpoint.is_file()
-    # What lies in the folders of others is not ours to remove.
-    free = [not RunFolder(one).config.exists() for one in folders]
-    told = _Told(progress)
+    # A folder that another run has claimed must not be emptied.
+    unclaimed = [not RunFolder(one).config.exists() for one in folders]
+    recorder = _ProgressRecorder(progress)
     try:
-        return [_outcome(one) for one in train_stack(configs, folders, told, checkpoint=checkpoint)]
+        return [_outcome(one) for one in train_stack(configs, folders, recorder, checkpoint=checkpoint)]
     except Exception as error:
         failure = _Failure(error, "".join(traceback.format_exception(error)))
-        again = _starts_again(error, continued, len(configs))
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" and not again:
+        restart = _should_restart(error, continued, len(configs))
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" and not restart:
             raise
-    # Here the stack is gone: its memory is free for what is tried instead.
-    failure.forget_frames()
-    left = [place for place in range(len(configs)) if place not in told.ended and free[place]]
-    if again:
-        _train_again(configs, folders, left, told, checkpoint, failure if continued else None)
-    for place in range(len(configs)):
-        if place not in told.ended:
-            unbegun = Outcome("interrupted", {}, error="it was not begun")
-            told.tell(place, unbegun if again and place in left else _failed(configs[place], folders[place], failure))
-    return [told.ended[place] for place in range(len(configs))]
+    # Outside of the except block nothing refers to the stack, so its memory can be released.
+    failure.release_frames()
+    remaining = [index for index in range(len(configs)) if index not in recorder.outcomes and unclaimed[index]]
+    if restart:
+        _restart(configs, folders, remaining, recorder, checkpoint, failure if continued else None)
+    for index in range(len(configs)):
+        if index not in recorder.outcomes:
+            not_started = Outcome("interrupted", {}, error="it was not started")
+            skipped = restart and index in remaining
+            recorder.record(index, not_started if skipped else _failed(configs[index], folders[index], failure))
+    return [recorder.outcomes[index] for index in range(len(configs))]
 
 
-def _starts_again(error: Exception, continued: bool, count: int) -> bool:
-    """Whether runs of a stack that raised are trained from the start.
+def _should_restart(error: Exception, continued: bool, count: int) -> bool:
+    """Whether to train the runs of a stack that raised from the start.
 
-    Not if the error is one of the user's to mend (a file of data that is gone, say): a state that was saved stays.
+    Not if you can fix the error (such as a missing data file): then the saved state is kept.
     """
     if continued and (isinstance(error, CheckpointError) or not isinstance(error, MLPLightningError)):
         return True
     return count > 1 and _is_out_of_memory(error)
 
 
-def _train_again(
+def _restart(
     configs: Sequence[Config],
     folders: Sequence[Path],
-    left: list[int],
-    told: _Told,
+    remaining: list[int],
+    recorder: _ProgressRecorder,
     checkpoint: Path | None,
-    not_continued: _Failure | None,
+    resume_failure: _Failure | None,
 ) -> None:
-    """Train the runs at the places ``left`` from the start: in halves, or together if they could not be continued."""
-    for place in left:
-        _empty(folders[place])
-    parts = [left[: len(left) // 2], left[len(left) // 2 :]]
-    if not_continued is not None:
+    """Train the ``remaining`` runs from the start: in halves, or together if the stack could not be continued."""
+    for index in remaining:
+        _empty(folders[index])
+    parts = [remaining[: len(remaining) // 2], remaining[len(remaining) // 2 :]]
+    if resume_failure is not None:
         assert checkpoint is not None
         unreadable = checkpoint.with_name(f"{checkpoint.name}.unreadable")
         checkpoint.replace(unreadable)
-        why = f"A stack could not be continued ({not_continued.error})"
-        print_error(f"{why}; its runs are trained from the start. Its state is now in {unreadable}")
-        parts = [left]
+        reason = f"A stack could not be continued ({resume_failure.error})"
+        print_error(f"{reason}; its runs are trained from the start. Its state is now in {unreadable}")
+        parts = [remaining]
     else:
-        log.warning("A stack of %d runs does not fit into memory: it is halved and started again.", len(left))
+        log.warning("A stack of %d runs does not fit into memory: it is halved and restarted.", len(remaining))
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
     for number, part in enumerate(one for one in parts if one):
-        if told.stopped:
+        if recorder.stopped:
             break
         file = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
-        train_part([configs[one] for one in part], [folders[one] for one in part], _Some(told, part), file)
+        progress = _SubsetProgress(recorder, part)
+        train_part([configs[index] for index in part], [folders[index] for index in part], progress, file)
 
 
 @dataclasses.dataclass
@@ -144,14 +146,14 @@ class _Failure:
 
     Attributes:
         error: the exception.
-        story: with its traceback.
+        traceback_text: the exception with its traceback.
     """
 
     error: Exception
-    story: str
+    traceback_text: str
 
-    def forget_frames(self) -> None:
-        """Let go of the stack, which the frames of the traceback hold."""
+    def release_frames(self) -> None:
+        """Release the stack, which the frames of the traceback refer to."""
         import torch
 
         self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
@@ -161,7 +163,7 @@ class _Failure:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what a stack that is started again has left in a folder; what Hydra wrote stays."""
+    """Remove what a restarted stack has left in a folder; keep what Hydra wrote."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name == ".hydra":
             continue
@@ -174,12 +176,12 @@ def _empty(folder: Path) -> None:
 def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
-    # The allocators of the CPU and of MPS, and cuBLAS, have no exception of their own.
+    # The allocators of the CPU and of MPS, and cuBLAS, raise no specific exception.
     texts = ("DefaultCPUAllocator", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(one in str(error) for one in texts)
 
 
-def _train_alone(config: Config, folder: Path) -> Outcome:
+def _train_single(config: Config, folder: Path) -> Outcome:
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()
@@ -192,39 +194,39 @@ def _train_alone(config: Config, folder: Path) -> Outcome:
 
 
 def _failed(config: Config, folder: Path, failure: _Failure) -> Outcome:
-    """The outcome of a run that raised, told in its folder if the run could not do so itself."""
+    """The outcome of a run that raised; recorded in its folder unless the run already did so."""
     error = failure.error
     known = isinstance(error, MLPLightningError)
-    # A folder that is another run's is not ours to write into.
+    # On a RunFolderError the folder belongs to another run: do not write into it.
     if not isinstance(error, RunFolderError) and not RunFolder(folder).result.is_file():
         record_refusal(folder, config.to_dict(), f"{type(error).__name__}: {error}")
         if not RunFolder(folder).log.is_file():
-            RunFolder(folder).log.write_text(failure.story, encoding="utf-8")
-    return Outcome("failed", {}, error=cause(str(error)) if known else unexpected(error, folder))
+            RunFolder(folder).log.write_text(failure.traceback_text, encoding="utf-8")
+    return Outcome("failed", {}, error=cause(str(error)) if known else unexpected_message(error, folder))
 
 
-def unexpected(error: Exception, folder: Path) -> str:
-    """What to say of an error that is nobody's fault but ours."""
+def unexpected_message(error: Exception, folder: Path) -> str:
+    """The message for an error that is a bug of this package or of a library."""
     first_line = str(error).splitlines()[0] if str(error) else ""
     log = folder / "train.log"
-    return f"{type(error).__name__}: {first_line}\nThe whole story is in {log}; HYDRA_FULL_ERROR=1 shows it here."
+    return f"{type(error).__name__}: {first_line}\nThe full traceback is in {log}; HYDRA_FULL_ERROR=1 shows it here."
 
 
 def _outcome(result: TrainingResult) -> Outcome:
     return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error))
 
 
-class _Told:
-    """Passes on what a stack tells, and remembers it.
+class _ProgressRecorder:
+    """Records the progress of a stack and passes it on.
 
     Attributes:
-        ended: outcomes of the runs that have ended, by place.
-        stopped: whether the others are not to be trained any more.
+        outcomes: of the runs that have ended, by index.
+        stopped: whether no other run is trained any more.
     """
 
     def __init__(self, progress: PartProgress | None) -> None:
         self._progress = progress
-        self.ended: dict[int, Outcome] = {}
+        self.outcomes: dict[int, Outcome] = {}
         self.stopped = False
 
     def steps_made(self, steps: int, members: int) -> None:
@@ -232,25 +234,25 @@ class _Told:
             self._progress.steps_made(steps, members)
 
     def run_ended(self, number: int, result: TrainingResult) -> bool:
-        return self.tell(number, _outcome(result))
+        return self.record(number, _outcome(result))
 
-    def tell(self, place: int, outcome: Outcome) -> bool:
-        """Pass on that a run has ended; whether the others are still to be trained."""
-        self.ended[place] = outcome
-        go_on = self._progress is None or self._progress.ended(place, outcome)
-        self.stopped = self.stopped or not go_on or outcome.status == "interrupted"
-        return go_on
+    def record(self, index: int, outcome: Outcome) -> bool:
+        """Record the outcome of a run and pass it on. Returns whether the other runs continue."""
+        self.outcomes[index] = outcome
+        others_continue = self._progress is None or self._progress.ended(index, outcome)
+        self.stopped = self.stopped or not others_continue or outcome.status == "interrupted"
+        return others_continue
 
 
-class _Some:
-    """Passes on how some of the runs of a part get on."""
+class _SubsetProgress:
+    """Passes on the progress of some runs of a part."""
 
-    def __init__(self, told: _Told, places: Sequence[int]) -> None:
-        self._told = told
-        self._places = places
+    def __init__(self, recorder: _ProgressRecorder, indices: Sequence[int]) -> None:
+        self._recorder = recorder
+        self._indices = indices
 
     def steps_made(self, steps: int, members: int) -> None:
-        self._told.steps_made(steps, members)
+        self._recorder.steps_made(steps, members)
 
-    def ended(self, place: int, outcome: Outcome) -> bool:
-        return self._told.tell(self._places[place], outcome)
+    def ended(self, index: int, outcome: Outcome) -> bool:
+        return self._recorder.record(self._indices[index], outcome)

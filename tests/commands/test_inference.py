@@ -1,4 +1,4 @@
-"""evaluate, predict and export as commands: what is wrong with them is told at once, and harms nothing."""
+"""evaluate, predict and export as commands: all faults are reported together and before any work."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ WRONG = {
     ],
     "export.py": [(["ckpt_path=best", "format=onx"], ["did you mean onnx?"])],
 }
-CASES = [(script, words, told) for script, cases in WRONG.items() for words, told in cases]
+CASES = [(script, words, texts) for script, cases in WRONG.items() for words, texts in cases]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "words", "told"), CASES)
-def test_wrong_use(script: str, words: list[str], told: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("script", "words", "texts"), CASES)
+def test_wrong_use(script: str, words: list[str], texts: list[str], tmp_path: Path) -> None:
     done = run_forked(str(ROOT / "scripts" / script), *words, folder=tmp_path)
     assert done.returncode == 2, done.stderr
-    for text in told:
+    for text in texts:
         assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
@@ -53,7 +53,7 @@ def test_help_makes_nothing_and_imports_no_torch(script: str, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_models_of_xor(tmp_path: Path) -> None:
-    """A data set that is no table has columns x1, x2, … ."""
+    """A data set that is not a table has columns x1, x2, … ."""
 
     def run(script: str, *words: str) -> str:
         done = run_forked(str(ROOT / "scripts" / script), *words, folder=tmp_path)
@@ -62,8 +62,8 @@ def test_models_of_xor(tmp_path: Path) -> None:
 
     run("train.py", "model=wide_deep", "data=xor", "verbosity=0", "logger=none")
     (tmp_path / "new.csv").write_text("x1,x2,xor\n1,0,1\n1,1,0\n0,0,0\n")
-    told = run("predict.py", "ckpt_path=best", "data.path=new.csv", "output=out/p.csv")
-    assert "3 rows predicted" in told
+    printed = run("predict.py", "ckpt_path=best", "data.path=new.csv", "output=out/p.csv")
+    assert "3 rows predicted" in printed
     lines = (tmp_path / "out" / "p.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["predicted_xor", "1", "0", "0"]
     assert "accuracy" in run("evaluate.py", "ckpt_path=last", "data.path=new.csv")

@@ -1,4 +1,4 @@
-"""The real command: what it prints, what a sweep leaves, how it ends."""
+"""The real command: its output, its files and its exit codes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_sweep_over_hidden_units(tmp_path) -> None:
     ]
     losses = {}
     for row in rows:
-        _, units, number, *figures = row.split()
+        _, units, number, *metrics = row.split()
         result = json.loads((sweep / number / "result.json").read_text())
         config = yaml.safe_load((sweep / number / "config.yaml").read_text())
         assert config["model"]["hidden_units"] == int(units) == (5, 100, 1000)[int(number)]
         expected = [result["metrics"][split][one] for one in ("loss", "accuracy") for split in ("train", "val")]
-        assert [float(figure) for figure in figures] == pytest.approx(expected, rel=1e-5)
+        assert [float(metric) for metric in metrics] == pytest.approx(expected, rel=1e-5)
         losses[int(units)] = result["metrics"]["train"]["loss"]
     # The published lesson: wider networks end with a lower training loss.
     assert losses[1000] < losses[100] < losses[5]
@@ -129,7 +129,7 @@ def test_folder_of_another_run_is_never_written_to(tmp_path) -> None:
     assert {file: file.read_bytes() for file in (tmp_path / "mine").rglob("*") if file.is_file()} == before
 
 
-def test_reader_that_goes_away_does_not_end_the_training(tmp_path) -> None:
+def test_closed_output_does_not_end_the_training(tmp_path) -> None:
     """As in `… | head -2`."""
     process = start("data=xor", "trainer.max_steps=3000", folder=tmp_path)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What the real command does when it is wrong, or only asked something: say it, make nothing, load no torch."""
+"""Faults and questions (--help, --cfg): the real command answers without creating files or importing torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assert_light(folder: Path, imported: set[str]) -> None:
     assert not imported & {"torch", "lightning"}
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     words = ["model=wid", "data.val_frction=0.1", "optimizer.lr=-1", "trainer.max_steps=0", "seed=true", "name=[1,"]
     done, imported = run(tmp_path, *words)
     assert done.returncode == 2
@@ -61,7 +61,7 @@ def test_fault_in_a_later_run_of_a_sweep_starts_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "key", "text"),
     [
-        # What Hydra would refuse, too, but with a folder made and a traceback or a page of advice.
+        # Hydra would refuse these too, but with a new folder and a traceback or a page of advice.
         (["model.hidden_units=1,2"], "model.hidden_units", "--multirun"),
         (["data=iris", "callbacks.early_stopping.patience=3"], "callbacks.early_stopping.patience", "+callbacks"),
         (["ckpt_path=last"], "ckpt_path", "train one first"),

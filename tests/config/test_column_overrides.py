@@ -63,7 +63,7 @@ def test_ways_to_name_columns_go_together(text: str) -> None:
     assert kinds_of(*words) == kinds_of(*words[::-1]) == expected
 
 
-def test_what_is_said_of_a_column_may_be_swept_over() -> None:
+def test_the_kind_of_a_column_may_be_swept_over() -> None:
     assert kinds_of("data.columns.age.kind=categorical,numeric", multirun=True) == {"age": "categorical"}
     fault = fault_of(*TABLE, "data.columns.age.kind=categorical,nmeric", multirun=True)
     assert (fault.key, fault.value, fault.hint) == ("data.columns.age.kind", "nmeric", "did you mean numeric?")

@@ -1,4 +1,4 @@
-"""The page of all options says what the schema says."""
+"""The page of all options agrees with the schema."""
 
 from __future__ import annotations
 

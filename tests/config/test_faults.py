@@ -17,7 +17,7 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 
 
 @pytest.mark.parametrize(
-    ("key", "place", "hint"),
+    ("key", "keys", "hint"),
     [
         ("modle", "of the configuration (name, seed, task, model, ", "did you mean model?"),
         ("model.hiden_units", "of model (hidden_units, depth, ", "did you mean model.hidden_units?"),
@@ -35,10 +35,10 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
         ("model.qqq", "of model (hidden_units, ", ""),
     ],
 )
-def test_unknown_key(key: str, place: str, hint: str) -> None:
+def test_unknown_key(key: str, keys: str, hint: str) -> None:
     fault = fault_of({key: 5})
     assert (fault.key, fault.value) == (key, 5)
-    assert fault.rule.startswith(f"is not a key {place}")
+    assert fault.rule.startswith(f"is not a key {keys}")
     assert fault.hint == hint
 
 
@@ -59,7 +59,7 @@ def test_arguments_of_an_optimizer_without_a_file_are_left_to_torch() -> None:
     assert config.optimizer.options == {"anything": [1, "x"]}
 
 
-def test_a_key_that_is_no_text_is_unknown() -> None:
+def test_a_key_that_is_not_a_text_is_unknown() -> None:
     with pytest.raises(ConfigError, match=r"model\.5 = 1 is not a key of model"):
         parse_config({"model": {5: 1}})
 
@@ -101,7 +101,7 @@ def test_unknown_option(key: str, value: str, first: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, ["step"], {"step": 1}])
-def test_schedule_whose_name_is_no_text(value: Any) -> None:
+def test_schedule_whose_name_is_not_a_text(value: Any) -> None:
     fault = fault_of({"scheduler.name": value})
     assert (fault.key, fault.value) == ("scheduler.name", value)
 
@@ -112,7 +112,7 @@ def test_precision_may_be_given_as_a_number(given: int | str, meant: str) -> Non
 
 
 @pytest.mark.parametrize("given", [16, 64.5, True])
-def test_precision_that_is_none(given: Any) -> None:
+def test_unknown_precision(given: Any) -> None:
     assert fault_of({"trainer.precision": given}).key == "trainer.precision"
 
 
@@ -181,7 +181,7 @@ def test_error_can_be_caught_by_its_families() -> None:
     ids=["copy", "deepcopy", "pickle"],
 )
 def test_error_survives_being_sent_to_another_process(duplicate: Any) -> None:
-    """Launchers run jobs in other processes and send back what these raise."""
+    """Launchers run jobs in other processes and send back their exceptions."""
     error = ConfigError([Fault("seed", True, "must be a whole number"), Fault("modle", 1, "is not a key", "model?")])
     other = duplicate(error)
     assert type(other) is ConfigError

@@ -43,7 +43,7 @@ def test_norms() -> None:
 
 
 def test_inits() -> None:
-    # "default" is what torch.nn.Linear does by itself.
+    # "default" is the initialisation of torch.nn.Linear.
     assert set(names.INITS) == {"default", *mlp.INITS}
 
 
@@ -55,7 +55,7 @@ def test_every_init_goes_with_every_activation(activation: str, init: str) -> No
 
 
 def overrides_for(name: str, folder: Path) -> list[str]:
-    """What a command says to train on a data set."""
+    """The overrides that train on a data set."""
     if name == "table":
         file = folder / "rows.csv"
         file.write_text("x,y\n" + "".join(f"{one / 3:.2f},{one % 2}\n" for one in range(20)), encoding="utf-8")
@@ -106,7 +106,7 @@ def test_tasks(name: str) -> None:
     assert make_task(name, 3).name == name
 
 
-def test_what_is_no_task_is_refused() -> None:
+def test_unknown_task_is_refused() -> None:
     with pytest.raises(ValueError, match=", ".join(names.TASKS)):
         make_task("ranking", 3)
 
@@ -149,7 +149,7 @@ def test_delimiters(delimiter: str, tmp_path: Path) -> None:
 
 
 def test_export_formats() -> None:
-    """Each has a file of its own."""
+    """Each has a separate file."""
     there = {file.stem for file in (conf_dir().parent / "mlp_lightning" / "inference" / "export").glob("*.py")}
     assert set(names.EXPORT_FORMATS) <= there
 

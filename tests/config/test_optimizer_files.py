@@ -70,13 +70,13 @@ def test_each_option_takes_the_learning_rate_suggested_for_it_alone(option: str,
 
 
 @pytest.mark.parametrize("option", [one for one in OPTIONS if one != "sgd"])
-def test_learning_rate_that_nobody_suggests_is_the_default_of_torch(option: str, compose_config: ComposeConfig) -> None:
+def test_learning_rate_without_a_suggestion_is_the_default_of_torch(option: str, compose_config: ComposeConfig) -> None:
     # torch's SGD has 0.001, too slow to show anything; conf/optimizer/sgd.yaml says 0.1.
     optimizer = compose_config("data=xor", f"optimizer={option}").optimizer
     assert optimizer.lr == torch_defaults(optimizer.name)["lr"]
 
 
-def test_sgd_learning_rate_that_nobody_suggests(compose_config: ComposeConfig) -> None:
+def test_sgd_learning_rate_without_a_suggestion(compose_config: ComposeConfig) -> None:
     assert compose_config("optimizer=sgd", "~data.suggested_lr").optimizer.lr == 0.1
 
 

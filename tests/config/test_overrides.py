@@ -169,7 +169,7 @@ def test_unknown_primary_configuration() -> None:
     ],
 )
 def test_what_hydra_refuses_is_found_before_hydra_runs(overrides: list[str], key: str) -> None:
-    """Else the run folder is made first, and the command fails after it."""
+    """Otherwise the run folder is created first, and the command fails after it."""
     assert fault_of(*overrides).key == key
 
 

@@ -1,4 +1,4 @@
-"""Every file in conf/ composes, is valid and trains; the published settings are what the sources publish."""
+"""Every file in conf/ composes, is valid and trains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def options(group: str) -> list[str]:
 
 # search=optuna needs the plugin of an extra; tests/sweeps/test_extras.py runs it.
 CHOICES = [f"{group}={option}" for group in GROUPS if group != "search" for option in options(group)]
-# What a choice cannot do without; everything else must work with the defaults.
+# What a choice needs; everything else must work with the defaults.
 COMPANIONS = {
     "callbacks=early_stopping": ["data=iris"],
     "data=table": ["data.path=rows.csv", "data.target=species"],
@@ -66,12 +66,12 @@ def test_the_groups_of_a_run_are_all_there() -> None:
 
 @pytest.fixture(scope="module", params=CHOICES)
 def composed(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What Hydra composes of each choice, once for the tests that only look at it."""
+    """What Hydra composes of each choice, once for the tests that only read it."""
     return plain_config(with_companions(request.param))
 
 
 def test_every_file_is_valid_and_survives_being_written_and_read(composed: dict[str, Any]) -> None:
-    """A run folder's config.yaml must say what was trained."""
+    """A run folder's config.yaml must record what was trained."""
     config = parse_config(composed)
     assert parse_config(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
@@ -200,7 +200,7 @@ def composed_table() -> dict[str, Any]:
     return plain_config(with_companions("data=table"))
 
 
-def test_a_table_without_path_and_target_is_told_both(compose_config: ComposeConfig) -> None:
+def test_a_table_without_path_and_target_reports_both(compose_config: ComposeConfig) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_config("data=table")
     assert [fault.key for fault in caught.value.faults] == ["data.path", "data.target"]
@@ -227,67 +227,7 @@ def test_embeddings_go_with_every_model_file(model: str, compose_config: Compose
     assert (config.model.numeric_embedding, config.model.embedding_size) == ("periodic", 4)
 
 
-# ---- published settings ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("model", "widths"), [("mlp", [2]), ("wide_deep", [10, 10, 10])])
-def test_xor_is_exactly_as_published(model: str, widths: list[int], compose_config: ComposeConfig) -> None:
-    config = compose_config(f"model={model}", "data=xor")
-    assert config.model == ModelConfig(
-        hidden_units=widths[0],
-        depth=len(widths),
-        activation="sigmoid",
-        dropout=0.0,
-        norm="none",
-        bias=True,
-        init="default",
-    )
-    assert config.model.layer_widths == widths
-    assert (config.optimizer.name, config.optimizer.lr) == ("SGD", 1.0)
-    assert not any(config.optimizer.options.values())
-    assert config.scheduler.name == "none"
-    assert config.seed == 777
-    assert (config.trainer.max_steps, config.trainer.max_epochs) == (10001, None)
-    assert (config.trainer.log_every_n_steps, config.trainer.print_every_n_steps) == (100, 100)
-    assert (config.trainer.precision, config.trainer.accumulate_grad_batches) == ("32", 1)
-    assert config.trainer.gradient_clip_val is None
-    assert (config.data.name, config.data.batch_size, config.data.scaling) == ("xor", None, "none")
-    assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
-
-
-@pytest.mark.parametrize("model", ["mlp", "wide_deep"])
-def test_published_xor_experiments_are_their_model_and_data(model: str, compose_config: ComposeConfig) -> None:
-    experiment = compose_config(f"experiment=lab8_2_{model}")
-    assert experiment.name == f"lab8_2_{model}"
-    assert dataclasses.replace(experiment, name="xor") == compose_config(f"model={model}", "data=xor")
-
-
-def test_no_choice_at_all_is_the_small_published_xor_run(compose_config: ComposeConfig) -> None:
-    assert compose_config() == compose_config("model=mlp", "data=xor")
-
-
-def test_iris_experiment_is_exactly_as_published(compose_config: ComposeConfig) -> None:
-    config = compose_config("experiment=iris_hidden_units")
-    assert config.name == "iris_hidden_units"
-    assert config.data.name == "iris"
-    assert (config.data.val_fraction, config.data.test_fraction) == (0.0, 0.0)
-    assert config.data.scaling == "none"
-    assert config.data.batch_size is None
-    assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 100)
-    assert (config.optimizer.name, config.optimizer.lr) == ("SGD", 0.1)
-    assert not any(config.optimizer.options.values())
-    assert (config.model.layer_widths, config.model.activation) == ([100], "relu")
-    assert config.scheduler.name == "none"
-
-
-@pytest.mark.parametrize("units", [5, 100, 1000])
-def test_iris_experiment_takes_the_swept_width(units: int, compose_config: ComposeConfig) -> None:
-    config = compose_config("experiment=iris_hidden_units", f"model.hidden_units={units}")
-    assert config.model.layer_widths == [units]
-    assert config.name == "iris_hidden_units"
-
-
-# ---- who wins --------------------------------------------------------------------------------------------
+# ---- precedence ------------------------------------------------------------------------------------------
 
 
 def test_iris_brings_its_defaults(compose_config: ComposeConfig) -> None:
@@ -398,6 +338,6 @@ def test_a_given_length_replaces_the_suggested_one(
     assert (trainer.max_steps, trainer.max_epochs) == (steps, epochs)
 
 
-def test_lengths_that_nobody_gave_are_both_kept() -> None:
+def test_lengths_in_a_plain_configuration_are_both_kept() -> None:
     trainer = parse_config({"trainer": {"max_steps": 3, "max_epochs": 7}}).trainer
     assert (trainer.max_steps, trainer.max_epochs) == (3, 7)

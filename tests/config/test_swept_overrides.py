@@ -12,7 +12,7 @@ from mlp_lightning.errors import ConfigError, Fault
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path) -> Path:
+def user_folder(tmp_path: Path) -> Path:
     """A user's folder with a model and an optimizer."""
     files = {
         "model/tower.yaml": "hidden_units: [6, 4]\ndepth: 2\nactivation: tanh\ndropout: 0.0\n"
@@ -97,7 +97,7 @@ def test_swept_values_may_contradict_what_is_fixed() -> None:
     assert (fault.key, fault.value) == ("model.depth", 1)
 
 
-def test_a_fault_that_all_runs_share_is_told_once() -> None:
+def test_a_fault_that_all_runs_share_is_reported_once() -> None:
     assert fault_of("trainer.max_steps=0", "model.hidden_units=1,2,3", "model=mlp,wide", multirun=True).key == (
         "trainer.max_steps"
     )
@@ -118,43 +118,43 @@ def test_search_spaces_are_left_to_the_sweeper() -> None:
 # ---- the user's own configuration files ------------------------------------------------------------------
 
 
-def test_own_option(own_folder: Path) -> None:
-    config = check_overrides(["model=tower", "optimizer=radam"], config_dir=own_folder)
+def test_user_option(user_folder: Path) -> None:
+    config = check_overrides(["model=tower", "optimizer=radam"], config_dir=user_folder)
     assert (config.model.layer_widths, config.model.activation) == ([6, 4], "tanh")
     assert (config.optimizer.name, config.optimizer.options) == ("RAdam", {"betas": [0.8, 0.9]})
 
 
-def test_shipped_options_remain_beside_own_ones(own_folder: Path) -> None:
-    assert check_overrides(["model=wide"], config_dir=own_folder).model.layer_widths == [100]
+def test_shipped_options_remain_beside_user_options(user_folder: Path) -> None:
+    assert check_overrides(["model=wide"], config_dir=user_folder).model.layer_widths == [100]
 
 
-def test_values_of_own_options_are_checked(own_folder: Path) -> None:
-    (fault,) = faults_of("model=broken", config_dir=own_folder)
+def test_values_of_user_options_are_checked(user_folder: Path) -> None:
+    (fault,) = faults_of("model=broken", config_dir=user_folder)
     assert (fault.key, fault.value) == ("model.hidden_units", 0)
 
 
-def test_own_options_are_offered(own_folder: Path) -> None:
-    (fault,) = faults_of("model=towr", config_dir=own_folder)
+def test_user_options_are_offered(user_folder: Path) -> None:
+    (fault,) = faults_of("model=towr", config_dir=user_folder)
     assert "tower" in fault.rule
     assert fault.hint == "did you mean tower?"
 
 
-def test_own_option_is_unknown_without_its_folder() -> None:
+def test_user_option_is_unknown_without_its_folder() -> None:
     assert fault_of("model=tower").key == "model"
 
 
-def test_own_options_may_be_swept_over(own_folder: Path) -> None:
-    config = check_overrides(["model=mlp,tower"], multirun=True, config_dir=own_folder)
+def test_user_options_may_be_swept_over(user_folder: Path) -> None:
+    config = check_overrides(["model=mlp,tower"], multirun=True, config_dir=user_folder)
     assert config.model.layer_widths == [2]
-    (fault,) = faults_of("model=mlp,broken", multirun=True, config_dir=own_folder)
+    (fault,) = faults_of("model=mlp,broken", multirun=True, config_dir=user_folder)
     assert (fault.key, fault.value) == ("model.hidden_units", 0)
 
 
-def test_own_folder_given_to_hydra(own_folder: Path) -> None:
-    config = check_overrides([f"hydra.searchpath=[file://{own_folder}]", "model=tower"])
+def test_user_folder_given_to_hydra(user_folder: Path) -> None:
+    config = check_overrides([f"hydra.searchpath=[file://{user_folder}]", "model=tower"])
     assert config.model.layer_widths == [6, 4]
 
 
-def test_own_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_user_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         check_overrides([], config_dir=tmp_path / "nowhere")

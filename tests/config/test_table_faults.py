@@ -1,4 +1,4 @@
-"""What the configuration of a table can get wrong, with what the user is told about it."""
+"""Faults in the configuration of a table, with the message that the user sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_lightning.config.names import DATA_SETS
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault
 
-# The least that makes a valid configuration of a table.
+# The smallest valid configuration of a table.
 TABLE: dict[str, Any] = {"data.name": "table", "data.path": "rows.csv", "data.target": "y", "trainer.max_steps": 1}
 
 
@@ -23,10 +23,10 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key, value in settings.items():
         *sections, last = key.split(".")
-        place = plain
+        mapping = plain
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
+            mapping = mapping.setdefault(section, {})
+        mapping[last] = value
     return plain
 
 
@@ -133,7 +133,7 @@ def test_three_ways_to_split() -> None:
 
 
 @pytest.mark.parametrize("key", ["data.val_path", "data.test_path"])
-def test_files_of_splits_against_a_column_that_says_them(key: str) -> None:
+def test_files_of_splits_against_a_split_column(key: str) -> None:
     fault = fault_of(**{"data.split_column": "s", key: "other.csv"})
     assert fault == Fault(key, "other.csv", "contradicts data.split_column", "leave one of them out")
     for way in ("group_column", "time_column"):
@@ -155,7 +155,7 @@ def test_validation_rows_from_a_file_or_a_column(watcher: dict[str, Any], rows: 
 
 
 @pytest.mark.parametrize("key", ["data.val_fraction", "data.test_fraction"])
-def test_parity_is_nothing_but_training_rows(key: str) -> None:
+def test_parity_has_only_training_rows(key: str) -> None:
     parity = {"data.name": "parity", "data.path": None, "data.target": None}
     assert fault_of(**parity, **{key: 0.2}) == Fault(key, 0.2, "must be 0 for parity, whose rows are all training rows")
     accepted(**parity)
@@ -179,7 +179,7 @@ def test_fold_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("fold", [None, 1])
 @pytest.mark.parametrize("key", ["data.split_column", "data.test_path"])
-def test_test_rows_of_a_fold_are_its_own(key: str, fold: int | None) -> None:
+def test_test_rows_contradict_folds(key: str, fold: int | None) -> None:
     fault = fault_of(**{"data.cv.folds": 3, "data.cv.fold": fold, key: "other"})
     rule = "contradicts data.cv.folds: each fold holds out its own test rows"
     assert fault == Fault(key, "other", rule, "leave one of them out")
@@ -224,7 +224,7 @@ def test_all_contradictions_of_a_table_at_once() -> None:
     ]
 
 
-# ---- what is said of columns -----------------------------------------------------------------------------
+# ---- kinds of columns ------------------------------------------------------------------------------------
 
 
 def test_columns_become_sections() -> None:
@@ -245,14 +245,14 @@ def test_columns_survive_being_written_and_read() -> None:
 
 
 @pytest.mark.parametrize("value", [5, "age", None, ["age"], True])
-def test_columns_that_are_no_mapping(value: Any) -> None:
+def test_columns_that_are_not_a_mapping(value: Any) -> None:
     fault = fault_of(**{"data.columns": value})
     rule = "must be a mapping of names to sections"
     assert fault == Fault("data.columns", value, rule, "for example {age: {kind: auto}}")
 
 
 @pytest.mark.parametrize("value", ["numeric", None, ["numeric"], 5])
-def test_column_that_is_no_section(value: Any) -> None:
+def test_column_that_is_not_a_section(value: Any) -> None:
     fault = fault_of(**{"data.columns": {"age": value}})
     assert fault == Fault("data.columns.age", value, "must be a section", "its keys are kind")
 
@@ -280,15 +280,15 @@ def test_texts_of_missing_values(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["?", "Auto", 9, None, [9], ["?", None], {"a": "?"}])
-def test_what_are_no_texts_of_missing_values(value: Any) -> None:
+def test_invalid_texts_of_missing_values(value: Any) -> None:
     fault = fault_of(**{"data.csv.null_values": value})
     assert (fault.key, fault.value, fault.rule) == ("data.csv.null_values", value, "must be a list of texts or auto")
 
 
-# ---- sections by themselves ------------------------------------------------------------------------------
+# ---- sections alone --------------------------------------------------------------------------------------
 
 
-def test_section_by_itself() -> None:
+def test_section_alone() -> None:
     plain = {"ckpt_path": "best", "data": {"path": "new.csv", "csv": {"decimal": ","}}, "output": "p.csv"}
     options = parse_section(PredictConfig, plain, {"ckpt_path": "name one", "data.path": "name it"})
     assert (options.ckpt_path, options.data.path, options.output, options.overwrite) == (
@@ -343,5 +343,5 @@ def test_what_is_given_wins_over_the_training(name: str, value: Any) -> None:
     assert all(getattr(read, one) == getattr(TRAINED, one) for one in others)
 
 
-def test_no_texts_of_missing_values_are_something_given() -> None:
+def test_an_empty_list_of_missing_values_wins_over_the_training() -> None:
     assert CsvAsTrained(null_values=[]).over(TRAINED).null_values == []

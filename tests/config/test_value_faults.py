@@ -114,7 +114,7 @@ def test_configuration_that_is_not_a_mapping(plain: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["seed", "model.dropout", "optimizer.lr", "optimizer.momentum", "trainer.threads"])
-def test_nan_is_no_number(key: str) -> None:
+def test_nan_is_not_a_number(key: str) -> None:
     fault = fault_of({key: math.nan})
     assert fault.key == key
     assert "number" in fault.rule
@@ -211,10 +211,10 @@ def test_infinity_is_out_of_range(key: str) -> None:
     ],
 )
 def test_the_ends_of_a_range_belong_to_it(key: str, value: Any) -> None:
-    place: Any = accepted({key: value})
+    found: Any = accepted({key: value})
     for name in key.split("."):
-        place = getattr(place, name)
-    assert place == value
+        found = getattr(found, name)
+    assert found == value
 
 
 @pytest.mark.parametrize(

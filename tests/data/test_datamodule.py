@@ -47,7 +47,7 @@ def three_targets(**options: Any) -> TabularDataModule:
 
 
 def trainer_at(step: int, **settings: Any) -> Any:
-    """As much of a Trainer as a data module reads."""
+    """The attributes of a Trainer that a data module reads."""
     defaults: dict[str, Any] = {"max_steps": -1, "max_epochs": -1, "check_val_every_n_epoch": 1}
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     return SimpleNamespace(global_step=step, strategy=strategy, **{**defaults, **settings})
@@ -99,7 +99,7 @@ def test_the_order_of_batches_does_not_move_the_split() -> None:
     assert_same_bits(one.splits["val"].features_BF, other.splits["val"].features_BF)
 
 
-def test_an_empty_table_is_refused_in_words() -> None:
+def test_an_empty_table_is_refused() -> None:
     empty = pa.table({"p": pa.array([], pa.float64()), "y": pa.array([], pa.float64())})
     with pytest.raises(DataError, match="has no rows; there is nothing to learn"):
         data_of(empty)
@@ -113,7 +113,7 @@ def test_several_targets_per_row() -> None:
     assert_close(data.splits["train"].targets, standardised_BT, 1e-6)
 
 
-def test_a_regression_is_split_by_rows_whatever_its_targets() -> None:
+def test_a_regression_is_split_by_rows_with_any_targets() -> None:
     data = three_targets(val_fraction=2 / 7, test_fraction=1 / 7)
     assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 4, "val": 2, "test": 1}
     for rows in data.splits.values():

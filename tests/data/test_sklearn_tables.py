@@ -154,6 +154,6 @@ def test_global_random_states_are_left_alone() -> None:
     assert states() == before
 
 
-def test_a_mistyped_name_is_told() -> None:
+def test_a_mistyped_name_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"data\.name = 'breastcancer' must be one of iris, .*did you mean breast_c"):
         load_named("breastcancer")

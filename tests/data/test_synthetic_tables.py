@@ -217,7 +217,7 @@ def test_noise_of_friedman_is_the_deviation_of_y() -> None:
     assert abs((noisy - exact).std() - 1.0) < 0.05
 
 
-def test_a_mistyped_name_is_told() -> None:
+def test_a_mistyped_name_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"data\.name = 'spiral' must be one of moons, .*; did you mean spirals\?"):
         drawn("spiral")
 

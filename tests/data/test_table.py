@@ -149,7 +149,7 @@ def test_rows_of_many_parts_are_prepared_as_one(monkeypatch) -> None:
     assert_same_bits(set_up(mixed_table()).splits["train"].features_BF, expected)
 
 
-# ---- nothing of validation and test rows -------------------------------------------------------------------
+# ---- validation and test rows stay unseen ------------------------------------------------------------------
 
 
 def trained_weights(data: TabularDataModule, **model: Any) -> dict[str, torch.Tensor]:
@@ -195,7 +195,7 @@ def test_rows_that_do_not_train_leave_no_trace(tmp_path, scaling: str, task: str
         assert_same_state(*weights)
 
 
-# ---- what the data module says -----------------------------------------------------------------------------
+# ---- the data module ---------------------------------------------------------------------------------------
 
 
 def test_rows_of_every_split_are_where_it_says() -> None:
@@ -229,7 +229,7 @@ def test_double_precision_is_that_of_the_rows() -> None:
     assert_same_bits(data.preprocessor(raw_BF), train.features_BF)
 
 
-def test_what_it_tells_the_user() -> None:
+def test_description() -> None:
     table = mixed_table().append_column("id", pa.array(np.arange(60))).append_column("same", pa.array([1] * 60))
     assert set_up(table, kinds={"flag": "ignored"}).describe() == [
         "60 rows; predicts y (binary: no 28, yes 32)",
@@ -242,7 +242,7 @@ def test_what_it_tells_the_user() -> None:
     ]
 
 
-def test_many_columns_are_told_in_short() -> None:
+def test_many_columns_are_summarised() -> None:
     draw = np.random.default_rng(0)
     numbers = {f"n{column}": draw.normal(size=20) for column in range(15)}
     same = {f"c{column}": [1] * 20 for column in range(12)}
@@ -267,7 +267,7 @@ def test_a_role_for_a_column_that_is_not_there(role: str) -> None:
         TabularDataModule(table_options(**options), given=Given(MemorySource(mixed_table(), "the table"))).setup()
 
 
-def test_a_place_or_target_that_is_missing() -> None:
+def test_a_path_that_is_missing() -> None:
     with pytest.raises(ConfigError, match="name a CSV, Parquet or Feather file or a folder"):
         set_up()
     with pytest.raises(DataError, match=r"nowhere\.csv"):

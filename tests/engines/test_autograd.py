@@ -30,7 +30,7 @@ from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer
 from mlp_lightning.networks.tasks import make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 OPTIMIZERS: list[tuple[OptimizerConfig, Callable[[Iterable[nn.Parameter]], Optimizer]]] = [
     (OptimizerConfig("SGD", 0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -93,7 +93,7 @@ def test_any_cut_into_executions_gives_the_same_bits(counts: list[int]) -> None:
     assert_same_weights(model, reference)
 
 
-def test_gradients_left_by_someone_else_do_not_count() -> None:
+def test_existing_gradients_are_ignored() -> None:
     reference, model = network(), network()
     by_hand(reference, sgd(reference), first_batches(5, 7))
     for parameter in model.parameters():

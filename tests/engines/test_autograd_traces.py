@@ -27,12 +27,12 @@ from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.networks.optimizers import build_schedule
 from mlp_lightning.networks.tasks import make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 # ---- what is logged ----------------------------------------------------------------------------------------
 
 
-def test_logged_figures_were_measured_before_the_update() -> None:
+def test_logged_metrics_are_measured_before_the_update() -> None:
     model, reference = network(), network()
     optimizer = sgd(reference)
     schedule_optimizer = sgd(model)

@@ -1,4 +1,4 @@
-"""What every engine does behind the protocol, and which one is chosen."""
+"""The protocol with every engine, and which one is chosen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, co
         assert json.loads((result.run_dir / "result.json").read_text())["engine"] == engine
         log = (result.run_dir / "train.log").read_text()
         assert f"Engine: {engine} (as trainer.engine says)" in log
-        # What says which engine it is differs by intention.
+        # The entries that name the engine differ on purpose.
         for path in (result.run_dir / "config.yaml", *result.run_dir.glob("checkpoints/*.ckpt")):
             _rename_engine(path)
     assert_same_run(tmp_path / "stacked", tmp_path / "autograd", has_session=False)
@@ -90,7 +90,7 @@ def _copied(value: Any) -> Any:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
-    """A run of other weights and another optimizer's past ends as the saved one once it has its state."""
+    """A run with other weights and another optimizer state ends as the saved one after it takes over its state."""
     case = [*IRIS, "optimizer=adam", "model.dropout=0.1", "scheduler=plateau", "trainer.max_steps=18"]
     case += [f"trainer.engine={engine}", "trainer.steps_per_execution=6"]
     saving = Halfway(6)
@@ -122,7 +122,7 @@ def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_con
 
 
 def test_stacked_run_continues_with_autograd(tmp_path: Path, compose_config: ComposeConfig) -> None:
-    """Its checkpoint is that of any run; the stacked engine itself does not read single runs."""
+    """Its checkpoint is that of any run; the stacked engine does not read single runs."""
     case = [*IRIS, "optimizer=adam", "trainer.max_steps=20"]
     first = mlp_lightning.train(compose_config(*case, "trainer.engine=stacked", "trainer.max_steps=9"), tmp_path / "1")
     resumed = [*case, f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"]
@@ -196,7 +196,7 @@ class Raises(pl.Callback):
 
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_start", "on_train_batch_end", "on_train_end"])
 def test_error_of_a_callback_is_that_of_the_run(hook: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
-    """Whenever it comes, before the engine is there too."""
+    """At any time, also before the engine exists."""
     with pytest.raises(RuntimeError, match="a mistake in a callback"):
         mlp_lightning.train(
             compose_config("data=iris", "trainer.max_steps=4"), tmp_path / "run", callbacks=[Raises(hook)]

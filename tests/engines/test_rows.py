@@ -33,7 +33,7 @@ def test_numbers_change_their_type_and_class_labels_do_not() -> None:
     assert numeric.features_BF.dtype == numeric.targets.dtype == torch.float64
 
 
-def test_rows_that_are_where_they_should_be_are_not_copied() -> None:
+def test_rows_on_the_right_device_are_not_copied() -> None:
     rows = Rows(torch.zeros(2, 3), torch.ones(2, 1))
     moved = rows.to(torch.device("cpu"), torch.float32)
     assert moved.features_BF.data_ptr() == rows.features_BF.data_ptr()

@@ -18,7 +18,7 @@ from mlp_lightning.engines.steps import (
 
 
 def numbered_rows(count: int) -> Rows:
-    """Row i has the feature i and the target -i, so that a batch tells which rows it holds."""
+    """Row i has the feature i and the target -i, so that a batch shows which rows it holds."""
     numbers_B1 = torch.arange(count, dtype=torch.float32).unsqueeze(1)
     return Rows(numbers_B1, -numbers_B1)
 
@@ -278,7 +278,7 @@ def test_each_pass_over_the_loader_is_one_span_from_the_current_step() -> None:
     assert one_pass() == [(0, 2)]
     made = 4
     assert one_pass() == [(4, 1)]
-    # Asked anew at each pass: a run may be made longer between two of them.
+    # Called again at each pass: a run may be made longer between two of them.
     limits = ExecutionLimits(steps_per_execution=3, last_step=8)
     assert one_pass() == [(4, 2)]
     made = 8

@@ -1,4 +1,4 @@
-"""The stacked engine refuses what it was not taught, and such a run trains alone, with autograd."""
+"""The stacked engine refuses options that it does not support, and such a run trains alone, with autograd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASE = ["data=iris", "model=wide_deep", "trainer=cpu", "logger=none", "trainer.m
 
 @dataclasses.dataclass(frozen=True)
 class ResidualModel(ModelConfig):
-    """A new option without parameters: a stack that did not know it would have weights of the same shapes."""
+    """A new option without parameters: a stack without it would have weights of the same shapes."""
 
     residual: bool = True
 
@@ -38,7 +38,7 @@ class ResidualMLP(MLP):
 
 @pytest.fixture
 def residual(monkeypatch: pytest.MonkeyPatch, compose_config: ComposeConfig) -> Config:
-    """A run with the new option, which networks and schema know and no engine was taught."""
+    """A run with the new option, which networks and schema have and no engine supports."""
     build = module.build_mlp
 
     def build_mlp(config: Any, preprocessor: Any) -> MLP:
@@ -58,7 +58,7 @@ def test_new_option_is_refused(residual, tmp_path) -> None:
     runs = [dataclasses.replace(residual, seed=seed) for seed in range(3)]
     grouping = group_runs(runs, lambda _: sizes, memory=2**30)
     assert grouping.stacks == []
-    assert grouping.alone == [(place, "model.residual = True is not stacked") for place in range(3)]
+    assert grouping.alone == [(index, "model.residual = True is not stacked") for index in range(3)]
     with pytest.raises(ValueError, match=r"cannot be a member of a stack: model\.residual"):
         train_stack(runs, [tmp_path / str(seed) for seed in range(3)])
     assert list(tmp_path.iterdir()) == []
@@ -100,7 +100,7 @@ def test_unknown_argument_of_an_optimizer(compose_config) -> None:
 
 
 def test_nothing_stale_is_listed() -> None:
-    """What the engine was taught is there: a renamed option would otherwise be refused for ever."""
+    """Every listed option exists: a renamed option would otherwise be refused for ever."""
     there = {
         "model": {field.name for field in dataclasses.fields(schema.ModelConfig)},
         "scheduler": {field.name for one in schema.SCHEDULES.values() for field in dataclasses.fields(one)},

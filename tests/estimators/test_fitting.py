@@ -1,4 +1,4 @@
-"""How estimators are fitted: parameters, weights, going on, stopping early, and what is left behind."""
+"""How estimators are fitted: parameters, weights, continuing, early stopping, and files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor
 from mlp_lightning.runs.module import MLPModule
 
-# Full batch, without chance: two trainings on the same sums are the same but for rounding.
+# Full batch, without randomness: two trainings on the same sums are equal except for rounding.
 FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}
 
 
-# ---- in the place of scikit-learn's ----------------------------------------------------------------------
+# ---- instead of scikit-learn's ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("load", [load_iris, load_breast_cancer])
@@ -65,7 +65,7 @@ def test_swapping_the_import_of_a_classifier(load) -> None:
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("targets", [1, 3])
 def test_one_and_the_same_training_as_scikit_learn(solver, activation, targets) -> None:
-    """Started with the same weights, both make the same steps, with their momentum."""
+    """Started with the same weights, both make the same steps, including momentum."""
     X, y = load_diabetes(return_X_y=True)
     X, y = StandardScaler().fit_transform(X), np.stack([y, X[:, 0], X[:, 3]][:targets], axis=1)
     y = StandardScaler().fit_transform(y) if targets > 1 else StandardScaler().fit_transform(y)[:, 0]
@@ -202,7 +202,7 @@ def test_rows_of_weight_zero_are_as_if_they_were_not_there() -> None:
 
 
 @pytest.mark.parametrize("weights", [np.zeros(40), -np.ones(40), np.full(40, np.nan), np.ones(3)])
-def test_weights_that_are_none(weights) -> None:
+def test_invalid_weights(weights) -> None:
     with pytest.raises(ValueError, match=r"(?i)sample.weight"):
         MLPClassifier(**FAST).fit(*numbers(), sample_weight=weights)
 
@@ -215,16 +215,16 @@ def test_class_weights_are_weights_of_their_rows() -> None:
     by_hand = MLPClassifier(**FULL, class_weight={"usual": 1.0 / usual, "rare": 1.0 / rare}).fit(X, y)
     by_rows = MLPClassifier(**FULL).fit(X, y, np.where(y == "usual", 1.0 / usual, 1.0 / rare))
     np.testing.assert_allclose(by_hand.predict_proba(X), by_rows.predict_proba(X), rtol=1e-9)
-    # Features are scaled by the rows as they are.
+    # Features are scaled by the unweighted rows.
     np.testing.assert_allclose(balanced.predict_proba(X), by_rows.predict_proba(X), atol=0.05)
     plain = MLPClassifier(**FULL).fit(X, y)
     assert balanced.predict_proba(X)[:, 0].mean() > plain.predict_proba(X)[:, 0].mean()
 
 
-# ---- going on --------------------------------------------------------------------------------------------
+# ---- continuing ------------------------------------------------------------------------------------------
 
 
-def test_warm_start_goes_on_from_weights_and_scaling() -> None:
+def test_warm_start_continues_from_weights_and_scaling() -> None:
     X, y = numbers()
     model = MLPClassifier(**FAST, warm_start=True, learning_rate="constant").fit(X, y)
     loss, center = model.loss_, model.module_.preprocessor.center_N.clone()
@@ -250,7 +250,7 @@ def test_warm_start_refuses_other_classes_and_other_widths() -> None:
 
 
 def test_partial_fit_is_training_pass_by_pass() -> None:
-    """Three passes over all rows at once are three epochs of a full batch, optimizer and all."""
+    """Three passes over all rows at once are three epochs of a full batch, including the optimizer."""
     X, y = numbers()
     parts = MLPClassifier(**FULL).set_params(learning_rate="constant")
     for _ in range(3):
@@ -283,7 +283,7 @@ def test_partial_fit_of_a_regressor() -> None:
         model.partial_fit(X, np.stack([y, y], axis=1))
 
 
-def test_partial_fit_goes_on_after_fit_and_a_pickle() -> None:
+def test_partial_fit_continues_after_fit_and_a_pickle() -> None:
     X, y = numbers()
     model = MLPClassifier(**FAST).fit(X, y).partial_fit(X, y)
     copied = pickle.loads(pickle.dumps(model))
@@ -298,7 +298,7 @@ def test_partial_fit_needs_classes_and_no_early_stopping() -> None:
         MLPRegressor(**FAST, early_stopping=True).partial_fit(X, y)
 
 
-# ---- stopping early --------------------------------------------------------------------------------------
+# ---- early stopping --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("model", "load"), [(MLPClassifier, load_breast_cancer), (MLPRegressor, load_diabetes)])
@@ -315,11 +315,11 @@ def test_early_stopping_keeps_the_best_weights(model, load) -> None:
     assert fitted.score(X, y) > 0.4
 
 
-# ---- what is left ----------------------------------------------------------------------------------------
+# ---- files and copies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_nothing_is_left_behind(tmp_path, monkeypatch, capfd, early_stopping) -> None:
+def test_fit_leaves_no_files_output_or_settings(tmp_path, monkeypatch, capfd, early_stopping) -> None:
     here, temporary = tmp_path / "here", tmp_path / "temporary"
     here.mkdir()
     temporary.mkdir()

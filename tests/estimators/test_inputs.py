@@ -1,4 +1,4 @@
-"""What estimators take for rows, and what they refuse."""
+"""Which rows estimators accept, and which they refuse."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_arrow(X: NDArray[np.float64]) -> pa.Table:
 
 @pytest.mark.parametrize("as_frame", [as_pandas, as_nullable_pandas, as_polars, as_arrow])
 @pytest.mark.parametrize("y_as", [np.asarray, list, pa.array])
-def test_frames_of_numbers_are_as_good_as_arrays(as_frame, y_as) -> None:
+def test_frames_of_numbers_give_the_same_as_arrays(as_frame, y_as) -> None:
     X, y = numbers()
     frame = as_frame(X)
     expected = MLPClassifier(**FAST).fit(X, y)
@@ -55,7 +55,7 @@ def test_integers_float32_and_lists_are_numbers() -> None:
         assert np.array_equal(MLPClassifier(**FAST).fit(other, y).predict_proba(other), expected)
 
 
-def test_columns_that_are_no_numbers_are_learnt_from() -> None:
+def test_columns_that_are_not_numbers_are_learned_from() -> None:
     table, y = mixed()
     fitted = MLPClassifier(**LEARNS).fit(table, y)
     assert fitted.score(table, y) > 0.9
@@ -66,7 +66,7 @@ def test_columns_that_are_no_numbers_are_learnt_from() -> None:
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_mixed_frames_are_as_good_as_arrow(library) -> None:
+def test_mixed_frames_give_the_same_as_arrow(library) -> None:
     pytest.importorskip(library)
     table, y = mixed()
     frame = table.to_pandas() if library == "pandas" else __import__("polars").from_arrow(table)
@@ -141,7 +141,7 @@ def test_infinity_is_refused(where, as_frame) -> None:
         (pa.table({"a": pa.array([], pa.float64())}), [], ValueError, "minimum of 1"),
     ],
 )
-def test_rows_that_cannot_be_learnt(X, y, error, message) -> None:
+def test_rows_that_cannot_be_learned(X, y, error, message) -> None:
     with pytest.raises(error, match=message):
         MLPClassifier(**FAST).fit(X, y)
 

@@ -1,4 +1,4 @@
-"""Many estimators at once come out as each alone."""
+"""Many estimators at once are the same as each alone."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_fit_many_stops_early_as_each_alone(stacks) -> None:
     assert stacks == [2]
 
 
-def test_fit_many_sees_what_to_fit() -> None:
+def test_fit_many_chooses_the_estimator_by_the_targets() -> None:
     X, y = numbers()
     assert isinstance(fit_many([FAST], X, y)[0], MLPClassifier)
     assert isinstance(fit_many([FAST], X, y + 0.5)[0], MLPRegressor)
 
 
-def test_fit_many_with_columns_that_are_no_numbers(stacks) -> None:
+def test_fit_many_with_columns_that_are_not_numbers(stacks) -> None:
     table, y = mixed()
     params = [{"alpha": 0.0}, {"alpha": 0.3}]
     for one, own in zip(fit_many(params, table, y, estimator=MLPClassifier(**FAST)), params, strict=True):
@@ -201,7 +201,7 @@ def test_a_search_without_refit() -> None:
         search.predict(numbers()[0])
 
 
-def test_what_a_search_is_not_for() -> None:
+def test_what_a_search_refuses() -> None:
     X, y = numbers()
     for model in (SVC(), make_pipeline(MLPClassifier())):
         with pytest.raises(ConfigError, match="GridSearchCV"):
@@ -212,7 +212,7 @@ def test_what_a_search_is_not_for() -> None:
         VectorizedSearchCV(MLPClassifier(warm_start=True), {"alpha": [0.0]}, cv=2).fit(X, y)
 
 
-def test_a_search_leaves_nothing_behind(tmp_path, monkeypatch, capfd) -> None:
+def test_a_search_leaves_no_files_or_output(tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))

@@ -1,4 +1,4 @@
-"""Small trained models of tables, and of the data sets that are no tables."""
+"""Small trained models of tables, and of data sets that are not tables."""
 
 from __future__ import annotations
 

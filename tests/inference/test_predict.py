@@ -1,4 +1,4 @@
-"""Predictions into files: formats, order, ids, memory of nothing half done."""
+"""Predictions into files: formats, order, ids, and no partial files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTPUTS = ["predicted_kind", *(f"probability_{kind}" for kind in KINDS)]
 
 
 def read(path: Path) -> pa.Table:
-    """A file of predictions, by another reader than that which the package reads tables with."""
+    """A file of predictions, by another reader than the package uses."""
     if path.suffix == ".parquet":
         return pyarrow.parquet.read_table(path)
     if path.suffix in (".feather", ".arrow"):
@@ -54,7 +54,7 @@ def numbers(table: pa.Table, name: str) -> np.ndarray:
 
 
 def expected(checkpoint: Path, table: pa.Table) -> np.ndarray:
-    """Predictions of rows in memory, in one go."""
+    """Predictions of rows in memory, all at once."""
     model = load_model(checkpoint)
     return model.predict(encode(table, model.columns, str))
 
@@ -101,12 +101,12 @@ def test_values_in_their_own_units(price_model, tmp_path) -> None:
     assert table.column_names == ["predicted_price", "predicted_age"]
     values_BT = np.stack([column.to_numpy() for column in table.columns], axis=1)
     assert_same_bits(values_BT, expected(price_model.checkpoint, flowers()))
-    # A model that has learnt for 60 steps is not good, but knows prices of millions from ages of tens.
+    # A model trained for 60 steps is not good, but distinguishes prices of millions from ages of tens.
     assert np.abs(values_BT.mean(0) - [4e6, 8]).max() < 5e5
     assert 0 < values_BT[:, 1].mean() < 20
 
 
-def test_data_sets_that_are_no_tables(xor_model, tmp_path) -> None:
+def test_data_sets_that_are_not_tables(xor_model, tmp_path) -> None:
     (tmp_path / "rows.csv").write_text("x2,x1\n1,0\n0,0\n")
     predict(xor_model.checkpoint, str(tmp_path / "rows.csv"), tmp_path / "out.csv")
     table = read(tmp_path / "out.csv")
@@ -214,7 +214,7 @@ def test_text_is_read_back_as_it_was(rows, delimiter) -> None:
     assert lines == [["" if value is None else str(value) for value in row] for row in rows]
 
 
-# ---- what rows may lack ------------------------------------------------------------------------------------------
+# ---- missing values ----------------------------------------------------------------------------------------------
 
 
 def test_surprises_are_counted(kind_model, tmp_path) -> None:
@@ -235,7 +235,7 @@ def test_a_gap_that_the_model_cannot_fill(xor_model, tmp_path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_prediction_that_is_no_number(xor_model, tmp_path) -> None:
+def test_a_prediction_that_is_not_a_number(xor_model, tmp_path) -> None:
     (tmp_path / "rows.csv").write_text("x1,x2\n0,1\n1e300,-1e300\n")
     with pytest.raises(DataError, match=r"rows.csv, line 3: the model's prediction is not a finite number"):
         predict(xor_model.checkpoint, str(tmp_path / "rows.csv"), tmp_path / "out.csv")
@@ -291,7 +291,7 @@ def test_refused_outputs(kind_model, tmp_path) -> None:
 
 
 class FullDisk(io.BytesIO):
-    """A file with room for nothing."""
+    """A file on a full disk."""
 
     def write(self, content, /) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -330,7 +330,7 @@ def test_an_interrupt_leaves_nothing(kind_model, tmp_path, ending) -> None:
 @pytest.mark.posix
 @pytest.mark.slow
 def test_a_kill_leaves_no_output(kind_model, tmp_path) -> None:
-    """What it leaves has a hidden name, which no folder of tables takes for a table."""
+    """The file that is left has a hidden name, so a folder of tables ignores it."""
     code = """
 import os, signal, sys
 from mlp_lightning.inference.predict import predict

@@ -22,7 +22,7 @@ from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.module import MLPModule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 KINDS = ("none", "periodic", "piecewise_linear")
 
@@ -70,7 +70,7 @@ def test_edges_of_bins_are_quantiles_of_the_training_rows() -> None:
     module = PiecewiseLinearEmbedding(1, 2, 4)
     module.take_statistics(torch.arange(101.0).flip(0).unsqueeze(1))
     assert module.edges_QN[:, 0].tolist() == [0, 25, 50, 75, 100]
-    # Of a column with few different values bins are empty, and nothing is divided by their width.
+    # A column with few different values has empty bins, and nothing is divided by their width.
     module.take_statistics(torch.tensor([[0.0]] * 90 + [[1.0]] * 10))
     assert module.edges_QN[:, 0].tolist() == [0, 0, 0, 0, 1]
     assert_close(module(torch.tensor([[0.0]])), module.biases_ND[None])
@@ -129,25 +129,25 @@ def test_out_features_are_those_that_come_out(
     embedding.take_statistics(some_features(10, numbers, between, cardinalities))
     found = embedding(features_BP)
     assert found.shape == (rows, embedding.out_features)
-    # What is not embedded stays as it is.
+    # What is not embedded stays unchanged.
     first = numbers * (1 if kind == "none" else size)
     kept = features_BP[:, (0 if kind == "none" else numbers) : numbers + between]
     assert_same_bits(found[:, first - (numbers if kind == "none" else 0) : first + between], kept)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_feature_goes_through_its_own_part(kind: str) -> None:
+def test_every_feature_has_its_own_parameters(kind: str) -> None:
     embedding = FeatureEmbedding(6, 2, [4, 3], kind, size=3, frequencies=4)
     features_BP = some_features(5, 2, 2, [4, 3])
     found = embedding(features_BP)
     numbers = features_BP[:, :2] if embedding.numbers is None else embedding.numbers(features_BP[:, :2]).flatten(1)
-    tables = [table(features_BP[:, 4 + place].long()) for place, table in enumerate(embedding.tables)]
+    tables = [table(features_BP[:, 4 + index].long()) for index, table in enumerate(embedding.tables)]
     assert_same_bits(found, torch.cat([numbers, features_BP[:, 2:4], *tables], dim=1))
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_category_is_nothing_and_stays_so(kind: str, optimizer: Any) -> None:
+def test_an_unknown_category_is_zero_and_stays_zero(kind: str, optimizer: Any) -> None:
     data = set_up(mixed_table(), max_one_hot=2, batch_size=16)
     module = module_of(data, numeric_embedding=kind)
     embedding = module.mlp.embedding
@@ -173,7 +173,7 @@ def test_the_step_loop_goes_the_way_of_the_model(kind: str, batch_size: int | No
         torch.manual_seed(3)
         model = MLP(4, 1, [6], "tanh", embedding=FeatureEmbedding(4, 2, [5], kind, 3, 4))
         calls: list[int] = []
-        if called:  # with a hook there is no short way
+        if called:  # with a hook there is no shortcut
             model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         steps = TrainingSteps(rows, batch_size, seed=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mlp_lightning.networks import mlp
 from mlp_lightning.networks.mlp import ACTIVATIONS, INITS, MLP, NORMS, Standardizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 ACTIVATION_FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),

@@ -22,9 +22,9 @@ from mlp_lightning.config.schema import (
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
-# Values that are none of the defaults.
+# Values that differ from the defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "ASGD": {"lambd": 1e-3, "alpha": 0.7, "t0": 1e5, "weight_decay": 0.01},
     "Adadelta": {"rho": 0.8, "eps": 1e-5, "weight_decay": 0.01},
@@ -154,7 +154,7 @@ def test_every_schedule_lasts_as_long_as_the_run(name: str) -> None:
         assert 0 <= optimizer.param_groups[0]["lr"] <= 0.1
 
 
-def rates(config: ScheduleConfig, total_steps: int, lr: float = 0.1) -> list[float]:
+def learning_rates(config: ScheduleConfig, total_steps: int, lr: float = 0.1) -> list[float]:
     """The learning rate before each step, and after the last."""
     optimizer = sgd(lr)
     schedule = build_schedule(optimizer, config, total_steps, has_validation=False)
@@ -168,7 +168,7 @@ def rates(config: ScheduleConfig, total_steps: int, lr: float = 0.1) -> list[flo
 
 
 def test_cosine_ends_at_its_minimum() -> None:
-    found = rates(CosineSchedule(eta_min=0.02), 10)
+    found = learning_rates(CosineSchedule(eta_min=0.02), 10)
     assert found[0] == 0.1
     assert found[5] == pytest.approx(0.06)
     assert found[10] == pytest.approx(0.02)
@@ -176,19 +176,26 @@ def test_cosine_ends_at_its_minimum() -> None:
 
 def test_one_cycle_by_hand() -> None:
     config = OneCycleSchedule(max_lr=1.0, pct_start=0.5, div_factor=10.0, final_div_factor=100.0)
-    found = rates(config, 20)
+    found = learning_rates(config, 20)
     assert found[0] == pytest.approx(0.1)
     assert max(found) > 0.99
     assert found[20] == pytest.approx(0.001)
 
 
-def test_one_cycle_peaks_at_the_learning_rate_of_the_optimizer_unless_told() -> None:
-    assert max(rates(OneCycleSchedule(), 1000, lr=0.03)) == pytest.approx(0.03, rel=1e-4)
-    assert max(rates(OneCycleSchedule(max_lr=0.5), 1000, lr=0.03)) == pytest.approx(0.5, rel=1e-4)
+def test_one_cycle_peaks_at_the_learning_rate_of_the_optimizer_by_default() -> None:
+    assert max(learning_rates(OneCycleSchedule(), 1000, lr=0.03)) == pytest.approx(0.03, rel=1e-4)
+    assert max(learning_rates(OneCycleSchedule(max_lr=0.5), 1000, lr=0.03)) == pytest.approx(0.5, rel=1e-4)
 
 
 def test_step_schedule_by_hand() -> None:
-    assert rates(StepSchedule(step_size=2, gamma=0.5, interval="step"), 5) == [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    assert learning_rates(StepSchedule(step_size=2, gamma=0.5, interval="step"), 5) == [
+        0.1,
+        0.1,
+        0.05,
+        0.05,
+        0.025,
+        0.025,
+    ]
 
 
 def test_every_option_of_a_plateau_reaches_torch() -> None:

@@ -1,4 +1,4 @@
-"""Features of raw columns: against scikit-learn, by hand, and for any table at all."""
+"""Features of raw columns: against scikit-learn, by hand, and for any table."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_robust_between_two_rows_is_near_that_of_scikit_learn(rows: int) -> None
 
 def test_robust_of_a_column_half_of_which_is_equal() -> None:
     raw_BF = np.array([[0.0]] * 9 + [[4.0]])
-    # The quartiles are equal; half of the range takes their place.
+    # The quartiles are equal; half of the range replaces them.
     assert_close(features([number()], raw_BF, "robust")[-1], [2 / math.sqrt(1 + (2 / 3) ** 2)])
 
 
@@ -107,7 +107,7 @@ def test_a_larger_number_never_becomes_smaller(train: list[float], new: list[flo
 
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e308, 5e-324, 123456789.123])
-def test_a_constant_column_is_no_reason_to_divide_by_nothing(scaling: str, value: float) -> None:
+def test_a_constant_column_is_not_divided_by_zero(scaling: str, value: float) -> None:
     found_BF = features([number()], [[value]] * 7, scaling)
     assert np.isfinite(found_BF).all()
     if scaling in ("standard", "robust"):
@@ -141,7 +141,7 @@ def test_a_row_of_weight_two_is_two_rows(scaling: str) -> None:
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_no_weight_at_all_leaves_finite_features(scaling: str) -> None:
+def test_zero_weights_give_finite_features(scaling: str) -> None:
     preprocessor = fitted([number()], np.ones((3, 1)), scaling, np.zeros(3))
     assert preprocessor(torch.ones(2, 1)).isfinite().all()
 
@@ -154,7 +154,7 @@ def test_truth_values_are_one_and_minus_one() -> None:
 # ---- gaps --------------------------------------------------------------------------------------------------
 
 
-def test_gaps_are_filled_and_told_as_by_scikit_learn() -> None:
+def test_gaps_are_filled_and_marked_as_by_scikit_learn() -> None:
     raw_BF = DRAW.normal(size=(51, 3))
     raw_BF[DRAW.random((51, 3)) < 0.3] = NAN
     raw_BF[:, 1] = np.arange(51)
@@ -204,7 +204,7 @@ def test_codes_for_embeddings(missing: bool) -> None:
     assert preprocessor.cardinalities == [4]
     assert preprocessor.numeric_features == 1
     codes = preprocessor(torch.tensor([[0.0, 0], [0, 1], [0, 2], [0, 3]]))[:, 1].tolist()
-    # A gap that no training row has is an unknown category: nothing was learnt of gaps.
+    # A gap that no training row has is an unknown category: gaps were not learned.
     assert codes == ([0, 1, 2, 3] if missing else [1, 1, 2, 3])
 
 
@@ -214,17 +214,17 @@ def test_embedded_columns_of_a_table() -> None:
     assert (columns["colour"].encoding, columns["town"].encoding) == ("embedding", "embedding")
     assert list(data.cardinalities) == [2 + len(columns["colour"].vocabulary), 2 + len(columns["town"].vocabulary)]
     codes_B2 = data.splits["train"].features_BF[:, -2:]
-    for place, name in enumerate(("colour", "town")):
+    for index, name in enumerate(("colour", "town")):
         values = mixed_table().column(name).to_pylist()
         expected = [0 if one is None else 2 + columns[name].vocabulary.index(one) for one in values]
-        assert codes_B2[:, place].tolist() == expected
+        assert codes_B2[:, index].tolist() == expected
 
 
 # ---- dates -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("year", [1, 1968, 1970, 2000, 2024, 9998])
-def test_dates_go_round_in_cycles(year: int) -> None:
+def test_dates_are_cyclic(year: int) -> None:
     first = datetime.datetime(year, 1, 1)
     moments = [first + datetime.timedelta(days=17 * step, minutes=97 * step) for step in range(40)]
     table = pa.table({"x": pa.array([*moments, None], pa.timestamp("us"))})
@@ -295,7 +295,7 @@ def test_every_finite_table_gives_finite_logits(table: pa.Table, scaling: str, m
 @given(
     st.lists(st.floats() | st.sampled_from([1e308, -1e308, 5e-324]), min_size=6, max_size=6), st.sampled_from(SCALINGS)
 )
-def test_any_raw_numbers_at_all_give_finite_features(raw: list[float], scaling: str) -> None:
+def test_any_raw_numbers_give_finite_features(raw: list[float], scaling: str) -> None:
     # As many categories as there are of them: a code of an embedding is always a whole number.
     data = set_up(mixed_table(40), scaling=scaling, max_one_hot=20)
     raw_1F = torch.tensor([[0.0 if abs(one) == math.inf else one for one in raw]], dtype=torch.float64)
@@ -307,7 +307,7 @@ def test_any_raw_numbers_at_all_give_finite_features(raw: list[float], scaling: 
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_it_is_made_again_of_plain_data_and_buffers(scaling: str) -> None:
+def test_it_is_rebuilt_from_plain_data_and_buffers(scaling: str) -> None:
     data = set_up(mixed_table(), scaling=scaling)
     again = Preprocessor.from_dict(data.preprocessor.to_dict())
     again.load_state_dict(data.preprocessor.state_dict())
@@ -317,7 +317,7 @@ def test_it_is_made_again_of_plain_data_and_buffers(scaling: str) -> None:
     assert not list(again.parameters())
 
 
-def test_it_stays_in_double_precision_whatever_the_model_is_cast_to() -> None:
+def test_it_stays_in_double_precision_when_the_model_is_cast() -> None:
     data = set_up(mixed_table())
     module = module_of(data)
     before = {name: value.clone() for name, value in module.preprocessor.state_dict().items()}
@@ -340,7 +340,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
     assert data.preprocessor(raw_BF[:0]).shape == (0, data.preprocessor.out_features)
 
 
-def test_every_feature_has_a_name_of_its_own() -> None:
+def test_feature_names_are_unique() -> None:
     names = set_up(mixed_table()).preprocessor.feature_names
     assert len(set(names)) == len(names)
     assert names[:4] == ["number", "whole", "flag", "when"]

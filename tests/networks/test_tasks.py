@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlp_lightning.networks.tasks import Task, make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 TASKS = ("binary", "multiclass", "regression")
 Numbers = NDArray[np.float64]
@@ -198,17 +198,19 @@ def leading_examples(name: str, leading: tuple[int, ...], own_targets: bool) -> 
 @pytest.mark.parametrize("own_targets", [True, False])
 @pytest.mark.parametrize("leading", [(1,), (3,), (2, 3)])
 @pytest.mark.parametrize("name", TASKS)
-def test_leading_axes_give_the_figures_of_each_slice(name: str, leading: tuple[int, ...], own_targets: bool) -> None:
+def test_leading_axes_give_the_losses_and_metrics_of_each_slice(
+    name: str, leading: tuple[int, ...], own_targets: bool
+) -> None:
     task, logits, targets = leading_examples(name, leading, own_targets)
     losses, metrics = task.loss(logits, targets), task.metric(logits, targets)
     gradients = task.loss_gradient(logits, targets)
     assert losses.shape == metrics.shape == leading
     assert gradients.shape == logits.shape
-    for place in itertools.product(*(range(length) for length in leading)):
-        wanted = targets[place] if own_targets else targets
-        assert_close(losses[place], task.loss(logits[place], wanted), atol=1e-12)
-        assert_close(metrics[place], task.metric(logits[place], wanted))
-        assert_close(gradients[place], task.loss_gradient(logits[place], wanted), atol=1e-12)
+    for index in itertools.product(*(range(length) for length in leading)):
+        wanted = targets[index] if own_targets else targets
+        assert_close(losses[index], task.loss(logits[index], wanted), atol=1e-12)
+        assert_close(metrics[index], task.metric(logits[index], wanted))
+        assert_close(gradients[index], task.loss_gradient(logits[index], wanted), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -20,12 +20,12 @@ from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 TASKS = ("binary", "multiclass", "regression")
 OUTPUTS = {"binary": 1, "multiclass": 4, "regression": 2}
 MEMBERS, ROWS = 3, 11
-# How targets and weights come to a stack: of each member, of all, or both.
+# How a stack is given targets and weights: of each member, of all, or both.
 OF_MEMBERS = [(True, True), (True, False), (False, True), (False, False)]
 
 
@@ -144,7 +144,7 @@ def test_a_row_of_weight_n_is_n_rows(name: str, seed: int, times: list[int]) -> 
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_no_weight_at_all_is_a_loss_of_zero_that_teaches_nothing(name: str) -> None:
+def test_zero_weights_give_a_loss_and_gradient_of_zero(name: str) -> None:
     task, logits_BC, targets, weights_B = example(name, None)
     nothing_B = torch.zeros_like(weights_B)
     assert float(task.loss(logits_BC, targets, weights_B=nothing_B)) == 0

@@ -1,4 +1,4 @@
-"""What is said of the best is what is kept of it: in ``best.ckpt``, in ``result.json`` and in the reported metrics."""
+"""The best is the same in ``best.ckpt``, in ``result.json`` and in the reported metrics."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_best_that_is_known_needs_no_further_validation(tmp_path: Path, compose_
     assert result.best is not None
     assert result.best["step"] == 3
     assert result.best["value"] == pytest.approx(result.metrics["val"]["loss"])
-    # By another metric there is no best yet, and none of the old metric is left in the new folder.
+    # By another metric there is no best yet, and the new folder has no best of the old metric.
     case += ["callbacks.checkpoint.monitor=accuracy/val"]
     with pytest.raises(ConfigError, match="report_weights = 'best' needs a validation"):
         mlp_lightning.train(compose_config(*case), tmp_path / "third")
@@ -105,7 +105,7 @@ def test_best_of_a_training_that_a_callback_ends_too_soon(tmp_path: Path, compos
 def test_best_by_training_loss_continues_to_the_same_bits(
     every: int, tmp_path: Path, compose_config: ComposeConfig
 ) -> None:
-    """Where a validation comes at the same step, it belongs to the best: here it lowers the learning rate."""
+    """A validation at the same step is part of the best: here it lowers the learning rate."""
     case = [*IRIS, "optimizer.lr=0.05", f"callbacks.checkpoint.every_n_steps={every}"]
     case += ["callbacks.checkpoint.monitor=loss/train", "scheduler=plateau", "scheduler.patience=0"]
     case += ["scheduler.factor=0.5", "trainer.max_steps=60"]

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, hold only plain data, and are what their names say."""
+"""Checkpoints are written whole or not at all, hold only plain data, and match their names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, failure) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
-def test_temporary_file_lies_beside_its_target_and_reaches_the_disk(tmp_path, monkeypatch) -> None:
+def test_temporary_file_is_in_the_folder_of_its_target_and_reaches_the_disk(tmp_path, monkeypatch) -> None:
     synced: list[Path] = []
     folder = tmp_path / "folder"
 
@@ -88,7 +88,7 @@ def test_best_is_the_best_validation(tmp_path, compose_config) -> None:
     column = table[0].index("loss/val")
     losses = {int(row[0]): float(row[column]) for row in table[1:] if row[column]}
     step = min(losses, key=lambda one: (losses[one], one))
-    assert step < result.steps, "the case shall have its best before its end"
+    assert step < result.steps, "this case needs its best before its end"
     assert result.best == {"monitor": "loss/val", "value": pytest.approx(losses[step]), "step": step}
     reported = mlp_lightning.train(compose_config(*case, "report_weights=best"), tmp_path / "best")
     assert reported.weights == "best"
@@ -143,7 +143,7 @@ def test_time_also_saves(tmp_path, compose_config, monkeypatch) -> None:
         (None, "there is no file"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(content, message, tmp_path) -> None:
+def test_files_that_are_not_checkpoints_are_refused(content, message, tmp_path) -> None:
     path = tmp_path / "some.ckpt"
     if isinstance(content, bytes):
         path.write_bytes(content)

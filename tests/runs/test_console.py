@@ -1,4 +1,4 @@
-"""What a run says when nobody reads any more."""
+"""The output of a run after its reader has closed the pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlp_lightning.runs.console import RunConsole
 
 
 class _Closed(io.TextIOWrapper):
-    """Writes to a file that exists and says that it is a pipe that nobody reads."""
+    """Writes to a file that exists, and fails like a pipe without a reader."""
 
     def __init__(self, failure: OSError) -> None:
         super().__init__(open(os.devnull, "wb"), encoding="utf-8")  # noqa: PTH123, SIM115  # closed with the wrapper
@@ -43,7 +43,7 @@ def test_a_closed_pipe_ends_the_lines_and_not_the_run(failure, platform, monkeyp
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EINVAL])
-def test_other_faults_of_the_output_are_told(number, monkeypatch) -> None:
+def test_other_faults_of_the_output_are_reported(number, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     with _Closed(OSError(number, os.strerror(number))) as file, pytest.raises(OSError, match=os.strerror(number)):
         lines_to(file)

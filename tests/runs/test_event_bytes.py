@@ -1,4 +1,4 @@
-"""Event files as bytes, against TensorBoard's own writer and readers."""
+"""Event files as bytes, against TensorBoard's writer and readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlp_lightning.runs.event_bytes import event_record, file_header, record, sc
 event_proto: Any = event_pb2
 summary_proto: Any = summary_pb2
 
-# At both sides of every place where a step takes one byte more.
+# At both sides of every step number that takes one byte more.
 STEPS = [0, 1, 127, 128, 16383, 16384, 2**21 - 1, 2**21, 2**28, 2**31, 2**40, 2**62]
 NUMBERS = np.array([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan, -math.nan, 1e-45, 3.4e38], dtype=np.float32)
 TAGS = ["loss/train", "accuracy/train", "learning_rate", "größe/Δ", "x" * 300]
@@ -36,7 +36,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def expected_records(steps, wall_times, tags, values_RST) -> list[bytes]:
-    """What TensorBoard's own writer makes of it, value by value."""
+    """The records of TensorBoard's writer, value by value."""
     runs = []
     for values_ST in values_RST:
         records = []
@@ -211,8 +211,8 @@ def test_read_by_legacy_event_file_loader(event_file) -> None:
 def test_shapes_that_do_not_fit(steps, wall_times, values) -> None:
     with pytest.raises(ValueError, match=r"\(R, S, T\)") as raised:
         scalar_records(np.zeros(steps, dtype=np.int64), np.zeros(wall_times), ["a", "b"], np.zeros(values))
-    for told in (str(steps), str(wall_times), str(values), "2 tags"):
-        assert told in str(raised.value)
+    for part in (str(steps), str(wall_times), str(values), "2 tags"):
+        assert part in str(raised.value)
 
 
 def test_examples_in_the_documentation() -> None:

@@ -1,4 +1,4 @@
-"""Members of a stack whose rows count differently, or are not as many: each as it is alone."""
+"""Members of a stack with different weights or numbers of rows: each trains as it does alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEMBERS = [Member((5,), 0.1, 0), Member((3,), 0.05, 1), Member((4,), 0.2, 2), Me
 
 @dataclasses.dataclass(frozen=True)
 class Uneven(Group):
-    """Each seed has rows of its own: 20 + seed of them.
+    """Each seed has different rows: 20 + seed of them.
 
     Attributes:
         weighted: seeds whose rows have weights.
@@ -82,7 +82,7 @@ def test_alike_members_need_no_weights() -> None:
     stacked = StackedSteps([steps(20, 0), steps(20, 1)], [0, 1])
     assert next(stacked.batches(0, 1))[2] is None
     assert stacked.own_rows_at(0) is None
-    # And when those with fewer rows have ended, the others need none any more.
+    # And when those with fewer rows have ended, the others need no weights any more.
     assert next(StackedSteps([steps(20, 0), steps(21, 1)], [0, 1]).select([0]).batches(0, 1))[2] is None
 
 
@@ -155,7 +155,7 @@ CASES: dict[str, list[str]] = {
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """A table of 61 rows, which do not go into three folds."""
+    """A table of 61 rows, which three folds cannot share equally."""
     import pyarrow as pa
     import pyarrow.parquet
 

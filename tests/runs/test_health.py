@@ -1,4 +1,4 @@
-"""A run that cannot learn is told so, in one message, by name, with the step."""
+"""A run that cannot learn says why, in one message, by name, with the step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_updates_too_small_for_the_number_format(tmp_path, compose_config) -> No
 
 
 @pytest.mark.parametrize("steps_per_execution", ["1", "auto"])
-def test_loss_that_is_no_number(steps_per_execution, tmp_path, compose_config) -> None:
+def test_loss_that_is_not_finite(steps_per_execution, tmp_path, compose_config) -> None:
     case = ["data=iris", "optimizer.lr=1e30", f"trainer.steps_per_execution={steps_per_execution}"]
     with pytest.raises(
         NonFiniteLossError, match=r"The training loss became (nan|inf) at step 1 \(SGD, learning rate 1e\+30\)"
@@ -76,13 +76,13 @@ def test_step_is_named_within_an_execution(tmp_path, compose_config, monkeypatch
 
 
 def test_weights_that_overflow_in_the_last_step(tmp_path, compose_config) -> None:
-    """No training loss sees the weights after the last update; the final figures do."""
+    """No training loss sees the weights after the last update; the final metrics do."""
     case = ["data=iris", "optimizer.lr=1e30", "trainer.max_steps=1"]
     with pytest.raises(NonFiniteLossError, match=r"metrics after the last step \(1\) are not finite"):
         mlp_lightning.train(compose_config(*case), tmp_path / "run")
 
 
-def test_healthy_run_with_parts_that_rest(tmp_path, compose_config) -> None:
-    """Some parameters may stay: a dead unit is no dead run."""
+def test_healthy_run_with_parameters_that_do_not_change(tmp_path, compose_config) -> None:
+    """Some parameters may stay unchanged: a dead unit is not a dead run."""
     result = mlp_lightning.train(compose_config("model.activation=relu", "trainer.max_steps=200"), tmp_path / "run")
     assert result.status == "finished"

@@ -1,4 +1,4 @@
-"""What TensorBoard and metrics.csv show, read back with TensorBoard's own readers."""
+"""What TensorBoard and metrics.csv show, read back with TensorBoard's readers."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def test_scalars_are_at_true_optimizer_steps(tmp_path, compose_config) -> None:
         "loss/test": [20],
         "accuracy/test": [20],
     }
-    rates = [one.value for one in events.Scalars("learning_rate")]
-    assert rates == pytest.approx(
+    learning_rates = [one.value for one in events.Scalars("learning_rate")]
+    assert learning_rates == pytest.approx(
         [0.001 * (1 + math.cos(math.pi * step / 20)) / 2 for step in (0, 5, 10, 15)], rel=1e-5
     )
-    for split, figures in result.metrics.items():
-        assert events.Scalars(f"loss/{split}")[-1].value == pytest.approx(figures["loss"], rel=1e-6)
-        assert events.Scalars(f"accuracy/{split}")[-1].value == pytest.approx(figures["accuracy"], rel=1e-6)
+    for split, metrics in result.metrics.items():
+        assert events.Scalars(f"loss/{split}")[-1].value == pytest.approx(metrics["loss"], rel=1e-6)
+        assert events.Scalars(f"accuracy/{split}")[-1].value == pytest.approx(metrics["accuracy"], rel=1e-6)
 
 
-def test_csv_has_the_same_figures(tmp_path, compose_config) -> None:
+def test_csv_has_the_same_metrics(tmp_path, compose_config) -> None:
     result = mlp_lightning.train(compose_config(*IRIS, "trainer.max_steps=20"), tmp_path / "run")
     events = events_of(result.run_dir)
     with (result.run_dir / "metrics.csv").open(newline="") as file:
@@ -139,9 +139,9 @@ def test_hparams_tab_lists_every_run_of_a_sweep(tmp_path, compose_config) -> Non
         assert rows[name].hparams["optimizer.lr"].number_value == float(rate)
         assert [session.status for session in rows[name].sessions] == [proto.STATUS_SUCCESS]
         final = {value.name.tag: value.value for value in rows[name].metric_values}
-        for split, figures in result.metrics.items():
-            assert final[f"loss/{split}"] == pytest.approx(figures["loss"], rel=1e-6)
-            assert final[f"accuracy/{split}"] == pytest.approx(figures["accuracy"], rel=1e-6)
+        for split, metrics in result.metrics.items():
+            assert final[f"loss/{split}"] == pytest.approx(metrics["loss"], rel=1e-6)
+            assert final[f"accuracy/{split}"] == pytest.approx(metrics["accuracy"], rel=1e-6)
     assert [session.status for session in rows["5-1e+30"].sessions] == [proto.STATUS_FAILURE]
 
 

@@ -20,7 +20,7 @@ from mlp_lightning.data import IrisDataModule
 from mlp_lightning.networks import MLP
 from mlp_lightning.runs.module import MLPModule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 def test_the_seed_gives_the_weights_of_the_hand_written_network_and_moves_no_generator() -> None:

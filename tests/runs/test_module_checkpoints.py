@@ -1,4 +1,4 @@
-"""Checkpoints of an ``MLPModule``, and runs that continue from them to the same bits."""
+"""Checkpoints of an ``MLPModule``, and runs that continue from them bit for bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.runs.module import MLPModule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 def test_a_checkpoint_has_all_it_takes(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_loading_does_not_depend_on_the_global_generator(make_trainer: MakeTrain
 
 @pytest.mark.parametrize("steps_per_execution", EXECUTIONS)
 @pytest.mark.parametrize("stopped_at", [3, 8, 17])
-def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(
+def test_a_run_that_continues_from_a_checkpoint_ends_in_the_same_bits(
     make_trainer: MakeTrainer, tmp_path: Path, stopped_at: int, steps_per_execution: int
 ) -> None:
     def data() -> IrisDataModule:
@@ -79,8 +79,8 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(
     assert traces.counters[-1] == (30, 9)
     assert (trainer.global_step, trainer.current_epoch) == (whole_trainer.global_step, whole_trainer.current_epoch)
     assert_same_weights(resumed, whole)
-    rates = [one.optimizers[0].param_groups[0]["lr"] for one in (trainer, whole_trainer)]
-    assert rates[0] == rates[1] < 0.01
+    learning_rates = [one.optimizers[0].param_groups[0]["lr"] for one in (trainer, whole_trainer)]
+    assert learning_rates[0] == learning_rates[1] < 0.01
 
 
 class SaveAt(pl.Callback):
@@ -98,7 +98,7 @@ class SaveAt(pl.Callback):
 @pytest.mark.parametrize("after", EXECUTIONS)
 @pytest.mark.parametrize("before", EXECUTIONS)
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2])
-def test_a_run_may_go_on_cut_into_other_executions(
+def test_a_run_may_continue_with_other_executions(
     make_trainer: MakeTrainer, tmp_path: Path, val_fraction: float, before: int, after: int
 ) -> None:
     def data(steps_per_execution: int, steps_between_checkpoints: int | None = None) -> IrisDataModule:
@@ -109,7 +109,7 @@ def test_a_run_may_go_on_cut_into_other_executions(
             steps_between_checkpoints=steps_between_checkpoints,
         )
 
-    # In the middle of an epoch, and of what Lightning takes for one.
+    # In the middle of an epoch, and of what Lightning treats as one.
     path = tmp_path / "middle.ckpt"
     whole, resumed = module_for(data(before)), module_for(data(after))
     whole_trainer = fitted(make_trainer, data(before, 17), whole, max_epochs=5, callbacks=[SaveAt(17, path)])
@@ -138,7 +138,7 @@ class SaveAtValidation(pl.Callback):
 
 @pytest.mark.parametrize("after", EXECUTIONS)
 @pytest.mark.parametrize("before", EXECUTIONS)
-def test_a_run_that_goes_on_after_a_validation_does_not_repeat_it(
+def test_a_run_that_continues_after_a_validation_does_not_repeat_it(
     make_trainer: MakeTrainer, tmp_path: Path, before: int, after: int
 ) -> None:
     path = tmp_path / "validated.ckpt"

@@ -27,7 +27,7 @@ from mlp_lightning.engines.rows import EvaluationBatches
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.reading.sources import MemorySource
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 def line(target_count: int = 1, **options: Any) -> TabularDataModule:
@@ -42,7 +42,7 @@ def line(target_count: int = 1, **options: Any) -> TabularDataModule:
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 1000])
-def test_validation_figures_by_hand(make_trainer: MakeTrainer, steps_per_execution: int) -> None:
+def test_validation_metrics_by_hand(make_trainer: MakeTrainer, steps_per_execution: int) -> None:
     class AtValidation(pl.Callback):
         def __init__(self) -> None:
             self.found: list[tuple[float, float]] = []
@@ -75,7 +75,7 @@ def test_test_figures_by_hand(make_trainer: MakeTrainer) -> None:
         assert_close(reported_metrics(trainer, split), metrics_by_hand(module, data, split), atol=1e-5)
 
 
-def test_figures_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer) -> None:
+def test_metrics_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.3)
     module = module_for(data)
     found = []
@@ -86,7 +86,7 @@ def test_figures_do_not_depend_on_how_rows_are_batched(make_trainer: MakeTrainer
     assert_close(torch.tensor(found[1:]), torch.tensor([found[0]] * 2))
 
 
-def test_binary_figures_of_an_untrained_network(make_trainer: MakeTrainer) -> None:
+def test_binary_metrics_of_an_untrained_network(make_trainer: MakeTrainer) -> None:
     data = XORDataModule()
     module = module_for(data, model=ModelConfig(hidden_units=2, init="zeros"))
     trainer = make_trainer()
@@ -103,7 +103,7 @@ def test_validation_is_without_dropout_and_leaves_the_module_training(make_train
     assert module.mlp.training
 
 
-def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) -> None:
+def test_a_nan_loss_is_reported_as_nan(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.2)
     module = module_for(data)
     trainer = make_trainer()
@@ -112,7 +112,7 @@ def test_a_loss_that_is_no_number_is_said_to_be_none(make_trainer: MakeTrainer) 
     assert math.isnan(trainer.callback_metrics["loss/val"])
 
 
-def test_validate_and_test_return_their_figures(make_trainer: MakeTrainer) -> None:
+def test_validate_and_test_return_their_metrics(make_trainer: MakeTrainer) -> None:
     data = IrisDataModule(val_fraction=0.2, test_fraction=0.2)
     module = module_for(data)
     trainer = make_trainer()

@@ -25,7 +25,7 @@ from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule, StepSch
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.engines.rows import EvaluationBatches
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 def trained_by_hand(data: IrisDataModule, steps: int, batch_size: int, lr: float) -> tuple[nn.Sequential, list[float]]:
@@ -212,7 +212,7 @@ def test_a_requested_stop_ends_the_run_after_the_step(make_trainer: MakeTrainer,
     assert_same_weights(module, unhurried)
 
 
-def test_a_run_without_a_limit_goes_on_until_it_is_stopped(make_trainer: MakeTrainer) -> None:
+def test_a_run_without_a_limit_trains_until_it_is_stopped(make_trainer: MakeTrainer) -> None:
     class StopAtTwelve(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
             trainer.should_stop = trainer.global_step >= 12
@@ -251,7 +251,7 @@ def test_double_precision_is_that_of_a_plain_loop(make_trainer: MakeTrainer) -> 
     assert_same_weights(module, reference)
 
 
-def test_mixed_precision_sees_every_update_whatever_the_execution(make_trainer: MakeTrainer) -> None:
+def test_mixed_precision_sees_every_update_with_any_execution(make_trainer: MakeTrainer) -> None:
     modules, losses = [], []
     for steps_per_execution in (1, 20):
         data, traces = IrisDataModule(batch_size=50, steps_per_execution=steps_per_execution), Traces()
@@ -282,11 +282,11 @@ def test_cosine_lasts_as_long_as_the_run(make_trainer: MakeTrainer, steps_per_ex
 
 @pytest.mark.parametrize("steps_per_execution", EXECUTIONS)
 @pytest.mark.parametrize("every_n_epochs", [1, 2])
-def test_a_plateau_of_the_validation_loss_lowers_the_rate_after_validations(
+def test_a_plateau_of_the_validation_loss_lowers_the_learning_rate_after_validations(
     make_trainer: MakeTrainer, steps_per_execution: int, every_n_epochs: int
 ) -> None:
     data = IrisDataModule(batch_size=30, val_fraction=0.2, steps_per_execution=steps_per_execution)
-    # No improvement can be as large as this threshold: every validation halves the rate.
+    # No improvement can be as large as this threshold: every validation halves the learning rate.
     plateau = PlateauSchedule(factor=0.5, patience=0, threshold=10.0)
     module, traces = module_for(data, scheduler=plateau), Traces()
     trainer = fitted(
@@ -306,7 +306,7 @@ def test_only_validations_of_the_training_step_a_plateau(make_trainer: MakeTrain
     data = IrisDataModule(val_fraction=0.2)
     plateau = PlateauSchedule(factor=0.5, patience=0, threshold=10.0)
     module = module_for(data, scheduler=plateau)
-    # The check before training (Lightning's own default) and one after it do not count.
+    # The check before training (Lightning's default) and one after it do not count.
     trainer = fitted(make_trainer, data, module, max_epochs=3, num_sanity_val_steps=2)
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     trainer.validate(module, datamodule=data, verbose=False)

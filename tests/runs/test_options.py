@@ -96,7 +96,7 @@ def test_validation_every_third_epoch(tmp_path, compose_config) -> None:
     assert [int(line[0]) for line in lines[1:] if line[lines[0].index("loss/val")]] == [18, 36, 54]
 
 
-def test_caller_gets_his_state_back(tmp_path, compose_config) -> None:
+def test_state_of_the_caller_is_restored(tmp_path, compose_config) -> None:
     torch.manual_seed(1)
     np.random.seed(2)
     random.seed(3)

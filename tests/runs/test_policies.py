@@ -1,4 +1,4 @@
-"""At which steps something happens beside training."""
+"""At which steps something happens besides training."""
 
 from __future__ import annotations
 

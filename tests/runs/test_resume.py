@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint ends with the same bits as one that was never stopped."""
+"""A run that continues from a checkpoint ends with the same bits as one that was never stopped."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def interrupt_after(config: mlp_lightning.Config, run_dir: Path, step: int) -> m
 
 @pytest.mark.posix
 @pytest.mark.parametrize("step", [12, 13])
-def test_ctrl_c_saves_and_can_go_on(step, tmp_path, compose_config) -> None:
+def test_ctrl_c_saves_and_the_run_can_continue(step, tmp_path, compose_config) -> None:
     """12 steps end an epoch, whose validation still belongs to the checkpoint; 13 are within one."""
     case = [*MINI_BATCHES, "scheduler=plateau", "scheduler.patience=0", "model.dropout=0.2", "trainer.max_steps=40"]
     whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole")
@@ -122,7 +122,7 @@ def test_ctrl_c_saves_and_can_go_on(step, tmp_path, compose_config) -> None:
 
 @pytest.mark.posix
 @pytest.mark.slow
-def test_killed_run_goes_on(tmp_path) -> None:
+def test_killed_run_continues(tmp_path) -> None:
     """kill -9 in the middle; the same command with ckpt_path=last ends with the same bytes."""
     case = ["data=xor", "model=wide_deep", "optimizer=adam", "optimizer.lr=0.01", "trainer.max_steps=4000"]
     case += ["callbacks.checkpoint.every_n_steps=250", "trainer.steps_per_execution=50"]
@@ -153,7 +153,7 @@ def test_killed_run_goes_on(tmp_path) -> None:
 
 @pytest.mark.posix
 @pytest.mark.slow
-def test_terminated_command_says_how_to_go_on(tmp_path) -> None:
+def test_terminated_command_says_how_to_continue(tmp_path) -> None:
     process = start("data=xor", "trainer.max_steps=1000000", folder=tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
@@ -172,7 +172,7 @@ def test_terminated_command_says_how_to_go_on(tmp_path) -> None:
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == result["steps"]
 
 
-def test_best_can_be_gone_on_from(tmp_path, compose_config) -> None:
+def test_a_run_continues_from_best(tmp_path, compose_config) -> None:
     case = [*MINI_BATCHES, "trainer.max_steps=60"]
     first = mlp_lightning.train(compose_config(*case), tmp_path / "first")
     assert first.best is not None
@@ -195,7 +195,7 @@ def test_best_can_be_gone_on_from(tmp_path, compose_config) -> None:
         ("trainer.max_steps=12", r"taken after 12 steps, and the run is to end there"),
     ],
 )
-def test_only_the_same_run_goes_on(change, message, tmp_path, compose_config) -> None:
+def test_only_the_same_run_continues(change, message, tmp_path, compose_config) -> None:
     first = mlp_lightning.train(compose_config(*MINI_BATCHES, "trainer.max_steps=12"), tmp_path / "first")
     checkpoint = first.run_dir / "checkpoints" / "last.ckpt"
     more = [*MINI_BATCHES, "trainer.max_steps=24", f"ckpt_path={checkpoint}", change]
@@ -204,7 +204,7 @@ def test_only_the_same_run_goes_on(change, message, tmp_path, compose_config) ->
     assert json.loads((tmp_path / "second" / "result.json").read_text())["status"] == "failed"
 
 
-def test_run_that_stopped_early_has_nothing_to_go_on_with(tmp_path, compose_config) -> None:
+def test_run_that_stopped_early_has_nothing_to_continue(tmp_path, compose_config) -> None:
     case = [*MINI_BATCHES, "optimizer.lr=1.0", "callbacks=early_stopping", "callbacks.early_stopping.patience=1"]
     first = mlp_lightning.train(compose_config(*case, "trainer.max_epochs=50"), tmp_path / "first")
     assert "did not improve" in first.stopped_by
@@ -224,5 +224,5 @@ def test_run_that_stopped_early_has_nothing_to_go_on_with(tmp_path, compose_conf
         ("learning_rate", 12, False),
     ],
 )
-def test_what_belongs_to_the_history_of_a_checkpoint(tag, at_step, kept) -> None:
+def test_history_of_a_checkpoint(tag, at_step, kept) -> None:
     assert belongs_to_history(tag, at_step, step=12, period=6) is kept

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and that no two runs ever share one."""
+"""What a run writes into its folder, and that no two runs share one."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_two_commands_started_at_once(tmp_path) -> None:
         assert (run / ".hydra" / "overrides.yaml").is_file()
 
 
-def test_hash_tells_what_changes_numbers(compose_config) -> None:
+def test_hash_depends_on_what_changes_results(compose_config) -> None:
     base = config_hash(compose_config("data=xor"))
     assert base == config_hash(compose_config("data=xor", "name=other", "logger=none", "verbosity=2"))
     assert base != config_hash(compose_config("data=xor", "seed=1"))

@@ -1,4 +1,4 @@
-"""A signal, wherever between two steps it comes: nothing that was trained is lost."""
+"""A signal between any two steps: no trained step is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Sender = Callable[[int], list[pl.Callback]]
 
 
 class Sends(pl.Callback):
-    """Raises a signal in this process once, as a callback of the user would see it come."""
+    """Raises a signal in this process once, as if it came in a callback of the user."""
 
     def __init__(self, number: int, step: int) -> None:
         self.number = number
@@ -39,7 +39,7 @@ class Sends(pl.Callback):
 
 @pytest.fixture(params=["SIGINT in a callback", "SIGTERM in a callback", "SIGTERM in Lightning"])
 def send_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sender:
-    """Callbacks that send a signal after some step; the last kind sends it when our module has had its last look."""
+    """Callbacks that send a signal after some step; the last kind sends it after our module's last check."""
     name, _, where = request.param.partition(" in ")
     number = getattr(signal, name)
     if where == "a callback":
@@ -50,7 +50,7 @@ def send_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         def sending(self: Any, interval: str, update_plateau_schedulers: bool) -> None:
             update(self, interval, update_plateau_schedulers)
-            # Lightning calls this several times after a step; this is the first behind our module's last look.
+            # Lightning calls this several times after a step; this is the first after our module's last check.
             if update_plateau_schedulers and self.trainer.global_step == step and not sent:
                 sent.append(step)
                 signal.raise_signal(number)
@@ -101,7 +101,7 @@ def test_stack_is_saved_and_continues(send_at: Sender, tmp_path: Path, compose_c
 
 
 def test_stack_at_its_last_step_is_finished(send_at: Sender, tmp_path: Path, compose_config: ComposeConfig) -> None:
-    """The signal was perhaps meant for more than this stack: it is passed on when all folders are complete."""
+    """The signal may be meant for more than this stack: it is passed on when all folders are complete."""
     configs = members(compose_config)
     whole = train_stack(configs, [tmp_path / "whole" / str(one) for one in range(3)])
     folders = [tmp_path / "late" / str(one) for one in range(3)]

@@ -1,4 +1,4 @@
-"""A stack that was killed continues from its file to the same bits."""
+"""A stack that was killed continues from its file bit for bit."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ ENDING: dict[str, list[list[str]]] = {
     "early stopping": [[*EARLY, lr] for lr in ("optimizer.lr=1e-3", "optimizer.lr=0.5", "optimizer.lr=1e-9")]
     + [[*EARLY, "optimizer.lr=0.01"]],
     # Without the members that fail, a stack of plain SGD could compute by another rule.
-    "failures of large rates": [
+    "failures of large learning rates": [
         ["trainer.max_epochs=4", f"optimizer.lr={lr}", f"seed={seed}"]
         for seed, lr in enumerate(("1e7", "1e30", "0.02", "0.3"))
     ],
@@ -261,7 +261,7 @@ def test_other_rows_are_refused(
 def test_state_that_cannot_be_saved(
     tmp_path: Path, compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The runs are trained all the same."""
+    """The runs are trained nevertheless."""
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""The counters that are written to, held against the Lightning version in use."""
+"""The counters that are written to, checked against the installed Lightning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlp_lightning.runs.step_count import count_steps, set_epoch, set_steps
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 
 class Spans:
@@ -26,7 +26,7 @@ class Spans:
 
 
 class ByHand(pl.LightningModule):
-    """Pretends to make as many steps as a batch says and tells the Trainer afterwards.
+    """Pretends to make as many steps as a batch says and reports them to the Trainer afterwards.
 
     Args:
         spans: for each pass over the training loader, the numbers of steps of its batches.

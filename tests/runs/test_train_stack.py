@@ -1,4 +1,4 @@
-"""A stack leaves for each of its runs the folder that the run would have left by itself."""
+"""A stack writes for each of its runs the folder that the run would have written alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mlp_lightning.runs.policies import Policies
 IRIS = ["data=iris", "data.batch_size=32", "data.scaling=standard", "logger.graph=false"]
 GRAPH = ["logger.graph=true"]
 ADAM = ["optimizer=adam"]
-# With a least rate, as of losses that no longer change rounding says which is the best.
+# With a lowest learning rate: rounding decides which of several equal losses is the best.
 TRAINING_PLATEAU = [
     "scheduler=plateau",
     "scheduler.monitor=loss/train",
@@ -51,7 +51,7 @@ FOUR = [
     ["model.hidden_units=[6,2]", "optimizer.lr=0.005", "seed=2"],
 ]
 TWO = FOUR[:2]
-# What the runs have in common, and what each has of its own.
+# What the runs have in common, and what differs.
 CASES: dict[str, tuple[list[str], list[list[str]]]] = {
     "xor": (["data=xor", "model.activation=sigmoid", "trainer.max_steps=300", "optimizer.momentum=0.9"], FOUR[:3]),
     "one run": (["data=xor", "trainer.max_steps=60"], FOUR[:1]),
@@ -68,8 +68,8 @@ CASES: dict[str, tuple[list[str], list[list[str]]]] = {
         TWO,
     ),
     "cosine": ([*IRIS, *ADAM, "trainer.max_epochs=8", "scheduler=cosine"], TWO),
-    "one_cycle of three rates": ([*IRIS, *ADAM, "trainer.max_epochs=8", "scheduler=one_cycle"], FOUR[:3]),
-    "one_cycle of two rates": ([*IRIS, *ADAM, "trainer.max_epochs=8", "scheduler=one_cycle"], TWO),
+    "one_cycle of three learning rates": ([*IRIS, *ADAM, "trainer.max_epochs=8", "scheduler=one_cycle"], FOUR[:3]),
+    "one_cycle of two learning rates": ([*IRIS, *ADAM, "trainer.max_epochs=8", "scheduler=one_cycle"], TWO),
     "step": ([*IRIS, "trainer.max_epochs=8", "scheduler=step", "scheduler.step_size=3"], TWO),
     "dropout": (
         [*IRIS, *ADAM, *GRAPH, "trainer.max_epochs=8", "trainer.accumulate_grad_batches=2"],
@@ -96,7 +96,7 @@ CASES: dict[str, tuple[list[str], list[list[str]]]] = {
         [*IRIS, "trainer.max_epochs=4", "logger.tensorboard=false", "logger.csv=false", "callbacks.checkpoint=null"],
         TWO,
     ),
-    "no rates": ([*IRIS, "trainer.max_epochs=4", "callbacks.lr_monitor=false"], TWO),
+    "no learning rates": ([*IRIS, "trainer.max_epochs=4", "callbacks.lr_monitor=false"], TWO),
     "log interval": ([*IRIS, "trainer.max_epochs=4", "trainer.log_every_n_steps=5", "trainer.max_steps=11"], TWO),
     "single steps": ([*IRIS, "trainer.max_epochs=3", "trainer.steps_per_execution=1"], TWO),
 }
@@ -105,7 +105,7 @@ Runs = tuple[list[mlp_lightning.TrainingResult], list[mlp_lightning.TrainingResu
 
 @pytest.fixture
 def train_both(tmp_path, compose_config) -> Callable[..., Runs]:
-    """The runs as one stack, in ``stack/0`` and so on, and each by itself, in ``alone/0``."""
+    """The runs as one stack, in ``stack/0`` and so on, and each alone, in ``alone/0``."""
 
     def trained(common: Sequence[str], own: Sequence[Sequence[str]]) -> Runs:
         configs = [compose_config(*common, *one) for one in own]
@@ -140,7 +140,7 @@ def test_what_is_switched_off_leaves_nothing(tmp_path, train_both) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_how_a_run_ended_is_told_to_tensorboard(train_both) -> None:
+def test_how_a_run_ended_is_recorded_in_tensorboard(train_both) -> None:
     runs, _ = train_both(["data=xor", "trainer.max_steps=20"], TWO)
     for run in runs:
         hyperparameters, status = session(run.run_dir)
@@ -177,7 +177,7 @@ GOING_ON = {
 
 
 @pytest.mark.parametrize("name", GOING_ON)
-def test_a_run_of_a_stack_can_be_gone_on_with(name, tmp_path, compose_config, train_both) -> None:
+def test_a_run_of_a_stack_can_be_continued(name, tmp_path, compose_config, train_both) -> None:
     """20 steps end within an epoch."""
     common = [*IRIS, *GOING_ON[name]]
     configs = [compose_config(*common, *own, "trainer.max_steps=20") for own in TWO]
@@ -188,7 +188,7 @@ def test_a_run_of_a_stack_can_be_gone_on_with(name, tmp_path, compose_config, tr
         path = first.run_dir / "checkpoints" / "last.ckpt"
         longer = compose_config(*common, *TWO[1], "trainer.max_steps=50", f"ckpt_path={path}")
         resumed.append(mlp_lightning.train(longer, tmp_path / f"{first.run_dir.name}-on"))
-    # The folders name different checkpoints to go on from, but for that they are the same.
+    # The folders name different checkpoints to continue from; otherwise they are the same.
     one, other = (run.run_dir for run in resumed)
     assert resumed[0].steps == 50
     assert_same_content(resumed[0].metrics, resumed[1].metrics)
@@ -201,7 +201,7 @@ def test_a_run_of_a_stack_can_be_gone_on_with(name, tmp_path, compose_config, tr
 
 # ---- early stopping ----------------------------------------------------------------------------------------
 
-# By little progress, or by none: the slow ones stop first, at a step of their own.
+# With little or no progress: the slow ones stop first, at different steps.
 STOPPED_AT_DIFFERENT_STEPS = [
     ["model.hidden_units=[3,4]", "optimizer.lr=0.003"],
     ["model.hidden_units=[4,4]", "optimizer.lr=0.1", "seed=1"],
@@ -214,7 +214,7 @@ EARLY += ["trainer.max_epochs=20"]
 
 @pytest.fixture
 def sizes(monkeypatch) -> list[list[int]]:
-    """Who is in the stack each time that it is cut down."""
+    """The members of the stack each time that it shrinks."""
     found: list[list[int]] = []
     leave_out = Policies._leave_out
 
@@ -241,13 +241,13 @@ def sizes(monkeypatch) -> list[list[int]]:
     ],
     ids=lambda one: " ".join(one) or "as it is",
 )
-def test_each_run_stops_by_itself(options, train_both, sizes) -> None:
+def test_each_run_stops_separately(options, train_both, sizes) -> None:
     runs = train_both([*EARLY, *options], STOPPED_AT_DIFFERENT_STEPS)
     assert_same_runs(runs)
     steps = [one.steps for one in runs[0]]
     assert len(set(steps)) > 1
     assert all(one.stopped_by for one in runs[0] if one.steps < 60)
-    # The stack is cut down as soon as half of it has ended, to those that have not.
+    # As soon as half of the stack has ended, it shrinks to the members that have not.
     expected, present = [], [0, 1, 2, 3]
     for step in sorted(set(steps) - {60}):
         left = [number for number in present if steps[number] > step]
@@ -258,14 +258,14 @@ def test_each_run_stops_by_itself(options, train_both, sizes) -> None:
     assert sizes
 
 
-def test_the_others_do_not_notice(tmp_path, compose_config, train_both, sizes) -> None:
-    """Members that go on have the results that they have in a stack in which nobody stops."""
+def test_the_others_are_not_affected(tmp_path, compose_config, train_both, sizes) -> None:
+    """Members that continue have the results of a stack in which none stops."""
     stacked, _ = train_both(EARLY, STOPPED_AT_DIFFERENT_STEPS)
-    going_on = [number for number, one in enumerate(stacked) if not one.stopped_by]
-    assert sizes[-1] == going_on == [1]
-    configs = [compose_config(*EARLY, *STOPPED_AT_DIFFERENT_STEPS[one]) for one in going_on]
-    again = train_stack(configs, [tmp_path / "again" / str(one) for one in going_on])
-    for number, one in zip(going_on, again, strict=True):
+    remaining = [number for number, one in enumerate(stacked) if not one.stopped_by]
+    assert sizes[-1] == remaining == [1]
+    configs = [compose_config(*EARLY, *STOPPED_AT_DIFFERENT_STEPS[one]) for one in remaining]
+    again = train_stack(configs, [tmp_path / "again" / str(one) for one in remaining])
+    for number, one in zip(remaining, again, strict=True):
         assert_same_run(stacked[number].run_dir, one.run_dir)
 
 
@@ -277,7 +277,7 @@ def test_a_stop_at_the_validation_that_ends_the_run(train_both) -> None:
 # ---- the process -------------------------------------------------------------------------------------------
 
 
-def test_the_caller_finds_everything_as_it_was(tmp_path, compose_config) -> None:
+def test_the_state_of_the_caller_is_restored(tmp_path, compose_config) -> None:
     torch.manual_seed(3)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     configs: list[Config] = [compose_config(*CASES["dropout"][0], *one) for one in CASES["dropout"][1]]
@@ -291,24 +291,24 @@ def test_the_caller_finds_everything_as_it_was(tmp_path, compose_config) -> None
         assert one.metrics == other.metrics
 
 
-def test_progress_is_told_of_steps_and_of_runs_that_have_ended(tmp_path, compose_config) -> None:
-    told: list[Any] = []
+def test_progress_receives_steps_and_runs_that_have_ended(tmp_path, compose_config) -> None:
+    received: list[Any] = []
 
     class Progress:
         def steps_made(self, steps: int, members: int) -> None:
-            told.append((steps, members))
+            received.append((steps, members))
 
         def run_ended(self, number: int, result: mlp_lightning.TrainingResult) -> bool:
             assert (Path(result.run_dir) / "result.json").is_file()
-            told.append(number)
+            received.append(number)
             return True
 
     configs = [compose_config(*EARLY, *one) for one in STOPPED_AT_DIFFERENT_STEPS]
     results = train_stack(configs, [tmp_path / str(number) for number in range(4)], Progress())
-    ended = [one for one in told if isinstance(one, int)]
+    ended = [one for one in received if isinstance(one, int)]
     assert sorted(ended) == [0, 1, 2, 3]
     assert [results[one].steps for one in ended] == sorted(one.steps for one in results)
-    steps = [one for one in told if not isinstance(one, int)]
+    steps = [one for one in received if not isinstance(one, int)]
     assert sum(count for count, _ in steps) == max(one.steps for one in results)
     members = [count for _, count in steps]
     assert members[0] == 4

@@ -1,4 +1,4 @@
-"""What goes wrong with one run of a stack is recorded there and nowhere else; what is stopped can be gone on with."""
+"""A failure of one run of a stack is recorded for that run only; stopped runs can be continued."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ IDLE = ["model.hidden_units=[5,5]", "optimizer.lr=0.0", "seed=1"]
 
 
 class Progress:
-    """Asks for a stop when a run has ended; keeps who has."""
+    """Asks for a stop when a run has ended; records the runs that have."""
 
-    def __init__(self, go_on: bool) -> None:
-        self.go_on = go_on
+    def __init__(self, continues: bool) -> None:
+        self.continues = continues
         self.ended: list[tuple[int, str]] = []
 
     def steps_made(self, steps: int, members: int) -> None:
@@ -49,14 +49,14 @@ class Progress:
 
     def run_ended(self, number: int, result: mlp_lightning.TrainingResult) -> bool:
         self.ended.append((number, result.status))
-        return self.go_on
+        return self.continues
 
 
 @pytest.mark.parametrize("options", [["optimizer=adam"], ["optimizer.momentum=0.9", *PLATEAU]], ids=str)
 @pytest.mark.parametrize("bad", [[BAD, IDLE], [BAD, IDLE, BAD, BAD, BAD]], ids=["two", "most"])
-def test_bad_runs_fail_and_the_others_do_not_notice(bad, options, tmp_path, compose_config) -> None:
+def test_bad_runs_fail_and_the_others_are_not_affected(bad, options, tmp_path, compose_config) -> None:
     common = [*IRIS, "trainer.max_steps=130", *options, "optimizer.weight_decay=0.001"]
-    # Adam alone would bear any learning rate: its updates are of the size of the rate, and sigmoids saturate.
+    # Adam alone works with any learning rate: its updates have the size of the rate, and sigmoids saturate.
     # An epoch has 3 steps, so with 2 in an execution the stack is also cut down within an epoch.
     common = [*common, "model.activation=relu", "trainer.steps_per_execution=2"]
     runs = [bad[0], *GOOD[:2], *bad[1:], GOOD[2]]
@@ -100,7 +100,7 @@ def test_what_a_failed_run_leaves_ends_before_its_failure(tmp_path, compose_conf
     assert files(failed.run_dir) == ["config.yaml", "events", "metrics.csv", "result.json", "train.log"]
 
 
-def test_a_run_whose_final_figures_are_no_numbers_leaves_what_it_leaves_alone(tmp_path, compose_config) -> None:
+def test_a_run_whose_final_metrics_are_nan_leaves_the_same_files_as_alone(tmp_path, compose_config) -> None:
     """Its one loss was a number; the update after it was not."""
     configs = [compose_config(*IRIS, "trainer.max_steps=1", "model.activation=relu", *one) for one in (BAD, GOOD[0])]
     failed, good = train_stack(configs, [tmp_path / "a", tmp_path / "b"])
@@ -114,7 +114,7 @@ def test_a_run_whose_final_figures_are_no_numbers_leaves_what_it_leaves_alone(tm
 
 @pytest.mark.parametrize("init", ["default", "zeros"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_run_that_cannot_learn_is_told_why_as_it_is_alone(optimizer, init, tmp_path, compose_config) -> None:
+def test_a_run_that_cannot_learn_has_the_same_error_as_alone(optimizer, init, tmp_path, compose_config) -> None:
     """Learning rate 0, and ReLUs that all start at zero, without biases: there is no gradient."""
     common = ["data=xor", "model.depth=2", "model.bias=false", f"model.init={init}", "trainer.max_steps=50"]
     own = [["optimizer.lr=0.0"], ["optimizer.lr=0.1", "seed=1"], ["optimizer.lr=1e-30"]]
@@ -130,8 +130,8 @@ def test_a_run_that_cannot_learn_is_told_why_as_it_is_alone(optimizer, init, tmp
         assert result.steps == 50
 
 
-def test_a_rate_that_a_run_alone_survives_is_survived_in_a_stack(tmp_path, compose_config) -> None:
-    """Sigmoids saturate: alone, this run ends with large but finite figures."""
+def test_a_learning_rate_that_a_run_alone_survives_is_survived_in_a_stack(tmp_path, compose_config) -> None:
+    """Sigmoids saturate: alone, this run ends with large but finite metrics."""
     common = ["data=xor", "model.depth=2", "model.hidden_units=4", "model.activation=sigmoid", "trainer.max_steps=50"]
     configs = [compose_config(*common, f"optimizer.lr={lr}") for lr in ("1e25", "0.1")]
     stacked = train_stack(configs, [tmp_path / "a", tmp_path / "b"])
@@ -165,8 +165,8 @@ def test_nothing_is_claimed_for_a_device_that_is_not_there(tmp_path, compose_con
 # ---- stopping ----------------------------------------------------------------------------------------------
 
 
-def assert_goes_on_like(stopped: Path, overrides: list[str], tmp_path: Path, compose_config) -> None:
-    """The rest of an interrupted run ends where the whole run ends that was never stopped."""
+def assert_continues_like(stopped: Path, overrides: list[str], tmp_path: Path, compose_config) -> None:
+    """An interrupted run that continues ends like one that was never stopped."""
     path = stopped / "checkpoints" / "last.ckpt"
     assert checkpoint(stopped)["global_step"] == json.loads((stopped / "result.json").read_text())["steps"]
     resumed = mlp_lightning.train(compose_config(*overrides, f"ckpt_path={path}"), tmp_path / f"{stopped.name}-on")
@@ -184,7 +184,7 @@ def assert_goes_on_like(stopped: Path, overrides: list[str], tmp_path: Path, com
     [
         ["optimizer=adam", "model.dropout=0.2"],
         ["optimizer=adam", "scheduler=cosine"],
-        # Three rates, then two that are left.
+        # Three learning rates, then the remaining two.
         ["optimizer=adam", "scheduler=one_cycle"],
     ],
     ids=str,
@@ -194,7 +194,7 @@ def test_the_others_can_be_stopped_when_one_has_ended(options, tmp_path, compose
     # Updates of this size are infinite after a few steps.
     runs = [*GOOD[:2], [*BAD, "optimizer.lr=1e38"]]
     configs = [compose_config(*common, *one) for one in runs]
-    progress = Progress(go_on=False)
+    progress = Progress(continues=False)
     results = train_stack(configs, [tmp_path / str(number) for number in range(3)], progress)
     assert progress.ended == [(2, "failed"), (0, "interrupted"), (1, "interrupted")]
     assert [one.status for one in results] == ["interrupted", "interrupted", "failed"]
@@ -203,11 +203,11 @@ def test_the_others_can_be_stopped_when_one_has_ended(options, tmp_path, compose
         assert result.metrics == {}
         assert session(result.run_dir)[1] == api_pb2.STATUS_FAILURE
         assert "ckpt_path=" in (result.run_dir / "train.log").read_text()
-    assert_goes_on_like(results[1].run_dir, [*common, *runs[1]], tmp_path, compose_config)
+    assert_continues_like(results[1].run_dir, [*common, *runs[1]], tmp_path, compose_config)
 
 
-def test_a_wish_to_go_on_is_granted(tmp_path, compose_config) -> None:
-    progress = Progress(go_on=True)
+def test_the_others_continue_if_progress_asks_for_it(tmp_path, compose_config) -> None:
+    progress = Progress(continues=True)
     configs = [compose_config(*IRIS, "trainer.max_steps=12", "model.activation=relu", *one) for one in (BAD, *GOOD)]
     train_stack(configs, [tmp_path / str(number) for number in range(4)], progress)
     assert progress.ended == [(0, "failed"), (1, "finished"), (2, "finished"), (3, "finished")]
@@ -253,4 +253,4 @@ def test_a_signal_stops_all_runs_with_their_state_saved(number, tmp_path, compos
         assert result["status"] == "interrupted"
         assert checkpoint(stack / str(seed))["global_step"] == result["steps"] > 0
     longer = [*common, "seed=1", f"trainer.max_steps={result['steps'] + 30}"]
-    assert_goes_on_like(stack / "1", longer, tmp_path, compose_config)
+    assert_continues_like(stack / "1", longer, tmp_path, compose_config)

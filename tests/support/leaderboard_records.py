@@ -1,4 +1,4 @@
-"""Records of runs that never were, for the tests of the leaderboard."""
+"""Made-up records of runs, for the tests of the leaderboard."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
     whole: dict[str, Any] = {}
     for key, value in flat.items():
-        *sections, name = key.split(".")
-        place = whole
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
+        *section_names, name = key.split(".")
+        section = whole
+        for section_name in section_names:
+            section = section.setdefault(section_name, {})
+        section[name] = value
     return whole
 
 
 def write_run(parent: Path, record: RunRecord) -> Path:
-    """Write what ``record`` says as the folder of a run below ``parent``."""
+    """Write ``record`` as a run folder below ``parent``."""
     folder = parent / record.folder.parent.name / record.folder.name
     (folder / ".hydra").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(record.config), sort_keys=False))

@@ -1,4 +1,4 @@
-"""Reading what a sweep left, for the tests of real sweeps."""
+"""Reads the folders of sweeps, for the tests of real sweeps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-# What no two runs have in common; the number of a process is in the name of an event file.
-_OF_THE_MOMENT = ("run_dir", "wall_time_s", "fit_time_s", "started_at", "ended_at", "stack", "engine")
+# Entries of result.json that differ between equal runs.
+_VARYING_KEYS = ("run_dir", "wall_time_s", "fit_time_s", "started_at", "ended_at", "stack", "engine")
 
 
 def numbers(sweep: Path) -> list[str]:
@@ -34,7 +34,7 @@ def leaderboard(sweep: Path) -> list[dict[str, str]]:
 
 
 def leaderboard_without_times(sweep: Path) -> bytes:
-    """``leaderboard.csv`` as it is, but for the column of times."""
+    """``leaderboard.csv`` without the column of times."""
     with (sweep / "leaderboard.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     time = head.index("wall_time_s")
@@ -42,13 +42,13 @@ def leaderboard_without_times(sweep: Path) -> bytes:
 
 
 def times_of_change(folder: Path) -> dict[str, int]:
-    """Of everything in the folder of a sweep but its lock, which whoever asks for it opens."""
+    """Of all files in the folder of a sweep except its lock, which every sweep opens."""
     files = [file for file in sorted(folder.rglob("*")) if file.name != ".lock"]
     return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
 
 
 def assert_same_runs(sweep: Path, other: Path) -> None:
-    """Two sweeps that left the same run folders, figures to 1e-5."""
+    """Two sweeps have the same run folders; numbers agree to 1e-5."""
     assert numbers(sweep) == numbers(other)
     for number in numbers(sweep):
         _assert_same_run(sweep / number, other / number)
@@ -60,14 +60,14 @@ def _assert_same_run(run: Path, other: Path) -> None:
         f"name: {other.parent.name}\n", f"name: {run.parent.name}\n"
     )
     assert_same_tables(run / "metrics.csv", other / "metrics.csv")
-    one, two = ({key: value for key, value in result(it).items() if key not in _OF_THE_MOMENT} for it in (run, other))
+    one, two = ({key: value for key, value in result(it).items() if key not in _VARYING_KEYS} for it in (run, other))
     assert one == _approximately(two)
     for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
         assert _hydra(run, name) == _hydra(other, name)
 
 
 def assert_same_tables(path: Path, other: Path, ignored: tuple[str, ...] = ()) -> None:
-    """Two CSV files with the same columns and rows, figures to 1e-5."""
+    """Two CSV files have the same columns and rows; numbers agree to 1e-5."""
     tables = []
     for one in (path, other):
         with one.open(newline="") as file:
@@ -85,7 +85,7 @@ def _number(text: str) -> float | str:
 
 
 def _approximately(value: Any) -> Any:
-    """Something that equals nested values whose figures are the same to 1e-5."""
+    """An object that equals nested values whose numbers agree to 1e-5."""
     if isinstance(value, dict):
         return {key: _approximately(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -103,7 +103,7 @@ def _files(run: Path) -> list[str]:
 
 
 def _hydra(run: Path, name: str) -> Any:
-    """A file of ``.hydra`` as its reader sees it, without what tells this sweep from another."""
+    """The content of a file in ``.hydra``, without what differs between sweeps."""
     content = yaml.safe_load((run / ".hydra" / name).read_text())
     if name == "overrides.yaml":
         return [one for one in content if not one.startswith("sweep.name=")]
@@ -111,13 +111,13 @@ def _hydra(run: Path, name: str) -> Any:
         del content["sweep"]["name"]
         return content
     hydra = content["hydra"]
-    for place, keys in (
+    for section, keys in (
         (hydra, ("launcher", "overrides")),
-        # joblib's launcher has ids of its own, and the sweeper before it is the same in effect.
+        # joblib's launcher sets other ids; its sweeper has the same effect.
         (hydra["job"], ("override_dirname", "id")),
         (hydra["runtime"], ("output_dir", "choices")),
         (hydra["sweep"], ("dir",)),
     ):
         for key in keys:
-            del place[key]
+            del section[key]
     return content

@@ -1,4 +1,4 @@
-"""Jobs composed together are those that Hydra composes one by one, to every field and every written file."""
+"""Jobs composed together equal those that Hydra composes one by one, in every field and every written file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CountingLoader:
 
 @dataclasses.dataclass
 class Sweep:
-    """A sweep whose jobs can be composed by us and by Hydra."""
+    """A sweep whose jobs are composed by this package and by Hydra."""
 
     loader: Any
     folder: Path
@@ -64,7 +64,7 @@ class Sweep:
         return compose_jobs(self.loader, config, jobs, FIRST)
 
     def check(self, jobs: Sequence[Sequence[str]], *hydra_overrides: str, compositions: int | None = None) -> None:
-        """Compare every job with Hydra's; ``compositions`` is how many of them Hydra may have composed for us."""
+        """Compare every job with Hydra's; ``compositions`` is the number of compositions by Hydra's loader."""
         config = self.config(*hydra_overrides)
         ours = self._composed(jobs, config)
         if compositions is not None:
@@ -93,7 +93,7 @@ class Sweep:
         self._check_files(Path(seen["folder"]), job.output_dir.parent / "ours", seen["subdir"])
 
     def _run(self, composed: DictConfig, number: int, seen: dict[str, Any]) -> None:
-        """Do as Hydra's own launcher does, up to the task, which is what follows here."""
+        """Run a job like Hydra's basic launcher, with a task that records what it receives."""
         with open_dict(composed):
             composed.hydra.job.id = number
             composed.hydra.job.num = number
@@ -128,7 +128,7 @@ class Sweep:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal with equal types and the same order of keys; ``repr`` tells 1 from 1.0 and from True."""
+    """Equal with equal types and the same order of keys; ``repr`` distinguishes 1, 1.0 and True."""
     return repr(one) == repr(other)
 
 
@@ -317,7 +317,7 @@ def test_error_of_one_job(sweep) -> None:
     assert "nothing" in str(ours[1].error)
 
 
-def test_value_that_an_interpolation_cannot_bear(sweep) -> None:
+def test_value_that_breaks_an_interpolation(sweep) -> None:
     # The folder is known and its .hydra is written before the configuration is resolved.
     sweep.check([[f"data.name={value}", "name=${oc.env:${data.name}}"] for value in ("HOME", "NOT_THERE_X", "HOME")])
     sweep.check([["data={name: x}", "name=${data.val_fraction}"], ["~data"], ["seed=1"]])
@@ -335,7 +335,7 @@ def test_types_of_keys(sweep, monkeypatch) -> None:
     store = ConfigStore.instance()
     monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
     store.store(group="model", name="typed", node=TypedModel)
-    # A value is converted or refused; a refusal is that of one job, in Hydra's words.
+    # A value is converted or refused; a refusal is an error of one job, with Hydra's message.
     sweep.check(product(model=["typed"], model__depth=["1", "'2'", "x", "3"], model__title=["b", "1", "1e-3"]))
     sweep.check(product(model=["typed"], model__widths=["[1]", "[2,x]", "['3',4]", "5", "null"]))
     sweep.check(product(model=["typed"], model__mode=["RUN", "MULTIRUN", "nothing", "RUN"]))
@@ -347,7 +347,7 @@ def test_time_of_day(sweep, monkeypatch) -> None:
     assert ours[0].output_dir.parent == ours[1].output_dir.parent  # one sweep, one folder
     ours = sweep.composed([["seed=1", f"name={now}"], ["seed=2", f"name={now}"]])
     assert sweep.loader.count == 1
-    assert ours[0].plain["name"] != ours[1].plain["name"]  # each job has its own
+    assert ours[0].plain["name"] != ours[1].plain["name"]  # resolved for each job
 
 
 def test_hydras_state_is_left_alone(sweep) -> None:

@@ -32,8 +32,8 @@ def run(*overrides: str, folder: Path, **variables: str) -> str:
     return done.stdout
 
 
-def figures(folder: Path, name: str = "xor") -> list[dict[str, str]]:
-    """The leaderboard by run, without the times."""
+def leaderboard_rows(folder: Path, name: str = "xor") -> list[dict[str, str]]:
+    """The rows of the leaderboard by run, without the times."""
     with (folder / "lightning_logs" / name / "s" / "leaderboard.csv").open(newline="") as file:
         rows = [{key: value for key, value in row.items() if key != "wall_time_s"} for row in csv.DictReader(file)]
     return sorted(rows, key=lambda row: int(row["run"]))
@@ -43,10 +43,10 @@ def figures(folder: Path, name: str = "xor") -> list[dict[str, str]]:
 def in_one_process(tmp_path_factory) -> list[dict[str, str]]:
     folder = tmp_path_factory.mktemp("one")
     assert train_forked(*SWEEP, folder=folder).returncode == 0
-    return figures(folder)
+    return leaderboard_rows(folder)
 
 
-def same(rows: list[dict[str, str]], others: list[dict[str, str]]) -> None:
+def assert_same(rows: list[dict[str, str]], others: list[dict[str, str]]) -> None:
     assert len(rows) == len(others) == 8
     for row, other in zip(rows, others, strict=True):
         assert row["status"] == other["status"] == "finished"
@@ -69,7 +69,7 @@ def ray_cluster() -> Iterator[str]:
 def test_ray(ray_cluster, in_one_process, tmp_path) -> None:
     launcher = ("hydra.launcher.n_jobs=2", "hydra.launcher.backend=ray")
     run(*SWEEP, *launcher, folder=tmp_path, RAY_ADDRESS=ray_cluster, RAY_AUTH_MODE="disabled")
-    same(figures(tmp_path), in_one_process)
+    assert_same(leaderboard_rows(tmp_path), in_one_process)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def dask_cluster(tmp_path_factory) -> Iterator[str]:
 def test_dask(dask_cluster, in_one_process, tmp_path) -> None:
     launcher = ("hydra.launcher.n_jobs=2", "hydra.launcher.backend=dask")
     run(*SWEEP, *launcher, folder=tmp_path, DASK_SCHEDULER_ADDRESS=dask_cluster)
-    same(figures(tmp_path), in_one_process)
+    assert_same(leaderboard_rows(tmp_path), in_one_process)
 
 
 def test_optuna_trials_of_a_batch_train_as_one_stack(tmp_path) -> None:
@@ -107,7 +107,7 @@ def test_optuna_trials_of_a_batch_train_as_one_stack(tmp_path) -> None:
     out = run("-m", *search, "data=iris", "trainer.max_epochs=20", folder=tmp_path)
     assert out.count("Sweep of 4 runs: ") == 2
     assert " stack" in out
-    rows = figures(tmp_path, "iris")
+    rows = leaderboard_rows(tmp_path, "iris")
     assert [row["run"] for row in rows] == [str(number) for number in range(8)]
     assert len({row["optimizer.lr"] for row in rows}) == 8
     best = min(rows, key=lambda row: float(row["loss/val"]))
@@ -123,5 +123,5 @@ def test_a_trial_that_fails_does_not_end_a_search(tmp_path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert {row["status"] for row in figures(tmp_path, "iris")} >= {"failed"}
-    assert len(figures(tmp_path, "iris")) == 8
+    assert {row["status"] for row in leaderboard_rows(tmp_path, "iris")} >= {"failed"}
+    assert len(leaderboard_rows(tmp_path, "iris")) == 8

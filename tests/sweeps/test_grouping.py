@@ -1,4 +1,4 @@
-"""Which runs train as one stack: decided by their configurations and by sizes alone."""
+"""Which runs train as one stack: depends only on their configurations and sizes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mlp_lightning.errors import DataError
 from mlp_lightning.sweeps.grouping import Grouping, Sizes, group_runs, why_alone
 
 PLENTY = 2**40
-# So many rows that no product of matrices is too small for its arithmetic to count.
+# Enough rows that the arithmetic of every matrix product counts.
 SIZES = Sizes(in_features=4, out_features=3, rows_per_step=1000, rows=1500, steps=100)
-# In what the runs of one stack may differ. Whoever adds to this shows that a stack trains each run as by itself.
+# The options that may differ in one stack. If you add one, test that a stack trains each run as it trains alone.
 MAY_DIFFER = {
     "name",
     "seed",
@@ -90,9 +90,9 @@ def grouped(configs: Sequence[Config], memory: int = PLENTY, stacks_at_least: in
 
 
 def assert_complete(grouping: Grouping, count: int) -> None:
-    """Every run is in one place, stacks are several runs, and all is in order."""
-    places = [*itertools.chain(*grouping.stacks), *(place for place, _ in grouping.alone)]
-    assert sorted(places) == list(range(count))
+    """Every run occurs once, stacks have several runs, and everything is sorted."""
+    indices = [*itertools.chain(*grouping.stacks), *(index for index, _ in grouping.alone)]
+    assert sorted(indices) == list(range(count))
     assert all(len(stack) > 1 for stack in grouping.stacks)
     assert grouping.stacks == sorted(sorted(stack) for stack in grouping.stacks)
     assert grouping.alone == sorted(grouping.alone)
@@ -103,7 +103,7 @@ def assert_complete(grouping: Grouping, count: int) -> None:
 
 
 @pytest.mark.parametrize(("key", "schedule"), OPTIONS, ids=lambda one: one)
-def test_every_option_keeps_apart_or_may_differ(key: str, schedule: str) -> None:
+def test_every_option_may_differ_or_separates_runs(key: str, schedule: str) -> None:
     config = base(SCHEDULES[schedule])
     value = dict(leaves(config))[key]
     other = with_value(config, key, another(value))
@@ -111,8 +111,8 @@ def test_every_option_keeps_apart_or_may_differ(key: str, schedule: str) -> None
     assert together == ([[0, 1, 2]] if key.replace(".options", "") in MAY_DIFFER else [[0, 2]])
 
 
-def test_every_option_was_looked_at() -> None:
-    """Whatever may differ is an option, and no section hides its options from the test above."""
+def test_every_option_is_tested() -> None:
+    """MAY_DIFFER names existing options, and the test above covers the options of all sections."""
     keys = {key.replace(".options", "") for key, _ in OPTIONS} | {"name"}
     assert keys >= MAY_DIFFER
     sections = {key.rpartition(".")[0] for key in keys} - {""}
@@ -124,7 +124,7 @@ def test_every_option_was_looked_at() -> None:
 def test_schedules_are_not_mixed() -> None:
     configs = [base(one) for one in SCHEDULES.values()] * 2
     count = len(SCHEDULES)
-    assert grouped(configs).stacks == [[place, place + count] for place in range(count)]
+    assert grouped(configs).stacks == [[index, index + count] for index in range(count)]
 
 
 def test_depths_are_not_mixed() -> None:
@@ -138,7 +138,7 @@ def test_linear_models() -> None:
 
 
 def test_lists_of_widths_by_their_length(compose_config) -> None:
-    """Read as a user gives them: the depth that a model's file names does not count beside a list."""
+    """As on the command line: a list overrides the depth in the model's file."""
     given = ["[4,8]", "[8,4,4]", "[5,8]", "[8,4,5]", "5"]
     configs = [compose_config("data=iris", f"model.hidden_units={one}") for one in given]
     assert grouped(configs).stacks == [[0, 2], [1, 3]]
@@ -181,18 +181,18 @@ def test_reason_to_be_alone(key: str, value: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("name", STACKABLE_OPTIMIZERS)
 def test_no_reason_to_be_alone(name: str) -> None:
-    # How torch goes through the weights (fused, foreach) is no other update.
+    # fused and foreach change how torch computes the update, not the update.
     for options in ({"foreach": False, "fused": None, "maximize": False}, {"foreach": True}, {"fused": True}):
         config = with_value(with_value(base(), "optimizer.name", name), "optimizer.options", {"eps": 1e-8, **options})
         assert why_alone(config) == ""
         assert grouped([config, config]).stacks == [[0, 1]]
 
 
-def test_run_whose_data_cannot_be_used_harms_no_other() -> None:
-    asked = []
+def test_run_whose_data_cannot_be_used_does_not_affect_others() -> None:
+    calls = []
 
     def sizes_of(config: Config) -> Sizes:
-        asked.append(config.data.batch_size)
+        calls.append(config.data.batch_size)
         if config.data.batch_size == 7:
             raise DataError("7 rows make no batch")
         return SIZES
@@ -203,7 +203,7 @@ def test_run_whose_data_cannot_be_used_harms_no_other() -> None:
     reasons = dict(grouping.alone)
     assert reasons[0] == reasons[2] == "its data cannot be used"
     assert reasons[4] == "no other run has its shape"
-    assert sorted(asked) == [5, 6, 7], "data are looked at once for each group"
+    assert sorted(calls) == [5, 6, 7], "sizes_of is called once for each group"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------
@@ -215,40 +215,40 @@ def of_folds(folds: int) -> list[Config]:
     return [with_value(start, "data.cv.fold", fold) for fold in range(folds)]
 
 
-def test_folds_of_a_table_are_one_stack_if_their_shapes_agree() -> None:
+def test_folds_of_a_table_are_one_stack_if_their_shapes_are_equal() -> None:
     assert grouped(of_folds(5)).stacks == [[0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("what", ["in_features", "out_features", "steps"])
-def test_runs_of_a_table_whose_rows_make_other_shapes_are_other_stacks(what: str) -> None:
-    """Which features a table has depends on its training rows: each run is asked."""
-    asked = []
+def test_runs_of_a_table_with_other_shapes_are_other_stacks(what: str) -> None:
+    """The features of a table depend on its training rows, so sizes_of is called for each run."""
+    calls = []
 
     def sizes_of(config: Config) -> Sizes:
         fold = config.data.cv.fold or 0
-        asked.append(fold)
+        calls.append(fold)
         return dataclasses.replace(SIZES, **{what: 7 + fold % 2})
 
     grouping = group_runs(of_folds(5), sizes_of, PLENTY)
     assert grouping == Grouping([[0, 2, 4], [1, 3]], [])
-    assert asked == [0, 1, 2, 3, 4]
+    assert calls == [0, 1, 2, 3, 4]
 
 
-def test_runs_of_a_table_that_differ_in_their_number_of_rows_alone_are_one_stack() -> None:
+def test_runs_of_a_table_that_differ_only_in_their_number_of_rows_are_one_stack() -> None:
     def sizes_of(config: Config) -> Sizes:
         return dataclasses.replace(SIZES, rows=SIZES.rows + (config.data.cv.fold or 0))
 
     assert group_runs(of_folds(3), sizes_of, PLENTY).stacks == [[0, 1, 2]]
 
 
-def test_run_whose_rows_need_a_model_of_its_own_is_alone() -> None:
+def test_run_whose_rows_need_another_model_is_alone() -> None:
     def sizes_of(config: Config) -> Sizes:
         return dataclasses.replace(SIZES, alone="it embeds categories" if config.data.cv.fold == 1 else "")
 
     assert group_runs(of_folds(3), sizes_of, PLENTY) == Grouping([[0, 2]], [(1, "it embeds categories")])
 
 
-def test_fold_whose_rows_cannot_be_used_harms_no_other() -> None:
+def test_fold_whose_rows_cannot_be_used_does_not_affect_others() -> None:
     def sizes_of(config: Config) -> Sizes:
         if config.data.cv.fold in (0, 2):
             raise DataError("a class is missing")
@@ -267,7 +267,7 @@ def arithmetic(widths: Sequence[int]) -> int:
 
 def padding(configs: Sequence[Config], stack: Sequence[int]) -> float:
     """How much of a stack's arithmetic is done on zeros."""
-    widths = [configs[place].model.layer_widths for place in stack]
+    widths = [configs[index].model.layer_widths for index in stack]
     widest = [max(one) for one in zip(*widths, strict=True)]
     return 1 - sum(map(arithmetic, widths)) / (len(stack) * arithmetic(widest))
 
@@ -282,7 +282,7 @@ def test_zeros_take_at_most_half(seed: int) -> None:
     assert_complete(grouping, len(configs))
     assert all(padding(configs, stack) <= 0.5 for stack in grouping.stacks)
     if depth == 1:
-        # Nor are stacks cut for nothing: the widths double from one to the next.
+        # Stacks are not cut without need: the widths double from one to the next.
         assert len(grouping.stacks) + len(grouping.alone) <= 13
 
 
@@ -291,10 +291,10 @@ def test_4_and_4096_are_never_together(narrow: int, wide: int) -> None:
     grouping = grouped(runs([4] * narrow + [4096] * wide))
     assert_complete(grouping, narrow + wide)
     for stack in grouping.stacks:
-        assert len({place < narrow for place in stack}) == 1
+        assert len({index < narrow for index in stack}) == 1
 
 
-def test_widths_that_are_near_are_together() -> None:
+def test_similar_widths_are_together() -> None:
     assert grouped(runs([20, 24, 28, 32])).stacks == [[0, 1, 2, 3]]
 
 
@@ -318,7 +318,7 @@ def test_stacks_fit_into_memory() -> None:
 def test_run_that_does_not_fit_into_memory_is_alone() -> None:
     grouping = grouped(runs([100] * 3), memory=1)
     assert grouping.stacks == []
-    assert [place for place, _ in grouping.alone] == [0, 1, 2]
+    assert [index for index, _ in grouping.alone] == [0, 1, 2]
 
 
 def test_double_precision_takes_twice_the_memory() -> None:
@@ -370,20 +370,20 @@ def test_same_every_time_and_in_any_order(seed: int) -> None:
     assert len(expected.stacks) > 3
     order = list(range(len(configs)))
     random.Random(seed).shuffle(order)
-    shuffled = grouped([configs[place] for place in order])
+    shuffled = grouped([configs[index] for index in order])
     assert_complete(shuffled, len(configs))
     stacks = {frozenset(stack) for stack in expected.stacks}
-    assert {frozenset(order[place] for place in stack) for stack in shuffled.stacks} == stacks
-    assert {(order[place], reason) for place, reason in shuffled.alone} == set(expected.alone)
+    assert {frozenset(order[index] for index in stack) for stack in shuffled.stacks} == stacks
+    assert {(order[index], reason) for index, reason in shuffled.alone} == set(expected.alone)
 
 
 def test_cuts_do_not_depend_on_the_order() -> None:
-    """Of runs as wide as one another it does not matter which are on which side of a cut."""
+    """Runs of equal width are interchangeable: only the widths of the stacks matter."""
     configs = runs([10, 50, 10, 50, 400, 10, 400, 50] * 4)
     shapes = []
     for order in (configs, configs[::-1]):
         stacks = grouped(order, memory=20_000_000, stacks_at_least=3).stacks
-        shapes.append(Counter(tuple(sorted(order[place].model.layer_widths[0] for place in one)) for one in stacks))
+        shapes.append(Counter(tuple(sorted(order[index].model.layer_widths[0] for index in one)) for one in stacks))
     assert shapes[0] == shapes[1]
 
 

@@ -1,4 +1,4 @@
-"""The launcher as any Hydra program sees it: Hydra's own suites for launchers, and what discovering it costs."""
+"""The launcher in any Hydra program: Hydra's test suites for launchers, and the imports of its discovery."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from hydra.version import Version, VersionBase
 from support.commands import ROOT
 
 PLUGIN = ROOT / "hydra_plugins" / "mlp_lightning_vectorized" / "vectorized.py"
-# The programs of Hydra's suite ask for its behaviour of old, and Hydra warns them that it will end: not our matter.
+# The programs of Hydra's suite use deprecated behaviour of Hydra, about which Hydra warns.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Future Hydra versions will no longer change working directory:UserWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
-def _behaviour_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the suite finds it in a process of its own, whatever tests came before."""
+def _old_version_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version that the suite expects, independent of earlier tests."""
     monkeypatch.setattr(VersionBase.instance(), "version_base", Version("1.1"))
 
 
@@ -49,7 +49,7 @@ class TestLauncher(LauncherTestSuite):
     [("vectorized", ["hydra.sweeper.max_batch_size=2"])],
 )
 class TestLauncherInBatches(BatchedSweeperTestSuite):
-    """Numbers and folders of jobs go on from batch to batch."""
+    """Numbers and folders of jobs continue from batch to batch."""
 
 
 @pytest.mark.slow
@@ -58,11 +58,11 @@ class TestLauncherInBatches(BatchedSweeperTestSuite):
     [({}, ["-m", "hydra/launcher=vectorized", "hydra/sweeper=vectorized"])],
 )
 class TestLauncherOfPrograms(IntegrationTestSuite):
-    """Programs in processes of their own."""
+    """Programs in separate processes."""
 
     @pytest.fixture(autouse=True)
     def _hydra_on_every_python(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No released Hydra runs a program on Python 3.14 without what our commands do for it."""
+        """On Python 3.14, Hydra needs the same patch that the commands apply."""
         folder = tmp_path_factory.mktemp("site")
         code = "from mlp_lightning.config.hydra_arguments import allow_lazy_help\nallow_lazy_help()\n"
         (folder / "sitecustomize.py").write_text(code, encoding="utf-8")

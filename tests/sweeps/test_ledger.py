@@ -1,4 +1,4 @@
-"""Which runs are done: said by their folders, of which none is ever overwritten."""
+"""Which runs are done, read from their folders, and that no folder is overwritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def config(seed: int = 0, **sections: object) -> Config:
 
 
 def made(folder: Path, of: Config, status: str | None = "finished") -> Path:
-    """The folder of a run that ended so; ``None``: that did not end."""
+    """The folder of a run with the given final status; ``None`` for one that has not ended."""
     claimed = claim(folder, of)
     if status is not None:
         claimed.write_result({"status": status, "metrics": {"train": {"loss": 0.5}}, "steps": 5})
@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def placed(ledger: Ledger, *wanted: tuple[Config, int]) -> list[tuple[str, bool]]:
-    """Number and whether it is done, for runs in the order in which they ask."""
+    """For each run its number and whether it is done."""
     placements = [ledger.place(of, ledger.folder / str(number)) for of, number in wanted]
     assert all(one.folder.parent == ledger.folder for one in placements)
     return [(one.folder.name, one.done is not None) for one in placements]
@@ -42,7 +42,7 @@ def placed(ledger: Ledger, *wanted: tuple[Config, int]) -> list[tuple[str, bool]
 def test_new_sweep(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "sweep", resume=False)
     assert placed(ledger, (config(1), 0), (config(2), 1)) == [("0", False), ("1", False)]
-    assert not (tmp_path / "sweep").exists(), "asking makes nothing"
+    assert not (tmp_path / "sweep").exists(), "place() creates nothing"
 
 
 # ---- done or not -----------------------------------------------------------------------------------------
@@ -89,8 +89,8 @@ def test_run_with_a_damaged_result_is_not_done(text: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "seed: [", "seed: minus\n", "- seed\n", "\xff", "seed: 0\nmodel: 3\n"])
-def test_run_with_a_damaged_configuration_is_made_anew(text: str, tmp_path: Path) -> None:
-    """As one that was killed while it claimed its folder."""
+def test_run_with_a_damaged_configuration_is_trained_again(text: str, tmp_path: Path) -> None:
+    """Like a run that was killed while it claimed its folder."""
     made(tmp_path / "0", config())
     RunFolder(tmp_path / "0").config.write_text(text, encoding="latin-1")
     made(tmp_path / "1", config(1))
@@ -100,7 +100,7 @@ def test_run_with_a_damaged_configuration_is_made_anew(text: str, tmp_path: Path
     assert (tmp_path / "superseded" / "0-1" / "config.yaml").read_text(encoding="latin-1") == text
 
 
-def test_what_is_no_run_does_not_count(tmp_path: Path) -> None:
+def test_other_folders_are_ignored(tmp_path: Path) -> None:
     made(tmp_path / "superseded" / "0-1", config())
     (tmp_path / "0" / ".hydra").mkdir(parents=True)  # killed before it was claimed
     (tmp_path / "multirun.yaml").touch()
@@ -130,7 +130,7 @@ def test_without_resume_nothing_is_done(tmp_path: Path) -> None:
     ],
     ids=lambda one: next(iter(one)),
 )
-def test_how_a_run_is_called_and_shown_does_not_matter(sections: dict[str, object], tmp_path: Path) -> None:
+def test_name_and_output_of_a_run_do_not_matter(sections: dict[str, object], tmp_path: Path) -> None:
     made(tmp_path / "0", config())
     assert config(**sections) != config()
     assert placed(Ledger(tmp_path, resume=True), (config(**sections), 0)) == [("0", True)]
@@ -175,8 +175,8 @@ def test_numbers_stay_when_a_sweep_is_extended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
-def test_sweep_goes_on_with_other_runs_only(count: int, tmp_path: Path) -> None:
-    """New runs get numbers that neither an old run has nor another new one."""
+def test_sweep_continues_with_new_runs_only(count: int, tmp_path: Path) -> None:
+    """New runs get unused, distinct numbers."""
     for number in (0, 1):
         made(tmp_path / str(number), config(number))
     wanted = [(config(10 + number), number) for number in range(count)]
@@ -186,7 +186,7 @@ def test_sweep_goes_on_with_other_runs_only(count: int, tmp_path: Path) -> None:
     assert not (tmp_path / "superseded").exists()
 
 
-def test_repeated_run_and_new_runs_do_not_meet(tmp_path: Path) -> None:
+def test_repeated_run_and_new_runs_have_different_folders(tmp_path: Path) -> None:
     made(tmp_path / "0", config(0), "failed")
     made(tmp_path / "1", config(1))
     numbers = placed(Ledger(tmp_path, resume=True), (config(7), 0), (config(0), 1), (config(1), 2))
@@ -209,7 +209,7 @@ def test_equal_runs_keep_their_numbers(tmp_path: Path) -> None:
     assert (tmp_path / "superseded" / "1-1" / "result.json").is_file()
 
 
-def test_run_that_cannot_be_composed_takes_no_place_of_another(tmp_path: Path) -> None:
+def test_run_that_cannot_be_composed_takes_no_folder_of_another(tmp_path: Path) -> None:
     made(tmp_path / "0", config())
     before = content(tmp_path)
     ledger = Ledger(tmp_path, resume=True)
@@ -250,12 +250,12 @@ def test_second_process_is_refused(holder: subprocess.Popen[str], tmp_path: Path
             sweep_lock(folder),
         ):
             pass
-        assert "sweep.name" in str(raised.value), "it says what to do"
+        assert "sweep.name" in str(raised.value), "the message has a remedy"
     with sweep_lock(tmp_path / "other"):
         pass
 
 
-def test_lock_is_gone_with_its_process(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_lock_ends_with_its_process(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     holder.kill()
     holder.wait(10)
     with sweep_lock(tmp_path / "sweep"):
@@ -268,6 +268,6 @@ def test_lock_is_free_after_its_context(tmp_path: Path) -> None:
     for _ in range(2):
         with sweep_lock(tmp_path / "sweep"):
             pass
-    # On POSIX the file stays: whoever removed it could remove the lock that another process holds by then.
+    # On POSIX the file is kept: another process may already hold this lock.
     if os.name == "posix":
         assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".lock"]

@@ -1,4 +1,4 @@
-"""Run folders, read as records: which folders count, in which order, and what a damaged file says."""
+"""Run folders, read as records: which folders count, their order, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_lightning.errors import RunFolderError
 from mlp_lightning.sweeps.records import cause, read_records
 
 
-def in_place(record, folder):
+def moved(record, folder):
     return dataclasses.replace(record, folder=folder)
 
 
@@ -24,7 +24,7 @@ def test_what_was_written_is_read(tmp_path) -> None:
     read = read_records([tmp_path])
     # NaN is not equal to itself, its text is.
     assert list(map(repr, read)) == [
-        repr(dataclasses.replace(in_place(a, b), error=cause(a.error))) for a, b in zip(records, folders, strict=True)
+        repr(dataclasses.replace(moved(a, b), error=cause(a.error))) for a, b in zip(records, folders, strict=True)
     ]
 
 
@@ -47,7 +47,7 @@ def test_run_of_python_has_no_overrides_and_no_number(tmp_path, compose_config) 
     assert record.wall_time_s == result.wall_time_s
 
 
-def test_order_and_what_is_no_run(tmp_path) -> None:
+def test_order_and_ignored_folders(tmp_path) -> None:
     numbers = [10, 9, 100, 1]
     random.Random(0).shuffle(numbers)
     for sweep in ("b", "a"):

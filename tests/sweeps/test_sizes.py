@@ -1,4 +1,4 @@
-"""The sizes of runs: rows are looked at once for all runs that have them."""
+"""The sizes of runs: data is read once for all runs that share it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlp_lightning.sweeps.sizes import SizesOf
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the data sets that were built, as they are."""
+    """The names of the data sets, in the order in which they are built."""
     names = []
     original = build.build_data
 
@@ -30,19 +30,19 @@ def test_sizes_of_a_table(compose_config) -> None:
     assert (sizes.steps, sizes.alone) == (15, "")
 
 
-def test_rows_that_runs_share_are_looked_at_once(compose_config, built) -> None:
+def test_data_that_runs_share_is_read_once(compose_config, built) -> None:
     sizes_of = SizesOf()
     for given in (["seed=1"], ["seed=1", "optimizer.lr=0.1"], ["seed=1", "trainer.label_smoothing=0.1"], ["seed=2"]):
         sizes_of(compose_config("data=iris", *given))
     assert built == ["iris"]
-    # Which rows train decides what a table becomes.
+    # The features of a table depend on its training rows.
     for given in (["seed=1"], ["seed=2"], ["seed=1", "optimizer.lr=0.1"]):
         sizes_of(compose_config("data=moons", *given))
     assert built == ["iris", "moons", "moons"]
 
 
 @pytest.mark.parametrize("order", [(0.0, 0.1), (0.1, 0.0)])
-def test_a_run_that_is_refused_harms_no_other(order, compose_config) -> None:
+def test_a_run_that_is_refused_does_not_affect_others(order, compose_config) -> None:
     """A regression has no labels to smooth."""
     sizes_of = SizesOf()
     for smoothing in order:

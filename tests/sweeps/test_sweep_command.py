@@ -1,4 +1,4 @@
-"""Real sweeps, started as a user starts them: what they leave, what they say, how they end."""
+"""Sweeps by the real command: their files, output and exit codes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def made(folder: Path, name: str, *overrides: str, command: Train = train_forked
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep as it is made when nothing else is asked for."""
+    """The sweep with default options."""
     return made(tmp_path_factory.mktemp("stacked"), "stacked")
 
 
-# ---- the same runs, however they are made ----------------------------------------------------------------
+# ---- the same runs with every launcher -------------------------------------------------------------------
 
 
 def test_runs_are_those_of_the_basic_launcher(stacked: Path) -> None:
@@ -69,7 +69,7 @@ def test_runs_are_those_of_the_joblib_launcher(stacked: Path) -> None:
     assert_same_tables(stacked / "leaderboard.csv", joblib / "leaderboard.csv", ignored=("wall_time_s",))
 
 
-def test_what_a_sweep_leaves(stacked: Path) -> None:
+def test_files_and_output_of_a_sweep(stacked: Path) -> None:
     names = {re.sub(r"\d+", "N", one.name) for one in stacked.iterdir()}
     assert names == {
         "N",
@@ -101,7 +101,7 @@ def test_what_a_sweep_leaves(stacked: Path) -> None:
 EXPERIMENTS = {
     "healthy": {},
     "huge_lr": {"optimizer": {"lr": 1e30}},
-    # Of 90 training rows one is left over, which only the data can tell.
+    # 90 training rows leave a batch of one row, which is only known when the data is loaded.
     "odd_batch": {"model": {"norm": "batch"}, "data": {"batch_size": 89}},
 }
 
@@ -119,10 +119,10 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
         "1": "The training loss became nan at step",
         "2": "data.batch_size = 89 leaves a batch with 1 of the 90 training rows",
     }
-    told, at_the_end = done.stderr, done.stdout.partition("Leaderboard: best")[2]
+    stderr, leaderboard_text = done.stderr, done.stdout.partition("Leaderboard: best")[2]
     for number, name in (("1", "huge_lr"), ("2", "odd_batch")):
-        assert f"Run {number} (data=iris experiment={name} trainer.max_epochs=30) failed: {causes[number]}" in told
-        assert f"run {number} (experiment={name}) failed: {causes[number]}" in at_the_end
+        assert f"Run {number} (data=iris experiment={name} trainer.max_epochs=30) failed: {causes[number]}" in stderr
+        assert f"run {number} (experiment={name}) failed: {causes[number]}" in leaderboard_text
     sweep = only_run(tmp_path, "iris")
     assert statuses(sweep) == ["finished", "failed", "failed"]
     rows = {row["run"]: row for row in leaderboard(sweep)}
@@ -135,7 +135,7 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
 
 
 def test_contradiction_in_one_run_only(tmp_path: Path) -> None:
-    """Each value goes together with the first of the other key, so it is found when the runs are put together."""
+    """Each value is valid with the first value of the other key, so only the composed run has a fault."""
     words = ["data=iris", "data.val_fraction=0.2,0.6", "data.test_fraction=0.2,0.6", "trainer.max_epochs=3"]
     done = train_forked("-m", *words, folder=tmp_path)
     assert done.returncode == 1
@@ -181,18 +181,18 @@ def test_fail_fast_ends_at_the_first_failure(tmp_path: Path) -> None:
     assert rows["0"]["status"] == "failed"
     assert [rows[number]["status"] for number in ("1", "2")] == ["interrupted"] * 2
     assert int(rows["1"]["steps"]) < 20000
-    assert numbers(sweep) == ["0", "1", "2"], "nothing more was begun"
+    assert numbers(sweep) == ["0", "1", "2"], "no further run was started"
     assert [rows[number]["status"] for number in ("3", "4", "5")] == ["unended"] * 3
 
 
-def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
-    """A layer that no memory holds."""
+def test_full_traceback_of_an_unexpected_error(tmp_path: Path) -> None:
+    """A layer that does not fit into any memory."""
     words = [TRAIN[-1], "-m", "data=xor", "model.hidden_units=10000000", "model.depth=3", "seed=0,1"]
     short = run_forked(*words, folder=tmp_path)
     assert short.returncode == 1
     assert "Traceback" not in short.stdout + short.stderr
     assert len(re.findall(r"Run [01] \(.*\) failed: RuntimeError: ", short.stdout + short.stderr)) == 2
-    logs = re.findall(r"The whole story is in (.*); HYDRA_FULL_ERROR=1 shows it here", short.stdout + short.stderr)
+    logs = re.findall(r"The full traceback is in (.*); HYDRA_FULL_ERROR=1 shows it here", short.stdout + short.stderr)
     assert logs
     assert all("Traceback" in Path(log).read_text(encoding="utf-8") for log in logs)
     full = run_forked(*words, folder=tmp_path, HYDRA_FULL_ERROR="1")
@@ -201,7 +201,7 @@ def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
     assert "RuntimeError" in full.stderr
 
 
-# ---- where runs are made ---------------------------------------------------------------------------------
+# ---- backends --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_whole_story_of_an_unexpected_error(tmp_path: Path) -> None:
         ("ray", "is not installed; pip install 'mlp-lightning["),
     ],
 )
-def test_backend_that_is_not_there(backend: str, rule: str, tmp_path: Path) -> None:
+def test_unavailable_backend(backend: str, rule: str, tmp_path: Path) -> None:
     if backend == "ray":
         try:
             import ray  # noqa: F401
@@ -226,7 +226,7 @@ def test_backend_that_is_not_there(backend: str, rule: str, tmp_path: Path) -> N
     assert title == "The configuration has a fault:"
     assert fault.startswith(f"  hydra.launcher.backend = '{backend}' {rule}")
     assert "Leaderboard" not in done.stdout, "there is none"
-    assert not list(tmp_path.glob("lightning_logs/xor/*")), "no run was begun"
+    assert not list(tmp_path.glob("lightning_logs/xor/*")), "no run was started"
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     assert second.returncode == 1
     assert second.stderr.startswith("Another process runs a sweep in ")
     assert "Traceback" not in second.stderr
-    assert times_of_change(sweep) == before, "it touched nothing"
+    assert times_of_change(sweep) == before, "it changed nothing"
 
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
@@ -260,15 +260,15 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
         "2": "interrupted",
         "3": "unended",
     }
-    assert numbers(sweep) == ["0", "2"], "nothing more was begun"
+    assert numbers(sweep) == ["0", "2"], "no further run was started"
 
     steps = result(sweep / "2")["steps"]
     assert 0 < steps < 1000000
     checkpoint = sweep / "2" / "checkpoints" / "last.ckpt"
     further = ["data=xor", "seed=1", "model.depth=1", f"trainer.max_steps={steps + 100}", f"ckpt_path={checkpoint}"]
     assert train_forked(*further, "name=further", folder=tmp_path).returncode == 0
-    on = result(only_run(tmp_path, "further"))
-    assert (on["status"], on["steps"]) == ("finished", steps + 100)
+    continued = result(only_run(tmp_path, "further"))
+    assert (continued["status"], continued["steps"]) == ("finished", steps + 100)
 
 
 def test_callbacks_of_single_jobs_are_refused(tmp_path: Path) -> None:

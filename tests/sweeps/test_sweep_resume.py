@@ -1,4 +1,4 @@
-"""Going on with a sweep: what is done stays, what is not is made again, and the outcome is that of one go."""
+"""Resuming a sweep: finished runs are kept, others train again, and the result is that of an uninterrupted sweep."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KILLS = 6
 
 
 class Clock:
-    """How long the sweep takes from its first sign of life to its end: the shortest time that was seen."""
+    """Shortest measured time of the sweep, from the first line of its log to its end."""
 
     seconds = float("inf")
 
 
-def go_on(folder: Path, kill_after: float | None, clock: Clock) -> bool:
-    """Start or go on with the sweep, and kill it so long after it has begun; whether it was killed."""
+def run_until_killed(folder: Path, kill_after: float | None, clock: Clock) -> bool:
+    """Start or resume the sweep; kill it ``kill_after`` seconds after its first log line. Whether it was killed."""
     log = folder / "lightning_logs" / "xor" / "many" / "sweep.log"
     before = size(log)
     process = start_forked(*MANY, "sweep.resume=true", folder=folder)
@@ -56,9 +56,9 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Path:
-    """A sweep of 64 runs made in one go."""
+    """An uninterrupted sweep of 64 runs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert not go_on(folder, None, clock)
+    assert not run_until_killed(folder, None, clock)
     sweep = folder / "lightning_logs" / "xor" / "many"
     assert "64 in 4 stacks" in (sweep / "sweep.log").read_text()
     assert statuses(sweep) == ["finished"] * 64
@@ -74,15 +74,15 @@ def test_killed_at_random_moments(undisturbed: Path, clock: Clock, tmp_path: Pat
         folder = tmp_path / str(attempts)
         folder.mkdir()
         sweep = folder / "lightning_logs" / "xor" / "many"
-        while kills < KILLS and go_on(folder, draw.uniform(0.0, 1.0) * clock.seconds, clock):
+        while kills < KILLS and run_until_killed(folder, draw.uniform(0.0, 1.0) * clock.seconds, clock):
             kills += 1
         if kills == KILLS:
-            assert not go_on(folder, None, clock)
+            assert not run_until_killed(folder, None, clock)
         assert statuses(sweep) == ["finished"] * 64
         assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
 
 
-def test_killed_before_it_has_begun(tmp_path: Path) -> None:
+def test_killed_before_it_has_started(tmp_path: Path) -> None:
     """While Python imports."""
     process = start("-m", "data=xor", "seed=0,1", "trainer.max_steps=5", "sweep.name=early", folder=tmp_path)
     time.sleep(0.2)
@@ -111,10 +111,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.parametrize(("kill_at", "done_before"), [(1, 16), (16, 16), (40, 48)])
-def test_killed_while_results_get_their_names(
+def test_killed_while_results_are_renamed(
     undisturbed: Path, kill_at: int, done_before: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A stack of 16 is done or not done as a whole, so what is left is made in the company that it would have had."""
+    """A stack of 16 is done or not done as a whole, so the remaining runs train in the same stacks."""
     script = tmp_path_factory.mktemp("killing") / "killing.py"
     script.write_text(KILLING)
     killed = run_forked(str(script), str(kill_at), TRAIN[-1], *MANY, folder=tmp_path)
@@ -139,7 +139,7 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of one stack, made in one go."""
+    """An uninterrupted sweep of one stack."""
     folder = tmp_path_factory.mktemp("whole")
     done = train_forked(*LONG, folder=folder)
     assert (done.returncode, done.stderr) == (0, "")
@@ -187,8 +187,8 @@ def test_state_that_cannot_be_read(whole: Path, tmp_path: Path) -> None:
     assert [one.name for one in (sweep / "stacks").iterdir()] == [f"{file.name}.unreadable"]
 
 
-def test_stack_with_runs_that_are_not_asked_for(tmp_path: Path) -> None:
-    """What the others have made so far stays for whoever asks for them again."""
+def test_stack_with_runs_that_are_not_part_of_the_sweep(tmp_path: Path) -> None:
+    """The saved state is kept, so that a later sweep can continue all of its runs."""
     sweep = killed_in_its_stack(tmp_path)
     (file,) = (sweep / "stacks").glob("*.stack")
     fewer = [one.replace("range(0,8)", "0,1") for one in LONG]
@@ -203,14 +203,14 @@ def test_stack_with_runs_that_are_not_asked_for(tmp_path: Path) -> None:
 FEW = ("-m", "data=iris", "seed=0,1", "trainer.max_epochs=20", "sweep.name=few")
 
 
-def test_go_on_and_extend(tmp_path: Path) -> None:
+def test_resume_and_extend(tmp_path: Path) -> None:
     sweep = tmp_path / "lightning_logs" / "iris" / "few"
     first = train_forked(*FEW, "optimizer.lr=0.1,1e30", folder=tmp_path)
     assert first.returncode == 1
     assert statuses(sweep) == ["finished", "failed", "finished", "failed"]
     before = {number: times_of_change(sweep / number) for number in numbers(sweep)}
 
-    # Once more without saying that it goes on: nothing happens.
+    # Again without sweep.resume: refused, and nothing changes.
     everything = times_of_change(sweep)
     refused = train_forked(*FEW, "optimizer.lr=0.1,1e30", folder=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -218,7 +218,7 @@ def test_go_on_and_extend(tmp_path: Path) -> None:
     assert fault.startswith("  sweep.name = 'few' already exists (lightning_logs/iris/few); continue it with")
     assert times_of_change(sweep) == everything
 
-    # The same again: what is done stays as it is, what failed is tried again.
+    # With sweep.resume: finished runs are unchanged, failed runs are trained again.
     again = train_forked(*FEW, "optimizer.lr=0.1,1e30", "sweep.resume=true", folder=tmp_path)
     assert again.returncode == 1
     assert "Sweep of 2 runs, 2 done before" in again.stdout
@@ -256,7 +256,7 @@ def test_all_done_before(tmp_path: Path, undisturbed: Path) -> None:
     assert leaderboard_without_times(sweep) == leaderboard_without_times(undisturbed)
 
 
-def test_go_on_with_what(tmp_path: Path) -> None:
+def test_resume_needs_a_name(tmp_path: Path) -> None:
     done = train_forked("-m", "data=xor", "seed=0,1", "sweep.resume=true", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "sweep.resume = True needs sweep.name" in done.stderr

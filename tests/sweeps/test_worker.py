@@ -1,4 +1,4 @@
-"""A part of a sweep that cannot be trained at all: every run of it says so."""
+"""Parts of a sweep whose stack raises: every run gets an outcome."""
 
 from __future__ import annotations
 
@@ -16,9 +16,20 @@ from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
 
+class RecordingProgress:
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, str]] = []
+
+    def steps_made(self, steps: int, members: int) -> None: ...
+
+    def ended(self, index: int, outcome: Outcome) -> bool:
+        self.outcomes.append((index, outcome.status))
+        return True
+
+
 def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_stack(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("by our own fault")
+        raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(mlp_lightning.runs, "train_stack", no_stack)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -27,9 +38,9 @@ def test_stack_that_raises_fails_its_runs(compose_config, tmp_path: Path, monkey
     outcomes = train_part(configs, folders)
     assert [one.status for one in outcomes] == ["failed", "failed"]
     for folder, outcome in zip(folders, outcomes, strict=True):
-        assert outcome.error.startswith("ZeroDivisionError: by our own fault")
+        assert outcome.error.startswith("ZeroDivisionError: a bug")
         assert json.loads((folder / "result.json").read_text())["status"] == "failed"
-        named = re.search(r"The whole story is in (.*); HYDRA_FULL_ERROR=1", outcome.error)
+        named = re.search(r"The full traceback is in (.*); HYDRA_FULL_ERROR=1", outcome.error)
         assert named is not None
         assert "Traceback" in Path(named[1]).read_text(encoding="utf-8")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
@@ -52,20 +63,12 @@ def test_stack_that_does_not_fit_is_halved(
     monkeypatch.setattr(StackedLoop, "run", limited)
     case = ["data=xor", "trainer.max_steps=30", "trainer=cpu", "logger.graph=false"]
     configs = [compose_config(*case, f"seed={seed}") for seed in range(5)]
-    told: list[tuple[int, str]] = []
-
-    class Progress:
-        def steps_made(self, steps: int, members: int) -> None: ...
-
-        def ended(self, place: int, outcome: Outcome) -> bool:
-            told.append((place, outcome.status))
-            return True
-
+    progress = RecordingProgress()
     folders = [tmp_path / str(seed) for seed in range(5)]
-    outcomes = train_part(configs, folders, Progress(), tmp_path / "a.stack")
+    outcomes = train_part(configs, folders, progress, tmp_path / "a.stack")
     assert sizes == [5, 2, 3, 2]  # of the second half's halves, one is a run alone
     assert [one.status for one in outcomes] == ["finished"] * 5
-    assert sorted(told) == [(place, "finished") for place in range(5)]
+    assert sorted(progress.outcomes) == [(index, "finished") for index in range(5)]
     for config, folder, outcome in zip(configs, folders, outcomes, strict=True):
         alone = mlp_lightning.train(config, tmp_path / "alone" / folder.name)
         assert outcome.metrics["train"] == pytest.approx(alone.metrics["train"], abs=1e-5)
@@ -90,22 +93,11 @@ def test_single_run_that_does_not_fit_fails(
 CASE = ["data=iris", "trainer.max_epochs=6", "trainer=cpu", "logger.graph=false", "trainer.steps_per_execution=1"]
 
 
-class Told:
-    def __init__(self) -> None:
-        self.ended_at: list[tuple[int, str]] = []
-
-    def steps_made(self, steps: int, members: int) -> None: ...
-
-    def ended(self, place: int, outcome: Outcome) -> bool:
-        self.ended_at.append((place, outcome.status))
-        return True
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("by our own fault"), torch.OutOfMemoryError("full")])
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), torch.OutOfMemoryError("full")])
 def test_runs_that_have_ended_keep_their_outcome(
     error: Exception, compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One member fails by itself; later the stack of the others raises."""
+    """One member fails alone; later the stack of the others raises."""
     run, broken = StackedLoop.run, []
 
     def breaking(self: StackedLoop, first_step: int, count: int) -> object:
@@ -116,31 +108,31 @@ def test_runs_that_have_ended_keep_their_outcome(
 
     monkeypatch.setattr(StackedLoop, "run", breaking)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    rates = ("0.1", "1e38", "0.2", "0.05")
-    configs = [compose_config(*CASE, f"optimizer.lr={lr}") for lr in rates]
-    told = Told()
-    outcomes = train_part(configs, [tmp_path / str(place) for place in range(4)], told, tmp_path / "a.stack")
+    learning_rates = ("0.1", "1e38", "0.2", "0.05")
+    configs = [compose_config(*CASE, f"optimizer.lr={lr}") for lr in learning_rates]
+    progress = RecordingProgress()
+    outcomes = train_part(configs, [tmp_path / str(index) for index in range(4)], progress, tmp_path / "a.stack")
     others = "finished" if isinstance(error, torch.OutOfMemoryError) else "failed"
     assert [one.status for one in outcomes] == [others, "failed", others, others]
     assert "loss became" in outcomes[1].error
-    assert sorted(told.ended_at) == [(place, one.status) for place, one in enumerate(outcomes)]
-    for place, outcome in enumerate(outcomes):
-        assert json.loads((tmp_path / str(place) / "result.json").read_text())["status"] == outcome.status
+    assert sorted(progress.outcomes) == [(index, one.status) for index, one in enumerate(outcomes)]
+    for index, outcome in enumerate(outcomes):
+        assert json.loads((tmp_path / str(index) / "result.json").read_text())["status"] == outcome.status
 
 
-def test_stack_that_cannot_be_continued_starts_again(
+def test_stack_that_cannot_be_continued_is_restarted(
     compose_config: ComposeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configs = [compose_config(*CASE, "callbacks.checkpoint.every_n_seconds=0", f"seed={seed}") for seed in range(3)]
     saved = tmp_path / "a.stack"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlp_lightning.runs.training.Training._remove_state", lambda self: None)
-        expected = train_part(configs, [tmp_path / "first" / str(place) for place in range(3)], None, saved)
+        expected = train_part(configs, [tmp_path / "first" / str(index) for index in range(3)], None, saved)
     content = torch.load(saved, weights_only=True)
     tensors = content["engine"]["tensors"]
     tensors["weights"] = tensors["weights"][:-1]
     torch.save(content, saved)
-    outcomes = train_part(configs, [tmp_path / "second" / str(place) for place in range(3)], None, saved)
+    outcomes = train_part(configs, [tmp_path / "second" / str(index) for index in range(3)], None, saved)
     assert [one.metrics for one in outcomes] == [one.metrics for one in expected]
     assert "could not be continued" in capsys.readouterr().err
     assert [one.name for one in tmp_path.glob("*.stack*")] == ["a.stack.unreadable"]
@@ -156,13 +148,13 @@ def test_fail_fast_between_halves(
             raise torch.OutOfMemoryError("full")
         return run(self, *args)
 
-    class Impatient(Told):
-        def ended(self, place: int, outcome: Outcome) -> bool:
-            super().ended(place, outcome)
+    class StopAfterFirst(RecordingProgress):
+        def ended(self, index: int, outcome: Outcome) -> bool:
+            super().ended(index, outcome)
             return False
 
     monkeypatch.setattr(StackedLoop, "run", limited)
     configs = [compose_config(*CASE, f"seed={seed}") for seed in range(4)]
-    told = Impatient()
-    outcomes = train_part(configs, [tmp_path / str(place) for place in range(4)], told)
+    progress = StopAfterFirst()
+    outcomes = train_part(configs, [tmp_path / str(index) for index in range(4)], progress)
     assert [one.status for one in outcomes] == ["finished", "finished", "interrupted", "interrupted"]

@@ -1,4 +1,4 @@
-"""Rows of a source part by part."""
+"""Rows of a source in parts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_further_columns_come_as_they_are(data: TabularDataModule) -> None:
     assert [row for one in found for row in one.batch.column("name").to_pylist()] == [f"row {row}" for row in range(60)]
     assert found[0].batch.column("y").to_pylist() == table.column("y").to_pylist()[:50]
     typed = batches_of(table, data, further={"y": pa.string(), "whole": pa.string()})
-    # What the model sees has the type as which it sees it.
+    # A column that the model sees has the model's type.
     assert typed[0].batch.schema.field("whole").type == pa.float64()
     assert_same_bits(typed[0].raw_BF, encode(table, data.rows.report.columns, str))
 

@@ -1,4 +1,4 @@
-"""What a column is taken for, and what cannot be taken for anything."""
+"""The kind that is inferred for a column, and columns without a kind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report_of(
 
 
 def kind_of(values: Any, name: str = "x", kind: str = "auto") -> str:
-    """The kind that a column gets beside one that can be learnt from; ``ignored: reason`` if it is ignored."""
+    """The kind that a column gets next to one that can be learned from; ``ignored: reason`` if it is ignored."""
     table = pa.table({"beside": DRAW.normal(size=len(values)), name: values})
     report = report_of(table, kinds={name: kind})
     if name in report.ignored:
@@ -135,7 +135,7 @@ def test_names_that_only_look_like_identifiers(name: str) -> None:
         ([1.5, 2.5] * 12, "categorical"),
     ],
 )
-def test_the_user_knows_better(values: Any, kind: str) -> None:
+def test_a_given_kind_wins(values: Any, kind: str) -> None:
     assert kind_of(values, kind=kind) == kind
 
 
@@ -149,7 +149,7 @@ def test_a_column_can_be_left_out() -> None:
     assert kind_of(FEW, kind="ignored") == "ignored: as asked"
 
 
-# ---- what a column says of itself --------------------------------------------------------------------------
+# ---- the description of a column ---------------------------------------------------------------------------
 
 
 def test_vocabulary_is_that_of_the_training_rows_in_order() -> None:
@@ -234,7 +234,7 @@ def test_nothing_to_learn_from() -> None:
         infer_columns(pa.table({"y": [1, 2]}), [], np.arange(2), {}, 9, ORIGIN)
 
 
-# ---- what cannot be ----------------------------------------------------------------------------------------
+# ---- faults ------------------------------------------------------------------------------------------------
 
 
 def test_numbers_with_a_word_among_them() -> None:
@@ -250,7 +250,7 @@ def test_numbers_with_a_word_among_them() -> None:
 
 @pytest.mark.parametrize("row", [1, 5])
 @pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
-def test_an_infinite_number_is_refused_with_its_place(infinity: float, row: int) -> None:
+def test_an_infinite_number_is_refused_with_its_row(infinity: float, row: int) -> None:
     values = [0.5, 1.5, 2.5, None, 4.0, 5.0]
     values[row] = infinity
     with pytest.raises(DataError, match=rf"line {row + 2}: column 'x' is infinite \(-?inf\)"):
@@ -272,12 +272,12 @@ def test_an_infinite_number_is_refused_with_its_place(infinity: float, row: int)
 def test_a_kind_that_does_not_fit(kind: str, values: Any, text: str) -> None:
     with pytest.raises(DataError, match=re.escape(text)):
         report_of(pa.table({"x": values}), kinds={"x": kind})
-    # Without the first row the places are still those of the table.
+    # Without the first row the row numbers are still those of the table.
     with pytest.raises(DataError, match=r"line \d: column 'x' has"):
         report_of(pa.table({"x": values}), [1, 2, 3], kinds={"x": kind})
 
 
-def test_places_are_those_of_the_table_and_not_of_the_training_rows() -> None:
+def test_row_numbers_are_those_of_the_table_and_not_of_the_training_rows() -> None:
     table = pa.table({"x": ["2024-01-01", "2024-01-02", "2024-01-03", "soon"]})
     with pytest.raises(DataError, match="line 5: column 'x' has 'soon'"):
         report_of(table, [2, 3], kinds={"x": "datetime"})
@@ -289,7 +289,7 @@ def test_a_kind_for_a_column_that_is_not_there() -> None:
         set_up(table, kinds={"heigth": "numeric"})
 
 
-def test_places_of_some_of_the_rows() -> None:
+def test_row_numbers_of_some_of_the_rows() -> None:
     some = ORIGIN.of(np.array([5, 0]))
     assert (some.place(0), some.place(1), some.name) == ("line 7", "line 2", "the table")
     assert dataclasses.is_dataclass(some)

@@ -41,7 +41,7 @@ def assert_all_rows(parts: Parts, rows: int) -> None:
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(rows))
 
 
-# ---- by chance ---------------------------------------------------------------------------------------------
+# ---- at random ---------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=50)
@@ -181,13 +181,13 @@ def test_a_single_moment_cannot_be_split() -> None:
 # ---- by a column -------------------------------------------------------------------------------------------
 
 
-def test_a_column_says_it() -> None:
+def test_a_split_column_decides() -> None:
     words = ["train", "Val", " TEST ", "training", None, "valid", "", "validation", "train"]
     parts = parts_of({"s": words}, split_column="s", val_fraction=0.5, test_fraction=0.4)
     assert [parts[split].tolist() for split in SPLITS] == [[0, 3, 8], [1, 5, 7], [2]]
 
 
-def test_a_column_with_another_word() -> None:
+def test_a_split_column_with_another_value() -> None:
     with pytest.raises(DataError, match=r"the table: data\.split_column 's' has 'dev'; it must be train, val or test"):
         parts_of({"s": ["train", "dev"]}, split_column="s")
     with pytest.raises(DataError, match=r"data\.split_column 's' marks no row as train"):
@@ -196,7 +196,7 @@ def test_a_column_with_another_word() -> None:
         parts_of({"s": [1, 0]}, split_column="s")
 
 
-# ---- files of their own ------------------------------------------------------------------------------------
+# ---- separate files ----------------------------------------------------------------------------------------
 
 
 def write(path: Any, rows: list[str]) -> str:
@@ -204,7 +204,7 @@ def write(path: Any, rows: list[str]) -> str:
     return str(path)
 
 
-def test_files_of_their_own_are_the_splits(tmp_path) -> None:
+def test_separate_files_are_the_splits(tmp_path) -> None:
     train = write(tmp_path / "train.csv", [f"{row},{'ab'[row % 2]},{row % 2}" for row in range(10)])
     val = write(tmp_path / "val.csv", ["100,c,1", "0,a,", "1,,0"])
     test = write(tmp_path / "test.csv", ["5,b,0"])
@@ -215,7 +215,7 @@ def test_files_of_their_own_are_the_splits(tmp_path) -> None:
     assert data.splits["val"].features_BF[:, 1:].tolist() == [[0, 0], [0, 0]]
     assert any("val: colour: 1 values that no training row has" in line for line in data.describe())
     assert any("val: colour: 1 missing values" in line for line in data.describe())
-    # Beside a file for validation, test rows are still split off.
+    # With a file for validation, test rows are still split off.
     both = set_up(path=train, val_path=val, val_fraction=0.4, test_fraction=0.4)
     assert [len(both.splits[split]) for split in SPLITS] == [6, 2, 4]
 
@@ -311,7 +311,7 @@ def test_of_times_each_fold_is_later_than_what_it_is_trained_on(times: list[int]
         ({"g": [0, 1, 2] * 4}, None, {"cv": (3, 0), "time_column": "g"}, "data.cv.folds = 3 of 12 rows"),
     ],
 )
-def test_folds_that_cannot_be(columns: Any, labels: Any, options: Any, text: str) -> None:
+def test_impossible_folds(columns: Any, labels: Any, options: Any, text: str) -> None:
     with pytest.raises(DataError, match=re.escape(text)):
         parts_of(columns, labels, rows=12, **options)
 

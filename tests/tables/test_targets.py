@@ -1,4 +1,4 @@
-"""What a target asks for, targets as numbers, and how much rows count."""
+"""The task of a target, targets as numbers, and the weights of rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rows(targets: Any, **options: Any) -> Any:
     ],
 )
 def test_task_by_the_values(values: Any, task: str, classes: tuple[Any, ...] | None) -> None:
-    if classes is None:  # whole numbers beyond 64 bits are no names of classes
+    if classes is None:  # whole numbers beyond 64 bits cannot be names of classes
         with pytest.raises(DataError):
             inferred(values)
         return
@@ -78,7 +78,7 @@ def test_task_by_the_values(values: Any, task: str, classes: tuple[Any, ...] | N
         ([*range(40)], "multiclass", tuple(range(40))),
     ],
 )
-def test_the_user_knows_better(values: Any, task: str, classes: tuple[Any, ...]) -> None:
+def test_a_given_task_wins(values: Any, task: str, classes: tuple[Any, ...]) -> None:
     assert (inferred(values, task).task, inferred(values, task).classes) == (task, classes)
 
 
@@ -94,7 +94,7 @@ def test_several_targets_are_a_regression() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(max_size=3), min_size=2, max_size=20))
-def test_class_numbers_are_places_in_the_order_of_classes(values: list[str]) -> None:
+def test_class_numbers_are_indices_in_the_order_of_classes(values: list[str]) -> None:
     if len(set(values)) == 1:
         return
     target = inferred(values)
@@ -155,7 +155,7 @@ def test_a_target_that_is_always_the_same(value: float) -> None:
     assert np.isfinite(target.standardized(np.full((7, 1), value))).all()
 
 
-# ---- what cannot be learnt ---------------------------------------------------------------------------------
+# ---- faults ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_target_that_is_always_the_same(value: float) -> None:
         ([datetime.datetime(2024, 1, 1)] * 2, "regression", "line 2: column 'y' has datetime"),
     ],
 )
-def test_targets_that_cannot_be(values: Any, task: str, text: str) -> None:
+def test_invalid_targets(values: Any, task: str, text: str) -> None:
     with pytest.raises(DataError, match=re.escape(text)):
         inferred(values, task)
 
@@ -232,7 +232,7 @@ def test_a_target_that_is_not_named_or_not_there() -> None:
         set_up(table, target="specie")
 
 
-# ---- how much rows count -----------------------------------------------------------------------------------
+# ---- weights of rows ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -280,7 +280,7 @@ def test_weights_are_a_column_of_mean_one_and_no_feature() -> None:
     ],
 )
 @pytest.mark.parametrize("task", ["binary", "regression"])
-def test_weights_that_cannot_be(weights: Any, text: str, task: str) -> None:
+def test_invalid_weights(weights: Any, text: str, task: str) -> None:
     table = pa.table({"x": [1.0, 5, 2], "w": weights, "y": [0.0, 1.0, 0.0]})
     with pytest.raises(DataError, match=re.escape(text)):
         set_up(table, task=task, weight_column="w")

@@ -27,7 +27,7 @@ from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace, measure
 from mlp_lightning.networks.mlp import MLP
 
-# Modules that do the same in training and in evaluation.
+# Modules that behave the same in training and in evaluation.
 _WITHOUT_MODE = (nn.Linear, nn.Sequential, nn.LayerNorm, nn.Identity, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU)
 
 
@@ -68,7 +68,7 @@ class AutogradEngine:
         }
         mlp = loop.model
         self._has_mode = any(type(one) not in (*_WITHOUT_MODE, MLP) for one in mlp.modules())
-        # Modules that have no mode draw no random numbers either.
+        # Modules without modes draw no random numbers either.
         self._draws = self._has_mode
         self._generators: Mapping[str, Any] | None = None
         self._weights: Mapping[str, Tensor] | None = None
@@ -82,7 +82,7 @@ class AutogradEngine:
         return [self.optimizer.param_groups[0]["lr"]]
 
     def begin_execution(self) -> None:
-        """Look at the generators anew: others may have drawn from them."""
+        """Read the generators again: others may have drawn from them."""
         self._generators = None
         self._measure()
 
@@ -158,7 +158,7 @@ class AutogradEngine:
         self._best = MemberState(weights=weights, generators=state.generators, **kept)
 
     def snapshot(self) -> MemberState:
-        """The present state; its tensors are those that train."""
+        """The present state, with the tensors that train."""
         schedule = self.loop.schedule
         if self._weights is None:
             # The tensors that train: looking them up takes longer than copying those of a small network.
@@ -185,7 +185,7 @@ class AutogradEngine:
     def load(self, state: MemberState, best: MemberState | None) -> None:
         """Continue from a state that :meth:`states` returned, and from the best before it."""
         self.module.load_state_dict(state.weights)
-        # The options of the optimizer are those of its state: a schedule has changed them.
+        # The options of the optimizer come from its state: a schedule has changed them.
         self.optimizer.load_state_dict(dict(state.optimizer))
         if self.loop.schedule is not None:
             self.loop.schedule.scheduler.load_state_dict(dict(state.schedule))
@@ -198,7 +198,7 @@ class AutogradEngine:
         restore_generators(state.generators)
 
     def unchanged(self) -> list[Unchanged]:
-        """The member, if none of its parameters has changed since the start of the run."""
+        """The member, if no parameter of it has changed since the start of the run."""
         initial, self._initial = self._initial, None
         current = dict(self.module.named_parameters())
         if initial is None or any(not torch.equal(one, current[name].detach()) for name, one in initial.items()):

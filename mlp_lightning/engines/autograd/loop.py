@@ -28,13 +28,13 @@ class StepLoop:
     Attributes:
         model: takes the features of a batch, returns logits.
         task: the loss.
-        optimizer: torch's own, over the parameters of ``model``.
-        schedule: the learning-rate schedule; ``None`` for a constant rate.
+        optimizer: torch's, over the parameters of ``model``.
+        schedule: the learning-rate schedule; ``None`` for a constant learning rate.
         log_interval: a step whose number is a multiple of it is logged.
         histogram_interval: likewise for histograms; ``None`` for none.
         clip_val: largest norm, or value, of the gradient; ``None`` for no limit.
         clip_algorithm: ``norm`` or ``value``.
-        stop_requested: asked before every step; the loop ends when it says yes.
+        stop_requested: called before every step; the loop ends when it returns true.
         label_smoothing: share of every label that the loss spreads over all classes.
         epoch_loss: sum of the losses of the current epoch so far; kept only for a schedule that reads it.
     """
@@ -137,7 +137,7 @@ class StepLoop:
             clip_grad_value_(self._parameters, limit)
 
     def _step_schedule(self, moment: str, loss: Tensor, step: int, steps_per_epoch: int) -> None:
-        """Step the schedule after the update that made it ``step`` updates, if its moment has come."""
+        """Step the schedule after update number ``step``, if it is due."""
         assert self.schedule is not None
         epoch_ends = step % steps_per_epoch == 0
         if moment == "step" or (moment == "epoch" and epoch_ends):
@@ -158,7 +158,7 @@ class StepLoop:
         )
 
     def forward_function(self) -> Callable[[Tensor], Tensor]:
-        """What takes features to logits.
+        """The function from features to logits.
 
         For an MLP without hooks it goes straight from layer to layer: ``Module.__call__`` looks for hooks at every
         layer of every step, which is a tenth of the time of a small network.

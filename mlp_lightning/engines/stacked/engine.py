@@ -30,12 +30,12 @@ _EVALUATED_NUMBERS = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """The state of every slot after some step, but for what is as large as the weights.
+    """The state of every slot after some step, without tensors as large as the weights.
 
     Attributes:
         step: optimizer steps made.
         schedules: state of the scheduler alone, and entries of the parameter group.
-        common: what the optimizer remembers that is the same for all.
+        common: state of the optimizer that is the same for all.
         epoch_losses: sum of the epoch's losses so far.
         generators: states of the members' dropout generators; ``None`` without dropout.
     """
@@ -47,7 +47,7 @@ class Snapshot:
     generators: list[Tensor] | None
 
     def of(self, slot: int) -> Snapshot:
-        """What this says of one slot; the states of the others need not be kept for it."""
+        """The state of one slot, without the states of the others."""
         generators = None if self.generators is None else [self.generators[slot]]
         return Snapshot(self.step, [self.schedules[slot]], self.common, [self.epoch_losses[slot]], generators)
 
@@ -146,7 +146,7 @@ class StackedEngine:
     def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
         """Probabilities (or values) of every slot for all rows of a split, ``(K, B, C)``.
 
-        A member that has fewer rows than another one has further predictions behind its own, which mean nothing.
+        A member with fewer rows than another has meaningless predictions after its own.
         """
         return self.task.predictions(self._logits(self._split(split)[0], best)).float().cpu().numpy()
 
@@ -155,12 +155,12 @@ class StackedEngine:
         self.loop.step_on_validation(losses)
 
     def end(self, slots: Sequence[int]) -> None:
-        """The schedules of these slots stand still from now on."""
+        """Stop the schedules of these slots."""
         for slot in slots:
             self.loop.active[slot] = False
 
     def keep(self, slots: Sequence[int]) -> None:
-        """Continue with these slots alone; the others take no more time."""
+        """Continue with these slots only; the others take no more time."""
         before, chosen = self.model, self.model.select(slots)
         self.loop = self.loop.select(slots, chosen)
         self._rows = {split: one.select(slots) for split, one in self._rows.items()}
@@ -188,7 +188,7 @@ class StackedEngine:
                 kept[index] = present[index]
 
     def snapshot(self) -> Snapshot:
-        """The present state of every slot, but for what is as large as the weights."""
+        """The present state of every slot, without tensors as large as the weights."""
         loop = self.loop
         return Snapshot(
             self._step,
@@ -209,7 +209,7 @@ class StackedEngine:
         return [None if one is None else self._state(slot, tensors, one) for slot, one in zip(slots, best, strict=True)]
 
     def unchanged(self) -> list[Unchanged]:
-        """The members in which no parameter has changed since the start of the run; to be asked once."""
+        """The members in which no parameter has changed since the start of the run; call it once."""
         initial_N, self._initial_N = self._initial_N, None
         if initial_N is None:
             return []
@@ -263,7 +263,7 @@ class StackedEngine:
         self._initial_N = None if state["initial"] is None else state["initial"].to(flat_N.device)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The present weights, called ``weights``, and what the optimizer remembers of each of them."""
+        """The present weights, called ``weights``, and the optimizer's state of each of them."""
         return {"weights": self.model.flat_N.detach(), **self.loop.optimizer.state_tensors()}
 
     def _state(self, slot: int, tensors: Mapping[str, Tensor], snapshot: Snapshot) -> MemberState:

@@ -1,7 +1,7 @@
 """Forward and backward pass of a stack without autograd: the hot path of a sweep.
 
-A step of a stack of small networks is bound by the number of operations, and recording them for autograd costs
-as much again. The chain is short (linear, activation, dropout), so its gradient is written out here, with
+A step of a stack of small networks is bound by the number of operations, and recording them for autograd
+doubles the cost. The chain is short (linear, activation, dropout), so its gradient is written out here, with
 torch's own derivative of each activation, into buffers that are made once.
 ``tests/engines/stacked/test_gradients.py`` compares it with autograd.
 
@@ -32,7 +32,7 @@ class _Activation:
     Attributes:
         forward: ``(z, out) -> None``.
         backward: ``(gradient, kept) -> None`` turns the gradient of the output into that of the input.
-        keeps_input: whether the derivative is worked out from the input; otherwise from the output.
+        keeps_input: whether the derivative is computed from the input; otherwise from the output.
     """
 
     forward: Callable[[Tensor, Tensor], object]
@@ -79,8 +79,8 @@ _ACTIVATIONS: dict[str, _Activation] = {
 class _Layer:
     """One layer of the stack with its buffers and every view that a step needs, made once.
 
-    ``h`` stands for what a hidden layer puts out, ``z`` for what its activation takes, ``delta`` for the gradient
-    of the loss with respect to ``z``. A layer that is ``rows_first`` keeps them as ``(B, K, H)``.
+    ``h`` is the output of a hidden layer, ``z`` the input of its activation, ``delta`` the gradient of the loss
+    with respect to ``z``. A layer that is ``rows_first`` keeps them as ``(B, K, H)``.
     """
 
     def __init__(self, model: StackedMLP, number: int, gradient_N: Tensor, rows: int, rows_first: bool) -> None:
@@ -116,7 +116,7 @@ class StackedGradients:
     """Logits of a batch and the gradient of a loss of them, for one number of rows.
 
     Args:
-        model: the stack. Its parameter must stay the tensor that it is.
+        model: the stack. Its parameter must stay the same tensor.
         gradient_N: where the gradient goes; laid out like the parameter.
         rows: B.
         shared: whether all members see the same features, ``(B, F)`` instead of ``(K, B, F)``.

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
 
-# Activations that do not map 0 to 0: padded units have to be masked, or the weights behind them would learn.
+# Activations that do not map 0 to 0: padded units have to be masked, or their outgoing weights would learn.
 _NONZERO_AT_ZERO = ("sigmoid",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Where one linear layer of the stack lies in the flat parameter, and its widest sizes.
+    """The position of one linear layer of the stack in the flat parameter, and its widest sizes.
 
     The first layer has the input axis before the member axis: with rows that all members share, its product
     is then one ordinary matrix product.
@@ -64,9 +64,9 @@ def lay_out(members: int, widths: Sequence[int], bias: bool) -> list[Layer]:
 class StackedMLP(nn.Module):
     """K MLPs of one depth and activation, trained as one.
 
-    Narrower members are padded with zeros. Padding never learns: a padded unit has only zero weights before it
-    and puts out 0, so every gradient into and out of it is exactly 0. All parameters lie in one flat tensor,
-    layer after layer, so that an optimizer makes one update however many layers there are.
+    Narrower members are padded with zeros. Padding never learns: a padded unit has only zero incoming weights
+    and outputs 0, so every gradient into and out of it is exactly 0. All parameters are in one flat tensor,
+    layer after layer, so that an optimizer makes one update for any number of layers.
 
     Args:
         in_features: F, the same for all members.

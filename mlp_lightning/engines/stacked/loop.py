@@ -19,7 +19,7 @@ from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSch
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.networks.tasks import Task
 
-# Logits are kept for this many numbers before losses are worked out of all of them at once.
+# Logits are kept up to this many numbers before their losses are computed together.
 _KEPT_NUMBERS = 2**21
 
 
@@ -35,7 +35,7 @@ class StackedLoop:
         dropout: draws the masks; ``None`` without dropout.
         log_interval: a step whose number is a multiple of it is logged.
         label_smoothing: of each member; ``None`` without.
-        stop_requested: asked before every step; the loop ends when it says yes.
+        stop_requested: called before every step; the loop ends when it returns true.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StackedLoop:
         self._smoothing_K11: Tensor | None = None
         if label_smoothing is not None and any(label_smoothing):
             self._smoothing_K11 = model.flat_N.new_tensor(label_smoothing)[:, None, None]
-        #: Members that still train; the schedules of the others stand still.
+        #: Members that still train; the schedules of the others are stopped.
         self.active = [True] * model.members
         #: Sum of each member's losses of the current epoch so far; kept only for a schedule that reads it.
         self.epoch_loss_K = torch.zeros(model.members, dtype=torch.float64)
@@ -133,7 +133,7 @@ class StackedLoop:
         weights_S: list[Tensor | None],
         learning_rates_S: list[Tensor],
     ) -> _Measured:
-        """Losses of all steps and the metric of those that are logged, each in one go."""
+        """Losses of all steps and the metric of the logged ones, each in one operation."""
         if not targets_S:
             nothing = torch.empty(0, self.model.members)
             return _Measured(nothing, [], nothing, nothing, nothing.double())
@@ -154,7 +154,7 @@ class StackedLoop:
         return _Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates)
 
     def _of_steps(self, values_S: list[Tensor]) -> Tensor:
-        """Targets or weights of all steps together; of a full batch, which is always the same, just of one."""
+        """Targets or weights of all steps together; of one step for a full batch, which is always the same."""
         one = values_S[0]
         if all(other is one for other in values_S):
             return one
@@ -164,7 +164,7 @@ class StackedLoop:
     def _step_schedule(
         self, moment: str, step: int, logits_KBC: Tensor, targets: Tensor, weights: Tensor | None
     ) -> None:
-        """Step the schedule after the update that made it ``step`` updates, if its moment has come."""
+        """Step the schedule after update number ``step``, if it is due."""
         epoch_ends = step % self.steps.steps_per_epoch == 0
         if moment == "step" or (moment == "epoch" and epoch_ends):
             self.schedule.step()

@@ -30,7 +30,7 @@ _LARGEST_SCALE = 1e6
 class StackedSchedule:
     """The learning rates of K members under one schedule, each from its own initial one.
 
-    The schedules are torch's. One scheduler serves all members where only the initial rates differ; each
+    The schedules are torch's. One scheduler serves all members if only the initial learning rates differ; each
     member has its own plateau.
 
     Args:
@@ -136,8 +136,8 @@ class StackedOptimizer:
 
     Args:
         model: the stack.
-        gradient_N: where its gradient is found.
-        configs: the optimizer of each member; they differ in learning rate and weight decay alone.
+        gradient_N: its gradient.
+        configs: the optimizer of each member; they differ only in learning rate and weight decay.
         clip_val: largest norm, or value, of a member's gradient; ``None`` for no limit.
         clip_algorithm: ``norm`` or ``value``.
     """
@@ -155,8 +155,8 @@ class StackedOptimizer:
         first = configs[0]
         decays = [_weight_decay(one) for one in configs]
         self._decoupled = first.name == "AdamW" or bool(first.options.get("decoupled_weight_decay"))
-        # The update of plain SGD is the gradient itself: scaling the loss of each member scales it, for nothing.
-        # (Not for learning rates so large that a scaled gradient overflows on its way where an unscaled one does not.)
+        # The update of plain SGD is the gradient itself: scaling the loss of each member scales it at no cost.
+        # (Not for learning rates so large that a scaled gradient overflows and an unscaled one does not.)
         self.scales_loss = (
             first.name == "SGD"
             and not first.options.get("momentum")
@@ -164,7 +164,7 @@ class StackedOptimizer:
             and not any(decays)
             and max(one.lr for one in configs) <= _LARGEST_SCALE
         )
-        # These only choose how an update is computed, and all numbers lie in one tensor here.
+        # These only choose how an update is computed, and all numbers are in one tensor here.
         options = {name: one for name, one in first.options.items() if name not in ("fused", "foreach")}
         if "weight_decay" in options:
             options["weight_decay"] = 0.0
@@ -190,7 +190,7 @@ class StackedOptimizer:
         #: The current learning rates, as they are logged: torch's schedulers work in double precision.
         self.learning_rates = torch.tensor(learning_rates, dtype=torch.float64)
         self.learning_rates_K = self.learning_rates.to(flat_N.device, flat_N.dtype)
-        #: What the loss of each member is multiplied with before the gradient is taken.
+        #: Factor of the loss of each member before the gradient is computed.
         self.loss_factor_K11 = self.learning_rates_K[:, None, None] if self.scales_loss else None
         if not self.scales_loss:
             self._rate_N = self._model.spread(self.learning_rates_K)

@@ -1,1 +1,1 @@
-"""How good a trained model is: metrics, their tables and figures, and a record of them."""
+"""How good a trained model is: metrics, their tables and pictures, and a record of them."""

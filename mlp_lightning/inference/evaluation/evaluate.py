@@ -1,4 +1,4 @@
-"""How good a trained model is on the rows of a table, or on a split of its own data: metrics, pictures and a record.
+"""How good a trained model is on the rows of a table, or on a split of its data: metrics, pictures and a record.
 
 Shapes: ``B`` rows, ``C`` classes or outputs, ``T`` targets.
 """
@@ -53,7 +53,7 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         metrics: of :func:`~mlp_lightning.inference.evaluation.metrics.classification_metrics` or
@@ -61,7 +61,7 @@ class EvaluationReport:
         parts: of ``per_class``, or of ``per_output`` where there are several targets; else empty.
         files: what was written, ``metrics.json`` last.
         rows: how many were evaluated.
-        surprises: lines on what rows have that no training row had; empty if nothing.
+        surprises: lines on values that no training row had; empty if there are none.
         dropped: rows without a target, which are left out.
         title: which rows these are.
     """
@@ -103,9 +103,9 @@ class EvaluatedRows:
         targets_BT: class numbers ``(B, 1)``, or values in their own units.
         predictions_BC: probabilities of all classes, or values in their own units.
         weights_B: how much each row counts; ``None`` if all the same.
-        weight_column: where the weights are from; ``None`` without.
+        weight_column: column of the weights; ``None`` without.
         dropped: rows of the table without a target, which are not among them.
-        surprises: lines on what they have that no training row had.
+        surprises: lines on values that no training row had.
     """
 
     title: str
@@ -126,10 +126,10 @@ def evaluate(
     weight_column: str | None = None,
     device: str = "cpu",
 ) -> EvaluationReport:
-    """Measure a trained model, and leave ``metrics.json`` and a picture in a folder.
+    """Measure a trained model, and write ``metrics.json`` and a picture into a folder.
 
     The picture is ``confusion_matrix.png`` of a classification and ``residuals.png`` of a regression. ``metrics.json``
-    is written last: where it is, the evaluation is complete.
+    is written last: if it is there, the evaluation is complete.
 
     Args:
         ckpt_path: of the model.
@@ -138,7 +138,7 @@ def evaluate(
             ``None``: a split of the data that the model was trained on, which are read and split again.
         csv: how the text files of ``data_path`` are read.
         split: which split, if there is no ``data_path``.
-        weight_column: says how much each row counts; ``None``: that of the training where the table has it, else all
+        weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
             the same.
         device: where to compute.
 
@@ -214,10 +214,10 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
 
 
 def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) -> EvaluatedRows:
-    """The rows of a split of the model's own data, which are read and split as they were for the training.
+    """The rows of a split of the model's data, which are read and split as for the training.
 
     Raises:
-        CheckpointError: the table is not what it was.
+        CheckpointError: the table has changed.
         ConfigError: there is no such split.
     """
     data = build_data(model.config)
@@ -246,7 +246,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
 
 
 def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
-    """Rows of a changed table would be split differently: training rows would be taken for new ones."""
+    """Rows of a changed table would be split differently: training rows would be treated as new ones."""
     state, known = data.preprocessor.state_dict(), model.module.preprocessor.state_dict()
     same = model.module.hparams["preprocessing"] == data.preprocessing and all(
         torch.equal(value, known[name].cpu()) for name, value in state.items()
@@ -271,7 +271,7 @@ def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
 
 
 def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], place: Place) -> Floats:
-    """Weights as numbers; what a row that is not kept has does not matter."""
+    """Weights as numbers; those of rows that are not kept are not checked."""
     numbers_B = np.asarray(converted(column, values, pa.float64(), place).to_numpy(), dtype=np.float64)
     bad_B = kept_B & ~(np.isfinite(numbers_B) & (numbers_B >= 0))
     if bad_B.any():
@@ -289,7 +289,7 @@ def _described(
     parts: list[dict[str, Any]],
     confusion: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
-    """What ``metrics.json`` says of the model and its rows."""
+    """What ``metrics.json`` has about the model and its rows."""
     per_part = {"per_output" if confusion is None else "per_class": parts}
     if confusion is not None:
         per_part |= {"classes": list(model.target.classes), "confusion_matrix": confusion.tolist()}

@@ -6,24 +6,22 @@ Shapes: ``B`` rows, ``C`` classes, ``T`` targets per row.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_lightning.runs.drawing import figure_style, png_bytes
 from mlp_lightning.runs.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Light is little, dark is much; one hue, so that colour-blind readers see the same.
+# Light for few, dark for many; one hue, so that colour-blind readers see the same.
 _COLOUR_MAP = "Blues"
 _DARK = 0.72  # from here on white has more contrast to the colour than black
 _MOST_CLASSES_WITH_NUMBERS = 20
@@ -43,14 +41,14 @@ def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], t
     Args:
         matrix_CC: rows of class i that were predicted as class j.
         class_names: of all classes; long ones are shortened.
-        title: what stands above.
+        title: the heading.
     """
     from matplotlib.colors import PowerNorm
 
     classes = len(class_names)
     assert matrix_CC.shape == (classes, classes), "a row and a column for every class"
     size = min(max(3.2, 0.6 * classes), 10)
-    with _style():
+    with figure_style():
         figure = _figure(size + 2.6, size + 1.4)
         axes: Axes = figure.subplots()
         axes.grid(False)
@@ -79,13 +77,13 @@ def residual_figure(
     """For every target, up to four: predictions against true values, and how the residuals are spread.
 
     Above 20,000 rows the points become a map of their density. Rows whose numbers are not finite are left out.
-    What is left out or summed up stands in the title.
+    The title names what is left out or summarised.
 
     Args:
         targets_BT: the true values.
         predictions_BT: of the model.
         names: of the targets; long ones are shortened.
-        title: what stands above.
+        title: the heading.
     """
     assert targets_BT.shape == predictions_BT.shape == (len(targets_BT), len(names)), "a column for every name"
     shown = min(len(names), _MOST_OUTPUTS)
@@ -98,7 +96,7 @@ def residual_figure(
         about.append(f"the first {shown} of {len(names)} outputs")
     if left_out := int((~finite_B).sum()):
         about.append(f"{left_out:,} row{'s' if left_out > 1 else ''} without finite numbers left out")
-    with _style():
+    with figure_style():
         figure = _figure(9.6, 0.6 + 4.1 * shown)
         figure.suptitle("\n".join(filter(None, [title, "; ".join(about)])), fontsize=11)
         for output, (left, right) in enumerate(figure.subplots(shown, 2, squeeze=False)):
@@ -113,16 +111,6 @@ def residual_figure(
     return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The picture as the content of a PNG file; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    with _style(), warnings.catch_warnings():
-        # A name may be written in letters that the font lacks; a box in the picture is all that can be done.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
-
-
 def write_png(figure: Figure, path: Path) -> Path:
     """Write the picture, whole or not at all."""
     content = png_bytes(figure)
@@ -135,7 +123,7 @@ def write_png(figure: Figure, path: Path) -> Path:
 
 
 def _write_counts(axes: Axes, matrix_CC: NDArray[np.int64], share_CC: NDArray[np.float64]) -> None:
-    """The rows into the cells: black on light, white on dark, nothing for none."""
+    """Write the rows into the cells: black on light, white on dark, nothing for 0."""
     size = 10 if len(matrix_CC) <= 5 else 9 if len(matrix_CC) <= 10 else 7
     for row, column in np.argwhere(matrix_CC):
         count = int(matrix_CC[row, column])
@@ -186,7 +174,7 @@ def _draw_density(
     predictions_B: NDArray[np.float64],
     extent: tuple[float, float, float, float],
 ) -> None:
-    """How many rows lie where, on a logarithmic scale."""
+    """The density of the rows, on a logarithmic scale."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -198,7 +186,7 @@ def _draw_density(
 
 
 def _draw_residuals(axes: Axes, residuals_B: NDArray[np.float64]) -> None:
-    # An odd number, so that residuals that are all the same stand in the middle.
+    # An odd number, so that equal residuals are in the middle.
     bins = min(max(math.isqrt(len(residuals_B)), 10), 60) | 1
     axes.hist(residuals_B, bins, range=_limits(residuals_B), color=_POINTS, alpha=0.8)
     axes.axvline(0, color=_LINE, linewidth=1.5)
@@ -230,18 +218,3 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """The same look whatever the user's matplotlibrc says; the settings are restored afterwards."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        # A dollar sign in a name does not start a formula.
-        matplotlib.rc("text", parse_math=False)
-        matplotlib.rc("axes", grid=True)
-        matplotlib.rc("grid", alpha=0.25)
-        matplotlib.rc("axes.spines", top=False, right=False)
-        yield

@@ -46,7 +46,7 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
         weights_B: of the rows, not negative; ``None`` if all count the same.
 
     Returns:
-        - ``rows``: how many there are, whatever their weights.
+        - ``rows``: how many there are, regardless of their weights.
         - ``accuracy``: share of the rows whose most probable class (of equal ones the first) is the true one.
         - ``balanced_accuracy``: recall, averaged over the classes that occur.
         - ``macro_f1``: F1, averaged over the classes that occur or are predicted.
@@ -90,7 +90,7 @@ def calibration_error(labels_B: Labels, probabilities_BC: Floats, weights_B: Flo
 
     The rows fall into 15 bins of equal width, ((m-1)/15, m/15], by the probability of their most probable class.
     It is the mean over the bins, by their rows, of |accuracy - mean probability|: 0 for a model that is right
-    in 70 % of the cases in which it says 70 %.
+    in 70 % of the cases in which it predicts 70 %.
 
     Args:
         labels_B: the true classes.
@@ -131,7 +131,7 @@ def per_class(
         weights: of the rows; ``None`` if all count the same.
 
     Returns:
-        For each class ``class`` (its name), ``rows`` (how many are of it, whatever their weights), ``precision``
+        For each class ``class`` (its name), ``rows`` (how many it has, regardless of their weights), ``precision``
         (``None`` if it was never predicted), ``recall`` (``None`` if it does not occur) and ``f1`` (``None`` if
         neither).
     """
@@ -156,7 +156,7 @@ def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Fl
         weights_B: of the rows, not negative; ``None`` if all count the same.
 
     Returns:
-        - ``rows``: how many there are, whatever their weights.
+        - ``rows``: how many there are, regardless of their weights.
         - ``rmse``: root of the mean squared error.
         - ``mae``: mean absolute error.
         - ``median_absolute_error``.
@@ -206,7 +206,7 @@ def _roc_auc(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | Non
 
 
 def _brier(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None) -> float:
-    # scikit-learn's own knows more than two classes from 1.7 on only.
+    # scikit-learn's supports more than two classes only from 1.7 on.
     off_BC = probabilities_BC.copy()
     off_BC[np.arange(len(labels_B)), labels_B] -= 1
     score = float(np.average((off_BC**2).sum(axis=1), weights=weights_B))
@@ -240,7 +240,7 @@ def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
 
     Args:
         values: ``(B, …)``.
-        kind: what one of ``values`` is called.
+        kind: name of one of ``values``, for the message.
         weights_B: of the same rows.
     """
     if len(values) == 0:
@@ -249,8 +249,8 @@ def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
     if len(bad):
         index = tuple(bad[0])
         raise DataError(
-            f"The {kind} of row {index[0] + 1} of the rows to evaluate is {values[index]}, and must be finite; see"
-            " whether this row holds values far from those of the training rows, or whether the training diverged."
+            f"The {kind} of row {index[0] + 1} of the rows to evaluate is {values[index]}, and must be finite; check"
+            " whether this row has values far from those of the training rows, or whether the training diverged."
         )
     if weights_B is None:
         return
@@ -268,5 +268,5 @@ def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
 
 
 def _plain(metrics: Mapping[str, Any]) -> Metrics:
-    """Python's own numbers, and ``None`` for what is not defined."""
+    """Python numbers, and ``None`` for what is not defined."""
     return {name: None if one is None or math.isnan(one) else float(one) for name, one in metrics.items()}

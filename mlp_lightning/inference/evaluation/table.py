@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-# Most classes or outputs to show; the file has them all.
+# Most classes or outputs to show; the file has all.
 MOST_ROWS = 50
 UNDEFINED = "undefined"
 _NAMES = {
@@ -30,7 +30,7 @@ def metric_name(key: str) -> str:
 
 
 def metric_text(value: str | float | None) -> str:
-    """A metric with five digits, a number of rows with all, ``undefined`` for none; words unchanged."""
+    """A metric with five digits, a number of rows with all digits, ``undefined`` for ``None``; words unchanged."""
     if value is None:
         return UNDEFINED
     return f"{value:.5g}" if isinstance(value, float) else str(value)
@@ -42,7 +42,7 @@ def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
     Args:
         metrics: as of :func:`mlp_lightning.inference.evaluation.metrics.classification_metrics` or
             ``regression_metrics``.
-        title: what stands above.
+        title: the heading.
     """
     return _table(_metric_cells(metrics), title)
 
@@ -53,12 +53,12 @@ def evaluation_lines(metrics: Mapping[str, float | None], title: str) -> list[st
 
 
 def per_class_table(rows: Sequence[Row], title: str) -> Table:
-    """One class, or one output of a regression, a line; of very many the first 50.
+    """One class, or one output of a regression, per line; at most the first 50.
 
     Args:
         rows: as of :func:`mlp_lightning.inference.evaluation.metrics.per_class` or ``per_output``: at least one, all
             with the same keys, the name first.
-        title: what stands above.
+        title: the heading.
     """
     return _table(_row_cells(rows), title, _about_hidden(rows))
 

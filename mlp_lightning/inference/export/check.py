@@ -1,4 +1,4 @@
-"""Whether an exported model predicts as the checkpoint does: rows to try, and how far two predictions differ.
+"""Whether an exported model predicts as the checkpoint does: rows to compare, and the difference of two predictions.
 
 Shapes: ``B`` rows, ``F`` columns, ``C`` classes or outputs.
 """
@@ -24,17 +24,17 @@ BATCH_SIZES = (1, 7, 1000)
 #: How far an exported model may be from PyTorch.
 TOLERANCE = 1e-5
 _SHARE_OF_MISSING = 0.1
-# Of the rows: where many numbers are extreme at once, rounding alone makes predictions differ.
+# Of the rows: if many numbers are extreme at once, rounding alone makes predictions differ.
 _SHARE_OF_EXTREMES = 0.05
 # Deviations from the middle of the training rows.
 _EXTREME = 1e6
-# No moment of the check is further from 1970: all of these years can be written.
+# No moment of the check is further from 1970, so that every year can be written.
 _LATEST = 250 * 365 * 86_400.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """How a check went.
+    """The result of a check.
 
     Attributes:
         rows: that were compared.
@@ -51,12 +51,12 @@ def check(
     tolerance: float = TOLERANCE,
     complete: Collection[str] = (),
 ) -> Checked:
-    """Compare an exported model with the one that it was made of, batch by batch.
+    """Compare an exported model with the original, batch by batch.
 
     Args:
         model: of the checkpoint.
-        predict: of rows, as a table and as the raw numbers ``(B, F)`` of the same rows, what the exported model
-            predicts, ``(B, C)``.
+        predict: takes rows as a table and as raw numbers ``(B, F)``; returns the predictions of the exported model,
+            ``(B, C)``.
         tolerance: the largest difference allowed.
         complete: columns in which the format has no missing values.
 
@@ -80,10 +80,10 @@ def check(
 
 
 def difference(actual: NDArray[Any], expected: NDArray[np.float64], target: Target) -> float:
-    """How far predictions are apart at most; infinite if they differ in shape or in where they are NaN.
+    """The largest difference of predictions; infinite if they differ in shape or in where they are NaN.
 
-    Of probabilities the difference itself; of values, in units of the target's deviation, or of their own distance from
-    the target's mean if that is larger. (Not of the value: a target of 5,000,000 ± 1,000 would hide all errors.)
+    For probabilities the difference itself; for values, in units of the target's deviation, or of the value's distance
+    from the target's mean if that is larger. (Not of the value: a target of 5,000,000 ± 1,000 would hide all errors.)
     """
     if actual.shape != expected.shape:
         return float("inf")

@@ -15,7 +15,7 @@ FORMAT_VERSION = 1
 
 
 def describe(model: TrainedModel) -> dict[str, Any]:
-    """What the model predicts from which columns, in their order, and what made it."""
+    """What the model predicts, from which columns in their order, and the versions that made it."""
     return {
         "format_version": FORMAT_VERSION,
         "task": model.target.task,
@@ -54,7 +54,7 @@ def value_type(column: Column) -> str:
 
 
 def missing_text(column: Column) -> str:
-    """The text that stands for a missing value: the empty one, unless that is a category itself."""
+    """The text for a missing value: the empty one, unless that is a category."""
     text = ""
     while text in column.vocabulary:
         text = f"<{text or 'missing'}>"
@@ -62,7 +62,7 @@ def missing_text(column: Column) -> str:
 
 
 def missing_integer(column: Column) -> int:
-    """The number that stands for a missing category: the least there is, unless that is a category itself."""
+    """The number for a missing category: the least one that is not a category."""
     return next(number for number in itertools.count(-(2**63)) if number not in column.vocabulary)
 
 

@@ -2,9 +2,9 @@
 
 Three formats, all made from a checkpoint, and all checked against it before anything is written:
 
-- ``safetensors``: weights and statistics, beside a ``.json`` with everything else; :func:`load_exported` makes the
+- ``safetensors``: weights and statistics, and a ``.json`` with everything else; :func:`load_exported` makes the
   model from both. No code, no pickle.
-- ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, beside a ``.pt2.json``.
+- ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, and a ``.pt2.json``.
 - ``onnx``: a model that takes the columns of the table as they are, texts too, for any ONNX runtime.
 """
 
@@ -43,12 +43,12 @@ class ExportReport:
 
 
 def export_model(ckpt_path: str | Path, format: str, output: str | Path | None = None) -> ExportReport:
-    """Export the model of a checkpoint; files that are there are replaced, whole or not at all.
+    """Export the model of a checkpoint; existing files are replaced, whole or not at all.
 
     Args:
         ckpt_path: of a training run.
         format: ``safetensors``, ``torch`` or ``onnx``.
-        output: the main file, whose ending is added if it is missing, or a folder that is there. ``None``:
+        output: the main file, whose ending is added if it is missing, or an existing folder. ``None``:
             ``model.safetensors``, ``model.pt2`` or ``model.onnx`` in the folder of the run.
 
     Raises:

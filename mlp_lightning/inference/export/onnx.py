@@ -2,15 +2,16 @@
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes, ``T`` targets.
 
-One input ``(B, 1)`` for each column, of its name; :func:`feeds` makes them of a table:
+One input ``(B, 1)`` for each column, with its name; :func:`feeds` makes them from a table:
 
 - numbers, truth values (0 and 1) and moments (seconds since 1970) are doubles, NaN if missing;
-- categories are texts, empty if missing, or 64-bit integers, the least of all (-2**63) if missing; what no training row
-  had is unknown. Categories that are truth values are booleans if none was missing in
-  training; a boolean cannot be missing, so such a value has to be filled in before.
+- categories are texts, empty if missing, or 64-bit integers, the least one (-2**63) if missing; values that no training
+  row had are unknown. Categories that are truth values are booleans if none was missing in training; a boolean cannot
+  be missing, so you have to fill in such a value before.
 
-Outputs: ``probabilities (B, C)`` and ``label (B,)`` of a classification, ``prediction (B, T)`` of a regression. Where a
-column is called like an output, the output's name gets a ``_`` at its end. The model's ``metadata_props`` say all this.
+Outputs: ``probabilities (B, C)`` and ``label (B,)`` of a classification, ``prediction (B, T)`` of a regression. If a
+column has the name of an output, the output's name gets a ``_`` at its end. The model's ``metadata_props`` record all
+this.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ _ELEMENT_TYPES = {
 
 
 def write_onnx(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Checked]:
-    """Write ``path``; returns it and how the check went."""
+    """Write ``path``; returns it and the result of the check."""
     made = onnx_model(model)
     try:
         onnx.checker.check_model(made, full_check=True)
         data = made.SerializeToString()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised; what is printed says no more
+        options.log_severity_level = 4  # errors are raised; printing them adds nothing
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
@@ -92,10 +93,10 @@ def _cannot_run(model: TrainedModel, error: Exception) -> ExportError:
 
 
 def feeds(table: pa.Table, columns: Iterable[Column]) -> dict[str, NDArray[Any]]:
-    """What the exported model takes, of the rows of a table: arrays ``(B, 1)`` by name.
+    """The inputs of the exported model for the rows of a table: arrays ``(B, 1)`` by name.
 
     Raises:
-        DataError: a truth value is missing where the model has no way to say so.
+        DataError: a truth value is missing that the model cannot take as missing.
     """
     return {column.name: _values(table.column(column.name), column)[:, None] for column in columns}
 
@@ -179,7 +180,7 @@ def _network(model: TrainedModel) -> onnx.ModelProto:
 
 
 def _cosine_as_sine(graph: onnx.GraphProto) -> None:
-    """Let cosines of doubles (of times of day and the like) be sines: onnxruntime up to 1.23 has no others."""
+    """Replace cosines of doubles (of times of day and the like) by sines: onnxruntime up to 1.23 has only those."""
     types = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
     nodes = []
     for number, node in enumerate(graph.node):
@@ -197,7 +198,7 @@ def _cosine_as_sine(graph: onnx.GraphProto) -> None:
 
 
 def _lower_erf(graph: onnx.GraphProto) -> None:
-    """Let the error function (of ``gelu``) be worked out in single precision: onnxruntime has no other."""
+    """Compute the error function (of ``gelu``) in single precision: onnxruntime has no other."""
     nodes = []
     for number, node in enumerate(graph.node):
         if node.op_type != "Erf":
@@ -235,7 +236,7 @@ def _codes(column: Column, output: str) -> list[onnx.NodeProto]:
     else:
         keys = {"keys_int64s": [*map(int, column.vocabulary), missing_integer(column)]}
     if kind == "double":
-        # NaN is no key; what it is cast to is not used.
+        # NaN cannot be a key; the value it is cast to is not used.
         gap, known = f"{output}_gap", f"{output}_known"
         least = helper.make_tensor("", TensorProto.INT64, [], [missing_integer(column)])
         whole, marker = f"{output}_cast", f"{output}_marker"

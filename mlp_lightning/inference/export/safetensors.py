@@ -22,11 +22,11 @@ _ENDING = ".safetensors"
 
 
 def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Checked]:
-    """Write ``path`` and the ``.json`` beside it; returns both and how the check went."""
+    """Write ``path`` and its ``.json``; returns both and the result of the check."""
     weights = safetensors.torch.save({name: one.contiguous() for name, one in model.module.state_dict().items()})
     content = {
         **describe(model),
-        # Of two files of which one was replaced, each may be whole and yet not belong to the other.
+        # If one of the two files was replaced, both may be complete and still not belong together.
         "sha256": hashlib.sha256(weights).hexdigest(),
         "hyperparameters": dict(model.module.hparams),
         "config": model.config.to_dict(),
@@ -34,18 +34,18 @@ def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...]
     description = json_bytes(content)
     rebuilt = _rebuilt(json.loads(description), safetensors.torch.load(weights), path)
     checked = check(model, lambda table, raw_BF: rebuilt.predict(raw_BF), tolerance=0.0)
-    beside = path.with_suffix(".json")
-    for file_path, data in ((path, weights), (beside, description)):
+    json_path = path.with_suffix(".json")
+    for file_path, data in ((path, weights), (json_path, description)):
         with atomic_write(file_path) as file:
             file.write(data)
-    return (path, beside), checked
+    return (path, json_path), checked
 
 
 def load_exported(path: str | Path) -> TrainedModel:
-    """The model of an export as ``safetensors``: the same predictions, to the last bit. No code of the files is run.
+    """The model of an export as ``safetensors``: the same predictions, bit for bit. No code of the files is run.
 
     Args:
-        path: of either file, or of both without their endings.
+        path: of either file, or of both without the ending.
 
     Raises:
         CheckpointError: a file is missing or damaged, the two do not belong together, or another version made them.
@@ -53,26 +53,26 @@ def load_exported(path: str | Path) -> TrainedModel:
     path = Path(path).expanduser().absolute()
     if path.suffix not in (_ENDING, ".json"):
         path = path.with_name(path.name + _ENDING)
-    weights_path, beside = path.with_suffix(_ENDING), path.with_suffix(".json")
-    for file in (weights_path, beside):
+    weights_path, json_path = path.with_suffix(_ENDING), path.with_suffix(".json")
+    for file in (weights_path, json_path):
         if not file.is_file():
             raise CheckpointError(
                 f"There is no file {file}. A model exported as safetensors is a .safetensors and a .json."
             )
     weights = weights_path.read_bytes()
     try:
-        content = json.loads(beside.read_bytes())
+        content = json.loads(json_path.read_bytes())
         version, digest = content["format_version"], content["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{beside} does not describe an exported model. Export the model again.") from error
+        raise CheckpointError(f"{json_path} does not describe an exported model. Export the model again.") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{beside} has format version {version}, and this version of the package reads {FORMAT_VERSION}. Export the"
-            " model again with this version."
+            f"{json_path} has format version {version}, and this version of the package reads {FORMAT_VERSION}. Export"
+            " the model again with this version."
         )
     if hashlib.sha256(weights).hexdigest() != digest:
         raise CheckpointError(
-            f"{weights_path} is not the file that {beside.name} was written with: it is damaged, or the two are of"
+            f"{weights_path} is not the file that {json_path.name} was written with: it is damaged, or the two are of"
             " different exports. Export the model again."
         )
     try:

@@ -1,4 +1,4 @@
-"""A trained model as a program of PyTorch, which needs nothing of this package to run.
+"""A trained model as a program of PyTorch, which runs without this package.
 
 Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
 
@@ -56,7 +56,7 @@ class PredictionNetwork(nn.Module):
 
 
 class ColumnNetwork(nn.Module):
-    """The same, of columns one by one, by name.
+    """The same, with columns by name.
 
     Args:
         module: trained.
@@ -82,7 +82,7 @@ class ColumnNetwork(nn.Module):
 
 
 def tensors(raw_BF: NDArray[np.float64], columns: tuple[Column, ...]) -> dict[str, Tensor]:
-    """What an exported program takes, by name of the column, ``(B,)``: doubles, and 64-bit integers as codes."""
+    """The inputs of an exported program, by name of the column, ``(B,)``: doubles, and 64-bit integers as codes."""
     types = {True: torch.int64, False: torch.float64}
     return {
         column.name: torch.from_numpy(raw_BF[:, number].copy()).to(types[column.kind == "categorical"])
@@ -91,7 +91,7 @@ def tensors(raw_BF: NDArray[np.float64], columns: tuple[Column, ...]) -> dict[st
 
 
 def write_torch(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Checked]:
-    """Write ``path`` and the ``.json`` beside it; returns both and how the check went."""
+    """Write ``path`` and its ``.json``; returns both and the result of the check."""
     network = ColumnNetwork(model.module, model.columns)
     example = tensors(np.ones((_ROWS_OF_EXAMPLE, len(model.columns))), model.columns)
     rows = torch.export.Dim("batch")
@@ -118,18 +118,18 @@ def write_torch(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Chec
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "inputs": [code_input(column) for column in model.columns],
     }
-    # Not .json alone: an export as safetensors of the same name has that.
-    beside = path.with_name(path.name + ".json")
-    for file_path, data in ((path, buffer.getvalue()), (beside, json_bytes(content))):
+    # Not .json alone, which is the name in an export as safetensors.
+    json_path = path.with_name(path.name + ".json")
+    for file_path, data in ((path, buffer.getvalue()), (json_path, json_bytes(content))):
         with atomic_write(file_path) as file:
             file.write(data)
-    return (path, beside), checked
+    return (path, json_path), checked
 
 
 @contextlib.contextmanager
 def quiet_exporters() -> Iterator[None]:
     """Silence messages of PyTorch's exporters about their internals, which a user cannot act on."""
-    # It reports that torchvision, which nothing here uses, is not installed.
+    # It reports that torchvision is not installed, which nothing here uses.
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     was_disabled, logger.disabled = logger.disabled, True
     try:

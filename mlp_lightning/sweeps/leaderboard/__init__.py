@@ -1,1 +1,1 @@
-"""The runs of a sweep, ranked: as text, as a file, as a picture."""
+"""The ranked runs of a sweep: as text, as a file and as a figure."""

@@ -1,7 +1,7 @@
-"""The leaderboard's files and table, and the command that recreates them from run folders.
+"""The files and the table of a leaderboard, and the command that recreates them from run folders.
 
 A sweep calls :func:`write_leaderboard` at its end; ``python scripts/leaderboard.py lightning_logs/…`` does the
-same for folders, across several sweeps too.
+same for the folders of one or several sweeps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from rich.console import Console
 
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole
-from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, png_bytes, write_image_event, write_png
+from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, write_image_event, write_png
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboard, write_csv
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard, shortest
 from mlp_lightning.sweeps.records import RunRecord, read_records
@@ -31,19 +32,19 @@ def write_leaderboard(
 ) -> Leaderboard | None:
     """Write ``leaderboard.csv``, ``leaderboard.png`` and TensorBoard's image into ``folder``; show the table.
 
-    The table comes before the picture, so that it is seen even if the picture fails.
+    The table comes first, so that you see it even if the figure fails.
 
     Args:
         records: of all runs, in any order.
-        folder: of the sweep, or where the leaderboard of several belongs; made if it does not exist.
-        console: where the table is shown; ``None`` shows none.
-        program: what trains, e.g. ``python scripts/train.py``, for the command that repeats the best run.
+        folder: output folder, that of the sweep for a single one; created if it does not exist.
+        console: output for the table; ``None`` shows none.
+        program: the training program, e.g. ``python scripts/train.py``, for the command that repeats the best run.
 
     Returns:
         The leaderboard; ``None``, and nothing is written, if there are no records.
 
     Raises:
-        OSError: if a file cannot be written. Files of an earlier leaderboard are replaced whole or not at all.
+        OSError: a file cannot be written. Each file of an earlier leaderboard is replaced completely or kept.
     """
     leaderboard = build_leaderboard(records, folder)
     if not leaderboard.finished and not leaderboard.others:
@@ -52,16 +53,16 @@ def write_leaderboard(
     if console is not None:
         print_leaderboard(leaderboard, console, program)
     png = png_bytes(draw_leaderboard(leaderboard))
-    picture = write_png(folder, png)
+    image = write_png(folder, png)
     write_image_event(folder, png)
     if console is not None:
-        files = f"\nLeaderboard: {shortest(table)}, {picture.name}"
+        files = f"\nLeaderboard: {shortest(table)}, {image.name}"
         console.print(files, markup=False, highlight=False, soft_wrap=True)
     return leaderboard
 
 
 def main() -> None:
-    """Run the command of this process; ends the process with its exit code if anything is wrong."""
+    """Run the command of this process; ends the process with an exit code if there is an error."""
     arguments = _parser().parse_args()
     try:
         folder = _output_folder(arguments.paths, arguments.out)
@@ -80,22 +81,22 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Recreate the leaderboard of a sweep from its run folders, or make one across several sweeps:"
-        " leaderboard.csv, leaderboard.png, the image in TensorBoard, and the table shown here."
+        " leaderboard.csv, leaderboard.png, the image in TensorBoard, and the table in the terminal."
     )
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", type=Path, help="folder of a sweep, of a run, or one that holds some"
+        "paths", metavar="PATH", nargs="+", type=Path, help="folder of a sweep or a run, or a parent folder"
     )
     parser.add_argument(
         "--out",
         metavar="FOLDER",
         type=Path,
-        help="where to write (default: the one PATH, or the folder that holds all of them)",
+        help="output folder (default: the only PATH, or the common parent of all of them)",
     )
     return parser
 
 
 def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
-    """Where the leaderboard belongs; ends the process if a path is no folder."""
+    """The folder for the leaderboard; ends the process if a path is not a folder."""
     missing = [path for path in paths if not path.is_dir()]
     if missing:
         _wrong_use(f"{_joined(missing)}: no such folder; give folders of sweeps, as in lightning_logs/<name>/<sweep>")
@@ -112,7 +113,7 @@ def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
 
 
 def _console() -> Console:
-    # What the terminal's encoding lacks is replaced rather than fatal.
+    # Replace characters that the terminal's encoding lacks, instead of failing.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
@@ -120,7 +121,7 @@ def _console() -> Console:
 
 
 def _training_command() -> str:
-    """The command for training that belongs to the one that was called: in a checkout its script."""
+    """The training command that matches this one: in a checkout its script."""
     script = Path(sys.argv[0]).with_name("train.py")
     return f"python {shlex.quote(shortest(script).as_posix())}" if script.is_file() else "mlp-train"
 

@@ -1,25 +1,23 @@
-"""``leaderboard.png``: a sweep in one picture.
+"""``leaderboard.png``: a sweep in one figure.
 
-Which picture depends on the swept keys other than ``seed``: none, the runs side by side; one, training and
-validation loss against it; two, a map of the metric that ranks; more, parallel coordinates. Drawn without
-pyplot, which keeps state for a whole process; matplotlib is imported when a figure is drawn.
+It depends on the number of swept keys other than ``seed``: none, the runs side by side; one, training and validation
+loss against it; two, a map of the ranking metric; more, parallel coordinates. Drawn without pyplot, which keeps
+global state; matplotlib is imported when a figure is drawn.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_lightning.runs.drawing import figure_style
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, Line
 from mlp_lightning.sweeps.leaderboard.scales import (
-    MOST_TICKS,
+    MAX_TICKS,
     finite,
     heights_of,
     is_number,
@@ -42,28 +40,28 @@ PNG_NAME = "leaderboard.png"
 EVENT_TAG = "leaderboard"
 _EVENT_SUFFIX = ".leaderboard"
 _COLOURS = {"loss/train": "tab:blue", "loss/val": "tab:orange"}
-_COLOUR_MAP = "viridis"  # dark is low is good, on paper and on a screen
+_COLOUR_MAP = "viridis"  # dark is low, which is good
 _GREY = (0.8, 0.8, 0.8, 1.0)
-_MOST_CELLS_WITH_NUMBERS = 100
-_MOST_POINTS_IN_A_STRIP = 100
+_MAX_CELLS_WITH_NUMBERS = 100
+_MAX_POINTS_IN_A_STRIP = 100
 
 
 def draw_leaderboard(leaderboard: Leaderboard) -> Figure:
-    """The picture of a leaderboard; if no run finished, one that says so.
+    """Draw a leaderboard; without finished runs the figure only states that.
 
-    Metrics that are not finite are left out or marked, and counted in the title.
+    Metrics that are not finite are omitted or marked, and counted in the title.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     keys = leaderboard.line_keys
-    with _style():
+    with figure_style():
         figure = Figure(figsize=(8 if len(keys) < 5 else min(1.6 * len(keys), 20), 5), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         axes: Axes = figure.subplots()
-        if nothing := _nothing_to_draw(leaderboard):
+        if reason := _reason_for_no_plot(leaderboard):
             axes.set_axis_off()
-            axes.text(0.5, 0.5, nothing, ha="center", va="center", fontsize=14)
+            axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=14)
             return figure
         if not keys:
             _draw_runs(axes, leaderboard)
@@ -77,18 +75,8 @@ def draw_leaderboard(leaderboard: Leaderboard) -> Figure:
     return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The picture as the content of a PNG file; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    with _style(), warnings.catch_warnings():
-        # A value may be written in letters that the font lacks; a box in the picture is all that can be done.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
-
-
 def write_png(folder: Path, png: bytes) -> Path:
-    """Write ``leaderboard.png``, whole or not at all."""
+    """Write ``leaderboard.png`` atomically."""
     path = folder / PNG_NAME
     with atomic_write(path) as file:
         file.write(png)
@@ -96,21 +84,21 @@ def write_png(folder: Path, png: bytes) -> Path:
 
 
 def write_image_event(folder: Path, png: bytes) -> Path:
-    """Put the picture into TensorBoard's Images tab, under the run that ``folder`` is there.
+    """Add the figure to TensorBoard's Images tab, under the run of ``folder``.
 
-    The event file of an earlier picture is replaced, under a new name: TensorBoard appends from a file that it
-    knows, and would not notice that it was replaced.
+    The event file of an earlier figure is replaced by one with a new name: TensorBoard only reads what is appended to
+    a known file, and would not notice that it was replaced.
 
     Returns:
-        The event file, which holds the one picture.
+        The event file, which contains only this image.
     """
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    # protobuf makes its classes when it is imported, so type checkers do not see them.
+    # protobuf creates its classes at import, so type checkers do not see them.
     events: Any = event_pb2
     summaries: Any = summary_pb2
-    # A PNG file begins with a signature and the first chunk's head, 16 bytes; then width and height.
+    # A PNG file starts with a signature and the header of the first chunk, 16 bytes; then width and height.
     width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
     image = summaries.Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
     summary = summaries.Summary(value=[summaries.Summary.Value(tag=EVENT_TAG, image=image)])
@@ -126,7 +114,7 @@ def write_image_event(folder: Path, png: bytes) -> Path:
     return path
 
 
-# ---- the kinds of picture ------------------------------------------------------------------------------------
+# ---- kinds of figures ----------------------------------------------------------------------------------------
 
 
 def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
@@ -134,7 +122,7 @@ def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
     names = _losses(leaderboard)
     values = {name: finite(_all_values(leaderboard, name)) for name in names}
     together = [one for some in values.values() for one in some]
-    if len(leaderboard.finished) > _MOST_POINTS_IN_A_STRIP:
+    if len(leaderboard.finished) > _MAX_POINTS_IN_A_STRIP:
         for name in names:
             spread = leaderboard.lines[0].metrics[name]
             label = f"{_split(name)}: {spread.mean:.3g} ± {spread.sd or 0:.2g}"
@@ -145,7 +133,7 @@ def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
         return
     for position, name in enumerate(names):
         count = len(values[name])
-        # Side by side in the order of their ranks, so that equal losses do not hide each other.
+        # Side by side in the order of their ranks, so that equal losses do not overlap.
         around = [position + 0.4 * ((index + 0.5) / count - 0.5) for index in range(count)]
         axes.plot(around, values[name], "o", alpha=0.6, markersize=5, color=_COLOURS[name])
         spread = leaderboard.lines[0].metrics[name]
@@ -203,7 +191,7 @@ def _draw_loss(axes: Axes, name: str, x: Sequence[float], lines: Sequence[Line],
 
 
 def _draw_map(axes: Axes, leaderboard: Leaderboard) -> None:
-    """The metric that ranks over two keys: a heat map; a scatter plot of numbers that form no grid."""
+    """The ranking metric over two keys: a heat map, or a scatter plot if the values do not form a grid."""
     key_x, key_y = leaderboard.line_keys
     values_x, values_y = _ordered(leaderboard, key_x), _ordered(leaderboard, key_y)
     norm = norm_of([_mean(leaderboard, line) for line in leaderboard.lines])
@@ -219,7 +207,7 @@ def _draw_map(axes: Axes, leaderboard: Leaderboard) -> None:
 
 def _scatter(axes: Axes, leaderboard: Leaderboard, norm: Normalize) -> Any:
     key_x, key_y = leaderboard.line_keys
-    # The best last, so that it lies on top.
+    # The best last, so that it is drawn on top.
     lines = [line for line in reversed(leaderboard.lines) if math.isfinite(_mean(leaderboard, line))]
     x, y = ([float(line.values[key]) for line in lines] for key in (key_x, key_y))
     means = [_mean(leaderboard, line) for line in lines]
@@ -248,7 +236,7 @@ def _heat_map(
     axes.set_facecolor("0.9")  # combinations without a finite value
     axes.grid(False)
     image = axes.imshow(table, aspect="auto", origin="lower", cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
-    if table.size <= _MOST_CELLS_WITH_NUMBERS:
+    if table.size <= _MAX_CELLS_WITH_NUMBERS:
         for (column, row), mean in cells.items():
             dark = math.isfinite(mean) and norm(mean) < 0.6
             axes.text(column, row, f"{mean:.3g}", ha="center", va="center", color="white" if dark else "black")
@@ -271,7 +259,7 @@ def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
     ends = heights_of(norm, [_mean(leaderboard, line) for line in leaderboard.lines])
     paths = []
     for line, end in zip(leaderboard.lines, ends, strict=True):
-        # Through one value, lines lie side by side in the order of their metrics, so that none hides another.
+        # Lines through one value are side by side in the order of their metrics, so that they do not overlap.
         beside = 0.5 if math.isnan(end) else end - 0.5
         path = [
             (position, height[shown_value(line.values[key])] + band * beside)
@@ -280,7 +268,7 @@ def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
         paths.append(path if math.isnan(end) else [*path, (len(keys), end)])
     # A line without a finite metric ends before the colour bar, and has no colour.
     colours = [_GREY if math.isnan(end) else colour for end, colour in zip(ends, image.get_cmap()(ends), strict=True)]
-    # The best last, so that it lies on top, on a white edge.
+    # The best last, so that it is drawn on top, with a white edge.
     width = 0.8 if len(paths) > 50 else 1.5
     axes.add_collection(LineCollection(paths[:0:-1], colors=colours[:0:-1], linewidths=width, alpha=0.5, clip_on=False))
     for colour, width in (("white", 7.0), (colours[0], 4.0)):
@@ -294,17 +282,17 @@ def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
 
 
 def _heights(axes: Axes, index: int, values: Sequence[Any]) -> tuple[dict[str, float], float]:
-    """The height, from 0 to 1, of every value of the key at ``index``; writes the values beside its axis.
+    """The height, from 0 to 1, of every value of the key at ``index``; also labels its axis.
 
     A few values are evenly spaced; many numbers are on a scale.
 
     Returns:
-        The heights, and the height of the band that the lines through one value may take.
+        The heights, and the height of the band for the lines through one value.
     """
-    if len(values) <= MOST_TICKS or not all(map(is_number, values)):
+    if len(values) <= MAX_TICKS or not all(map(is_number, values)):
         positions = [(index + 0.5) / len(values) for index in range(len(values))]
         band = min(0.1, 0.5 / len(values))
-        step = math.ceil(len(values) / MOST_TICKS)
+        step = math.ceil(len(values) / MAX_TICKS)
         texts = {positions[at]: tick_text(values[at]) for at in range(0, len(values), step)}
     else:
         norm = norm_of(values, evenly=True)
@@ -317,26 +305,11 @@ def _heights(axes: Axes, index: int, values: Sequence[Any]) -> tuple[dict[str, f
     return {shown_value(value): height for value, height in zip(values, positions, strict=True)}, band
 
 
-# ---- scales, ticks, words ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """The same look whatever the user's matplotlibrc says; the settings are restored afterwards."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        # A dollar sign in a value does not start a formula.
-        matplotlib.rc("text", parse_math=False)
-        matplotlib.rc("axes", grid=True)
-        matplotlib.rc("grid", alpha=0.25)
-        matplotlib.rc("axes.spines", top=False, right=False)
-        yield
+# ---- values and texts ----------------------------------------------------------------------------------------
 
 
 def _ordered(leaderboard: Leaderboard, key: str) -> list[Any]:
-    """The values of a key in the lines: numbers by size, then all others as they came in the sweep."""
+    """The values of a key in the lines: numbers by size, then all others in the order of the sweep."""
     by_run = sorted(leaderboard.lines, key=lambda line: min(run.record.sort_key for run in line.runs))
     values = {shown_value(line.values[key]): line.values[key] for line in by_run}
     return sorted(values.values(), key=lambda value: (not is_number(value), value if is_number(value) else 0))
@@ -383,8 +356,8 @@ def _title(leaderboard: Leaderboard) -> str:
     return text + (f"; {len(leaderboard.others):,} not finished" if leaderboard.others else "")
 
 
-def _nothing_to_draw(leaderboard: Leaderboard) -> str:
-    """Why there is nothing to draw; empty if there is something."""
+def _reason_for_no_plot(leaderboard: Leaderboard) -> str:
+    """Why there is nothing to plot; empty if there is something."""
     total = len(leaderboard.finished) + len(leaderboard.others)
     if not leaderboard.finished:
         return f"None of {total:,} runs finished."

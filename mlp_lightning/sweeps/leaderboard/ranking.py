@@ -1,6 +1,6 @@
-"""The leaderboard of a sweep: which keys were swept, which run and which combination of them came out best.
+"""The leaderboard of a sweep: which keys were swept, and which run and which combination are best.
 
-Everything here is a pure function of the records, whatever their order. A *line* of the leaderboard is one
+Everything here is a pure function of the records and independent of their order. A *line* of the leaderboard is one
 combination of the swept keys other than ``seed``; its metrics are those of its runs, one per seed.
 """
 
@@ -22,7 +22,7 @@ from mlp_lightning.sweeps.records import UNENDED, RunRecord
 
 CSV_NAME = "leaderboard.csv"
 SEED = "seed"
-# The name of a run, its output and the checkpoint that it continues from are not part of what was trained.
+# The name of a run, its output and the checkpoint that it continues from do not define what is trained.
 _NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
 _NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
 # Keys that differ between configurations because another key was swept.
@@ -37,7 +37,7 @@ class Spread:
     Attributes:
         mean: over the finished runs; not finite if one of them is not.
         sd: with n - 1 in the denominator; ``None`` for a single run, NaN if a run's value is not finite.
-        count: how many runs.
+        count: number of runs.
     """
 
     mean: float
@@ -51,10 +51,10 @@ class Run:
 
     Attributes:
         record: of the run.
-        label: its job number, or its folder relative to the leaderboard's where there are several sweeps.
+        label: its job number, or its folder relative to the leaderboard's if there are several sweeps.
         values: of the swept keys, in the order of :attr:`Leaderboard.keys`; see :func:`value_text`.
         metrics: ``{"loss/train": …}``; empty unless it is finished.
-        rank: its position among the finished runs, from 1; ``None`` for another.
+        rank: its position among the finished runs, from 1; ``None`` if it is not finished.
     """
 
     record: RunRecord
@@ -92,10 +92,10 @@ class Leaderboard:
     """All runs of one sweep, or of several.
 
     Attributes:
-        folder: where its files are written.
-        keys: the swept keys, ``seed`` included if it is one.
-        metrics: names of the metrics that runs have, e.g. ``loss/train``, split by split.
-        ranked_by: the metric that decides, the lower the better: ``loss/val`` if every finished run has one,
+        folder: of its files.
+        keys: the swept keys, including ``seed`` if it was swept.
+        metrics: names of the metrics, e.g. ``loss/train``, split by split.
+        ranked_by: the metric that decides the ranks, lower is better: ``loss/val`` if every finished run has one,
             else ``loss/train``.
         finished: the finished runs, best first.
         others: all other runs, by sweep folder and job number.
@@ -133,7 +133,7 @@ def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard
 
     Args:
         records: of one sweep or of several, in any order.
-        folder: where the leaderboard belongs; runs of several sweeps are named relative to it.
+        folder: of the leaderboard; runs of several sweeps are named relative to it.
     """
     in_order = sorted(records, key=lambda record: record.sort_key)
     given = [_given_values(record) for record in in_order]
@@ -167,11 +167,11 @@ def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard
 
 
 def repeat_command(record: RunRecord, program: str) -> str:
-    """The command, in one line for a shell, that trains ``record`` once more.
+    """The shell command, in one line, that trains the run of ``record`` again.
 
     Args:
         record: of a run that was started by a command.
-        program: what is run, e.g. ``python scripts/train.py``.
+        program: the training program, e.g. ``python scripts/train.py``.
     """
     kept = [one for one in record.overrides if _top(_key_of(one)) not in _NEVER_SHOWN_BELOW]
     return " ".join([program, *map(shlex.quote, kept)])
@@ -191,11 +191,11 @@ def value_text(value: Any) -> str:
 
 
 def write_csv(leaderboard: Leaderboard) -> Path:
-    """Write ``leaderboard.csv``, whole or not at all: one row per run, best first, those not finished last."""
+    """Write ``leaderboard.csv`` atomically: one row per run, best first, unfinished runs last."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["rank", "run", "status", *leaderboard.keys, *leaderboard.metrics, "steps", "wall_time_s", "error"]
-    writer.writerow(head)
+    header = ["rank", "run", "status", *leaderboard.keys, *leaderboard.metrics, "steps", "wall_time_s", "error"]
+    writer.writerow(header)
     for run in (*leaderboard.finished, *leaderboard.others):
         metrics = [repr(run.metrics[name]) if name in run.metrics else "" for name in leaderboard.metrics]
         values = [value_text(run.values[key]) for key in leaderboard.keys]
@@ -214,7 +214,7 @@ def write_csv(leaderboard: Leaderboard) -> Path:
 
 
 def _values_of_swept_keys(records: Sequence[RunRecord], given: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """For each record the value of every key that is not the same in all of them, in the order of the overrides."""
+    """For each record the values of the keys that differ between records, in the order of the overrides."""
     if any(record.overrides for record in records):
         keys = [key for key in dict.fromkeys(key for one in given for key in one) if _is_shown(key)]
         table = [{key: _value(record, one, key) for key in keys} for record, one in zip(records, given, strict=True)]
@@ -226,7 +226,7 @@ def _values_of_swept_keys(records: Sequence[RunRecord], given: Sequence[Mapping[
 
 
 def _given_values(record: RunRecord) -> dict[str, str]:
-    """``{key: value as it was written}`` of the overrides, in their order."""
+    """``{key: value as written}`` of the overrides, in their order."""
     return {_key_of(one): one.partition("=")[2] for one in record.overrides}
 
 
@@ -245,9 +245,9 @@ def _is_shown(key: str, as_configured: bool = False) -> bool:
 
 
 def _value(record: RunRecord, given: Mapping[str, str], key: str) -> Any:
-    """What the run was trained with; for the choice of a group the option, empty if none was chosen.
+    """The value of a key in the run; for a group the chosen option, empty if none was chosen.
 
-    The configuration comes first: 1e-3 and 0.001 are one value, and a run without the override has one too.
+    The configuration has priority: there 1e-3 and 0.001 are equal, and a run without the override has a value too.
     """
     value: Any = record.config
     for name in key.split("."):
@@ -291,7 +291,7 @@ def _metrics(record: RunRecord) -> dict[str, float]:
 
 
 def _metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
-    """Split by split as they follow in training; within a split the loss comes first, then by name."""
+    """Metrics by split (train, val, test); within a split the loss comes first, then by name."""
 
     def order(metric: str) -> tuple[int, str, bool, str]:
         name, _, split = metric.partition("/")
@@ -301,7 +301,7 @@ def _metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
 
 
 def _lowest_first(value: float) -> tuple[bool, float]:
-    """Sorts what is not finite behind everything that is; the sort is stable, so ties stay in their order."""
+    """A sort key that puts values that are not finite last; the sort is stable, so ties keep their order."""
     return (False, value) if math.isfinite(value) else (True, 0.0)
 
 
@@ -317,7 +317,7 @@ def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tupl
         )
         for runs in groups.values()
     ]
-    # Of lines with equal means the one whose earliest run came first.
+    # Lines with equal means keep the order of their earliest runs.
     lines.sort(key=lambda line: min(run.record.sort_key for run in line.runs))
     return tuple(sorted(lines, key=lambda line: _lowest_first(line.metrics[ranked_by].mean)))
 
@@ -328,5 +328,5 @@ def _spread(runs: Sequence[Run], name: str) -> Spread:
         return Spread(values[0], None, 1)
     if not all(map(math.isfinite, values)):
         return Spread(sum(values) / len(values), math.nan, len(values))
-    # In exact arithmetic, so that neither the order of the runs nor large values change a bit.
+    # In exact arithmetic, so that the result does not depend on the order of the runs or on large values.
     return Spread(statistics.mean(values), statistics.stdev(values), len(values))

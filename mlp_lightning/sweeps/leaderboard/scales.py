@@ -1,4 +1,4 @@
-"""Scales, ticks and colour norms of the leaderboard's picture."""
+"""Scales, ticks and colour norms of the leaderboard's figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
 
-MOST_TICKS = 16
+MAX_TICKS = 16
 
 
 def is_number(value: Any) -> bool:
@@ -26,7 +26,7 @@ def finite(values: Sequence[float]) -> list[float]:
 
 
 def scale_of(values: Sequence[float], evenly: bool = False) -> str:
-    """``log`` for positive values over more than a decade, ``symlog`` if there is also a 0, else ``linear``.
+    """``log`` for positive values over more than a decade, ``symlog`` if 0 is among them, else ``linear``.
 
     Args:
         values: finite ones.
@@ -44,13 +44,13 @@ def scale_of(values: Sequence[float], evenly: bool = False) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Smallest and largest value, never the same."""
+    """Smallest and largest value, extended if they are equal."""
     low, high = min(values), max(values)
     return (low, high) if low < high else (low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05)
 
 
 def norm_of(values: Sequence[float], evenly: bool = False) -> Normalize:
-    """From the finite ones of ``values`` to 0 … 1; ``evenly`` as in :func:`scale_of`."""
+    """Maps the range of the finite ``values`` to 0 … 1; ``evenly`` as in :func:`scale_of`."""
     from matplotlib.colors import LogNorm, Normalize
 
     usable = finite(values)
@@ -58,7 +58,7 @@ def norm_of(values: Sequence[float], evenly: bool = False) -> Normalize:
 
 
 def nice_ticks(norm: Normalize) -> list[float]:
-    """Some five round numbers within the limits of ``norm``."""
+    """About five round numbers within the limits of ``norm``."""
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -68,7 +68,7 @@ def nice_ticks(norm: Normalize) -> list[float]:
 
 
 def set_scale(axes: Axes, which: str, values: Sequence[float], scale: str = "", ticks_at_values: bool = False) -> None:
-    """Give the axis ``which``, x or y, a scale (that which suits ``values``), with plain numbers at its ticks."""
+    """Set the scale of the axis ``which``, x or y (by default from ``values``), with plain numbers at its ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis: Axis = getattr(axes, f"{which}axis")
@@ -76,19 +76,19 @@ def set_scale(axes: Axes, which: str, values: Sequence[float], scale: str = "", 
     options = {"linthresh": min(value for value in values if value > 0)} if scale == "symlog" else {}
     getattr(axes, f"set_{which}scale")(scale, **options)
     if scale == "log":
-        # What is below 0, as a band of ± sd may be, cannot be shown here and must not decide the limits.
+        # Values below 0, as in a band of ± sd, cannot be shown here and must not decide the limits.
         margin = (high / low) ** 0.06
         axes.set(**{f"{which}lim": (low / margin, high * margin)})
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < (1e2 if which == "x" else 1e4) else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     distinct = sorted(set(values))
-    if ticks_at_values and len(distinct) <= MOST_TICKS:
+    if ticks_at_values and len(distinct) <= MAX_TICKS:
         axis.set_ticks(_apart(distinct, scale))
 
 
 def _apart(values: Sequence[float], scale: str) -> list[float]:
-    """Those of the sorted ``values`` whose numbers can stand side by side, the last among them."""
+    """Those of the sorted ``values`` whose labels do not overlap; includes the last."""
     heights = [math.log(value) if scale == "log" else value for value in values]
     if scale == "symlog":
         heights = list(map(float, range(len(values))))
@@ -100,8 +100,8 @@ def _apart(values: Sequence[float], scale: str) -> list[float]:
 
 
 def set_category_ticks(axis: Axis, values: Sequence[Any]) -> None:
-    """The values at 0, 1, 2, …; of many only every second, third, …"""
-    step = math.ceil(len(values) / MOST_TICKS)
+    """Label 0, 1, 2, … with the values; of many values only every second, third, …"""
+    step = math.ceil(len(values) / MAX_TICKS)
     named = range(0, len(values), step)
     texts = [tick_text(values[index]) for index in named]
     crowded = axis is axis.axes.xaxis and len(texts) * (max(map(len, texts)) + 2) > 80
@@ -111,14 +111,14 @@ def set_category_ticks(axis: Axis, values: Sequence[Any]) -> None:
 
 
 def tick_text(value: Any) -> str:
-    """A value beside an axis, where there is no room for all of its digits or widths."""
+    """The label of a value at an axis, shortened to at most 24 characters."""
     text = f"{value:.4g}" if isinstance(value, float) else shown_value(value)
     return text if len(text) <= 24 else f"{text[:11]}…{text[-12:]}"
 
 
 def heights_of(norm: Normalize, values: Sequence[float]) -> list[float]:
-    """Where ``norm`` puts ``values``; NaN for those that are not finite."""
+    """``values`` mapped by ``norm``; NaN for those that are not finite."""
     import numpy
 
-    # All at once: for a single number numpy takes as long as for all of them.
+    # All at once: numpy takes as long for a single number as for all of them.
     return numpy.ma.filled(norm(numpy.ma.masked_invalid(values)), numpy.nan).tolist()

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Run, Spread, repeat_command, value_text
 
-# Most lines, and most unfinished runs, to show; the file has them all.
-MOST_LINES = 20
+# Maximum number of lines, and of unfinished runs, to print; the file has all of them.
+MAX_LINES = 20
 _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 # Test metrics must not guide the choice of a run, so only the file has them.
 _SPLITS_SHOWN = ("train", "val")
@@ -24,9 +24,9 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
     """Show the lines best first, then the runs that did not finish, then how to repeat the best run.
 
     Args:
-        leaderboard: what to show.
-        console: where; without a terminal it gets plain lines, without Unicode only ASCII.
-        program: what trains, e.g. ``python scripts/train.py``.
+        leaderboard: to print.
+        console: the output; without a terminal it gets plain lines, without Unicode only ASCII.
+        program: the training program, e.g. ``python scripts/train.py``.
     """
     if leaderboard.lines:
         _print_lines(leaderboard, console)
@@ -37,13 +37,13 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
 
 
 def metric_title(metric: str) -> str:
-    """The name of a metric to show, e.g. ``validation loss`` for ``loss/val``."""
+    """The title of a metric, e.g. ``validation loss`` for ``loss/val``."""
     name, _, split = metric.partition("/")
     return f"{_SPLIT_NAMES.get(split, split)} {name}"
 
 
 def shown_value(value: object) -> str:
-    """A swept value; a run that chose no option of a swept group has the default one."""
+    """The text of a swept value; ``(default)`` for a run that chose no option of a swept group."""
     return value_text(value) or "(default)"
 
 
@@ -51,7 +51,7 @@ def _print_lines(leaderboard: Leaderboard, console: Console) -> None:
     columns = _columns(leaderboard)
     table = _cells(leaderboard, columns, console)
     if console.is_terminal and _width(table) > console.width:
-        # What ranks must be seen; the file has the rest.
+        # Keep the losses, which include the ranking metric; the file has the rest.
         columns = [metric for metric in columns if metric.startswith("loss/")]
         table = _cells(leaderboard, columns, console)
     spread = ", mean ± sd over runs" if leaderboard.has_spread else ""
@@ -64,13 +64,13 @@ def _print_lines(leaderboard: Leaderboard, console: Console) -> None:
         for row in table:
             cells = (f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
             _print(console, f"  {'  '.join(cells)}")
-    hidden = len(leaderboard.lines) - MOST_LINES
+    hidden = len(leaderboard.lines) - MAX_LINES
     if hidden > 0:
         _print(console, f"  … {hidden} more in {CSV_NAME}")
 
 
 def _print_table(table: list[list[str]], metrics: int, console: Console) -> None:
-    """Show ``table``, whose last ``metrics`` columns are metrics."""
+    """Print ``table``, whose last ``metrics`` columns are metrics."""
     head, *rows = table
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     for index, name in enumerate(head):
@@ -86,28 +86,28 @@ def _widths(table: list[list[str]]) -> list[int]:
 
 
 def _width(table: list[list[str]]) -> int:
-    """Of the table in a terminal, where a head has several lines and three blanks separate two columns."""
+    """The width in a terminal, where a header has several lines and three blanks separate two columns."""
     head, *rows = table
     parts = [_in_lines(name).splitlines() or [""] for name in head]
     return sum(max(map(len, [*part, *column])) + 3 for part, column in zip(parts, zip(*rows, strict=True), strict=True))
 
 
 def _in_lines(name: str) -> str:
-    """A head of the least width: ``model.`` above ``hidden_units``, ``training`` above ``loss``."""
+    """A header of minimum width: ``model.`` above ``hidden_units``, ``training`` above ``loss``."""
     return name.replace(".", ".\n").replace(" ", "\n")
 
 
 def _columns(leaderboard: Leaderboard) -> list[str]:
-    """The metrics to show; the same metric of all splits side by side, so that overfitting shows."""
+    """The metrics to print; a metric of all splits side by side, so that overfitting is visible."""
     names = dict.fromkeys(metric.partition("/")[0] for metric in leaderboard.metrics)
     wanted = [f"{name}/{split}" for name in names for split in _SPLITS_SHOWN]
     return [metric for metric in wanted if metric in leaderboard.metrics]
 
 
 def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -> list[list[str]]:
-    """The head and the lines to show, as text that the console can write."""
+    """The header and the lines to print, as text that the console can write."""
     rows = [["", *leaderboard.line_keys, "runs" if leaderboard.has_spread else "run", *map(metric_title, columns)]]
-    for rank, line in enumerate(leaderboard.lines[:MOST_LINES], start=1):
+    for rank, line in enumerate(leaderboard.lines[:MAX_LINES], start=1):
         values = [_short_value(line.values[key]) for key in leaderboard.line_keys]
         run = str(len(line.runs)) if leaderboard.has_spread else line.runs[0].label
         metrics = [_spread_text(line.metrics[name]) if name in line.metrics else "" for name in columns]
@@ -130,8 +130,8 @@ def _about_others(leaderboard: Leaderboard) -> list[str]:
     others = leaderboard.others
     if not others:
         return []
-    lines = ["", "Not finished", *map(_other, others[:MOST_LINES])]
-    hidden = len(others) - MOST_LINES
+    lines = ["", "Not finished", *map(_other, others[:MAX_LINES])]
+    hidden = len(others) - MAX_LINES
     return [*lines, f"  … {hidden} more in {CSV_NAME}"] if hidden > 0 else lines
 
 
@@ -146,14 +146,14 @@ def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
     if best is None:
         return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by)}."]
     if not best.record.overrides:
-        # Started from Python: no command repeats it, its configuration does.
+        # Started from Python: there is no command to repeat.
         return ["", f"Configuration of the best run (run {best.label}): {shortest(best.record.folder / 'config.yaml')}"]
     return ["", f"Repeat the best run (run {best.label}):", f"  {repeat_command(best.record, program)}"]
 
 
 def shortest(path: Path) -> Path:
     """The path relative to the working folder where it lies below it, else absolute."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links that the user named
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links that you named
     return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
 

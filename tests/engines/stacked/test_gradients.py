@@ -16,7 +16,7 @@ from mlp_lightning.engines.stacked.layout import StackedMLP, linear
 from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
 from mlp_lightning.networks.tasks import make_task
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 MEMBERS, FEATURES = 3, 4
 WIDTHS = {0: [[], [], []], 1: [[5], [1], [3]], 2: [[4, 2], [2, 5], [3, 3]], 3: [[5, 2, 4], [1, 6, 3], [3, 3, 3]]}
@@ -25,7 +25,7 @@ EXACT = 1e-12
 
 @dataclasses.dataclass
 class Example:
-    """A stack, a batch, and what its chain writes into."""
+    """A stack, a batch, and the buffers that its chain writes into."""
 
     stacked: StackedMLP
     features: Tensor
@@ -36,7 +36,7 @@ class Example:
     def written_out(
         self, chain: StackedGradients | None = None, gradient_N: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Logits and gradient by the chain; what was in the buffers before must not matter."""
+        """Logits and gradient by the chain; earlier contents of the buffers must not matter."""
         flat_N = self.stacked.flat_N.detach()
         if gradient_N is None:
             gradient_N = torch.full_like(flat_N, 123.0)
@@ -120,7 +120,7 @@ def test_members_of_one_width_need_no_padding(activation: str, shared: bool) -> 
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_chain_can_be_used_again(activation: str, drops: bool) -> None:
-    """Buffers are made once: nothing of one batch may be left for the next, and new weights are seen."""
+    """Buffers are made once: a batch must not affect the next one, and new weights must be used."""
     first = example(WIDTHS[2], activation, drops=drops)
     gradient_N = torch.empty_like(first.stacked.flat_N.detach())
     chain = StackedGradients(first.stacked, gradient_N, 7, True, drops)
@@ -148,8 +148,8 @@ def test_a_batch_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_numbers_that_are_none_stay_with_their_member(shared: bool) -> None:
-    """A member whose training has gone wrong must not take the others with it."""
+def test_nan_affects_no_other_member(shared: bool) -> None:
+    """A member whose training has diverged must not affect the others."""
     case = example(WIDTHS[2], "tanh", shared)
     expected_KBC, expected_N = case.written_out()
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_numbers_that_are_none_stay_with_their_member(shared: bool) -> None:
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("name", ["binary", "multiclass", "regression"])
 def test_the_gradient_of_a_loss(name: str, shared: bool) -> None:
-    """The loss of each member counts by itself: the gradient is that of their sum."""
+    """The losses of the members are added: the gradient is that of their sum."""
     case = example(WIDTHS[2], "silu", shared, outputs=1 if name == "binary" else 3)
     task = make_task(name, 3)
     size = (7,) if shared else (MEMBERS, 7)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlp_lightning.engines.stacked.layout import StackedMLP, lay_out
 from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 FEATURES, OUTPUTS = 4, 3
 WIDTHS = {
@@ -54,7 +54,7 @@ def test_dropout_goes_with_its_member() -> None:
     assert stacked.select([2, 0]).dropout == [0.2, 0.1]
 
 
-def test_a_model_taken_out_has_weights_of_its_own() -> None:
+def test_a_model_taken_out_has_separate_weights() -> None:
     stacked = StackedMLP.stack(networks(WIDTHS[1]), "tanh")
     before = stacked.flat_N.detach().clone()
     with torch.no_grad():
@@ -76,8 +76,8 @@ def test_logits_are_those_of_each_member(depth: int, activation: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_padded_units_say_nothing_whatever_lies_behind_them(activation: str) -> None:
-    """Only a member's own units reach the logits: a weight behind padding makes no difference."""
+def test_padded_units_have_no_effect_with_any_outgoing_weights(activation: str) -> None:
+    """Only a member's units reach the logits: outgoing weights of padding make no difference."""
     stacked = StackedMLP.stack(networks([[2, 2], [5, 4]], activation), activation)
     features_BF = torch.randn(6, FEATURES)
     before = stacked(features_BF)
@@ -97,19 +97,19 @@ def test_a_selection_is_the_stack_of_the_selected(depth: int, bias: bool, member
     expected = StackedMLP.stack([mlps[one] for one in members], "tanh")
     assert chosen.hidden_units == expected.hidden_units
     assert_same_bits(chosen.flat_N.detach(), expected.flat_N.detach())
-    for place, member in enumerate(members):
-        assert_same_weights(chosen.unstack(place), mlps[member])
+    for slot, member in enumerate(members):
+        assert_same_weights(chosen.unstack(slot), mlps[member])
     for number in range(depth):
         assert_same_bits(chosen.mask(number), expected.mask(number))
 
 
-def test_whatever_is_laid_out_like_the_parameter_can_be_selected() -> None:
+def test_any_tensor_laid_out_like_the_parameter_can_be_selected() -> None:
     stacked = StackedMLP.stack(networks(WIDTHS[3]), "tanh")
     state_N = torch.arange(stacked.flat_N.numel(), dtype=torch.float32)
     chosen = stacked.select([2, 0])
     selected_N = stacked.selected(state_N, [2, 0], chosen)
-    for place, member in enumerate([2, 0]):
-        for one, other in zip(chosen.parts(selected_N, place), stacked.parts(state_N, member), strict=True):
+    for slot, member in enumerate([2, 0]):
+        for one, other in zip(chosen.parts(selected_N, slot), stacked.parts(state_N, member), strict=True):
             assert_same_bits(one, other)
 
 
@@ -180,6 +180,6 @@ def test_random_stacks_go_in_and_out() -> None:
         chosen = stacked.select(some)
         features_BF: Tensor = torch.randn(5, FEATURES)
         assert_close(chosen(features_BF), stacked(features_BF)[some])
-        for place, member in enumerate(some):
+        for slot, member in enumerate(some):
             assert_same_weights(stacked.unstack(member), mlps[member])
-            assert_same_weights(chosen.unstack(place), mlps[member])
+            assert_same_weights(chosen.unstack(slot), mlps[member])

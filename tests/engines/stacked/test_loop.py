@@ -1,7 +1,7 @@
 """Members of a stack train as each of them trains alone.
 
 Where rounding is compared, settings matter. Two orders of the same float32 sums differ by 1e-7, and some trainings
-make more of it whatever computes them: full batches with RMSprop or Adam walk along the bottom of a valley in steps of
+magnify this with any implementation: full batches with RMSprop or Adam walk along the bottom of a valley in steps of
 the size of the learning rate, and momentum near the edge of stability does the same. There even double precision, which
 starts 1e-16 apart, ends 1e-3 apart. Mini-batches of rows with noise and moderate learning rates do not.
 """
@@ -38,7 +38,7 @@ from mlp_lightning.config import (
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 from mlp_lightning.networks.mlp import ACTIVATIONS
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 # The requirement: losses and weights after 300 steps. In double precision nothing but the algorithm can differ.
 FLOAT32, FLOAT64 = 1e-5, 1e-9
@@ -69,7 +69,7 @@ SCHEDULES: dict[str, ScheduleConfig] = {
     "none": ConstantSchedule(),
     "cosine": CosineSchedule(eta_min=0.0005),
     "one_cycle": OneCycleSchedule(),
-    "one_cycle to one rate": OneCycleSchedule(max_lr=0.01, pct_start=0.5),
+    "one_cycle to one learning rate": OneCycleSchedule(max_lr=0.01, pct_start=0.5),
     "step": StepSchedule(step_size=7, gamma=0.8, interval="step"),
     "epoch": StepSchedule(step_size=2, gamma=0.7, interval="epoch"),
     "plateau": PlateauSchedule(monitor="loss/train", factor=0.5, patience=0, threshold=0.05),
@@ -83,11 +83,11 @@ def test_every_optimizer_that_may_be_stacked_is_tried() -> None:
 
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)), ids=OPTIMIZER_NAMES)
 def test_losses_and_weights_after_300_steps(number: int) -> None:
-    name, options, rates, decays = OPTIMIZERS[number]
+    name, options, learning_rates, decays = OPTIMIZERS[number]
     draw = random.Random(number)
     activation = draw.choice(["tanh", "sigmoid", "silu"])
     # The last batch of an epoch has 8 rows.
-    group = Group(some_members(draw, 3, 2, rates, decays), name, options, activation=activation, batch_size=16)
+    group = Group(some_members(draw, 3, 2, learning_rates, decays), name, options, activation=activation, batch_size=16)
     assert_each_as_alone(group, 300, FLOAT32)
     assert_each_as_alone(group.but(dtype=torch.float64), 60, FLOAT64)
 
@@ -95,9 +95,9 @@ def test_losses_and_weights_after_300_steps(number: int) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)), ids=OPTIMIZER_NAMES)
 def test_every_schedule_of_every_optimizer(number: int, schedule: str) -> None:
-    name, options, rates, decays = OPTIMIZERS[number]
+    name, options, learning_rates, decays = OPTIMIZERS[number]
     draw = random.Random(number)
-    members = some_members(draw, 3, 1, rates, decays)
+    members = some_members(draw, 3, 1, learning_rates, decays)
     batch_size = 16 if (number + list(SCHEDULES).index(schedule)) % 2 else None
     group = Group(members, name, options, SCHEDULES[schedule], batch_size=batch_size, dtype=torch.float64)
     outcomes = assert_each_as_alone(group, 16, FLOAT64)
@@ -107,11 +107,11 @@ def test_every_schedule_of_every_optimizer(number: int, schedule: str) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_groups(seed: int) -> None:
-    """Everything that can be chosen, chosen at random: tasks, depths, batches, clipping, dropout, rows."""
+    """All settings at random: tasks, depths, batches, clipping, dropout, rows."""
     draw = random.Random(seed)
-    name, options, rates, decays = draw.choice(OPTIMIZERS)
+    name, options, learning_rates, decays = draw.choice(OPTIMIZERS)
     depth = draw.choice([0, 1, 1, 2, 3])
-    members = some_members(draw, draw.randint(1, 5), depth, rates, decays)
+    members = some_members(draw, draw.randint(1, 5), depth, learning_rates, decays)
     if depth and draw.random() < 0.4:
         members = [Member(m.widths, m.lr, m.seed, m.weight_decay, draw.choice([0.0, 0.2, 0.5])) for m in members]
     group = Group(
@@ -165,7 +165,7 @@ DROPPING = [
     ],
     ids=str,
 )
-def test_each_option_by_itself(changes: dict[str, Any]) -> None:
+def test_each_option_alone(changes: dict[str, Any]) -> None:
     group = Group(SGD_MEMBERS, batch_size=16).but(**changes)
     outcomes = assert_each_as_alone(group, 100, FLOAT32)
     metrics = alone(group, group.members[-1], 100).metrics
@@ -175,8 +175,11 @@ def test_each_option_by_itself(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)), ids=OPTIMIZER_NAMES)
 def test_padding_never_learns(number: int, activation: str) -> None:
-    name, options, rates, _ = OPTIMIZERS[number]
-    members = [Member((6, 1), rates[0], weight_decay=0.1), Member((2, 5), rates[-1], 1, weight_decay=0.0)]
+    name, options, learning_rates, _ = OPTIMIZERS[number]
+    members = [
+        Member((6, 1), learning_rates[0], weight_decay=0.1),
+        Member((2, 5), learning_rates[-1], 1, weight_decay=0.0),
+    ]
     if number % 2:
         members = [Member(one.widths, one.lr, one.seed, one.weight_decay, dropout=0.2) for one in members]
     loop = stacked_loop(Group(members, name, options, activation=activation, batch_size=16), 6)
@@ -190,7 +193,7 @@ def test_padding_never_learns(number: int, activation: str) -> None:
             assert not padding(loop.model, state_N).any(), key
 
 
-# ---- company -----------------------------------------------------------------------------------------------
+# ---- other members -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_padding_never_learns(number: int, activation: str) -> None:
     ],
     ids=str,
 )
-def test_a_member_does_not_depend_on_its_company(changes: dict[str, Any]) -> None:
+def test_a_member_does_not_depend_on_the_others(changes: dict[str, Any]) -> None:
     group = Group(SGD_MEMBERS, batch_size=16).but(**changes)
     members = list(group.members)
     everyone = together(group, 100)
@@ -216,7 +219,7 @@ def test_a_member_does_not_depend_on_its_company(changes: dict[str, Any]) -> Non
                 assert_same_training(outcome, everyone[one], FLOAT32)
 
 
-def test_a_member_gone_wrong_does_not_harm_the_others() -> None:
+def test_a_diverged_member_does_not_affect_the_others() -> None:
     good = Group(SGD_MEMBERS, batch_size=16, clip_val=1.0, activation="relu", task="regression")
     bad = [Member((3,), 1e30), Member((9,), float("inf"))]
     mixed = good.but(members=[bad[0], *SGD_MEMBERS, bad[1]])
@@ -306,7 +309,7 @@ def test_a_requested_stop_ends_the_execution_between_two_steps(made: int) -> Non
     assert stopped.schedule.learning_rates() == expected.schedule.learning_rates()
 
 
-def test_a_plateau_stands_still_for_members_that_have_ended() -> None:
+def test_a_plateau_stops_for_members_that_have_ended() -> None:
     group = Group(SGD_MEMBERS, schedule=PlateauSchedule(monitor="loss/train", patience=0, threshold=10.0, factor=0.5))
     loop = stacked_loop(group, 10)
     loop.active[1] = False

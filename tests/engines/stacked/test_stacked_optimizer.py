@@ -1,4 +1,4 @@
-"""Updates and learning rates of a stack against torch's own optimizers and schedulers, one for each member."""
+"""Updates and learning rates of a stack against torch's optimizers and schedulers, one for each member."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSch
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # matrices as small as these lose by a second
+pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 WIDTHS = [[4, 2], [2, 5], [3, 3]]
-RATES = [0.1, 0.01, 0.03]
+LEARNING_RATES = [0.1, 0.01, 0.03]
 EXACT = 1e-12
 # Name, options of all, weight decay of each: every way in which a state or a decay is kept.
 CASES: list[tuple[str, dict[str, Any], list[float] | None]] = [
@@ -60,13 +60,13 @@ SCHEDULES: list[ScheduleConfig] = [
 
 def configs(name: str, options: Mapping[str, Any], decays: Sequence[float] | None) -> list[OptimizerConfig]:
     return [
-        OptimizerConfig(name, rate, {**options, **({} if decays is None else {"weight_decay": decays[place]})})
-        for place, rate in enumerate(RATES)
+        OptimizerConfig(name, learning_rate, {**options, **({} if decays is None else {"weight_decay": decays[slot]})})
+        for slot, learning_rate in enumerate(LEARNING_RATES)
     ]
 
 
 class Pair:
-    """A stack with its optimizer, and each member alone with its own; both get the same gradients."""
+    """A stack with its optimizer, and each member alone with its optimizer; both get the same gradients."""
 
     def __init__(self, of_members: Sequence[OptimizerConfig], clip: tuple[float | None, str] = (None, "norm")) -> None:
         torch.manual_seed(1)
@@ -82,11 +82,11 @@ class Pair:
         """One update of all by random gradients."""
         factor = self.stacked.loss_factor_K11
         self.gradient_N.zero_()
-        for place, member in enumerate(self.members):
+        for slot, member in enumerate(self.members):
             parameters = list(self.alone[member].parameters())
-            for part, parameter in zip(self.model.parts(self.gradient_N, place), parameters, strict=True):
+            for part, parameter in zip(self.model.parts(self.gradient_N, slot), parameters, strict=True):
                 parameter.grad = size * torch.randn_like(parameter)
-                part.copy_(parameter.grad if factor is None else parameter.grad * factor.flatten()[place])
+                part.copy_(parameter.grad if factor is None else parameter.grad * factor.flatten()[slot])
             limit, algorithm = self.clip
             if limit is not None:
                 (clip_grad_norm_ if algorithm == "norm" else clip_grad_value_)(parameters, limit)
@@ -94,23 +94,23 @@ class Pair:
         self.stacked.step()
 
     def check(self) -> None:
-        for place, member in enumerate(self.members):
-            parts = self.model.parts(self.model.flat_N, place)
+        for slot, member in enumerate(self.members):
+            parts = self.model.parts(self.model.flat_N, slot)
             for part, parameter in zip(parts, self.alone[member].parameters(), strict=True):
                 assert_close(part, parameter, EXACT)
 
-    def keep(self, places: Sequence[int]) -> None:
-        chosen = self.model.select(places)
+    def keep(self, slots: Sequence[int]) -> None:
+        chosen = self.model.select(slots)
         self.gradient_N = torch.zeros_like(chosen.flat_N.detach())
-        self.stacked.select(places, chosen, self.gradient_N)
-        self.model, self.members = chosen, [self.members[one] for one in places]
+        self.stacked.select(slots, chosen, self.gradient_N)
+        self.model, self.members = chosen, [self.members[one] for one in slots]
 
-    def state_alone(self, place: int, group: Mapping[str, Any]) -> dict[str, Any]:
+    def state_alone(self, slot: int, group: Mapping[str, Any]) -> dict[str, Any]:
         parts = {
-            key: [one.clone() for one in self.model.parts(state_N, place)]
+            key: [one.clone() for one in self.model.parts(state_N, slot)]
             for key, state_N in self.stacked.state_tensors().items()
         }
-        return self.stacked.alone(place, {**self.stacked.common_state(), **parts}, dict(group))
+        return self.stacked.alone(slot, {**self.stacked.common_state(), **parts}, dict(group))
 
 
 def assert_same_content(actual: Any, expected: Any) -> None:
@@ -145,25 +145,25 @@ def test_updates_are_those_of_each_optimizer_alone(case: Any) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_new_rates_hold_from_the_next_update_on(case: Any) -> None:
+def test_new_learning_rates_apply_from_the_next_update_on(case: Any) -> None:
     pair = Pair(configs(*case))
     for step in range(12):
-        rates = [rate * 0.7**step for rate in RATES]
-        pair.stacked.set_learning_rates(rates)
-        for optimizer, rate in zip(pair.own, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate
+        learning_rates = [learning_rate * 0.7**step for learning_rate in LEARNING_RATES]
+        pair.stacked.set_learning_rates(learning_rates)
+        for optimizer, learning_rate in zip(pair.own, learning_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = learning_rate
         pair.step()
     pair.check()
-    assert_close(pair.stacked.learning_rates, torch.tensor(rates, dtype=torch.float64), EXACT)
+    assert_close(pair.stacked.learning_rates, torch.tensor(learning_rates, dtype=torch.float64), EXACT)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_some_members_go_on_as_if_the_others_had_never_been(case: Any) -> None:
+def test_kept_members_continue_as_if_alone(case: Any) -> None:
     pair = Pair(configs(*case))
-    for places in ([2, 0], [1]):
+    for slots in ([2, 0], [1]):
         for _ in range(5):
             pair.step()
-        pair.keep(places)
+        pair.keep(slots)
         for _ in range(5):
             pair.step()
         pair.check()
@@ -173,7 +173,7 @@ def test_some_members_go_on_as_if_the_others_had_never_been(case: Any) -> None:
 @pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize(("limit", "algorithm"), [(0.5, "norm"), (3.0, "norm"), (0.1, "value")])
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
-def test_each_gradient_is_clipped_by_itself(name: str, limit: float, algorithm: str, size: float) -> None:
+def test_each_gradient_is_clipped_separately(name: str, limit: float, algorithm: str, size: float) -> None:
     pair = Pair(configs(name, {}, [0.0, 0.1, 0.3]), (limit, algorithm))
     for _ in range(5):
         pair.step(size)
@@ -190,7 +190,7 @@ def test_a_large_gradient_of_one_member_does_not_shrink_the_others() -> None:
         part.fill_(float("inf"))
     pair.stacked.step()
     for part, old in zip(pair.model.parts(pair.model.flat_N, 0), before, strict=True):
-        assert_close(part, old - RATES[0] * 1e-3, EXACT)
+        assert_close(part, old - LEARNING_RATES[0] * 1e-3, EXACT)
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,12 @@ def test_the_state_of_one_member_is_that_of_its_optimizer_alone(case: Any) -> No
     assert_same_content(pair.state_alone(1, {}), initial_state(pair.own[1], case[0]))
     for _ in range(3):
         pair.step()
-    for place, member in enumerate(pair.members):
-        assert_same_content(pair.state_alone(place, {}), pair.own[member].state_dict())
+    for slot, member in enumerate(pair.members):
+        assert_same_content(pair.state_alone(slot, {}), pair.own[member].state_dict())
     pair.keep([2, 1])
     pair.step()
-    for place, member in enumerate(pair.members):
-        assert_same_content(pair.state_alone(place, {}), pair.own[member].state_dict())
+    for slot, member in enumerate(pair.members):
+        assert_same_content(pair.state_alone(slot, {}), pair.own[member].state_dict())
 
 
 def initial_state(optimizer: torch.optim.Optimizer, name: str) -> dict[str, Any]:
@@ -242,18 +242,22 @@ def test_the_state_taken_out_is_a_copy() -> None:
 # ---- learning rates ----------------------------------------------------------------------------------------
 
 
-def schedule_alone(config: ScheduleConfig, rate: float, steps: int) -> Any:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=rate)
+def schedule_alone(config: ScheduleConfig, learning_rate: float, steps: int) -> Any:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=learning_rate)
     schedule = build_schedule(optimizer, config, steps, has_validation=True)
     optimizer.step()
     return optimizer, schedule
 
 
-@pytest.mark.parametrize("rates", [RATES, [0.1, 0.01], [0.1, 0.1, 0.01], [0.1], [0.03, 0.01, 0.1, 0.3]], ids=str)
+@pytest.mark.parametrize(
+    "learning_rates", [LEARNING_RATES, [0.1, 0.01], [0.1, 0.1, 0.01], [0.1], [0.03, 0.01, 0.1, 0.3]], ids=str
+)
 @pytest.mark.parametrize("config", SCHEDULES, ids=lambda one: f"{one.name}")
-def test_rates_and_states_are_those_of_each_scheduler_alone(config: ScheduleConfig, rates: list[float]) -> None:
-    stacked = StackedSchedule(config, rates, 12, has_validation=True)
-    each = [schedule_alone(config, rate, 12) for rate in rates]
+def test_learning_rates_and_states_are_those_of_each_scheduler_alone(
+    config: ScheduleConfig, learning_rates: list[float]
+) -> None:
+    stacked = StackedSchedule(config, learning_rates, 12, has_validation=True)
+    each = [schedule_alone(config, learning_rate, 12) for learning_rate in learning_rates]
     assert stacked.moment == (None if each[0][1] is None else each[0][1].moment)
     generator = torch.Generator().manual_seed(0)
     for _ in range(12):
@@ -262,9 +266,9 @@ def test_rates_and_states_are_those_of_each_scheduler_alone(config: ScheduleConf
             assert_same_content(alone, {} if schedule is None else schedule.scheduler.state_dict())
             own = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
             assert_same_content(group, own)
-        losses = torch.rand(len(rates), generator=generator).tolist()
+        losses = torch.rand(len(learning_rates), generator=generator).tolist()
         if isinstance(config, PlateauSchedule):
-            stacked.step_on(losses, [True] * len(rates))
+            stacked.step_on(losses, [True] * len(learning_rates))
             for (_, schedule), loss in zip(each, losses, strict=True):
                 schedule.scheduler.step(loss)
         elif stacked.moment is not None:
@@ -275,7 +279,7 @@ def test_rates_and_states_are_those_of_each_scheduler_alone(config: ScheduleConf
 
 
 @pytest.mark.parametrize("config", SCHEDULES, ids=lambda one: f"{one.name}")
-def test_members_that_are_kept_keep_their_rates(config: ScheduleConfig) -> None:
+def test_members_that_are_kept_keep_their_learning_rates(config: ScheduleConfig) -> None:
     def advanced(schedule: StackedSchedule, count: int, of: Sequence[int]) -> None:
         for step in range(count):
             if isinstance(config, PlateauSchedule):
@@ -283,10 +287,10 @@ def test_members_that_are_kept_keep_their_rates(config: ScheduleConfig) -> None:
             elif schedule.moment is not None:
                 schedule.step()
 
-    whole, some = (StackedSchedule(config, RATES, 12, has_validation=True) for _ in range(2))
+    whole, some = (StackedSchedule(config, LEARNING_RATES, 12, has_validation=True) for _ in range(2))
     advanced(whole, 9, [0, 1, 2])
     advanced(some, 4, [0, 1, 2])
-    # Plateaus follow losses that depend on the member and the step: go on where the others are.
+    # Plateaus follow losses that depend on the member and the step: continue at the step of the others.
     some.select([2, 0])
     for step in range(4, 9):
         if isinstance(config, PlateauSchedule):
@@ -299,14 +303,14 @@ def test_members_that_are_kept_keep_their_rates(config: ScheduleConfig) -> None:
 
 def test_a_plateau_counts_only_for_members_that_are_active() -> None:
     config = PlateauSchedule(monitor="loss/train", patience=0, factor=0.5)
-    schedule = StackedSchedule(config, RATES, 12, has_validation=False)
+    schedule = StackedSchedule(config, LEARNING_RATES, 12, has_validation=False)
     assert schedule.moment == "epoch_loss"
     for _ in range(3):
         schedule.step_on([1.0, 1.0, float("nan")], [True, False, False])
-    assert_close(schedule.learning_rates(), [RATES[0] / 4, RATES[1], RATES[2]], EXACT)
+    assert_close(schedule.learning_rates(), [LEARNING_RATES[0] / 4, LEARNING_RATES[1], LEARNING_RATES[2]], EXACT)
 
 
-def test_rates_are_logged_in_double_precision() -> None:
+def test_learning_rates_are_logged_in_double_precision() -> None:
     pair = Pair(configs("SGD", {}, None))
     assert pair.stacked.learning_rates.dtype == torch.float64
-    assert_same_bits(pair.stacked.learning_rates, torch.tensor(RATES, dtype=torch.float64))
+    assert_same_bits(pair.stacked.learning_rates, torch.tensor(LEARNING_RATES, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""The rows of several runs at once: the same as each run by itself sees."""
+"""The rows of several runs at once: the same as each run sees alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def of_member(batch: Tensor, member: int, stacked: StackedSteps) -> Tensor:
 
 
 def assert_rows_of_each(stacked: StackedSteps, members: Sequence[TrainingSteps], first: int, count: int) -> None:
-    """Every batch of every member is the one that it sees by itself."""
+    """Every batch of every member is the one that it sees alone."""
     together = list(stacked.batches(first, count))
     assert len(together) == count
     for member, one in enumerate(members):
@@ -60,9 +60,9 @@ def assert_rows_of_each(stacked: StackedSteps, members: Sequence[TrainingSteps],
 )
 def test_every_member_sees_its_own_rows_in_its_own_order(options: dict[str, Any], task: str) -> None:
     distinct = [steps(seed, seed % 2, task, **options) for seed in range(3)]
-    places = [2, 0, 0, 1, 2]
-    stacked = StackedSteps(distinct, places)
-    members = [distinct[one] for one in places]
+    indices = [2, 0, 0, 1, 2]
+    stacked = StackedSteps(distinct, indices)
+    members = [distinct[one] for one in indices]
     assert not stacked.shared
     assert stacked.steps_per_epoch == members[0].steps_per_epoch
     assert (stacked.batch_size, stacked.rows_per_step) == (members[0].batch_size, members[0].rows_per_step)
@@ -85,7 +85,7 @@ def test_every_member_sees_its_own_rows_in_its_own_order(options: dict[str, Any]
         ([steps(1)], True),
     ],
 )
-def test_what_is_the_same_is_shared(distinct: list[TrainingSteps], shared: bool) -> None:
+def test_equal_steps_are_shared(distinct: list[TrainingSteps], shared: bool) -> None:
     stacked = StackedSteps(distinct, range(len(distinct)))
     assert stacked.shared is shared
     features, targets, _ = next(stacked.batches(0, 1))
@@ -99,7 +99,7 @@ def test_other_targets_of_the_same_features_are_not_shared() -> None:
     assert not StackedSteps([one, other], [0, 1]).shared
 
 
-def test_rows_are_kept_once_for_all_who_see_them() -> None:
+def test_shared_rows_are_kept_once() -> None:
     stacked = StackedSteps([steps(seed // 2) for seed in range(6)], range(6))
     assert len(stacked.distinct) == 3
     assert stacked.of_member == [0, 0, 1, 1, 2, 2]
@@ -109,7 +109,7 @@ def test_rows_are_kept_once_for_all_who_see_them() -> None:
 
 
 def test_steps_that_no_member_takes_are_left_out() -> None:
-    # The second has another number of rows, but nobody takes it.
+    # The second has another number of rows, but no member uses it.
     assert StackedSteps([steps(0), steps(1, count=5), steps(2)], [0, 2]).of_member == [0, 1]
 
 

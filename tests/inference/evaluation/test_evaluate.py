@@ -28,7 +28,7 @@ from mlp_lightning.runs.build import build_data
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """What ``metrics.json`` says; NaN and the like would be no JSON."""
+    """The content of ``metrics.json``; NaN and the like would not be JSON."""
     return json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
@@ -74,7 +74,7 @@ def test_classes_of_a_table(kind_model, tmp_path) -> None:
 
 def test_values_of_a_table(price_model, tmp_path) -> None:
     table = flowers(80, seed=3)
-    # A row that lacks one of its targets has no figures.
+    # A row that lacks one of its targets has no metrics.
     kept = np.arange(80) % 10 != 2
     prices = pa.array(table["price"].to_numpy(), mask=~kept)
     pyarrow.csv.write_csv(table.set_column(table.column_names.index("price"), "price", prices), tmp_path / "new.csv")
@@ -93,7 +93,7 @@ def test_values_of_a_table(price_model, tmp_path) -> None:
 
 
 def test_weights(big_model, tmp_path) -> None:
-    """The column of the training is used where it is, another one if it is named, none where there is none."""
+    """The column of the training is used if it is there, another one if it is named, else none."""
     table = flowers(60, seed=4)
     table = table.append_column("other", pa.array(np.arange(60.0)))
     pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
@@ -114,7 +114,7 @@ def test_weights(big_model, tmp_path) -> None:
         assert record(tmp_path / "out")["weight_column"] == used
 
 
-def test_a_weight_that_is_none(big_model, tmp_path) -> None:
+def test_an_invalid_weight(big_model, tmp_path) -> None:
     table = flowers(30, seed=5)
     weights = [-1.0 if number == 7 else 1.0 for number in range(30)]
     pyarrow.parquet.write_table(table.set_column(5, "weight", pa.array(weights)), tmp_path / "new.parquet")
@@ -123,11 +123,11 @@ def test_a_weight_that_is_none(big_model, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# ---- a run's own rows --------------------------------------------------------------------------------------------
+# ---- splits of a run ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_own_rows_have_the_figures_of_the_training(kind_model, tmp_path, split) -> None:
+def test_rows_of_a_split_have_the_metrics_of_the_training(kind_model, tmp_path, split) -> None:
     report = evaluate(kind_model.checkpoint, tmp_path, split=split)
     assert report.metrics["accuracy"] == pytest.approx(kind_model.result.metrics[split]["accuracy"], abs=1e-7)
     assert report.metrics["log_loss"] == pytest.approx(kind_model.result.metrics[split]["loss"], abs=1e-6)
@@ -135,12 +135,12 @@ def test_own_rows_have_the_figures_of_the_training(kind_model, tmp_path, split) 
     assert f"{split} rows of {kind_model.path}" in report.lines()[0]
 
 
-def test_own_values_have_the_figures_of_the_training(price_model, tmp_path) -> None:
+def test_values_of_a_split_have_the_metrics_of_the_training(price_model, tmp_path) -> None:
     report = evaluate(price_model.checkpoint, tmp_path)
     assert report.metrics["mae"] == pytest.approx(price_model.result.metrics["test"]["mae"], rel=1e-5)
 
 
-def test_own_rows_with_weights(big_model, tmp_path) -> None:
+def test_rows_of_a_split_with_weights(big_model, tmp_path) -> None:
     """The same as the same rows in a file."""
     data = build_data(load_model(big_model.checkpoint).config)
     assert isinstance(data, TabularDataModule)
@@ -151,7 +151,7 @@ def test_own_rows_with_weights(big_model, tmp_path) -> None:
     assert record(tmp_path / "a")["weight_column"] == "weight"
 
 
-def test_rows_of_no_table(xor_model, iris_model, tmp_path) -> None:
+def test_data_sets_that_are_not_tables(xor_model, iris_model, tmp_path) -> None:
     own = evaluate(xor_model.checkpoint, tmp_path, split="train")
     file = evaluate(xor_model.checkpoint, tmp_path, str(xor_model.path))
     assert own.metrics == pytest.approx(file.metrics)
@@ -167,7 +167,7 @@ def test_rows_of_no_table(xor_model, iris_model, tmp_path) -> None:
 
 
 def test_a_table_that_has_changed(kind_model, tmp_path, monkeypatch) -> None:
-    """Its training rows would be taken for rows that the model has not seen."""
+    """Its training rows would be treated as rows that the model has not seen."""
     path = tmp_path / "flowers.csv"
     model = load_model(kind_model.checkpoint)
     elsewhere = dataclasses.replace(model.config.data, path=str(path))
@@ -181,10 +181,10 @@ def test_a_table_that_has_changed(kind_model, tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "other").exists()
 
 
-# ---- faults and what is said -------------------------------------------------------------------------------------
+# ---- faults and messages -----------------------------------------------------------------------------------------
 
 
-def test_tables_that_say_nothing(kind_model, tmp_path) -> None:
+def test_tables_without_usable_targets(kind_model, tmp_path) -> None:
     table = flowers(9)
     for column, text in [
         (pa.nulls(9, pa.string()), "no row has a value of kind"),
@@ -202,7 +202,7 @@ def test_tables_that_say_nothing(kind_model, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_undefined_figures_are_null(kind_model, tmp_path) -> None:
+def test_undefined_metrics_are_null(kind_model, tmp_path) -> None:
     """Of rows of one class."""
     table = flowers(50)
     rows = table.filter(pa.array([kind == "red" for kind in table["kind"].to_pylist()]))
@@ -214,7 +214,7 @@ def test_undefined_figures_are_null(kind_model, tmp_path) -> None:
 
 
 def test_an_evaluation_that_fails_leaves_no_record(kind_model, tmp_path, monkeypatch) -> None:
-    """Nor one of an earlier evaluation beside a picture that may be a new one."""
+    """Nor one of an earlier evaluation next to a picture that may be new."""
     evaluate(kind_model.checkpoint, tmp_path)
     monkeypatch.setattr(
         evaluation, "write_png", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
@@ -224,7 +224,7 @@ def test_an_evaluation_that_fails_leaves_no_record(kind_model, tmp_path, monkeyp
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_what_is_said(kind_model, price_model, tmp_path) -> None:
+def test_lines_tables_and_facts(kind_model, price_model, tmp_path) -> None:
     pyarrow.csv.write_csv(flowers(20).set_column(3, "place", pa.array(["moon"] * 20)), tmp_path / "new.csv")
     report = evaluate(kind_model.checkpoint, tmp_path, str(tmp_path / "new.csv"))
     text = "\n".join(report.lines())

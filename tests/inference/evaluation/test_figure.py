@@ -1,4 +1,4 @@
-"""What is in the pictures of an evaluation, read from matplotlib's own objects."""
+"""The content of the pictures of an evaluation, read from matplotlib's objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 
-from mlp_lightning.inference.evaluation.figure import confusion_figure, png_bytes, residual_figure, write_png
+from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
+from mlp_lightning.runs.drawing import png_bytes
 
 
 def drawn(figure):
@@ -92,8 +93,8 @@ def test_many_classes_with_long_names(classes) -> None:
     assert all(above.y0 >= below.y1 - 1 for above, below in itertools.pairwise(boxes))
 
 
-def test_names_are_taken_as_they_are() -> None:
-    """A dollar sign is no formula, a line break none, and a letter that the font lacks is no reason to warn."""
+def test_names_are_not_parsed() -> None:
+    """No formula for a dollar sign, no line break, and no warning for a letter that the font lacks."""
     figure = confusion_figure(np.eye(3, dtype=np.int64), ["$a_b$", "two\nlines", "\U0001f427"], "5 $ and $x$")
     axes = drawn(figure)[0]
     assert ticks(axes.xaxis) == ["$a_b$", "two lines", "\U0001f427"]
@@ -157,7 +158,7 @@ def test_many_rows_become_their_density() -> None:
     ids=["constant", "one row", "huge", "hardly different", "not finite", "no row"],
 )
 @pytest.mark.parametrize("times", [1, 20_001])
-def test_odd_numbers_are_drawn(targets, predictions, times) -> None:
+def test_unusual_numbers_are_drawn(targets, predictions, times) -> None:
     figure = residual_figure(np.tile(targets, times)[:, None], np.tile(predictions, times)[:, None], ["y"], "")
     drawn(figure)
     assert inside(figure)
@@ -166,7 +167,7 @@ def test_odd_numbers_are_drawn(targets, predictions, times) -> None:
 
 
 def test_png(tmp_path) -> None:
-    """Whole, of the figure's size, with the same bytes each time, in a folder made for it, and nothing beside."""
+    """Whole, of the figure's size, with the same bytes each time, in a folder made for it, and no other file."""
     path = tmp_path / "evaluation" / "confusion.png"
     matrix_CC = np.array([[1, 2], [3, 4]])
     assert write_png(confusion_figure(matrix_CC, ["a", "b"], "t"), path) == path
@@ -177,7 +178,7 @@ def test_png(tmp_path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_neither_takes_nor_leaves_settings() -> None:
+def test_settings_of_matplotlib_are_not_used_and_not_changed() -> None:
     first = png_bytes(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "t"))
     with matplotlib.rc_context({"axes.grid": False, "font.size": 20}):
         assert png_bytes(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "t")) == first

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: by hand, against scikit-learn and torchmetrics, and what holds for any rows."""
+"""The metrics of an evaluation: by hand, against scikit-learn and torchmetrics, and properties for any rows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ BOUNDS = {
 }
 
 
-def assert_same_figures(actual, expected) -> None:
-    """The same keys in the same order, and the same figures up to rounding; numbers of rows aside."""
+def assert_same_metrics(actual, expected) -> None:
+    """The same keys in the same order, and the same metrics up to rounding, except numbers of rows."""
     assert list(actual) == list(expected)
     for name in actual.keys() - {"rows"}:
         wanted = expected[name] if expected[name] is None else pytest.approx(expected[name], rel=1e-9, abs=1e-9)
@@ -75,31 +75,31 @@ def regressed(draw):
 
 
 def test_binary_by_hand() -> None:
-    figures = classification_metrics(np.array([0, 0, 1, 1]), two_columns([0.1, 0.6, 0.3, 0.8]))
-    assert list(figures) == ["rows", *BOUNDS]
-    assert_same_figures(
-        figures,
+    actual = classification_metrics(np.array([0, 0, 1, 1]), two_columns([0.1, 0.6, 0.3, 0.8]))
+    assert list(actual) == ["rows", *BOUNDS]
+    assert_same_metrics(
+        actual,
         {
             "rows": 4,
             "accuracy": 0.5,
             "balanced_accuracy": 0.5,
             "macro_f1": 0.5,
-            "roc_auc": 0.75,  # of the pairs only (0.6, 0.3) stands the wrong way round
+            "roc_auc": 0.75,  # of the pairs only (0.6, 0.3) is in the wrong order
             "log_loss": -(math.log(0.9) + math.log(0.4) + math.log(0.3) + math.log(0.8)) / 4,
             "brier": (0.01 + 0.36 + 0.49 + 0.04) / 4,
             # bins of 0.6, 0.7, 0.8 and 0.9: all different
             "expected_calibration_error": (0.6 + 0.7 + 0.2 + 0.1) / 4,
         },
     )
-    assert figures["rows"] == 4
+    assert actual["rows"] == 4
 
 
 def test_multiclass_by_hand() -> None:
     """The third class neither occurs nor is it predicted; the weights make row 0 count twice."""
     probabilities_BC = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.2, 0.6, 0.2]])
-    figures = classification_metrics(np.array([0, 1, 1]), probabilities_BC, np.array([2.0, 1, 1]))
-    assert_same_figures(
-        figures,
+    actual = classification_metrics(np.array([0, 1, 1]), probabilities_BC, np.array([2.0, 1, 1]))
+    assert_same_metrics(
+        actual,
         {
             "rows": 3,
             "accuracy": 0.75,
@@ -115,10 +115,10 @@ def test_multiclass_by_hand() -> None:
 
 def test_predicted_class_that_does_not_occur_counts_in_f1_only() -> None:
     probabilities_BC = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    figures = classification_metrics(np.array([0, 1, 1]), probabilities_BC)
-    assert figures["balanced_accuracy"] == pytest.approx(0.75)
-    assert figures["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert figures["log_loss"] == pytest.approx(-math.log(np.finfo(float).eps) / 3, rel=1e-3)
+    actual = classification_metrics(np.array([0, 1, 1]), probabilities_BC)
+    assert actual["balanced_accuracy"] == pytest.approx(0.75)
+    assert actual["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert actual["log_loss"] == pytest.approx(-math.log(np.finfo(float).eps) / 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
@@ -127,16 +127,16 @@ def test_against_scikit_learn(classes) -> None:
     labels_B = random.permutation(np.arange(200) % classes)
     probabilities_BC = random.dirichlet(np.ones(classes), 200)
     weights_B = random.uniform(0.1, 3, 200)
-    figures = classification_metrics(labels_B, probabilities_BC, weights_B)
+    actual = classification_metrics(labels_B, probabilities_BC, weights_B)
     predicted_B = probabilities_BC.argmax(axis=1)
     balanced = metrics.balanced_accuracy_score(labels_B, predicted_B, sample_weight=weights_B)
-    assert figures["balanced_accuracy"] == pytest.approx(balanced)
+    assert actual["balanced_accuracy"] == pytest.approx(balanced)
     if classes == 2:
         brier = metrics.brier_score_loss(labels_B, probabilities_BC[:, 1], sample_weight=weights_B)
     else:  # one task of two classes for every class
         columns = enumerate(probabilities_BC.T)
         brier = sum(metrics.brier_score_loss(labels_B == one, p_B, sample_weight=weights_B) for one, p_B in columns)
-    assert figures["brier"] == pytest.approx(brier)
+    assert actual["brier"] == pytest.approx(brier)
 
 
 def test_roc_auc_counts_pairs() -> None:
@@ -163,7 +163,7 @@ def test_calibration_error_against_torchmetrics(classes) -> None:
 
 
 def test_calibrated_probabilities_have_no_calibration_error() -> None:
-    """Right in 7 of 10 rows of which it says 0.7, in 9 of 10 of which it says 0.9."""
+    """Right in 7 of 10 rows predicted with 0.7, in 9 of 10 predicted with 0.9."""
     labels_B = np.array([1] * 7 + [0] * 3 + [0] * 9 + [1])
     assert calibration_error(labels_B, two_columns([0.7] * 10 + [0.1] * 10)) == pytest.approx(0)
     assert calibration_error(labels_B, two_columns([1.0] * 10 + [0.0] * 10)) == pytest.approx(4 / 20)
@@ -178,20 +178,20 @@ def test_upper_edge_belongs_to_its_bin() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
 def test_one_class_only(labels) -> None:
-    figures = classification_metrics(np.array(labels), two_columns([0.2, 0.7]))
-    assert figures["roc_auc"] is None
-    assert figures["balanced_accuracy"] == 0.5
-    json.dumps(figures, allow_nan=False)
+    actual = classification_metrics(np.array(labels), two_columns([0.2, 0.7]))
+    assert actual["roc_auc"] is None
+    assert actual["balanced_accuracy"] == 0.5
+    json.dumps(actual, allow_nan=False)
 
 
-def test_float32_probabilities_are_no_cause_for_a_warning() -> None:
+def test_float32_probabilities_do_not_warn() -> None:
     logits_BC = torch.randn(1000, 50, generator=torch.Generator().manual_seed(0))
     probabilities_BC = logits_BC.softmax(-1).numpy().astype(np.float64)
     assert abs(probabilities_BC.sum(axis=1) - 1).max() > 1.5e-8
     before = probabilities_BC.copy()
-    figures = classification_metrics(np.arange(1000) % 50, probabilities_BC)
+    actual = classification_metrics(np.arange(1000) % 50, probabilities_BC)
     expected = torch.nn.functional.cross_entropy(logits_BC.double(), torch.arange(1000) % 50)
-    assert_close(figures["log_loss"], expected)
+    assert_close(actual["log_loss"], expected)
     np.testing.assert_array_equal(probabilities_BC, before)
 
 
@@ -199,20 +199,20 @@ def test_float32_probabilities_are_no_cause_for_a_warning() -> None:
 @given(classified(), st.randoms(use_true_random=False))
 def test_what_holds_for_all_classifications(case, random) -> None:
     labels_B, probabilities_BC, weights_B = case
-    figures = classification_metrics(labels_B, probabilities_BC, weights_B)
+    actual = classification_metrics(labels_B, probabilities_BC, weights_B)
     for name, (low, high) in BOUNDS.items():
-        assert figures[name] is None or low - 1e-9 <= figures[name] <= high + 1e-9, name
+        assert actual[name] is None or low - 1e-9 <= actual[name] <= high + 1e-9, name
     counting = np.unique(labels_B[weights_B > 0])
-    assert (figures["roc_auc"] is None) == (len(counting) < probabilities_BC.shape[1])
-    json.dumps(figures, allow_nan=False)
+    assert (actual["roc_auc"] is None) == (len(counting) < probabilities_BC.shape[1])
+    json.dumps(actual, allow_nan=False)
 
     order = random.sample(range(len(labels_B)), len(labels_B))
-    assert_same_figures(classification_metrics(labels_B[order], probabilities_BC[order], weights_B[order]), figures)
+    assert_same_metrics(classification_metrics(labels_B[order], probabilities_BC[order], weights_B[order]), actual)
     often = np.repeat(np.arange(len(labels_B)), weights_B.astype(int))
-    assert_same_figures(classification_metrics(labels_B[often], probabilities_BC[often]), figures)
-    assert_same_figures(classification_metrics(labels_B, probabilities_BC, 7.5 * weights_B), figures)
+    assert_same_metrics(classification_metrics(labels_B[often], probabilities_BC[often]), actual)
+    assert_same_metrics(classification_metrics(labels_B, probabilities_BC, 7.5 * weights_B), actual)
     unweighted = classification_metrics(labels_B, probabilities_BC)
-    assert_same_figures(classification_metrics(labels_B, probabilities_BC, np.ones(len(labels_B))), unweighted)
+    assert_same_metrics(classification_metrics(labels_B, probabilities_BC, np.ones(len(labels_B))), unweighted)
 
 
 @settings(max_examples=30, deadline=None)
@@ -239,9 +239,9 @@ def test_per_class_agrees_with_matrix_and_means(case) -> None:
         assert row["f1"] == (pytest.approx(2 * right / (predicted + true)) if predicted + true else None)
 
     weighted = per_class(labels_B, predicted_B, names, weights_B)
-    figures = classification_metrics(labels_B, probabilities_BC, weights_B)
+    actual = classification_metrics(labels_B, probabilities_BC, weights_B)
     for mean, name in (("balanced_accuracy", "recall"), ("macro_f1", "f1")):
-        assert figures[mean] == pytest.approx(np.mean([row[name] for row in weighted if row[name] is not None]))
+        assert actual[mean] == pytest.approx(np.mean([row[name] for row in weighted if row[name] is not None]))
 
 
 # ---- regression ----------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_per_class_agrees_with_matrix_and_means(case) -> None:
 def test_regression_by_hand() -> None:
     targets_BT, predictions_BT = np.array([[1.0], [2], [3], [6]]), np.array([[1.0], [4], [3], [5]])
     expected = {"rows": 4, "rmse": math.sqrt(5 / 4), "mae": 0.75, "median_absolute_error": 0.5, "r2": 1 - 5 / 14}
-    assert_same_figures(regression_metrics(targets_BT, predictions_BT), expected)
+    assert_same_metrics(regression_metrics(targets_BT, predictions_BT), expected)
     assert regression_metrics(targets_BT, targets_BT)["r2"] == 1
 
 
@@ -258,12 +258,12 @@ def test_several_outputs_are_averaged() -> None:
     random = np.random.default_rng(0)
     targets_BT, predictions_BT = random.normal(size=(2, 50, 3)) * [1, 10, 100]
     weights_B = random.uniform(size=50)
-    figures = regression_metrics(targets_BT, predictions_BT, weights_B)
+    actual = regression_metrics(targets_BT, predictions_BT, weights_B)
     each = per_output(targets_BT, predictions_BT, ["a", "b", "c"], weights_B)
     assert [one["output"] for one in each] == ["a", "b", "c"]
     assert [one["rows"] for one in each] == [50] * 3
     for name in ("rmse", "mae", "median_absolute_error", "r2"):
-        assert figures[name] == pytest.approx(np.mean([one[name] for one in each]))
+        assert actual[name] == pytest.approx(np.mean([one[name] for one in each]))
     expected = np.average((targets_BT[:, 1] - predictions_BT[:, 1]) ** 2, weights=weights_B) ** 0.5
     assert each[1]["rmse"] == pytest.approx(expected)
 
@@ -285,26 +285,26 @@ def test_weighted_median_by_hand() -> None:
     first, second = per_output(targets_BT, predictions_BT, ["first", "second"], np.array([2.0, 1, 1]))
     assert first["median_absolute_error"] == 2.5
     assert second["median_absolute_error"] == 1.5
-    figures = regression_metrics(targets_BT, predictions_BT, np.array([3.0, 1, 1]))
-    assert figures["median_absolute_error"] == (3 + 1) / 2
+    actual = regression_metrics(targets_BT, predictions_BT, np.array([3.0, 1, 1]))
+    assert actual["median_absolute_error"] == (3 + 1) / 2
 
 
 @settings(max_examples=60, deadline=None)
 @given(regressed(), st.randoms(use_true_random=False))
 def test_what_holds_for_all_regressions(case, random) -> None:
     targets_BT, predictions_BT, weights_B = case
-    figures = regression_metrics(targets_BT, predictions_BT, weights_B)
-    assert 0 <= figures["mae"] <= figures["rmse"] + 1e-9
-    assert figures["median_absolute_error"] >= 0
-    assert figures["r2"] is None or figures["r2"] <= 1
-    json.dumps(figures, allow_nan=False)
+    actual = regression_metrics(targets_BT, predictions_BT, weights_B)
+    assert 0 <= actual["mae"] <= actual["rmse"] + 1e-9
+    assert actual["median_absolute_error"] >= 0
+    assert actual["r2"] is None or actual["r2"] <= 1
+    json.dumps(actual, allow_nan=False)
 
     order = random.sample(range(len(targets_BT)), len(targets_BT))
-    assert_same_figures(regression_metrics(targets_BT[order], predictions_BT[order], weights_B[order]), figures)
+    assert_same_metrics(regression_metrics(targets_BT[order], predictions_BT[order], weights_B[order]), actual)
     often = np.repeat(np.arange(len(targets_BT)), weights_B.astype(int))
-    assert_same_figures(regression_metrics(targets_BT[often], predictions_BT[often]), figures)
+    assert_same_metrics(regression_metrics(targets_BT[often], predictions_BT[often]), actual)
     unweighted = regression_metrics(targets_BT, predictions_BT)
-    assert_same_figures(regression_metrics(targets_BT, predictions_BT, np.ones(len(targets_BT))), unweighted)
+    assert_same_metrics(regression_metrics(targets_BT, predictions_BT, np.ones(len(targets_BT))), unweighted)
 
 
 # ---- faults --------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_not_finite(value) -> None:
     ("weights", "text"),
     [([1, -2, 1], "weight of row 2 .* is -2.0"), ([1, 1, math.nan], "weight of row 3 .* is nan"), ([0, 0, 0], "all")],
 )
-def test_weights_that_are_none(weights, text) -> None:
+def test_invalid_weights(weights, text) -> None:
     weights_B = np.array(weights, dtype=np.float64)
     with pytest.raises(DataError, match=text):
         classification_metrics(np.array([0, 1, 1]), two_columns([0.5, 0.5, 0.5]), weights_B)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as a person sees them."""
+"""The metrics of an evaluation as displayed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlp_lightning.inference.evaluation.table import (
     per_class_table,
 )
 
-FIGURES = {"rows": 123456, "accuracy": 0.123456789, "roc_auc": None}
+METRICS = {"rows": 123456, "accuracy": 0.123456789, "roc_auc": None}
 ROWS = [
     {"class": "[bold]no[/bold]", "rows": 3, "precision": 2 / 3, "recall": 1.0, "f1": 0.8},
     {"class": "yes\nor maybe", "rows": 0, "precision": None, "recall": None, "f1": None},
@@ -39,14 +39,14 @@ def words(lines: list[str]) -> list[list[str]]:
 
 def test_table_and_lines_say_the_same() -> None:
     expected = [
-        ["Test", "figures"],
+        ["Test", "metrics"],
         ["metric", "value"],
         ["rows", "123456"],
         ["accuracy", "0.12346"],
         ["ROC", "AUC", "undefined"],
     ]
-    assert words(shown(evaluation_table(FIGURES, "Test figures"))) == expected
-    assert words(evaluation_lines(FIGURES, "Test figures")) == expected
+    assert words(shown(evaluation_table(METRICS, "Test metrics"))) == expected
+    assert words(evaluation_lines(METRICS, "Test metrics")) == expected
 
 
 def test_classes() -> None:
@@ -77,9 +77,9 @@ def test_metric(metric, text) -> None:
 
 def test_every_metric_has_its_name() -> None:
     random = np.random.default_rng(0)
-    figures = classification_metrics(np.array([0, 1]), np.array([[0.2, 0.8], [0.4, 0.6]]))
-    figures |= regression_metrics(*random.normal(size=(2, 5, 1)))
-    assert [metric_name(key) for key in figures] == [
+    metrics = classification_metrics(np.array([0, 1]), np.array([[0.2, 0.8], [0.4, 0.6]]))
+    metrics |= regression_metrics(*random.normal(size=(2, 5, 1)))
+    assert [metric_name(key) for key in metrics] == [
         "rows",
         "accuracy",
         "balanced accuracy",
@@ -124,5 +124,5 @@ def test_nothing_is_cut_off_in_a_narrow_terminal(width) -> None:
 
 
 def test_a_terminal_that_knows_only_ascii() -> None:
-    assert words(shown(evaluation_table(FIGURES, "T"), encoding="ascii"))[1] == ["metric", "|", "value"]
-    assert "\n".join(evaluation_lines(FIGURES, "T")).isascii()
+    assert words(shown(evaluation_table(METRICS, "T"), encoding="ascii"))[1] == ["metric", "|", "value"]
+    assert "\n".join(evaluation_lines(METRICS, "T")).isascii()

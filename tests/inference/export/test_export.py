@@ -79,20 +79,20 @@ def test_program_runs_without_this_package(checkpoints, kind, tmp_path, monkeypa
     types = {"int64": torch.int64, "float64": torch.float64}
     for rows in (1, 2, 9):
         inputs = {
-            one["name"]: torch.from_numpy(raw_BF[:rows, place].copy()).to(types[one["type"]])
-            for place, one in enumerate(described)
+            one["name"]: torch.from_numpy(raw_BF[:rows, index].copy()).to(types[one["type"]])
+            for index, one in enumerate(described)
         }
         expected_BC = model.predict(raw_BF[:rows])
         np.testing.assert_allclose(program(inputs).numpy(), expected_BC, rtol=1e-6, atol=1e-6)
         assert expected_BC.shape == (rows, 3 if kind == "iris" else 2)
 
 
-def test_program_takes_a_code_that_is_none_as_unknown(checkpoints) -> None:
+def test_program_treats_an_invalid_code_as_unknown(checkpoints) -> None:
     model = load_model(checkpoints["binary"])
     network = export_torch.ColumnNetwork(model.module, model.columns)
     raw_BF = raw_rows(model)[:5]
-    place = next(place for place, one in enumerate(model.columns) if one.name == "town")
-    raw_BF[:, place] = 1
+    index = next(index for index, one in enumerate(model.columns) if one.name == "town")
+    raw_BF[:, index] = 1
     inputs = export_torch.tensors(raw_BF, model.columns)
     expected = network(inputs)
     for code in (-1, 17, 10**9):
@@ -101,11 +101,11 @@ def test_program_takes_a_code_that_is_none_as_unknown(checkpoints) -> None:
 
 def test_files_name_no_folder_of_this_machine(checkpoints, tmp_path) -> None:
     content = export_model(checkpoints["xor"], "torch", tmp_path / "m").path.read_bytes()
-    for place in (Path(export_torch.__file__).parents[3], Path(torch.__file__).parents[1]):
-        assert str(place).encode() not in content
+    for folder in (Path(export_torch.__file__).parents[3], Path(torch.__file__).parents[1]):
+        assert str(folder).encode() not in content
 
 
-def test_places_of_output(checkpoints, tmp_path) -> None:
+def test_paths_of_output(checkpoints, tmp_path) -> None:
     run_dir = checkpoints["xor"].parent.parent
     assert export_model(checkpoints["xor"], "safetensors").files == (
         run_dir / "model.safetensors",
@@ -137,14 +137,14 @@ def test_a_failed_check_leaves_what_was_there(checkpoints, format, tmp_path, mon
 def test_load_exported_refuses(checkpoints, tmp_path) -> None:
     weights, beside = export_model(checkpoints["xor"], "safetensors", tmp_path / "m").files
     good = beside.read_text()
-    for content, told in (
+    for content, message in (
         ("{", "does not describe an exported model"),
         ("[]", "does not describe an exported model"),
         (good.replace('"format_version": 1', '"format_version": 9'), "has format version 9"),
         (good.replace('"in_features": 2', '"in_features": 3'), "made by another version"),
     ):
         beside.write_text(content)
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=message):
             load_exported(weights)
     beside.write_text(good)
     export_model(checkpoints["iris"], "safetensors", tmp_path / "other")
@@ -160,17 +160,17 @@ def test_rows_to_check_have_everything(checkpoints) -> None:
     model = load_model(checkpoints["binary"])
     raw_BF = raw_rows(model)
     trained_BF = encode(table_of_all_kinds(), model.columns, str)
-    for place, column in enumerate(model.columns):
-        values_B = raw_BF[:, place]
+    for index, column in enumerate(model.columns):
+        values_B = raw_BF[:, index]
         if column.kind == "categorical":
-            # Of truth values there is none that no training row had.
+            # There is no truth value that no training row had.
             unknown = set() if column.type == "bool" else {1}
             assert set(values_B) == {0, *unknown, *range(2, 2 + len(column.vocabulary))}
             continue
         assert np.isnan(values_B).any()
         if column.kind != "boolean":
-            assert np.nanmax(values_B) > np.nanmax(trained_BF[:, place])
-            assert np.nanmin(values_B) < np.nanmin(trained_BF[:, place])
+            assert np.nanmax(values_B) > np.nanmax(trained_BF[:, index])
+            assert np.nanmin(values_B) < np.nanmin(trained_BF[:, index])
 
 
 def test_difference() -> None:
@@ -201,7 +201,7 @@ def test_missing_values_that_are_categories() -> None:
     assert missing_integer(Column("a", "categorical", "int64", vocabulary=(-(2**63), 3))) == -(2**63) + 1
 
 
-def test_table_is_as_the_tests_think() -> None:
+def test_table_has_what_the_tests_assume() -> None:
     table = table_of_all_kinds()
     assert pa.types.is_boolean(table["sure"].type)
     assert table["sure"].null_count == 0

@@ -111,7 +111,7 @@ def test_values_as_they_are(exported, kind, rows) -> None:
 
 
 def test_names_and_types(exported) -> None:
-    """Outputs keep clear of columns: here one is called ``label``."""
+    """Outputs avoid the names of columns: here one is called ``label``."""
     one = session(exported["binary"][1].path)
     types = {"float64": "tensor(double)", "bool": "tensor(bool)", "object": "tensor(string)", "int64": "tensor(int64)"}
     assert [(given.name, given.type, given.shape) for given in one.get_inputs()] == [
@@ -127,23 +127,23 @@ def test_names_and_types(exported) -> None:
 
 def test_metadata(exported) -> None:
     model, report = exported["multiclass"]
-    told = {one.key: one.value for one in onnx.load(report.path).metadata_props}
-    assert told["task"] == "multiclass"
-    assert json.loads(told["class_names"]) == ["3", "4", "5"]
-    assert [one["kind"] for one in json.loads(told["columns"])] == [column.kind for column in model.columns]
-    assert {one["name"]: one["missing"] for one in json.loads(told["inputs"])} | {"colour": ""} == {
+    properties = {one.key: one.value for one in onnx.load(report.path).metadata_props}
+    assert properties["task"] == "multiclass"
+    assert json.loads(properties["class_names"]) == ["3", "4", "5"]
+    assert [one["kind"] for one in json.loads(properties["columns"])] == [column.kind for column in model.columns]
+    assert {one["name"]: one["missing"] for one in json.loads(properties["inputs"])} | {"colour": ""} == {
         name: {"float64": "nan", "object": "", "int64": -(2**63), "bool": None}[type_name]
         for name, (type_name, _) in ROWS.items()
     }
-    assert json.loads(told["versions"])["torch"] == importlib.metadata.version("torch")
+    assert json.loads(properties["versions"])["torch"] == importlib.metadata.version("torch")
 
 
 def test_quiet_and_the_same_every_time(checkpoints, exported, tmp_path, capfd) -> None:
     again = export_model(checkpoints["iris"], "onnx", tmp_path / "again").path.read_bytes()
     assert capfd.readouterr() == ("", "")
     assert again == exported["iris"][1].path.read_bytes()
-    for place in (Path(export_check.__file__).parents[3], Path(torch.__file__).parents[1]):
-        assert str(place).encode() not in again
+    for folder in (Path(export_check.__file__).parents[3], Path(torch.__file__).parents[1]):
+        assert str(folder).encode() not in again
 
 
 def test_a_boolean_cannot_be_missing(exported) -> None:
@@ -155,7 +155,7 @@ def test_a_boolean_cannot_be_missing(exported) -> None:
 
 
 def test_a_wrong_model_is_not_written(checkpoints, tmp_path, monkeypatch) -> None:
-    """The check sees what goes wrong on the way: here, unknown categories are taken as the first known one."""
+    """The check finds errors of the export: here, unknown categories are treated as the first known one."""
     from mlp_lightning.inference.export import onnx as export_onnx
 
     monkeypatch.setattr(export_onnx, "UNKNOWN", 2)

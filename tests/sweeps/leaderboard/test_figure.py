@@ -1,4 +1,4 @@
-"""What is in the picture of a sweep, read from matplotlib's own objects, and that TensorBoard shows it."""
+"""The content of a sweep's figure, read from matplotlib's objects, and that TensorBoard reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from matplotlib.image import imread
 from support.leaderboard_records import failed, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, png_bytes, write_image_event
+from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, write_image_event
 from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard
 
 FOLDER = Path("/logs/sweep")
@@ -155,7 +156,7 @@ def test_three_keys_are_parallel_coordinates() -> None:
     _white_edge, best = axes.lines
     assert best.get_linewidth() > 2 * others.get_linewidths()[0]
     numpy.testing.assert_array_equal(best.get_xdata(), [0, 1, 2, 3])
-    # The best run has the first value of every key, and the lowest figure; the others end higher.
+    # The best run has the first value of every key and the lowest metric; the others end higher.
     assert all(height < 0.5 for height in best.get_ydata()[:3])
     assert best.get_ydata()[-1] == 0
     ends = [segment[-1, 1] for segment in others.get_segments()]
@@ -167,7 +168,7 @@ def test_three_keys_are_parallel_coordinates() -> None:
     assert len(colours) == 7
 
 
-def test_line_without_a_finite_figure_ends_before_the_colour_bar() -> None:
+def test_line_without_a_finite_metric_ends_before_the_colour_bar() -> None:
     records = product(model__hidden_units=[5, 100], model__depth=[1, 2], model__activation=["relu", "tanh"])
     records[3] = run(3, val=math.inf, model__hidden_units=5, model__depth=2, model__activation="tanh")
     axes, _ = picture(records).axes
@@ -201,7 +202,7 @@ def test_many_seeds_are_histograms() -> None:
         ),
     ],
 )
-def test_nothing_to_draw_is_said(records, text) -> None:
+def test_reason_for_no_plot_is_shown(records, text) -> None:
     (axes,) = picture(records).axes
     assert [one.get_text() for one in axes.texts] == [text]
 
@@ -218,7 +219,7 @@ def test_all_losses_alike(keys) -> None:
     picture([run(i, 0.0, 0.0, seed=i, **dict.fromkeys(names, 1 + i // 2)) for i in range(4)])
 
 
-def test_the_same_bytes_again_and_no_trace(tmp_path) -> None:
+def test_the_same_bytes_again_and_settings_are_restored(tmp_path) -> None:
     records = product(model__hidden_units=[5, 100], seed=[0, 1])
     with matplotlib.rc_context({"axes.grid": False, "font.size": 20}):
         first = png_bytes(draw_leaderboard(build_leaderboard(records, FOLDER)))
@@ -229,7 +230,7 @@ def test_the_same_bytes_again_and_no_trace(tmp_path) -> None:
 def test_drawing_needs_no_pyplot_and_no_torch(tmp_path) -> None:
     code = (
         "import sys; from pathlib import Path; from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard;"
-        "from mlp_lightning.sweeps.leaderboard.figure import *;"
+        "from mlp_lightning.sweeps.leaderboard.figure import *; from mlp_lightning.runs.drawing import png_bytes;"
         "assert 'matplotlib' not in sys.modules;"
         "write_image_event(Path(sys.argv[1]), png_bytes(draw_leaderboard(build_leaderboard([], Path()))));"
         "print([one for one in ('torch', 'lightning', 'tensorflow', 'matplotlib.pyplot') if one in sys.modules])"

@@ -53,7 +53,7 @@ def test_of_a_real_sweep(tmp_path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
     assert {(row["model.hidden_units"], row["seed"]) for row in rows} == {(w, s) for w in ("5", "20") for s in "01"}
-    # The command that it shows is one that trains to the same figures.
+    # The printed command trains to the same metrics.
     shown = done.stdout.splitlines()
     repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best run"))) + 1]
     repeat = shlex.split(repeat)
@@ -62,10 +62,10 @@ def test_of_a_real_sweep(tmp_path) -> None:
     assert again.returncode == 0, again.stderr
     (record,) = read_records([tmp_path / "again"])
     best = next(one for one in read_records([folder]) if f"run {one.number})" in done.stdout)
-    assert record.metrics == {split: pytest.approx(figures, abs=1e-5) for split, figures in best.metrics.items()}
+    assert record.metrics == {split: pytest.approx(metrics, abs=1e-5) for split, metrics in best.metrics.items()}
 
 
-def test_twice_is_the_same(sweep) -> None:
+def test_is_repeatable(sweep) -> None:
     contents = []
     for _ in range(2):
         done = command(sweep, folder=sweep)
@@ -126,7 +126,7 @@ def test_wrong_use(sweep, arguments, message) -> None:
     assert files_in(sweep) == set()
 
 
-def test_damaged_run_is_told(sweep) -> None:
+def test_damaged_run_is_reported(sweep) -> None:
     (sweep / "1" / "result.json").write_text("{")
     done = command(sweep, folder=sweep)
     assert done.returncode == 1
@@ -134,7 +134,7 @@ def test_damaged_run_is_told(sweep) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_cannot_be_written_is_told(sweep) -> None:
+def test_file_that_cannot_be_written_is_reported(sweep) -> None:
     (sweep / "leaderboard.csv").mkdir()
     done = command(sweep, folder=sweep)
     assert done.returncode == 1
@@ -142,7 +142,7 @@ def test_what_cannot_be_written_is_told(sweep) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_closed_output_is_no_fault(sweep) -> None:
+def test_closed_output_is_not_an_error(sweep) -> None:
     process = subprocess.Popen(
         [sys.executable, SCRIPT, str(sweep)],
         env=environment(),

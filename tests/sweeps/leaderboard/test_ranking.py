@@ -91,7 +91,7 @@ def test_what_is_never_shown() -> None:
     assert build_leaderboard(records, FOLDER).keys == ("seed",)
 
 
-def test_without_overrides_the_configurations_tell() -> None:
+def test_without_overrides_the_configurations_decide() -> None:
     records = [
         dataclasses.replace(
             run(number),
@@ -108,7 +108,7 @@ def test_without_overrides_the_configurations_tell() -> None:
 
 
 def test_runs_on_another_drive_are_named_by_their_whole_path(monkeypatch) -> None:
-    """As Windows does it, where no relative path leads from one drive to another."""
+    """As on Windows, where no relative path leads from one drive to another."""
 
     def refused(path: Path, start: Path) -> str:
         raise ValueError(f"path is on mount {path!r}, start on mount {start!r}")
@@ -177,7 +177,7 @@ def test_training_loss_ranks_when_some_run_has_no_validation() -> None:
     assert [one.record.number for one in board.finished] == [1, 0]
 
 
-def test_what_is_not_finite_sorts_below_and_ties_by_number() -> None:
+def test_non_finite_losses_sort_last_and_ties_by_number() -> None:
     losses = [math.nan, 0.5, math.inf, -math.inf, 0.5, 0.25]
     board = build_leaderboard([run(i, val=v, model__depth=i) for i, v in enumerate(losses)], FOLDER)
     assert [one.record.number for one in board.finished] == [5, 1, 4, 0, 2, 3]

@@ -23,7 +23,7 @@ def test_examples() -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_delimiters_are_told_by_the_sample(tmp_path, delimiter) -> None:
+def test_delimiters_are_inferred_from_the_sample(tmp_path, delimiter) -> None:
     lines = [["a", "b", "c"], ["1", "x", "2.5"], ["2", '"p,q;r|s\tt"', "3.5"]]
     found = dialect_of(tmp_path, "\n".join(delimiter.join(line) for line in lines))
     assert (found.delimiter, found.header, found.decimal) == (delimiter, ("a", "b", "c"), ".")

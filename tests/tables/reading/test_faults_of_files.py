@@ -32,7 +32,7 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def assert_told(path: Path, words: str, **options: object) -> None:
+def assert_refused(path: Path, words: str, **options: object) -> None:
     """Reading whole and in batches both end with the same DataError."""
     for read in (lambda one: one.read(), lambda one: list(one.batches())):
         with pytest.raises(DataError, match=words):
@@ -84,9 +84,9 @@ def test_files_with_other_columns(tmp_path) -> None:
 
 @pytest.mark.parametrize("content", ["a,b\n", "a,b", "a,b\n\n\n"])
 def test_no_rows(tmp_path, content) -> None:
-    assert_told(written(tmp_path / "t.csv", content), "t.csv has columns but no rows")
+    assert_refused(written(tmp_path / "t.csv", content), "t.csv has columns but no rows")
     pyarrow.parquet.write_table(pa.table({"a": pa.array([], pa.int64())}), tmp_path / "t.parquet")
-    assert_told(tmp_path / "t.parquet", "no rows")
+    assert_refused(tmp_path / "t.parquet", "no rows")
     # One file of several may be empty, as those are that Spark writes.
     written(tmp_path / "u.csv", "b,a\n1,2\n")
     assert source(tmp_path / "*.csv").read().to_pydict() == {"a": [2], "b": [1]}
@@ -113,7 +113,7 @@ def test_lines_that_are_wrong(tmp_path, content, words) -> None:
     if words is None:  # a mark that is missing at the very end changes nothing
         assert source(path).read()["b"].to_pylist() == ["x", "y"]
         return
-    assert_told(path, words)
+    assert_refused(path, words)
     for table_source in (source(path), source(path)):  # also when the column that shows it is not asked for
         with pytest.raises(DataError, match=words):
             table_source.read(["a"])
@@ -132,11 +132,11 @@ def test_wrong_encodings(tmp_path, monkeypatch, offset) -> None:
     if not lines:
         line, byte = 3, 7
     words = rf"t.csv, line {line}: byte {byte} of the file \(e9 .*\) is not text in the encoding utf-8; .*=latin-1"
-    assert_told(path, words)
+    assert_refused(path, words)
     with pytest.raises(DataError, match=words):
         source(path).read(types={"a": pa.float64(), "b": pa.float64()})
     assert source(path, encoding="latin-1").read()["b"].to_pylist()[-2:] == ["é", "z"]
-    assert_told(path, rf"line {line}: byte {byte} .*encoding ascii; set data.csv.encoding", encoding="ascii")
+    assert_refused(path, rf"line {line}: byte {byte} .*encoding ascii; set data.csv.encoding", encoding="ascii")
 
 
 def test_wrong_encodings_in_the_header_and_elsewhere(tmp_path) -> None:
@@ -190,7 +190,7 @@ def test_a_parquet_file_damaged_inside(tmp_path) -> None:
     content = bytearray(path.read_bytes())
     content[100:2_000] = bytes(1_900)
     path.write_bytes(content)
-    assert_told(path, "t.parquet cannot be read as a Parquet file: .*damaged")
+    assert_refused(path, "t.parquet cannot be read as a Parquet file: .*damaged")
 
 
 def test_a_file_that_goes_away(tmp_path) -> None:
@@ -278,7 +278,7 @@ def test_types_that_cannot_be_read(tmp_path, values) -> None:
     table = pa.table({"good": [1], "bad": values})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     words = "column 'bad' holds values of the type .*data.columns.bad.kind=ignored"
-    assert_told(tmp_path / "t.parquet", words)
+    assert_refused(tmp_path / "t.parquet", words)
     assert source(tmp_path / "t.parquet").read(["good"]).num_rows == 1
     with pytest.raises(DataError, match=words):
         MemorySource(table, "rows").read()

@@ -130,7 +130,7 @@ def test_what_python_writes_is_read(tmp_path_factory, rows, delimiter, rows_at_o
     table = read.read(types=types)
     assert table.equals(expected)
     assert joined(read, types, rows_at_once).equals(expected)
-    # The line that is told for a row holds its beginning, by an independent count.
+    # The reported line of a row holds its beginning, by an independent count.
     starts = [len(text.getvalue().split(end)[0:1])]
     for row in rows:
         one = io.StringIO(newline="")
@@ -167,8 +167,8 @@ def test_types_are_those_of_the_whole_file(tmp_path) -> None:
     assert joined(read, types_of(table), 65_536).equals(table)
 
 
-def test_first_values_that_mislead(tmp_path) -> None:
-    """More columns than are tried one by one; the first block of Arrow's reader holds none of the last values."""
+def test_misleading_first_values(tmp_path) -> None:
+    """More columns than are tried one by one; the last values are not in the first block of Arrow's reader."""
     first, last = (
         ["", "1", "true", "2020-01-01", "10:00", "1", "1.5"],
         ["3", "2.5", "x", "2020-01-01 10:00:00", "z", "y", "w"],
@@ -220,7 +220,7 @@ def test_texts_of_values(tmp_path) -> None:
     }
 
 
-def test_own_missing_values(tmp_path) -> None:
+def test_given_missing_values(tmp_path) -> None:
     path = written(tmp_path, "t.csv", "a,b\n1,NA\n?,?\n,\n")
     assert source(path, null_values=["?"]).read().to_pydict() == {"a": [1, None, None], "b": ["NA", None, None]}
 
@@ -264,7 +264,7 @@ def test_given_types_take_what_means_the_same(tmp_path) -> None:
     assert joined(read, types, 1).equals(table)
 
 
-def test_batches_go_on_after_a_value_that_needs_care(tmp_path) -> None:
+def test_batches_continue_after_a_value_of_another_type(tmp_path) -> None:
     many = 400_000
     lines = ["i,x"] + [f"{row},{row}.5" for row in range(many)] + ["7.0,1", "8,2"]
     read = source(written(tmp_path, "t.csv", "\n".join(lines)))
