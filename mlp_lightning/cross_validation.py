@@ -81,15 +81,12 @@ def cross_validate(
         DataError: the table cannot be used, or cannot be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
-    from mlp_lightning.data.preparation import shared_tables
-
     if not isinstance(config, Config):
         config = parse_config(config)
     if config.data.cv.folds is None:
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
     run_console = RunConsole(config.verbosity, console)
-    with shared_tables():
-        return _CrossValidation(config, Path(run_dir).absolute(), run_console).execute()
+    return _CrossValidation(config, Path(run_dir).absolute(), run_console).execute()
 
 
 class _CrossValidation:
@@ -106,7 +103,11 @@ class _CrossValidation:
         self.outcomes: dict[int, Outcome] = {}
 
     def execute(self) -> CrossValidationResult:
-        sizes = SizesOf()
+        from mlp_lightning.data.preparation import opened
+        from mlp_lightning.tables.reading.sources import KeptSource
+
+        self._source = KeptSource(opened(self.config.data)[0])  # all folds have its rows
+        sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created
         folder = claim(self.path, self.config)
@@ -126,7 +127,8 @@ class _CrossValidation:
         with SweepProgress(self.console, len(self.configs), steps) as progress:
             for folds in [*grouping.stacks, *([fold] for fold, _ in grouping.alone)]:
                 part_progress = _PartProgress(self, folds, progress)
-                train_part([self.configs[one] for one in folds], [self._folder(one) for one in folds], part_progress)
+                of_part = [self.configs[one] for one in folds], [self._folder(one) for one in folds]
+                train_part(*of_part, part_progress, source=self._source)
                 if any(one.status == "interrupted" for one in self.outcomes.values()):
                     break
         failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
@@ -148,9 +150,10 @@ class _CrossValidation:
         return self.path / f"fold-{fold}"
 
     def _data(self, fold: int) -> TabularDataModule:
+        from mlp_lightning.data.preparation import Given
         from mlp_lightning.runs.build import build_data
 
-        return build_data(self.configs[fold])
+        return build_data(self.configs[fold], Given(self._source))
 
     # ---- predictions -------------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def _path_and_target(config: schema.Config) -> Iterator[Fault]:
     data = config.data
     if data.name == "table" and data.path is None:
         yield Fault("data.path", None, "is missing", "name a CSV, TSV, Parquet or Feather file, a folder or a pattern")
-    if data.name == "table" and data.target is None:
+    if data.name in ("table", "frame") and data.target is None:
         yield Fault("data.target", None, "is missing", "name the column to predict")
     if data.name != "table" and data.path is not None:
         rule = f"contradicts data.name = {data.name!r}, which brings its own rows"

@@ -81,7 +81,9 @@ class CrossValidationConfig:
 class DataConfig:
     """The data set, its split and its batches."""
 
-    name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
+    name: str = option(
+        "xor", one_of((*names.DATA_SETS, "frame")), meaning="which data set; frame: a data frame, from Python only"
+    )
     batch_size: Union[int, Auto, None] = option(
         None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
     )

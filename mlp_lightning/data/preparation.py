@@ -7,9 +7,8 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ class Preparation:
         options = self.options
         source, names = opened(options, given.source)
         self._refuse_missing_columns(source, names)
-        table, numbers = self._labelled(_read(source, self._types(names)), names, source)
+        table, numbers = self._labelled(source.read(types=self._types(names)), names, source)
         origin = Origin(source.name, source.place).of(numbers)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
@@ -237,6 +236,9 @@ def opened(options: DataConfig, source: TableSource | None = None) -> tuple[Tabl
     names = wanted
     if source is not None:
         pass
+    elif options.name == "frame":
+        rule, hint = "has its rows in memory, and they are not here", "hand them over: train(config, run_dir, frame=…)"
+        raise ConfigError([Fault("data.name", "frame", rule, hint)])
     elif options.name != "table":
         table, names = load_dataset(options)
         source = MemorySource(table, options.name)
@@ -249,33 +251,6 @@ def opened(options: DataConfig, source: TableSource | None = None) -> tuple[Tabl
         columns = ", ".join(source.column_names)
         raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
     return source, list(names)
-
-
-# What was read inside of :func:`shared_tables`, by path and options; ``None`` outside.
-_shared: dict[tuple[Any, ...], pa.Table] | None = None
-
-
-@contextlib.contextmanager
-def shared_tables() -> Iterator[None]:
-    """Inside, a file that several data modules read is read once, and kept."""
-    global _shared
-    before = _shared
-    _shared = {} if before is None else before
-    try:
-        yield
-    finally:
-        _shared = before
-
-
-def _read(source: TableSource, types: dict[str, pa.DataType]) -> pa.Table:
-    if _shared is None or not isinstance(source, FileSource):
-        return source.read(types=types)
-    # The same file read with other types is another table.
-    files = [(one.path, one.path.stat().st_mtime_ns, getattr(one, "dialect", None)) for one in source.files]
-    key = (*files, tuple(types.items()))
-    if key not in _shared:
-        _shared[key] = source.read(types=types)
-    return _shared[key]
 
 
 def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:

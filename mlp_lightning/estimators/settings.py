@@ -152,8 +152,7 @@ def _model(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> dict[str, Any]:
     return {
-        "name": "table",
-        "path": "X",  # never read: the rows are in memory
+        "name": "frame",
         "target": rows.targets,
         "columns": {name: {"kind": kind} for name, kind in rows.kinds.items()},
         "scaling": given["scaling"],

@@ -26,6 +26,8 @@ from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
 from mlp_lightning.runs.training import Options, Training
 from mlp_lightning.runs.training_module import Outputs, TrainingModule
+from mlp_lightning.tables.reading.frames import arrow_table
+from mlp_lightning.tables.reading.sources import MemorySource, TableSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ def train(
     data: TabularDataModule | None = None,
     start: TrainingStart | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    frame: Any = None,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
@@ -76,6 +79,8 @@ def train(
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
         data: a data module that is set up, to train on instead of what ``config.data`` names.
         start: what to begin with instead of new weights.
+        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow. ``data.name`` is then
+            ``frame``, and ``data.target`` names the column to predict.
         callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
@@ -97,13 +102,17 @@ def train(
         >>> result.status, result.steps
         ('finished', 100)
     """
+    source = frame
+    if frame is not None and not isinstance(frame, TableSource):
+        config, source = _of_frame(config), MemorySource(arrow_table(frame, "frame"), "frame")
     if not isinstance(config, Config):
         config = parse_config(config)
     _refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
-    options = Options(None if data is None else [data], callbacks, keeps_modules=True, claims=False, logs_live=True)
+    of_run = None if data is None else [data]
+    options = Options(of_run, source, callbacks, keeps_modules=True, claims=False, logs_live=True)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
         return run.execute(options)
 
@@ -116,6 +125,7 @@ def train_stack(
     callbacks: Sequence[pl.Callback] = (),
     keep_modules: bool = False,
     checkpoint: Path | None = None,
+    source: TableSource | None = None,
 ) -> list[TrainingResult]:
     """Train several runs together and leave the record of each in its folder.
 
@@ -134,6 +144,7 @@ def train_stack(
             is there already, the stack continues from it to the same bits; the configurations must be those of the
             members that still trained. It is removed when all runs have ended, and kept when they were interrupted.
             ``None``: a stack that is killed is lost.
+        source: of the rows of all runs, instead of what their configurations name.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -150,7 +161,7 @@ def train_stack(
         is_other = config.trainer.engine == "autograd"
         if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, callbacks, keep_modules, state_file=checkpoint)
+    options = Options(data, source, callbacks, keep_modules, state_file=checkpoint)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -159,6 +170,17 @@ def train_stack(
         # It came while the last folders were written: nothing is left to stop here, but perhaps elsewhere.
         raise KeyboardInterrupt
     return results
+
+
+def _of_frame(config: Config | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a run whose rows are a data frame."""
+    plain = config.to_dict() if isinstance(config, Config) else dict(config)
+    section = dict(plain.get("data", {}))
+    for key, fitting in (("name", ("table", "frame")), ("path", (None,))):
+        if section.setdefault(key, fitting[0]) not in fitting:
+            rule = "contradicts frame, which has the rows"
+            raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])
+    return {**plain, "data": {**section, "name": "frame"}}
 
 
 def _refuse_validation_hooks(callbacks: Sequence[pl.Callback]) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
@@ -33,6 +34,7 @@ from mlp_lightning.runs.surroundings import frozen_heap
 from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 class TrainingHost(Protocol):
@@ -62,6 +64,7 @@ class Options:
 
     Attributes:
         data: for each run a data module that is set up, to train on instead of what its configuration names.
+        source: of the rows of all runs, instead of what their configurations name.
         callbacks: further callbacks of the Trainer.
         keeps_modules: whether the results have the trained modules.
         claims: whether the folders have to be claimed yet.
@@ -70,6 +73,7 @@ class Options:
     """
 
     data: Sequence[TabularDataModule] | None = None
+    source: TableSource | None = None
     callbacks: Sequence[pl.Callback] = ()
     keeps_modules: bool = False
     claims: bool = True
@@ -152,7 +156,7 @@ class Training:
 
     def _load_data(self) -> None:
         if self.options.data is None:
-            self._distinct, self._of_member = _data_modules(self.configs)
+            self._distinct, self._of_member = _data_modules(self.configs, self.options.source)
         else:
             self._distinct, self._of_member = _without_repetition(self.options.data)
         self.members = [
@@ -295,13 +299,14 @@ class Training:
             self.options.state_file.unlink(missing_ok=True)
 
 
-def _data_modules(configs: Sequence[Config]) -> tuple[list[TabularDataModule], list[int]]:
+def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tuple[list[TabularDataModule], list[int]]:
     """A data module for every seed and fold, and which one each run has."""
     first: dict[tuple[Any, ...], Config] = {}
     for one in configs:
         first.setdefault((one.seed, one.data.cv.fold), one)
     numbers: Mapping[tuple[Any, ...], int] = {key: number for number, key in enumerate(first)}
-    return [build_data(one) for one in first.values()], [numbers[one.seed, one.data.cv.fold] for one in configs]
+    distinct = [build_data(one, Given(source)) for one in first.values()]
+    return distinct, [numbers[one.seed, one.data.cv.fold] for one in configs]
 
 
 def _without_repetition(data: Sequence[TabularDataModule]) -> tuple[list[TabularDataModule], list[int]]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.grouping import Sizes
 
+if TYPE_CHECKING:
+    from mlp_lightning.tables.reading.sources import TableSource
+
 
 class SizesOf:
-    """Computes the sizes of runs; data that several runs share is read once."""
+    """Computes the sizes of runs; data that several runs share is read once.
 
-    def __init__(self) -> None:
+    Args:
+        source: of the rows of all runs, instead of what their configurations name.
+    """
+
+    def __init__(self, source: TableSource | None = None) -> None:
+        self._source = source
         self._known: dict[str, Sizes | MLPLightningError] = {}
 
     def __call__(self, config: Config) -> Sizes:
@@ -31,7 +40,7 @@ class SizesOf:
         key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:
-                self._known[key] = _sizes(config)
+                self._known[key] = _sizes(config, self._source)
             except MLPLightningError as error:
                 self._known[key] = error
         known = self._known[key]
@@ -47,10 +56,11 @@ class SizesOf:
             return 0
 
 
-def _sizes(config: Config) -> Sizes:
+def _sizes(config: Config, source: TableSource | None) -> Sizes:
+    from mlp_lightning.data.preparation import Given
     from mlp_lightning.runs.build import build_data, run_length
 
-    data = build_data(config)
+    data = build_data(config, Given(source))
     return Sizes(
         data.in_features,
         data.out_features,

@@ -22,6 +22,7 @@ from mlp_lightning.sweeps.records import cause
 
 if TYPE_CHECKING:
     from mlp_lightning.runs.result import TrainingResult
+    from mlp_lightning.tables.reading.sources import TableSource
 
 log = logging.getLogger("mlp_lightning")
 
@@ -53,6 +54,7 @@ def train_part(
     folders: Sequence[Path],
     progress: PartProgress | None = None,
     checkpoint: Path | None = None,
+    source: TableSource | None = None,
 ) -> list[Outcome]:
     """Train runs, as one stack if there are several.
 
@@ -65,9 +67,10 @@ def train_part(
         folders: of each run.
         progress: receives the steps made and the outcomes.
         checkpoint: file for the state of the stack; if it exists, the stack continues from it.
+        source: of the rows of all runs, instead of what their configurations name.
     """
     if len(configs) == 1 and (checkpoint is None or not checkpoint.is_file()):
-        outcome = _train_single(configs[0], folders[0])
+        outcome = _train_single(configs[0], folders[0], source)
         if progress is not None:
             progress.steps_made(outcome.steps, 1)
             progress.ended(0, outcome)
@@ -80,7 +83,8 @@ def train_part(
     unclaimed = [not RunFolder(one).config.exists() for one in folders]
     recorder = _ProgressRecorder(progress)
     try:
-        return [_outcome(one) for one in train_stack(configs, folders, recorder, checkpoint=checkpoint)]
+        results = train_stack(configs, folders, recorder, checkpoint=checkpoint, source=source)
+        return [_outcome(one) for one in results]
     except Exception as error:
         failure = _Failure(error, "".join(traceback.format_exception(error)))
         restart = _should_restart(error, continued, len(configs))
@@ -90,7 +94,8 @@ def train_part(
     failure.release_frames()
     remaining = [index for index in range(len(configs)) if index not in recorder.outcomes and unclaimed[index]]
     if restart:
-        _restart(configs, folders, remaining, recorder, checkpoint, failure if continued else None)
+        part = _Part(configs, folders, checkpoint, source)
+        _restart(part, remaining, recorder, failure if continued else None)
     for index in range(len(configs)):
         if index not in recorder.outcomes:
             not_started = Outcome("interrupted", {}, error="it was not started")
@@ -109,15 +114,19 @@ def _should_restart(error: Exception, continued: bool, count: int) -> bool:
     return count > 1 and _is_out_of_memory(error)
 
 
-def _restart(
-    configs: Sequence[Config],
-    folders: Sequence[Path],
-    remaining: list[int],
-    recorder: _ProgressRecorder,
-    checkpoint: Path | None,
-    resume_failure: _Failure | None,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """The arguments of :func:`train_part` that a restart passes on."""
+
+    configs: Sequence[Config]
+    folders: Sequence[Path]
+    checkpoint: Path | None
+    source: TableSource | None
+
+
+def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, resume_failure: _Failure | None) -> None:
     """Train the ``remaining`` runs from the start: in halves, or together if the stack could not be continued."""
+    configs, folders, checkpoint = part.configs, part.folders, part.checkpoint
     for index in remaining:
         _empty(folders[index])
     parts = [remaining[: len(remaining) // 2], remaining[len(remaining) // 2 :]]
@@ -132,12 +141,13 @@ def _restart(
         log.warning("A stack of %d runs does not fit into memory: it is halved and restarted.", len(remaining))
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
-    for number, part in enumerate(one for one in parts if one):
+    for number, indices in enumerate(one for one in parts if one):
         if recorder.stopped:
             break
         file = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
-        progress = _SubsetProgress(recorder, part)
-        train_part([configs[index] for index in part], [folders[index] for index in part], progress, file)
+        progress = _SubsetProgress(recorder, indices)
+        of_part = [configs[index] for index in indices], [folders[index] for index in indices]
+        train_part(*of_part, progress, file, part.source)
 
 
 @dataclasses.dataclass
@@ -181,12 +191,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(one in str(error) for one in texts)
 
 
-def _train_single(config: Config, folder: Path) -> Outcome:
+def _train_single(config: Config, folder: Path, source: TableSource | None) -> Outcome:
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()
     try:
-        return _outcome(train(config, folder, silent()))
+        return _outcome(train(config, folder, silent(), frame=source))
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

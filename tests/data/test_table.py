@@ -21,7 +21,7 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_state
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given, shared_tables
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ from mlp_lightning.networks.optimizers import build_optimizer
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.encoding import Surprises, encode
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource
+from mlp_lightning.tables.reading.sources import FileSource, KeptSource, MemorySource
 
 KINDS = {"float64": "numeric", "int64": "numeric", "bool": "boolean", "timestamp": "datetime", "string": "categorical"}
 
@@ -145,7 +145,7 @@ def test_a_classification_of_numbers_reads_its_targets_again(tmp_path) -> None:
 
 def test_rows_of_many_parts_are_prepared_as_one(monkeypatch) -> None:
     expected = set_up(mixed_table()).splits["train"].features_BF
-    monkeypatch.setattr("mlp_lightning.data.table.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("mlp_lightning.data.preparation.ROWS_AT_ONCE", 7)
     assert_same_bits(set_up(mixed_table()).splits["train"].features_BF, expected)
 
 
@@ -288,28 +288,36 @@ def test_no_training_rows() -> None:
         set_up(table, split_column="s")
 
 
-# ---- a file that is read once ------------------------------------------------------------------------------
+# ---- a table that is read once -----------------------------------------------------------------------------
 
 
-def test_a_file_is_shared_only_with_those_that_read_it_alike(tmp_path) -> None:
+def test_kept_rows_are_those_of_the_source(tmp_path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("x;z;y\n" + "".join(f"{row % 4};{row},5;{'ab'[row % 2]}\n" for row in range(24)))
-
-    def both() -> list[TabularDataModule]:
-        return [
-            set_up(path=str(path)),
-            set_up(path=str(path), seed=1, val_fraction=0.25),
-            set_up(path=str(path), kinds={"x": "categorical"}),
-            set_up(path=str(path), csv=CsvConfig(decimal="."), kinds={"z": "categorical"}),
-        ]
-
-    alone = both()
-    with shared_tables():
-        together = both()
-    for one, other in zip(together, alone, strict=True):
+    kept = KeptSource(FileSource.open(str(path), CsvConfig()))
+    cases: list[dict[str, Any]] = [{}, {"val_fraction": 0.25}, {"kinds": {"x": "categorical"}}, {}]
+    for case in cases:
+        one, other = set_up(path=str(path), **case), set_up(source=kept, **case)
         assert one.preprocessing == other.preprocessing
-        for split in other.splits:
-            assert_same_bits(one.splits[split].features_BF, other.splits[split].features_BF)
+        for split, rows in other.splits.items():
+            assert_same_bits(one.splits[split].features_BF, rows.features_BF)
+
+
+def test_kept_rows_are_read_once_for_each_reading() -> None:
+    class Counted(MemorySource):
+        reads = 0
+
+        def read(self, *given: Any, **further: Any) -> pa.Table:
+            self.reads += 1
+            return super().read(*given, **further)
+
+    counted = Counted(mixed_table(), "t")
+    kept = KeptSource(counted)
+    for seed in range(3):
+        set_up(source=kept, seed=seed)
+    assert counted.reads == 1
+    set_up(source=kept, kinds={"whole": "categorical"})
+    assert counted.reads == 2
 
 
 def test_a_table_of_scikit_learn_needs_no_target() -> None:

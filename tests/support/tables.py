@@ -17,7 +17,7 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.preparation import Given
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.columns import ARROW_TYPES
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.sources import MemorySource, TableSource
 
 
 def table_options(
@@ -30,10 +30,16 @@ def table_options(
 
 
 def set_up(
-    table: pa.Table | None = None, task: str = "auto", seed: int = 0, batch_size: int | None = None, **options: Any
+    table: pa.Table | None = None,
+    task: str = "auto",
+    seed: int = 0,
+    batch_size: int | None = None,
+    source: TableSource | None = None,
+    **options: Any,
 ) -> TabularDataModule:
     """The data module of a table in memory (or of a file, with ``path``), read and prepared."""
-    source = None if table is None else MemorySource(table, "the table")
+    if table is not None:
+        source = MemorySource(table, "the table")
     data = TabularDataModule(table_options(**options), task, Given(source), seed, batch_size=batch_size)
     data.setup()
     return data

@@ -28,7 +28,7 @@ def load_dataset(options: DataConfig) -> tuple[pa.Table, list[str]]:
 
 def describer(name: str) -> Describer | None:
     """What says something of the final predictions of all training rows; most data sets have nothing to say."""
-    return None if name == "table" else getattr(_file_of(name), "describe_predictions", None)
+    return None if name in ("table", "frame") else getattr(_file_of(name), "describe_predictions", None)
 
 
 def _file_of(name: str) -> types.ModuleType:

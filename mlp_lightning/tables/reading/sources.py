@@ -11,7 +11,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import pyarrow as pa
 
@@ -253,6 +253,34 @@ def check_same_columns(file: TableFile, first: TableFile) -> None:
             f"The files of a table must have the same columns: compared with {first.name}, {file.name} "
             f"{' and '.join(parts)}. Give both the same columns, or leave one out with a pattern in data.path."
         )
+
+
+class KeptSource(TableSource):
+    """A table whose rows are read once, and kept for the next reader.
+
+    Args:
+        source: of the rows.
+    """
+
+    def __init__(self, source: TableSource) -> None:
+        self.name = source.name
+        self.column_names = source.column_names
+        self._source = source
+        self._tables: dict[tuple[Any, ...], pa.Table] = {}
+
+    def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
+        key = (None if columns is None else tuple(columns), tuple((types or {}).items()))
+        if key not in self._tables:
+            self._tables[key] = self._source.read(columns, types)
+        return self._tables[key]
+
+    def batches(
+        self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        return self._source.batches(columns, types, rows)
+
+    def place(self, row: int) -> str:
+        return self._source.place(row)
 
 
 class MemorySource(TableSource):

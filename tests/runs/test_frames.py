@@ -1,0 +1,96 @@
+"""Training on a data frame: what a file with the same rows gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+from support.run_folders import checkpoint
+from support.tables import mixed_table
+
+import mlp_lightning
+from mlp_lightning.errors import CheckpointError, ConfigError, DataError
+from mlp_lightning.inference.evaluation.evaluate import evaluate
+from mlp_lightning.inference.loading import load_model
+
+CONFIG: dict[str, Any] = {
+    "data": {"name": "table", "target": "y", "val_fraction": 0.2},
+    "model": {"hidden_units": 8},
+    "optimizer": {"name": "Adam", "lr": 0.01},
+    "trainer": {"max_steps": 20, "accelerator": "cpu"},
+    "logger": {"graph": False},
+    "verbosity": 0,
+}
+
+
+def with_data(**options: Any) -> dict[str, Any]:
+    return {**CONFIG, "data": {**CONFIG["data"], **options}}
+
+
+def pandas_frame(table: pa.Table) -> Any:
+    frame = table.to_pandas()
+    return frame.set_index(frame.index * 3)  # the index says nothing
+
+
+def polars_frame(table: pa.Table) -> Any:
+    return pytest.importorskip("polars").from_arrow(table)
+
+
+FRAMES = {"pandas": pandas_frame, "polars": polars_frame, "pyarrow": lambda table: table}
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_same_as_the_file(library: str, tmp_path: Path) -> None:
+    table = mixed_table().drop_columns(["flag", "whole"])  # with gaps, pandas keeps these as objects and as floats
+    pyarrow.csv.write_csv(table, tmp_path / "rows.csv")
+    of_file = mlp_lightning.train(with_data(path=str(tmp_path / "rows.csv")), tmp_path / "file")
+    of_frame = mlp_lightning.train(CONFIG, tmp_path / "frame", frame=FRAMES[library](table))
+    assert of_frame.status == "finished"
+    assert of_frame.metrics == of_file.metrics
+    assert json.loads((of_frame.run_dir / "result.json").read_text())["metrics"] == of_file.metrics
+    assert checkpoint(of_frame.run_dir)["config"]["data"]["name"] == "frame"
+
+
+def test_a_model_of_a_frame_predicts_a_file(tmp_path: Path) -> None:
+    table = mixed_table()
+    result = mlp_lightning.train(CONFIG, tmp_path / "run", frame=table)
+    path = result.run_dir / "checkpoints" / "last.ckpt"
+    assert load_model(path).target.class_names == ("no", "yes")
+    pyarrow.csv.write_csv(table, tmp_path / "rows.csv")
+    assert 0 <= evaluate(path, tmp_path / "out", str(tmp_path / "rows.csv")).metrics["accuracy"] <= 1
+    # Its own rows are gone.
+    with pytest.raises(ConfigError, match=r"data\.name = 'frame' has its rows in memory, and they are not here"):
+        evaluate(path, tmp_path / "own", split="val")
+
+
+def test_it_continues_with_the_same_frame_only(tmp_path: Path) -> None:
+    table = mixed_table()
+    whole = mlp_lightning.train(CONFIG, tmp_path / "whole", frame=table)
+    shorter = {**CONFIG, "trainer": {**CONFIG["trainer"], "max_steps": 9}}
+    first = mlp_lightning.train(shorter, tmp_path / "first", frame=table)
+    continued = {**CONFIG, "ckpt_path": str(first.run_dir / "checkpoints" / "last.ckpt")}
+    assert mlp_lightning.train(continued, tmp_path / "second", frame=table).metrics == whole.metrics
+    with pytest.raises(CheckpointError, match="was trained on other rows"):
+        mlp_lightning.train(continued, tmp_path / "third", frame=mixed_table(seed=9))
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"name": "xor"}, "data.name"), ({"path": "rows.csv"}, "data.path"), ({"target": None}, "data.target")],
+)
+def test_options_that_contradict_a_frame(options: dict[str, Any], key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mlp_lightning.train(with_data(**options), tmp_path / "run", frame=mixed_table())
+    assert [one.key for one in caught.value.faults] == [key]
+
+
+def test_what_is_not_a_frame(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="frame is a ndarray, and must be a data frame: of pandas, polars or pyarrow"):
+        mlp_lightning.train(CONFIG, tmp_path / "run", frame=np.zeros((3, 2)))
+    with pytest.raises(ConfigError, match="train\\(config, run_dir, frame=…\\)"):
+        mlp_lightning.train(with_data(name="frame"), tmp_path / "other")
