@@ -103,10 +103,10 @@ class _CrossValidation:
         self.outcomes: dict[int, Outcome] = {}
 
     def execute(self) -> CrossValidationResult:
-        from mlp_lightning.data.preparation import opened
+        from mlp_lightning.data.preparation import open_source
         from mlp_lightning.tables.reading.sources import KeptSource
 
-        self._source = KeptSource(opened(self.config.data)[0])  # all folds have its rows
+        self._source = KeptSource(open_source(self.config.data))  # all folds have its rows
         sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created

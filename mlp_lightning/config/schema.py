@@ -124,6 +124,11 @@ class DataConfig:
     bits: int = option(4, between(1, 16, high_included=True), meaning="bits of the data set parity")
     sample_seed: int = option(0, between(0, 2**32), meaning="decides the rows of a synthetic data set")
 
+    @property
+    def is_split(self) -> bool:
+        """Whether rows are split off the training rows, so that the seed may decide which ones."""
+        return self.val_fraction > 0 or self.test_fraction > 0 or self.cv.fold is not None
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:

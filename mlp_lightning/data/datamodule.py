@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,14 @@ class TabularDataModule(pl.LightningDataModule):
         """Read, split and prepare the rows; a second call does nothing."""
         if self._rows is None:
             self._rows = Preparation(self.options, self._task, self.seed, self.dtype, self._given)
+            self._given = Given()  # a table in memory is needed no longer
+
+    def with_seed(self, seed: int) -> Self:
+        """The same rows in another order; only where the seed decides nothing else."""
+        assert not self.options.is_split
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     # ---- what the rows say, once they are set up ---------------------------------------------------------
 
@@ -168,11 +177,11 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def describes_predictions(self) -> bool:
         """Whether there is something to print about the final predictions of all training rows."""
-        return self._given.source is None and describer(self.options.name) is not None
+        return describer(self.options.name) is not None
 
     def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
         """What to print about the final predictions of all training rows; nothing for most data sets."""
-        describe_them = describer(self.options.name) if self.describes_predictions else None
+        describe_them = describer(self.options.name)
         return "" if describe_them is None else describe_them(predictions_BC, self.splits["train"].targets.numpy())
 
     # ---- from rows to steps ------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ class Preparation:
     def _read_all(self, task: str, seed: int, given: Given) -> None:
         """Read, split and prepare in one go: raw rows of all columns are never in memory together."""
         options = self.options
-        source, names = opened(options, given.source)
+        source = given.source or open_source(options)
+        names = _target_names(options, source)
         self._refuse_missing_columns(source, names)
         table, numbers = self._labelled(source.read(types=self._types(names)), names, source)
         origin = Origin(source.name, source.place).of(numbers)
@@ -225,32 +226,26 @@ class Preparation:
         self.row_numbers[split] = np.concatenate(rows)
 
 
-def opened(options: DataConfig, source: TableSource | None = None) -> tuple[TableSource, list[str]]:
-    """The table, and the names of its target columns.
-
-    Args:
-        options: name both.
-        source: taken instead of the table that they name.
-    """
-    wanted = [options.target] if isinstance(options.target, str) else options.target
-    names = wanted
-    if source is not None:
-        pass
-    elif options.name == "frame":
+def open_source(options: DataConfig) -> TableSource:
+    """The table that the options name."""
+    if options.name == "frame":
         rule, hint = "has its rows in memory, and they are not here", "hand them over: train(config, run_dir, frame=…)"
         raise ConfigError([Fault("data.name", "frame", rule, hint)])
-    elif options.name != "table":
-        table, names = load_dataset(options)
-        source = MemorySource(table, options.name)
-    elif options.path is None:
+    if options.name != "table":
+        table, targets = load_dataset(options)
+        return MemorySource(table, options.name, targets)
+    if options.path is None:
         raise ConfigError([Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")])
-    else:
-        source = FileSource.open(options.path, options.csv)
-    names = wanted or names
+    return FileSource.open(options.path, options.csv)
+
+
+def _target_names(options: DataConfig, source: TableSource) -> list[str]:
+    wanted = [options.target] if isinstance(options.target, str) else options.target
+    names = list(wanted or source.targets)
     if not names:
         columns = ", ".join(source.column_names)
         raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
-    return source, list(names)
+    return names
 
 
 def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:

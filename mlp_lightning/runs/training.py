@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.preparation import Given, open_source
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
@@ -34,7 +34,7 @@ from mlp_lightning.runs.surroundings import frozen_heap
 from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
-from mlp_lightning.tables.reading.sources import TableSource
+from mlp_lightning.tables.reading.sources import KeptSource, TableSource
 
 
 class TrainingHost(Protocol):
@@ -305,8 +305,13 @@ def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tupl
     for one in configs:
         first.setdefault((one.seed, one.data.cv.fold), one)
     numbers: Mapping[tuple[Any, ...], int] = {key: number for number, key in enumerate(first)}
-    distinct = [build_data(one, Given(source)) for one in first.values()]
-    return distinct, [numbers[one.seed, one.data.cv.fold] for one in configs]
+    of_member = [numbers[one.seed, one.data.cv.fold] for one in configs]
+    if len(first) > 1 and source is None:
+        source = KeptSource(open_source(configs[0].data))
+    if configs[0].data.is_split:
+        return [build_data(one, Given(source)) for one in first.values()], of_member
+    rows = build_data(configs[0], Given(source))
+    return [rows.with_seed(one.seed) for one in first.values()], of_member
 
 
 def _without_repetition(data: Sequence[TabularDataModule]) -> tuple[list[TabularDataModule], list[int]]:

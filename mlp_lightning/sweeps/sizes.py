@@ -35,8 +35,7 @@ class SizesOf:
         # The training rows decide which features there are, and the seed which rows these are. Whether labels can be
         # smoothed depends on the target.
         smooths, data = trainer.label_smoothing not in (0, "auto"), config.data
-        is_split = data.val_fraction > 0 or data.test_fraction > 0 or data.cv.fold is not None
-        seed = config.seed if is_split else None
+        seed = config.seed if data.is_split else None
         key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:

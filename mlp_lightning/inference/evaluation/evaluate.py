@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import opened
+from mlp_lightning.data.preparation import open_source
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
@@ -263,7 +263,7 @@ def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
     """The weights of the rows of a split, from the table that they are in."""
     options = data.options
     path = {"val": options.val_path, "test": options.test_path}.get(split)
-    source = opened(options)[0] if path is None else FileSource.open(path, options.csv)
+    source = open_source(options) if path is None else FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
     values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
     everyone = np.ones(len(numbers_B), dtype=bool)

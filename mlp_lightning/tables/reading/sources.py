@@ -35,10 +35,12 @@ class TableSource(ABC):
     Attributes:
         name: what messages call it, such as ``penguins.csv`` or ``folder (12 files)``.
         column_names: all its columns, in order.
+        targets: the columns to predict, where the table says so.
     """
 
     name: str
     column_names: list[str]
+    targets: Sequence[str] = ()
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -265,6 +267,7 @@ class KeptSource(TableSource):
     def __init__(self, source: TableSource) -> None:
         self.name = source.name
         self.column_names = source.column_names
+        self.targets = source.targets
         self._source = source
         self._tables: dict[tuple[Any, ...], pa.Table] = {}
 
@@ -289,13 +292,15 @@ class MemorySource(TableSource):
     Args:
         table: its columns.
         name: what messages call it.
+        targets: the columns to predict, if that is known.
 
     Raises:
         DataError: two columns have the same name, or one has none.
     """
 
-    def __init__(self, table: pa.Table, name: str) -> None:
+    def __init__(self, table: pa.Table, name: str, targets: Sequence[str] = ()) -> None:
         self.table = table
+        self.targets = targets
         self.name = name
         self.column_names = [column for column in table.column_names if not is_row_label(column)]
         check_names(self.column_names, name)
