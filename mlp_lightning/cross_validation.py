@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
-from mlp_lightning.runs.console import RunConsole, print_error
+from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import claim, surroundings
 from mlp_lightning.sweeps.grouping import group_runs
@@ -221,8 +221,8 @@ class _CrossValidation:
         for name in names[:2]:
             one = result.metrics[name]
             self.console.line(f"{name}: {one['mean']:.4g} ± {one['sd']:.2g}")
-        self.console.line(f"Out-of-fold predictions: {_shortest(self.path / 'out_of_fold.csv')}")
-        self.console.line(f"Folder: {_shortest(self.path)} ({result.wall_time_s:.1f} s)")
+        self.console.line(f"Out-of-fold predictions: {short_path(self.path / 'out_of_fold.csv')}")
+        self.console.line(f"Folder: {short_path(self.path)} ({result.wall_time_s:.1f} s)")
 
 
 class _PartProgress:
@@ -287,7 +287,3 @@ def _out_of_fold(
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
-
-
-def _shortest(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -6,6 +6,8 @@
 from mlp_lightning.config.conf_files import group_options
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu")
+# The splits of the rows, and what they are called in prose.
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 NORMS = ("none", "batch", "layer")
 INITS = (
     "default",

@@ -17,12 +17,13 @@ from mlp_lightning.errors import TrainingError
 from mlp_lightning.estimators.curves import CurveRecorder, Curves
 from mlp_lightning.estimators.inputs import Inputs
 from mlp_lightning.networks.preprocessor import Preprocessor
-from mlp_lightning.runs.build import build_data, run_length
+from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.fit import TrainingStart, train, train_stack
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import new_run_dir
-from mlp_lightning.sweeps.grouping import Sizes, group_runs
+from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.memory import available_memory
+from mlp_lightning.sweeps.sizes import sizes_of_data
 from mlp_lightning.tables.reading.sources import MemorySource
 
 # A run sets the random numbers, the threads and the signals of its process, so only one may run at a time.
@@ -82,7 +83,7 @@ def train_together(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
         KeyboardInterrupt: they were asked to stop.
     """
     # By identity: configurations may be equal although their rows differ (folds).
-    sizes = {id(job.config): _sizes(job) for job in jobs}
+    sizes = {id(job.config): sizes_of_data(job.config, job.data) for job in jobs}
     memory = int(available_memory() * _SHARE_OF_MEMORY)
     grouping = group_runs([job.config for job in jobs], lambda config: sizes[id(config)], memory)
     done: dict[int, TrainingResult | Exception] = {}
@@ -109,18 +110,6 @@ def _train_stack(jobs: Sequence[Job]) -> list[TrainingResult | Exception]:
     if any(one.status == "interrupted" for one in results):
         raise KeyboardInterrupt
     return [one if one.status == "finished" else TrainingError(one.error) for one in results]
-
-
-def _sizes(job: Job) -> Sizes:
-    data = job.data
-    return Sizes(
-        data.in_features,
-        data.out_features,
-        data.training_steps.rows_per_step,
-        sum(len(one) for one in data.splits.values()),
-        run_length(job.config, data.steps_per_epoch),
-        "a learned embedding of categories is not stacked" if data.cardinalities else "",
-    )
 
 
 @contextlib.contextmanager

@@ -40,6 +40,12 @@ def print_error(text: str) -> None:
     sys.stderr.flush()
 
 
+def short_path(path: Path) -> Path:
+    """The path as you would type it: relative if it is below the working folder, else absolute."""
+    whole, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100  # Path.resolve would follow your links
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+
+
 class RunConsole:
     """Prints for the user, unless verbosity is 0, and logs every line.
 

@@ -123,8 +123,9 @@ class MLPModule(pl.LightningModule):
         if config.preprocessing != datamodule.preprocessing:
             self._configure(dataclasses.replace(config, preprocessing=datamodule.preprocessing))
         self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
-        if self.mlp.embedding is not None:
-            self.mlp.embedding.take_statistics(datamodule.splits["train"].features_BF)
+        embedding = getattr(self.mlp, "embedding", None)  # a network of your own has none
+        if embedding is not None:
+            embedding.take_statistics(datamodule.splits["train"].features_BF)
 
     def release(self) -> None:
         """Let go of the Trainer, the rows and all else that only training needs: what is left can be pickled."""

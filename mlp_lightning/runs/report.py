@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from rich.table import Table
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.names import SPLIT_NAMES
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
-
-_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
@@ -63,7 +61,7 @@ def _facts(result: TrainingResult, details: str) -> list[str]:
     facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
     if details:
         facts.append(details)
-    folder = _shortest(result.run_dir)
+    folder = short_path(result.run_dir)
     facts.append(f"Run folder:  {folder}")
     if any(result.run_dir.glob("events.out.tfevents.*")):
         facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(folder.as_posix())}")
@@ -77,7 +75,7 @@ def _title(result: TrainingResult) -> str:
 def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
     names = list(next(iter(result.metrics.values())))
     return names, [
-        [_SPLIT_NAMES[split], *(f"{values[name]:.6g}" for name in names)] for split, values in result.metrics.items()
+        [SPLIT_NAMES[split], *(f"{values[name]:.6g}" for name in names)] for split, values in result.metrics.items()
     ]
 
 
@@ -85,8 +83,3 @@ def _metric_lines(result: TrainingResult) -> list[str]:
     names, rows = _metrics(result)
     lines = [f"  {name:<10}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
     return [_title(result), *lines]
-
-
-def _shortest(path: Path) -> Path:
-    """The path as one would type it: relative where it lies below the working folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

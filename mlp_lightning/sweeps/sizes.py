@@ -10,6 +10,7 @@ from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.grouping import Sizes
 
 if TYPE_CHECKING:
+    from mlp_lightning.data import TabularDataModule
     from mlp_lightning.tables.reading.sources import TableSource
 
 
@@ -57,9 +58,15 @@ class SizesOf:
 
 def _sizes(config: Config, source: TableSource | None) -> Sizes:
     from mlp_lightning.data.preparation import Given
-    from mlp_lightning.runs.build import build_data, run_length
+    from mlp_lightning.runs.build import build_data
 
-    data = build_data(config, Given(source))
+    return sizes_of_data(config, build_data(config, Given(source)))
+
+
+def sizes_of_data(config: Config, data: TabularDataModule) -> Sizes:
+    """The sizes of a run whose data are set up."""
+    from mlp_lightning.runs.build import run_length
+
     return Sizes(
         data.in_features,
         data.out_features,

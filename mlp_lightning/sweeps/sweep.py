@@ -14,7 +14,7 @@ from typing import Any
 from mlp_lightning.config import Config, SweepConfig, parse_config
 from mlp_lightning.config.overrides import explicit_keys
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.console import RunConsole, print_error
+from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.run_folder import config_hash, record_refusal
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.grouping import Grouping, group_runs
@@ -123,7 +123,7 @@ class Sweep:
             self._train(pending, n_jobs, backend)
         elif batch and not pending and all(record is not None for _, record in batch):
             self._unfinished_stacks([])  # removes the states of stacks whose runs have all ended
-            self.console.line(f"All {_count(len(batch), 'run')} were done before. Folder: {_shortest(self.folder)}")
+            self.console.line(f"All {_count(len(batch), 'run')} were done before. Folder: {short_path(self.folder)}")
         for one, _ in batch:
             if one.outcome is not None:
                 losses[id(one)] = _objective(one.outcome.metrics)
@@ -246,7 +246,7 @@ class Sweep:
                 file.replace(file.with_name(f"{file.name}.unreadable"))
                 continue
             if not all(one in done or remaining.get(one) for one in saved.hashes):
-                self.console.line(f"Not continued, as some of its runs are not part of this sweep: {_shortest(file)}")
+                self.console.line(f"Not continued, as some of its runs are not part of this sweep: {short_path(file)}")
                 continue
             # A member that is done has ended after the stack was saved.
             members = [remaining[one].pop(0) for one in saved.hashes if remaining.get(one)]
@@ -287,7 +287,7 @@ class Sweep:
         alone = f"{len(grouping.alone)} one after another" if grouping.alone else ""
         continued = f"{len(runs) - len(new)} continued" if len(new) < len(runs) else ""
         how = " and ".join(one for one in (continued, stacks, alone) if one)
-        self.console.line(f"Sweep of {_count(len(runs), 'run')}{done}: {how}. Folder: {_shortest(self.folder)}")
+        self.console.line(f"Sweep of {_count(len(runs), 'run')}{done}: {how}. Folder: {short_path(self.folder)}")
         if not stacked:
             return
         reasons: dict[str, list[int]] = {}
@@ -343,7 +343,3 @@ def _objective(metrics: Any) -> float:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _shortest(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

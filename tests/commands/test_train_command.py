@@ -83,7 +83,11 @@ def test_plain_lines_without_a_terminal(tmp_path) -> None:
     assert "\r" not in done.stdout
     run = only_run(tmp_path, "iris")
     lines = done.stdout.splitlines()
-    assert lines[0] == (
+    assert lines[:2] == [
+        "150 rows; predicts species (multiclass: setosa 50, versicolor 50, virginica 50)",
+        "numeric: sepal_length_cm, sepal_width_cm, petal_length_cm, petal_width_cm",
+    ]
+    assert lines[2] == (
         "Training 4-100-3 relu (803 parameters) on iris (90 train, 30 val, 30 test rows) with SGD, learning rate 0.1,"
         " 40 steps"
     )
@@ -133,7 +137,7 @@ def test_closed_output_does_not_end_the_training(tmp_path) -> None:
     """As in `… | head -2`."""
     process = start("data=xor", "trainer.max_steps=3000", folder=tmp_path)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("Training")
+    assert process.stdout.readline().startswith("4 rows; predicts xor")
     process.stdout.close()
     assert process.wait(60) == 0
     result = json.loads((only_run(tmp_path, "xor") / "result.json").read_text())

@@ -68,8 +68,9 @@ def test_model_graph(tmp_path, compose_config) -> None:
     case = ["model=deep", "model.dropout=0.5", "trainer.max_steps=2"]
     events = events_of(mlp_lightning.train(compose_config(*case), tmp_path / "run").run_dir)
     names = [node.name for node in events.Graph().node]
-    for layer in ("preprocessor", "linear_1", "norm_1", "gelu_1", "linear_6", "output"):
+    for layer in ("mlp", "linear_1", "norm_1", "gelu_1", "linear_6", "output"):
         assert any(layer in name for name in names), layer
+    assert not any("preprocessor" in name for name in names)  # nothing in it learns
 
 
 def test_histograms_on_request(tmp_path, compose_config) -> None:

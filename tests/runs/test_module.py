@@ -34,10 +34,10 @@ def test_the_seed_gives_the_weights_of_the_hand_written_network_and_moves_no_gen
 def test_forward_takes_raw_rows() -> None:
     data = IrisDataModule(scaling="standard")
     module = module_for(data)
-    rows = data.splits["train"]
-    raw_BF = rows.features_BF.double().numpy()
+    raw_BF = load_iris().data
     standardised_BF = torch.from_numpy((raw_BF - raw_BF.mean(0)) / raw_BF.std(0)).float()
-    assert_close(module(rows.features_BF), hand_written()(standardised_BF), atol=1e-5)
+    assert_close(module(torch.from_numpy(raw_BF)), hand_written()(standardised_BF), atol=1e-5)
+    assert_close(module(torch.from_numpy(raw_BF).float()), hand_written()(standardised_BF), atol=1e-5)
 
 
 def test_hyperparameters_are_plain_data() -> None:

@@ -17,11 +17,11 @@ from typing import NoReturn
 from rich.console import Console
 
 from mlp_lightning.errors import MLPLightningError
-from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
 from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, write_image_event, write_png
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboard, write_csv
-from mlp_lightning.sweeps.leaderboard.table import print_leaderboard, shortest
+from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 from mlp_lightning.sweeps.records import RunRecord, read_records
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
@@ -56,7 +56,7 @@ def write_leaderboard(
     image = write_png(folder, png)
     write_image_event(folder, png)
     if console is not None:
-        files = f"\nLeaderboard: {shortest(table)}, {image.name}"
+        files = f"\nLeaderboard: {short_path(table)}, {image.name}"
         console.print(files, markup=False, highlight=False, soft_wrap=True)
     return leaderboard
 
@@ -123,7 +123,7 @@ def _console() -> Console:
 def _training_command() -> str:
     """The training command that matches this one: in a checkout its script."""
     script = Path(sys.argv[0]).with_name("train.py")
-    return f"python {shlex.quote(shortest(script).as_posix())}" if script.is_file() else "mlp-train"
+    return f"python {shlex.quote(short_path(script).as_posix())}" if script.is_file() else "mlp-train"
 
 
 def _joined(paths: Sequence[Path]) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlp_lightning.config.names import SPLIT_NAMES
+from mlp_lightning.runs.console import short_path
 from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Run, Spread, repeat_command, value_text
 
 # Maximum number of lines, and of unfinished runs, to print; the file has all of them.
 MAX_LINES = 20
-_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 # Test metrics must not guide the choice of a run, so only the file has them.
 _SPLITS_SHOWN = ("train", "val")
 
@@ -39,7 +38,7 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
 def metric_title(metric: str) -> str:
     """The title of a metric, e.g. ``validation loss`` for ``loss/val``."""
     name, _, split = metric.partition("/")
-    return f"{_SPLIT_NAMES.get(split, split)} {name}"
+    return f"{SPLIT_NAMES.get(split, split)} {name}"
 
 
 def shown_value(value: object) -> str:
@@ -147,14 +146,11 @@ def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
         return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by)}."]
     if not best.record.overrides:
         # Started from Python: there is no command to repeat.
-        return ["", f"Configuration of the best run (run {best.label}): {shortest(best.record.folder / 'config.yaml')}"]
+        return [
+            "",
+            f"Configuration of the best run (run {best.label}): {short_path(best.record.folder / 'config.yaml')}",
+        ]
     return ["", f"Repeat the best run (run {best.label}):", f"  {repeat_command(best.record, program)}"]
-
-
-def shortest(path: Path) -> Path:
-    """The path relative to the working folder where it lies below it, else absolute."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links that you named
-    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
 
 def _print(console: Console, line: str) -> None:

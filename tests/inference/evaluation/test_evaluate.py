@@ -162,7 +162,7 @@ def test_data_sets_that_are_not_tables(xor_model, iris_model, tmp_path) -> None:
         ConfigError, match=r"split = 'test' is not a split of the run; it has train; or name a data_path"
     ):
         evaluate(xor_model.checkpoint, tmp_path)
-    with pytest.raises(ConfigError, match="weight_column = 'w' needs a table"):
+    with pytest.raises(DataError, match="iris has no column 'w'"):
         evaluate(iris_model.checkpoint, tmp_path, weight_column="w")
 
 

@@ -18,8 +18,9 @@ from rich.console import Console
 from support.leaderboard_records import failed, nested, run
 
 from mlp_lightning.config.overrides import check_overrides
+from mlp_lightning.runs.console import short_path
 from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard, repeat_command, value_text, write_csv
-from mlp_lightning.sweeps.leaderboard.table import print_leaderboard, shortest
+from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 
 FOLDER = Path("/logs/sweep")
 TRAIN = "python scripts/train.py"
@@ -104,7 +105,7 @@ def test_without_overrides_the_configurations_decide() -> None:
     ]
     board = build_leaderboard(records, FOLDER)
     assert board.keys == ("model.hidden_units",)
-    assert f"Configuration of the best run (run 0): {shortest(FOLDER / '0' / 'config.yaml')}" in printed(board)
+    assert f"Configuration of the best run (run 0): {short_path(FOLDER / '0' / 'config.yaml')}" in printed(board)
 
 
 def test_runs_on_another_drive_are_named_by_their_whole_path(monkeypatch) -> None:
