@@ -37,7 +37,6 @@ _TAUGHT_OF_OPTIMIZERS = (
 )
 # Options with values that are refused have those listed that are taught.
 _VALUES = {
-    "model.activation": ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
     "model.norm": ("none",),
     "model.numeric_embedding": ("none",),
     "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
@@ -58,10 +57,19 @@ def stacked_refuses(config: Config) -> str:
             key = f"{section}.{name}"
             if name not in taught or value not in _VALUES.get(key, (value,)):
                 return f"{key} = {value} is not stacked"
+    if not _is_written_out(config.model.activation):
+        return f"the gradient of model.activation = {config.model.activation} is not written out"
     if config.callbacks.histograms_every_n_steps is not None:
         return "callbacks.histograms_every_n_steps needs each run's own layers"
     optimizer = dict(content["optimizer"])
     return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
+
+
+def _is_written_out(activation: str) -> bool:
+    # What starts quickly imports this module, and no torch.
+    from mlp_lightning.networks.activations import ACTIVATIONS
+
+    return ACTIVATIONS[activation].written_out is not None
 
 
 def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:

@@ -12,25 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.embeddings import FeatureEmbedding
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
 }
-# What torch.nn.init.calculate_gain calls an activation; those that it does not know get gain 1.
-_GAIN_NAMES = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "leaky_relu": "leaky_relu"}
 
 
 class MLP(nn.Module):
@@ -44,7 +33,7 @@ class MLP(nn.Module):
         in_features: F.
         out_features: C.
         hidden_units: width H of each hidden layer, first to last; empty for a linear model.
-        activation: a name in :data:`ACTIVATIONS`.
+        activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`.
         dropout: probability of zeroing a hidden unit in training.
         norm: a name in :data:`NORMS`.
         bias: whether the linear layers have a bias.
@@ -82,21 +71,20 @@ class MLP(nn.Module):
             make_norm = NORMS[norm]
             if make_norm is not None:
                 parts[f"norm_{number}"] = make_norm(units)
-            parts[f"{activation}_{number}"] = ACTIVATIONS[activation]()
+            parts[f"{activation}_{number}"] = ACTIVATIONS[activation].module()
             if dropout > 0:
                 parts[f"dropout_{number}"] = nn.Dropout(dropout)
             width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)
         if init != "default":
-            self._draw_weights(INITS[init], activation)
+            self._draw_weights(INITS[init], ACTIVATIONS[activation].gain)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of features ``(B, F)``."""
         return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
 
-    def _draw_weights(self, draw: Callable[[Tensor, float], Any], activation: str) -> None:
-        hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]  # torch wants a literal
+    def _draw_weights(self, draw: Callable[[Tensor, float], Any], hidden_gain: float) -> None:
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 draw(layer.weight, 1.0 if layer is self.layers[-1] else hidden_gain)

@@ -12,8 +12,9 @@ from support.configurations import ComposeConfig
 from mlp_lightning.config import Config, ModelConfig, schema
 from mlp_lightning.engines import support
 from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP
-from mlp_lightning.networks.mlp import ACTIVATIONS
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.runs import module, module_config, train, train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.sweeps.grouping import Sizes, group_runs
@@ -99,6 +100,19 @@ def test_unknown_argument_of_an_optimizer(compose_config) -> None:
     assert stacked_refuses(changed) == "optimizer.lookahead = 5 is not stacked"
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_is_stacked_if_its_gradient_is_written_out(activation, compose_config) -> None:
+    refusal = stacked_refuses(compose_config(*CASE, f"model.activation={activation}"))
+    written_out = ACTIVATIONS[activation].written_out is not None
+    assert refusal == ("" if written_out else f"the gradient of model.activation = {activation} is not written out")
+
+
+def test_activation_without_a_written_out_gradient_trains_with_autograd(compose_config, tmp_path) -> None:
+    assert train(compose_config(*CASE, "model.activation=mish"), tmp_path / "run").engine == "autograd"
+    with pytest.raises(ConfigError, match=r"'stacked' cannot train this run: the gradient of .* mish"):
+        train(compose_config(*CASE, "model.activation=mish", "trainer.engine=stacked"), tmp_path / "refused")
+
+
 def test_nothing_stale_is_listed() -> None:
     """What the engine was taught is there: a renamed option would otherwise be refused for ever."""
     there = {
@@ -108,5 +122,4 @@ def test_nothing_stale_is_listed() -> None:
         "callbacks": {field.name for field in dataclasses.fields(schema.CallbacksConfig)},
     }
     assert {section: set(names) for section, names in support._TAUGHT.items()} == there
-    assert set(support._VALUES["model.activation"]) == set(ACTIVATIONS)
     assert set(support._VALUES["scheduler.name"]) == set(schema.SCHEDULES)
