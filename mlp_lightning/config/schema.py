@@ -31,6 +31,9 @@ class ModelConfig:
     norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
     bias: bool = option(True, meaning="whether the linear layers have a bias")
     init: str = option("default", one_of(names.INITS), meaning="initial weights; default: torch.nn.Linear's")
+    residual: bool = option(
+        False, meaning="blocks of two linear layers that add to their input, as many as hidden layers, equally wide"
+    )
     numeric_embedding: str = option(
         "none", one_of(names.NUMERIC_EMBEDDINGS), meaning="how each number of a table enters the network"
     )

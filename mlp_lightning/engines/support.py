@@ -16,6 +16,7 @@ from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 _TAUGHT = {
     "model": (
         *("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "numeric_embedding"),
+        "residual",
         *("embedding_size", "embedding_frequencies", "embedding_sigma"),  # without an embedding they say nothing
     ),
     "scheduler": (
@@ -38,6 +39,7 @@ _TAUGHT_OF_OPTIMIZERS = (
 # Options with values that are refused have those listed that are taught.
 _VALUES = {
     "model.norm": ("none",),
+    "model.residual": (False,),
     "model.numeric_embedding": ("none",),
     "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
     "trainer.precision": ("32", "64"),

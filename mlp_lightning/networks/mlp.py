@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.embeddings import FeatureEmbedding
+from mlp_lightning.networks.residual import ResidualBlock
 
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
@@ -41,6 +42,8 @@ class MLP(nn.Module):
             ``xavier_normal`` (Glorot and Bengio, 2010), ``kaiming_uniform``, ``kaiming_normal`` (He et al.,
             2015), ``orthogonal`` (Saxe et al., 2014) or ``zeros``. All but ``default`` set biases to 0.
         embedding: what features go through first; it has ``out_features``. ``None``: nothing.
+        residual: ``Linear``, then a :class:`~mlp_lightning.networks.residual.ResidualBlock` for each hidden layer (of
+            which all are equally wide), then ``norm → activation → Linear``.
 
     Example:
         >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")
@@ -59,22 +62,34 @@ class MLP(nn.Module):
         bias: bool = True,
         init: str = "default",
         embedding: FeatureEmbedding | None = None,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
         self.embedding = embedding
+        if residual and len(set(hidden_units)) != 1:
+            raise ValueError(f"hidden_units = {list(hidden_units)} must be equal widths for residual blocks")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         width = in_features if embedding is None else embedding.out_features
-        for number, units in enumerate(hidden_units, start=1):
-            parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
-            make_norm = NORMS[norm]
+        make_norm, make_activation = NORMS[norm], ACTIVATIONS[activation].module
+        if residual:
+            parts["input"] = nn.Linear(width, hidden_units[0], bias=bias)
+            width = hidden_units[0]
+            for number in range(1, len(hidden_units) + 1):
+                parts[f"block_{number}"] = ResidualBlock(width, make_activation, make_norm, dropout, bias)
             if make_norm is not None:
-                parts[f"norm_{number}"] = make_norm(units)
-            parts[f"{activation}_{number}"] = ACTIVATIONS[activation].module()
-            if dropout > 0:
-                parts[f"dropout_{number}"] = nn.Dropout(dropout)
-            width = units
+                parts["norm"] = make_norm(width)
+            parts[activation] = make_activation()
+        else:
+            for number, units in enumerate(hidden_units, start=1):
+                parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
+                if make_norm is not None:
+                    parts[f"norm_{number}"] = make_norm(units)
+                parts[f"{activation}_{number}"] = make_activation()
+                if dropout > 0:
+                    parts[f"dropout_{number}"] = nn.Dropout(dropout)
+                width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)
         if init != "default":
@@ -85,9 +100,10 @@ class MLP(nn.Module):
         return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
 
     def _draw_weights(self, draw: Callable[[Tensor, float], Any], hidden_gain: float) -> None:
-        for layer in self.layers:
+        for name, layer in self.layers.named_modules():
             if isinstance(layer, nn.Linear):
-                draw(layer.weight, 1.0 if layer is self.layers[-1] else hidden_gain)
+                before_activation = name.rpartition(".")[2].startswith("linear")
+                draw(layer.weight, hidden_gain if before_activation else 1.0)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 

@@ -91,7 +91,10 @@ def build_early_stopping(config: Config) -> EarlyStopping | None:
 
 def layer_widths(config: Config, data: TabularDataModule) -> list[int]:
     """All widths of the network, from the input features to the logits."""
-    return [data.in_features, *config.model.layer_widths, data.out_features]
+    hidden = config.model.layer_widths
+    if config.model.residual:  # the layer before the blocks, and two in each
+        hidden = hidden[:1] * (1 + 2 * len(hidden))
+    return [data.in_features, *hidden, data.out_features]
 
 
 def steps_per_execution(config: Config, data: TabularDataModule) -> int:

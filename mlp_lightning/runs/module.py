@@ -303,6 +303,7 @@ def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | Standardizer) -
         model.bias,
         model.init,
         build_embedding(model, config.in_features, preprocessor),
+        model.residual,
     )
 
 

@@ -20,9 +20,10 @@ def announcement(config: Config, data: TabularDataModule, parameters: int, last_
     """What is about to be trained."""
     widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
+    residual = " residual" if config.model.residual else ""
     rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
     return (
-        f"Training {widths}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
+        f"Training {widths}{residual}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
         f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
     )
 

@@ -45,8 +45,9 @@ COMPANIONS = {
     "callbacks=early_stopping": ["data=iris"],
     "data=table": ["data.path=rows.csv", "data.target=species"],
 }
-# Options of tables that a file of conf/model may leave to conf/train.yaml.
+# Options that a file of conf/model may leave to conf/train.yaml.
 EMBEDDING = {
+    "residual": False,
     "numeric_embedding": "none",
     "embedding_size": 8,
     "embedding_frequencies": 16,

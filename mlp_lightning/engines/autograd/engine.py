@@ -27,10 +27,11 @@ from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace, measure
 from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.residual import ResidualBlock
 
 # Modules that do the same in training and in evaluation, as all activations do.
 _WITHOUT_MODE = {
-    *(MLP, nn.Linear, nn.Sequential, nn.LayerNorm),
+    *(MLP, ResidualBlock, nn.Linear, nn.Sequential, nn.LayerNorm),
     *(type(one.module()) for one in ACTIVATIONS.values()),
 }
 
