@@ -176,7 +176,7 @@ def _length(config: schema.Config) -> Iterator[Fault]:
 
 def _nesterov(config: schema.Config) -> Iterator[Fault]:
     options = config.optimizer.options
-    if options.get("nesterov"):
+    if options.get("nesterov") and not isinstance(config.optimizer, schema.OwnOptimizerConfig):
         if not options.get("momentum"):
             yield Fault("optimizer.nesterov", True, "needs optimizer.momentum above 0", "for example 0.9")
         if options.get("dampening"):

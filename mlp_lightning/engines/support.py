@@ -28,7 +28,7 @@ _TAUGHT = {
         *("check_val_every_n_epoch", "steps_per_execution", "gradient_clip_val", "gradient_clip_algorithm"),
         *("label_smoothing", "accumulate_grad_batches", "threads", "engine"),
     ),
-    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps"),
+    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps", "extra"),
 }
 # Arguments of torch's optimizers, beside the learning rate. What is not here asks for another implementation of the
 # update (capturable, differentiable), turns it around (maximize), or is not known to scale with the learning rate.
@@ -54,6 +54,8 @@ def stacked_refuses(config: Config) -> str:
     known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
     """
     content = config.to_dict()
+    if "_target_" in content["model"]:
+        return f"model._target_ = {content['model']['_target_']} is not stacked"
     for section, taught in _TAUGHT.items():
         for name, value in content[section].items():
             key = f"{section}.{name}"
@@ -63,7 +65,11 @@ def stacked_refuses(config: Config) -> str:
         return f"the gradient of model.activation = {config.model.activation} is not written out"
     if config.callbacks.histograms_every_n_steps is not None:
         return "callbacks.histograms_every_n_steps needs each run's own layers"
+    if config.callbacks.extra:
+        return f"callbacks.extra ({', '.join(one._target_ for one in config.callbacks.extra)}) are for a run alone"
     optimizer = dict(content["optimizer"])
+    if "_target_" in optimizer:
+        return f"optimizer._target_ = {optimizer['_target_']} is not stacked"
     return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
 
 

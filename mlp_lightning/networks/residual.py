@@ -1,4 +1,4 @@
-"""Residual blocks for tables: the ResNet of "Revisiting Deep Learning Models for Tabular Data" (Gorishniy et al., 2021).
+"""Residual blocks: the ResNet of "Revisiting Deep Learning Models for Tabular Data" (Gorishniy et al., 2021).
 
 Section 3.2 there::
 

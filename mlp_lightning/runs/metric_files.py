@@ -27,6 +27,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from mlp_lightning.config import Config
 from mlp_lightning.engines.trace import Histogram
 from mlp_lightning.networks.mlp import MLP, Standardizer
+from mlp_lightning.networks.own import OwnNetwork
+from mlp_lightning.runs.console import log
 from mlp_lightning.runs.event_bytes import event_record, file_header, scalar_records
 from mlp_lightning.runs.history import MetricsHistory, Series
 from mlp_lightning.runs.hyperparameters import session_end, session_start
@@ -72,7 +74,7 @@ class MetricFiles:
         history: MetricsHistory,
         metric_name: str,
         started: float,
-        network: Callable[[int], MLP],
+        network: Callable[[int], nn.Module],
         keeps_history: bool,
         left_out: Collection[int] = (),
     ) -> None:
@@ -240,7 +242,15 @@ class MetricFiles:
         key = (tuple(config.model.layer_widths), config.model.dropout)
         if key not in self._graphs:
             # How a table is prepared is hundreds of small operations, none of which learns.
-            self._graphs[key] = _traced(self._network(number), not config.data.is_table)
+            mlp = self._network(number)
+            assert isinstance(mlp, (MLP, OwnNetwork))
+            try:
+                self._graphs[key] = _traced(mlp, not config.data.is_table)
+            except Exception as error:
+                if isinstance(mlp, MLP):
+                    raise
+                log.warning("There is no model graph in TensorBoard: torch cannot trace the network (%s)", error)
+                self._graphs[key] = b""
         return self._graphs[key]
 
 
@@ -260,7 +270,7 @@ def graph_model(preprocessor: nn.Module | None, mlp: nn.Module) -> nn.Sequential
     return model
 
 
-def _traced(mlp: MLP, standardizes: bool) -> bytes:
+def _traced(mlp: MLP | OwnNetwork, standardizes: bool) -> bytes:
     """The records of the graph, as torch's own writer makes them, without the header of its file."""
     model = graph_model(Standardizer(mlp.in_features) if standardizes else None, mlp.float())
     with (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.runs.console import RunConsole
 from mlp_lightning.runs.result import TrainingResult
@@ -19,6 +19,8 @@ _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
     """What is about to be trained."""
     widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
+    if isinstance(config.model, OwnModelConfig):
+        widths = config.model._target_
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
     residual = " residual" if config.model.residual else ""
     rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())

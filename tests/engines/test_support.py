@@ -42,8 +42,8 @@ def twice(monkeypatch: pytest.MonkeyPatch, compose_config: ComposeConfig) -> Con
     """A run with the new option, which networks and schema know and no engine was taught."""
     build = module.build_mlp
 
-    def build_mlp(config: Any, preprocessor: Any) -> MLP:
-        built = build(config, preprocessor)
+    def build_mlp(*arguments: Any) -> Any:
+        built = build(*arguments)
         built.__class__ = TwiceMLP
         return built
 

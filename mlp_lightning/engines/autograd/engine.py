@@ -220,11 +220,9 @@ class AutogradEngine:
             )
         ]
 
-    def network(self, slot: int) -> MLP:
+    def network(self, slot: int) -> nn.Module:
         """A copy of the network, on the CPU."""
-        mlp = self.loop.model
-        assert isinstance(mlp, MLP)
-        return copy.deepcopy(mlp).cpu()
+        return copy.deepcopy(self.loop.model).cpu()
 
     def save(self) -> dict[str, Any]:
         """Both states, the present one and the best."""

@@ -11,6 +11,7 @@ Three formats, all made from a checkpoint, and all checked against it before any
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlp_lightning.config.parsing import unknown_name
@@ -42,7 +43,9 @@ class ExportReport:
     largest_difference: float
 
 
-def export_model(ckpt_path: str | Path, format: str, output: str | Path | None = None) -> ExportReport:
+def export_model(
+    ckpt_path: str | Path, format: str, output: str | Path | None = None, allow_targets: Sequence[str] = ()
+) -> ExportReport:
     """Export the model of a checkpoint; files that are there are replaced, whole or not at all.
 
     Args:
@@ -50,6 +53,7 @@ def export_model(ckpt_path: str | Path, format: str, output: str | Path | None =
         format: ``safetensors``, ``torch`` or ``onnx``.
         output: the main file, whose ending is added if it is missing, or a folder that is there. ``None``:
             ``model.safetensors``, ``model.pt2`` or ``model.onnx`` in the folder of the run.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -60,7 +64,7 @@ def export_model(ckpt_path: str | Path, format: str, output: str | Path | None =
     if format not in ENDINGS:
         rule = f"must be one of {', '.join(ENDINGS)}"
         raise ConfigError([unknown_name("format", format, rule, ENDINGS)])
-    model = load_model(ckpt_path)
+    model = load_model(ckpt_path, allow_targets=allow_targets)
     path = _main_file(output, model, ENDINGS[format])
     if format == "safetensors":
         files, checked = write_safetensors(model, path)
