@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
@@ -16,7 +17,7 @@ from my_package.parts import GatedNet, SignDescent, StopBelow
 from support.commands import ROOT, environment
 from support.tolerances import assert_close, assert_same_state
 
-from mlp_lightning import MLPModule, cross_validate, train
+from mlp_lightning import IrisDataModule, MLPModule, cross_validate, train
 from mlp_lightning.config import parse_config
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import CheckpointError, ConfigError
@@ -228,6 +229,36 @@ def test_from_python_with_classes(run: Path) -> None:
     path = run / "checkpoints" / "last.ckpt"
     module = MLPModule.load_from_checkpoint(path, weights_only=True, network=GatedNet)
     assert isinstance(module.mlp.network, GatedNet)
+
+
+def test_trainer_of_the_user(tmp_path: Path) -> None:
+    """MLPModule takes the classes themselves; one that is missing is an error, and one that is not asked for."""
+    asked: dict[str, Any] = {
+        "model": {"_target_": NET, "options": {"width": 5}},
+        "optimizer": {"_target_": OPTIMIZER, "name": "SignDescent", "lr": 0.01},
+    }
+    module = MLPModule(4, 3, "multiclass", **asked, network=GatedNet, optimizer_class=SignDescent)
+    before = [one.detach().clone() for one in module.parameters()]
+
+    def fit(trained: MLPModule) -> None:
+        quiet = {"limit_val_batches": 0, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = pl.Trainer(
+            max_steps=3, accelerator="cpu", enable_checkpointing=False, default_root_dir=tmp_path, **quiet
+        )
+        trainer.fit(trained, datamodule=IrisDataModule())
+
+    fit(module)
+    for one, other in zip(module.parameters(), before, strict=True):
+        assert float((one - other).detach().abs().max()) <= 0.03 + 1e-6
+        assert not torch.equal(one.detach(), other)
+    with pytest.raises(ConfigError, match=r"optimizer\._target_ = .* is not imported by itself"):
+        fit(MLPModule(4, 3, "multiclass", **asked, network=GatedNet))
+    with pytest.raises(ConfigError, match=r"model\._target_ = .* is not imported by itself"):
+        MLPModule(4, 3, "multiclass", **asked)
+    with pytest.raises(ConfigError, match=r"network = .* has no effect: model has no _target_"):
+        MLPModule(4, 3, "multiclass", network=GatedNet)
+    with pytest.raises(ConfigError, match=r"optimizer_class = .* has no effect: optimizer has no _target_"):
+        fit(MLPModule(4, 3, "multiclass", optimizer_class=SignDescent))
 
 
 def test_folds(tmp_path: Path) -> None:

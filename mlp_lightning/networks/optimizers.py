@@ -39,6 +39,9 @@ def build_optimizer(
     if own is None and isinstance(config, OwnOptimizerConfig):
         rule, hint = "is not imported by itself", "give MLPModule its class as optimizer_class"
         raise ConfigError([Fault("optimizer._target_", config._target_, rule, hint)])
+    if own is not None and not isinstance(config, OwnOptimizerConfig):
+        rule = "has no effect: optimizer has no _target_"
+        raise ConfigError([Fault("optimizer_class", own, rule, "give both, or neither")])
     optimizer_class = own or getattr(torch.optim, config.name, None)
     if optimizer_class is None:
         raise ConfigError([Fault("optimizer.name", config.name, f"is not in torch.optim of torch {torch.__version__}")])

@@ -310,6 +310,8 @@ def build_mlp(
         embedding = build_embedding(model, config.in_features, preprocessor)
         features = config.in_features, config.out_features
         return OwnNetwork(*features, network, model._target_, model.options, embedding)
+    if network is not None:
+        raise ConfigError([Fault("network", network, "has no effect: model has no _target_", "give both, or neither")])
     return MLP(
         config.in_features,
         config.out_features,
