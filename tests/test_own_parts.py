@@ -20,7 +20,7 @@ from support.tolerances import assert_close, assert_same_state
 from mlp_lightning import IrisDataModule, MLPModule, cross_validate, train
 from mlp_lightning.config import parse_config
 from mlp_lightning.engines.support import stacked_refuses
-from mlp_lightning.errors import CheckpointError, ConfigError
+from mlp_lightning.errors import CheckpointError, ConfigError, ExportError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.export.formats import export_model, load_exported
 from mlp_lightning.inference.loading import load_model
@@ -222,6 +222,16 @@ def test_exports(run: Path, tmp_path: Path) -> None:
         load_exported(tmp_path / "safetensors")
     model = load_exported(tmp_path / "safetensors", allow_targets=allowed)
     assert_same_state(model.module.state_dict(), load_model(path, allow_targets=allowed).module.state_dict())
+
+
+def test_network_that_torch_cannot_export(tmp_path: Path) -> None:
+    own = {"model": {"_target_": "support.own_networks.Branching"}, "optimizer": {"lr": 0.1}}
+    run_dir = train(config(**own, allow_targets=["support"]), tmp_path / "run").run_dir
+    path = run_dir / "checkpoints" / "last.ckpt"
+    with pytest.raises(ExportError, match=r"cannot be exported with format=torch .*format=safetensors"):
+        export_model(path, "torch", tmp_path / "model", ["support"])
+    assert not (tmp_path / "model.pt2").exists()
+    export_model(path, "safetensors", tmp_path / "model", ["support"])
 
 
 def test_from_python_with_classes(run: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import run_script
 from support.tolerances import assert_same_state
 
@@ -16,6 +17,7 @@ from mlp_lightning.errors import ConfigError
 from mlp_lightning.inference.export.formats import export_model, load_exported
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
+from mlp_lightning.runs.checkpoints import read_checkpoint
 
 RESNET = ["model=resnet", "model.hidden_units=8", "model.depth=2", "trainer=cpu", "logger=none"]
 IRIS = ["data=iris", *RESNET, "trainer.max_steps=20", "data.batch_size=30"]
@@ -74,6 +76,18 @@ def test_a_run_continues_to_the_same_bits(tmp_path: Path, compose_config) -> Non
     path = tmp_path / "part" / "checkpoints" / "last.ckpt"
     continued = train(compose_config(*IRIS, f"ckpt_path={path}"), tmp_path / "continued")
     assert_same_state(continued.module.state_dict(), whole.module.state_dict())
+
+
+def test_checkpoint_from_before_the_option(tmp_path: Path, compose_config) -> None:
+    """What an option that was not there yet would have been is its default."""
+    plain = ["data=iris", "trainer=cpu", "logger=none"]
+    part = train(compose_config(*plain, "trainer.max_steps=3"), tmp_path / "part").run_dir
+    path = part / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    del content["config"]["model"]["residual"], content["hyper_parameters"]["model"]["residual"]
+    torch.save(content, path)
+    assert train(compose_config(*plain, "trainer.max_steps=5", f"ckpt_path={path}"), tmp_path / "on").steps == 5
+    assert not load_model(path).config.model.residual
 
 
 def test_sweep_trains_them_alone(tmp_path: Path) -> None:
