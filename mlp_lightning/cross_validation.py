@@ -174,7 +174,8 @@ class _CrossValidation:
 
         from mlp_lightning.inference.loading import load_model
 
-        module = load_model(self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt").module
+        path = self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt"
+        module = load_model(path, allow_targets=self.config.allow_targets).module
         with torch.no_grad():
             batches = data.splits["test"].features_BF.split(65_536)
             predicted_BC = torch.cat([module.task.predictions(module.mlp(one).double()) for one in batches]).numpy()

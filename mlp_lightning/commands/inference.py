@@ -114,13 +114,14 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     from mlp_lightning.runs.console import RunConsole
 
     raise_lost_interrupt()
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, allow_targets=options.allow_targets)
     csv = options.data.csv.over(model.config.data.csv)
     # With a prefix, because a table may have the name of a split.
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)
-    report = evaluate_model(checkpoint, folder, options.data.path, csv, options.split, options.weight_column, device)
+    which = options.data.path, csv, options.split, options.weight_column
+    report = evaluate_model(checkpoint, folder, *which, device, options.allow_targets)
     console = RunConsole(options.verbosity)
     console.line(f"Model: {checkpoint}")
     if console.is_terminal:
@@ -138,7 +139,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
     from mlp_lightning.runs.console import RunConsole
 
     raise_lost_interrupt()
-    csv = options.data.csv.over(load_model(checkpoint).config.data.csv)
+    csv = options.data.csv.over(load_model(checkpoint, allow_targets=options.allow_targets).config.data.csv)
     columns = [options.id_columns] if isinstance(options.id_columns, str) else options.id_columns or []
     report = predict_rows(
         checkpoint,
@@ -148,6 +149,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
         columns,
         _device(options.accelerator),
         overwrite=options.overwrite,
+        allow_targets=options.allow_targets,
     )
     console = RunConsole(options.verbosity)
     console.line(f"Model: {checkpoint}")
@@ -161,7 +163,8 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
     from mlp_lightning.runs.console import RunConsole
 
     raise_lost_interrupt()
-    report = export_model(checkpoint, options.format, None if options.output is None else Path(options.output))
+    output = None if options.output is None else Path(options.output)
+    report = export_model(checkpoint, options.format, output, options.allow_targets)
     console = RunConsole(options.verbosity)
     for file in report.files:
         console.line(f"Written: {file}")

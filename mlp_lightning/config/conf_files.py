@@ -1,7 +1,8 @@
-"""Where the Hydra configuration files are, and what their options say without composing anything."""
+"""Where the Hydra configuration files are, and what files say without composing or importing anything."""
 
 from __future__ import annotations
 
+import ast
 import functools
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,20 @@ def group_options(group: str) -> dict[str, dict[str, Any]]:
     """The files of one configuration group as ``{option name: its content}``, values not interpolated."""
     files = sorted((conf_dir() / group).glob("*.yaml"))
     return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) or {} for file in files}
+
+
+def dict_keys(module: str, name: str) -> tuple[str, ...]:
+    """The keys of a dict that a module of this package writes out, from its text: importing it would import torch.
+
+    Args:
+        module: path of the file below the package.
+        name: of the annotated dict.
+    """
+    for node in ast.parse((_PACKAGE / module).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            assert isinstance(node.value, ast.Dict)
+            return tuple(str(one.value) for one in node.value.keys if isinstance(one, ast.Constant))
+    raise AssertionError(f"{module} has no {name}")
 
 
 @functools.cache

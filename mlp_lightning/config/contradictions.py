@@ -49,9 +49,19 @@ def _depth_and_widths(config: schema.Config, explicit: Collection[str]) -> Itera
 def _parts_of_hidden_layers(config: schema.Config) -> Iterator[Fault]:
     if config.model.layer_widths:
         return
-    for key, value, idle in (("dropout", config.model.dropout, 0.0), ("norm", config.model.norm, "none")):
+    model = config.model
+    idle_values = (("dropout", model.dropout, 0.0), ("norm", model.norm, "none"), ("residual", model.residual, False))
+    for key, value, idle in idle_values:
         if value != idle:
-            yield Fault(f"model.{key}", value, "has no effect without hidden layers", f"set it to {idle}")
+            yield Fault(f"model.{key}", value, "has no effect without hidden layers", f"set it to {str(idle).lower()}")
+
+
+def _equal_widths_of_blocks(config: schema.Config) -> Iterator[Fault]:
+    widths = config.model.layer_widths
+    if config.model.residual and len(set(widths)) > 1:
+        rule = "contradicts model.residual = True: what a block adds is as wide as its input"
+        hint = f"give every layer the same width, for example {[widths[0]] * len(widths)}"
+        yield Fault("model.hidden_units", widths, rule, hint)
 
 
 def _batch_norm_of_one_row(config: schema.Config) -> Iterator[Fault]:
@@ -148,7 +158,7 @@ def _length(config: schema.Config) -> Iterator[Fault]:
 
 def _nesterov(config: schema.Config) -> Iterator[Fault]:
     options = config.optimizer.options
-    if options.get("nesterov"):
+    if options.get("nesterov") and not isinstance(config.optimizer, schema.OwnOptimizerConfig):
         if not options.get("momentum"):
             yield Fault("optimizer.nesterov", True, "needs optimizer.momentum above 0", "for example 0.9")
         if options.get("dampening"):
@@ -175,6 +185,7 @@ def _resume_without_name(config: schema.Config) -> Iterator[Fault]:
 
 _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _parts_of_hidden_layers,
+    _equal_widths_of_blocks,
     _batch_norm_of_one_row,
     _split,
     _validation_metrics,

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import not_empty, one_of, option
+from mlp_lightning.config.rules import dotted_names, not_empty, one_of, option
 from mlp_lightning.config.schema import CsvConfig
 
 
@@ -51,6 +51,9 @@ class EvaluateConfig:
         None, not_empty(), meaning="folder for the metrics; null: one in the run's folder"
     )
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages of your own that the network of the model may be imported from"
+    )
     verbosity: int = option(1, meaning="0: errors only, 1: the metrics")
 
 
@@ -70,6 +73,9 @@ class PredictConfig:
     )
     overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages of your own that the network of the model may be imported from"
+    )
     verbosity: int = option(1, meaning="0: errors only, 1: what was done")
 
 
@@ -82,4 +88,7 @@ class ExportConfig:
     )
     format: str = option("safetensors", one_of(names.EXPORT_FORMATS), meaning="what is written")
     output: Union[str, None] = option(None, not_empty(), meaning="file; null: model.* in the run's folder")
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages of your own that the network of the model may be imported from"
+    )
     verbosity: int = option(1, meaning="0: errors only, 1: what was done")

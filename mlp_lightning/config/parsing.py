@@ -16,6 +16,7 @@ from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.rules import Rule, at_least, between
+from mlp_lightning.config.targets import argument_faults, target_fault
 from mlp_lightning.errors import ConfigError, Fault
 
 _TYPE_WORDS = {
@@ -41,13 +42,15 @@ _OPTIMIZER_RULES: dict[str, Rule] = {
 }
 
 
-def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> schema.Config:
+def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
     """Check a composed configuration and turn it into dataclasses. Imports no torch, reads no data.
 
     Args:
         plain: nested dicts with resolved values, such as ``OmegaConf.to_container(cfg, resolve=True)``.
         explicit: dotted keys that the user set, to distinguish a contradiction from a default that another
             choice makes irrelevant.
+        is_stored: whether it is what a run has left, to be read and not to be trained. It may name parts of the
+            user's own that the caller does not allow: nothing here imports them, and who builds one asks again.
 
     Raises:
         ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
@@ -58,12 +61,23 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> sc
     if isinstance(data, Mapping) and "name" not in plain and isinstance(data.get("name"), str):
         plain = {"name": data["name"], **plain}
     config = _build(schema.Config, plain, "", faults)
+    if not faults and not is_stored:
+        faults = _refused_targets(config)
     if not faults:
         faults = contradictions(config, explicit)
     if faults:
         raise ConfigError(faults)
     model = dataclasses.replace(config.model, depth=len(config.model.layer_widths))
     return dataclasses.replace(config, model=model, trainer=_one_limit(config.trainer, explicit))
+
+
+def _refused_targets(config: schema.Config) -> list[Fault]:
+    """The parts of the user's own whose import is not allowed."""
+    parts: list[tuple[str, Any]] = [("model", config.model), ("optimizer", config.optimizer)]
+    parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(config.callbacks.extra)]
+    paths = [(f"{key}._target_", one._target_) for key, one in parts if hasattr(one, "_target_")]
+    faults = (target_fault(key, path, config.allow_targets) for key, path in paths)
+    return [one for one in faults if one is not None]
 
 
 _Section = TypeVar("_Section")
@@ -135,12 +149,16 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
         known = ", ".join(field.name for field in dataclasses.fields(cls))
         faults.append(Fault(prefix, plain, "must be a section", f"its keys are {known}"))
         return None
+    own = _OWN.get(cls)
+    if own is not None and "_target_" in plain:
+        return _build_own(own, plain, prefix, faults)
     if cls is schema.OptimizerConfig:
         plain = _with_gathered_options(plain, prefix, faults)
     hints = _annotations(cls)
     known = [field.name for field in dataclasses.fields(cls)]
+    sayable = known if own is None else [*known, "_target_"]
     faults.extend(
-        unknown_key(_join(prefix, str(name)), value, known) for name, value in plain.items() if name not in hints
+        unknown_key(_join(prefix, str(name)), value, sayable) for name, value in plain.items() if name not in hints
     )
     values = {}
     for field in dataclasses.fields(cls):
@@ -151,11 +169,48 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
     return cls(**values)
 
 
+_OWN: dict[type, type] = {
+    schema.ModelConfig: schema.OwnModelConfig,
+    schema.OptimizerConfig: schema.OwnOptimizerConfig,
+    schema.OwnCallbackConfig: schema.OwnCallbackConfig,
+}
+
+
+def _build_own(cls: type, plain: Mapping[str, Any], prefix: str, faults: list[Fault]) -> Any:
+    """A part of the user's own: its arguments are all keys that are none of ours."""
+    key, path = f"{prefix}._target_", plain["_target_"]
+    if path is None:
+        faults.append(Fault(key, None, "is missing", f"name the class, for example {key}=my_package.MyPart"))
+        return cls()
+    given = dict(plain)
+    of_mlp = schema.OF_MLP if cls is schema.OwnModelConfig else ()
+    if of_mlp and all(name in given for name in of_mlp):
+        rule = "would get every option of the MLP as an argument"
+        faults.append(Fault(key, path, rule, "choose model=own, which has none"))
+    if given.get("residual") is True and of_mlp:
+        faults.append(Fault(f"{prefix}.residual", True, "is for the MLP and has no effect here", "leave it out"))
+    if "name" in given and cls is schema.OwnOptimizerConfig:
+        rule, hint = f"contradicts {key}", "choose optimizer=own, which has no name"
+        faults.append(Fault(f"{prefix}.name", given.pop("name"), rule, hint))
+    hints = _annotations(cls)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.name in given and field.name not in of_mlp and field.name != "options":
+            value = given.pop(field.name)
+            values[field.name] = _checked(value, hints[field.name], field, _join(prefix, field.name), faults)
+    faults.extend(argument_faults(prefix, given))
+    if cls is schema.OwnOptimizerConfig:
+        values["name"] = str(path).rpartition(".")[2]
+    return cls(**values, options=given)
+
+
 def _checked(value: Any, annotation: Any, field: dataclasses.Field[Any], key: str, faults: list[Fault]) -> Any:
     if field.name == "options":
         return value
     if annotation == schema.ScheduleConfig:
         return _build_schedule(value, key, faults)
+    if annotation == list[schema.OwnCallbackConfig]:
+        return _build_callbacks(value, key, faults)
     alternatives = _alternatives(annotation)
     if (named := _named_section(annotation)) is not None:
         return _build_named(named, value, key, faults)
@@ -204,6 +259,14 @@ def _build_named(cls: type, plain: Any, key: str, faults: list[Fault]) -> Any:
         return {}
     sections = {decoded_name(str(name)): one for name, one in plain.items()}
     return {name: _build(cls, one, _join(key, name), faults) for name, one in sections.items()}
+
+
+def _build_callbacks(value: Any, key: str, faults: list[Fault]) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) and "_target_" in one for one in value):
+        hint = "for example [{_target_: my_package.MyCallback, threshold: 3}]"
+        faults.append(Fault(key, value, "must be a list of sections with a _target_", hint))
+        return []
+    return [_build(schema.OwnCallbackConfig, one, f"{key}.{number}", faults) for number, one in enumerate(value)]
 
 
 def _example(cls: type) -> str:

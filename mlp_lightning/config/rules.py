@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from mlp_lightning.config.targets import is_dotted_name
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -53,6 +55,11 @@ def folder_name() -> Rule:
         return bool(value.strip()) and value != "???" and not path.is_absolute() and ".." not in path.parts
 
     return Rule("the name of a folder, relative and without ..", holds)
+
+
+def dotted_names() -> Rule:
+    """For a list: names of packages or modules."""
+    return Rule("that are names of packages or modules", is_dotted_name)
 
 
 def not_empty() -> Rule:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import above, at_least, between, folder_name, not_empty, one_of, option
+from mlp_lightning.config.rules import above, at_least, between, dotted_names, folder_name, not_empty, one_of, option
 
 Auto = Literal["auto"]
 
@@ -31,6 +31,9 @@ class ModelConfig:
     norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
     bias: bool = option(True, meaning="whether the linear layers have a bias")
     init: str = option("default", one_of(names.INITS), meaning="initial weights; default: torch.nn.Linear's")
+    residual: bool = option(
+        False, meaning="blocks of two linear layers that add to their input, as many as hidden layers, equally wide"
+    )
     numeric_embedding: str = option(
         "none", one_of(names.NUMERIC_EMBEDDINGS), meaning="how each number of a table enters the network"
     )
@@ -48,6 +51,16 @@ class ModelConfig:
         if self.hidden_units is None:
             return []
         return [self.hidden_units] * (1 if self.depth is None else self.depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnModelConfig(ModelConfig):
+    """A network of the user's own in the place of the MLP; every further key is an argument of its class."""
+
+    hidden_units: Union[int, list[int], None] = None
+    depth: Union[int, None] = 0
+    _target_: str = option("", meaning="import path of a torch.nn.Module, made with in_features and out_features")
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +157,13 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnOptimizerConfig(OptimizerConfig):
+    """An optimizer of the user's own; ``name`` is that of its class."""
+
+    _target_: str = option("", meaning="import path of a torch.optim.Optimizer, made with the parameters and lr")
+
+
+@dataclasses.dataclass(frozen=True)
 class ConstantSchedule:
     """The learning rate stays constant."""
 
@@ -197,6 +217,8 @@ class PlateauSchedule:
 
 
 ScheduleConfig = Union[ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule, PlateauSchedule]
+#: Options of the MLP; to a network of the user's own they are arguments like any other.
+OF_MLP = ("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init")
 SCHEDULES: dict[str, type] = {
     "none": ConstantSchedule,
     "cosine": CosineSchedule,
@@ -263,6 +285,14 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnCallbackConfig:
+    """A callback of the user's own; every further key is an argument of its class."""
+
+    _target_: str = option("", meaning="import path of a lightning.pytorch.Callback")
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class CallbacksConfig:
     """The callbacks of a training."""
 
@@ -272,6 +302,7 @@ class CallbacksConfig:
     histograms_every_n_steps: Union[int, None] = option(
         None, at_least(1), meaning="steps between two histograms of weights and gradients; null: none"
     )
+    extra: list[OwnCallbackConfig] = option([], meaning="callbacks of your own, each with its _target_ and arguments")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +351,9 @@ class Config:
     verbosity: int = option(
         1, between(0, 2, high_included=True), meaning="0: errors only, 1: progress and result, 2: more"
     )
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages and modules of your own that a _target_ may be imported from"
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
@@ -327,7 +361,13 @@ class Config:
         known = self.__dict__.get("_as_dict")
         if known is None:
             known = _plain(self)
-            known["optimizer"].update(known["optimizer"].pop("options"))
+            # It is not kept: who loads what a run left has to allow an import anew.
+            del known["allow_targets"]
+            for section, idle in ((known["model"], OF_MLP), (known["optimizer"], ("name",))):
+                for name in idle if "_target_" in section else ():
+                    del section[name]
+            for section in (known["model"], known["optimizer"], *known["callbacks"]["extra"]):
+                section.update(section.pop("options", {}))
             object.__setattr__(self, "_as_dict", known)
         return _plain(known)
 

@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlp_lightning.engines.trace import Histogram
-from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import Task
 
 
@@ -176,7 +175,7 @@ class Engine(Protocol):
         """The members in which no parameter has changed since the start of the run; call it once."""
         ...
 
-    def network(self, slot: int) -> MLP:
+    def network(self, slot: int) -> nn.Module:
         """A copy of the network of one member, on the CPU."""
         ...
 

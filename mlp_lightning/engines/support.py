@@ -16,6 +16,7 @@ from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 _TAUGHT = {
     "model": (
         *("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "numeric_embedding"),
+        "residual",
         *("embedding_size", "embedding_frequencies", "embedding_sigma"),  # without an embedding they have no effect
     ),
     "scheduler": (
@@ -27,7 +28,7 @@ _TAUGHT = {
         *("check_val_every_n_epoch", "steps_per_execution", "gradient_clip_val", "gradient_clip_algorithm"),
         *("label_smoothing", "accumulate_grad_batches", "threads", "engine"),
     ),
-    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps"),
+    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps", "extra"),
 }
 # Arguments of torch's optimizers, beside the learning rate. Those not listed need another implementation of the
 # update (capturable, differentiable), reverse it (maximize), or are not known to scale with the learning rate.
@@ -37,8 +38,8 @@ _TAUGHT_OF_OPTIMIZERS = (
 )
 # Options of which only some values are supported, with these values.
 _VALUES = {
-    "model.activation": ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu"),
     "model.norm": ("none",),
+    "model.residual": (False,),
     "model.numeric_embedding": ("none",),
     "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
     "trainer.precision": ("32", "64"),
@@ -53,15 +54,30 @@ def stacked_refuses(config: Config) -> str:
     known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
     """
     content = config.to_dict()
+    if "_target_" in content["model"]:
+        return f"model._target_ = {content['model']['_target_']} is not stacked"
     for section, taught in _TAUGHT.items():
         for name, value in content[section].items():
             key = f"{section}.{name}"
             if name not in taught or value not in _VALUES.get(key, (value,)):
                 return f"{key} = {value} is not stacked"
+    if not _is_written_out(config.model.activation):
+        return f"the gradient of model.activation = {config.model.activation} is not written out"
     if config.callbacks.histograms_every_n_steps is not None:
         return "callbacks.histograms_every_n_steps needs each run's own layers"
+    if config.callbacks.extra:
+        return f"callbacks.extra ({', '.join(one._target_ for one in config.callbacks.extra)}) are for a run alone"
     optimizer = dict(content["optimizer"])
+    if "_target_" in optimizer:
+        return f"optimizer._target_ = {optimizer['_target_']} is not stacked"
     return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
+
+
+def _is_written_out(activation: str) -> bool:
+    # What starts quickly imports this module, and no torch.
+    from mlp_lightning.networks.activations import ACTIVATIONS
+
+    return ACTIVATIONS[activation].written_out is not None
 
 
 def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.settings import configuration
+from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.fit import TrainingStart
 from mlp_lightning.runs.module import MLPModule
@@ -217,7 +218,12 @@ class BaseMLP(BaseEstimator, ABC):
         return torch.cat(parts).numpy()
 
     def _matrices(self) -> list[torch.Tensor]:
-        return [one.weight.detach() for one in self.module_.mlp.layers if isinstance(one, torch.nn.Linear)]
+        return [one.weight.detach() for one in self._linears()]
+
+    def _linears(self) -> list[torch.nn.Linear]:
+        mlp = self.module_.mlp
+        assert isinstance(mlp, MLP)
+        return [one for one in mlp.layers if isinstance(one, torch.nn.Linear)]
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
@@ -227,4 +233,4 @@ class BaseMLP(BaseEstimator, ABC):
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """The biases of each layer."""
-        return [one.bias.detach().numpy() for one in self.module_.mlp.layers if isinstance(one, torch.nn.Linear)]
+        return [one.bias.detach().numpy() for one in self._linears()]

@@ -37,7 +37,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     Args:
         hidden_layer_sizes: width of each hidden layer, or of the only one; ``()`` for a linear model.
-        activation: ``identity``, ``logistic``, ``tanh``, ``relu``, ``leaky_relu``, ``elu``, ``gelu`` or ``silu``.
+        activation: ``logistic``, or what ``model.activation`` takes: ``identity``, ``tanh``, ``relu``, ``silu`` …
         solver: ``adam``, ``adamw`` or ``sgd``.
         alpha: weight decay.
         batch_size: rows of a batch; ``auto``: 32 below 256 rows, then 64, 256 and 1,024.

@@ -6,20 +6,21 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.own_parts import network_class
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.targets import Target
 
@@ -82,17 +83,25 @@ class TrainedModel:
         return folder.parent if folder.name == "checkpoints" else folder
 
 
-def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
+def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[str] = ()) -> TrainedModel:
     """Load a checkpoint of a training run; never runs code from it.
 
+    Args:
+        path: of the checkpoint.
+        device: where to bring the model.
+        allow_targets: packages and modules that the network may be imported from, if it is one of the user's own. What
+            the checkpoint itself says of that does not count.
+
     Raises:
+        ConfigError: the network is the user's own, and may not or cannot be imported.
         CheckpointError: there is no such file, or it is not a checkpoint of this package.
     """
     path = Path(path).expanduser().absolute()
     checkpoint = read_checkpoint(path)
+    network = network_class(hyperparameters_of(checkpoint).get("model"), allow_targets)
     try:
-        module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"])
-        model = TrainedModel.of(module, parse_config(checkpoint[CONFIG_KEY]), path)
+        module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], network)
+        model = TrainedModel.of(module, parse_config(checkpoint[CONFIG_KEY], is_stored=True), path)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"ckpt_path: {path} was made by another version of this package ({type(error).__name__}: {error})."
@@ -101,14 +110,28 @@ def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     return model
 
 
-def rebuilt_module(hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> MLPModule:
+def hyperparameters_of(content: Mapping[str, Any], key: str = "hyper_parameters") -> Mapping[str, Any]:
+    """What a file says a module is made of; nothing if it does not say it."""
+    found = content.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def rebuilt_module(
+    hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor], network: type[nn.Module] | None = None
+) -> MLPModule:
     """The module of these hyperparameters and weights, in the precision of the weights and in evaluation mode.
+
+    Args:
+        hyperparameters: what it is made of.
+        state: its weights.
+        network: the class of a network of the user's own.
 
     Raises:
         KeyError, TypeError, RuntimeError, ValueError: the two do not belong to a module of this version.
     """
-    module = MLPModule(**hyperparameters)
+    module = MLPModule(**hyperparameters, network=network)
     # A new module is in single precision, to which loading would round the weights of a run with precision 64.
-    module.to(state["mlp.layers.output.weight"].dtype)
+    name, _ = next(module.mlp.named_parameters())
+    module.to(state[f"mlp.{name}"].dtype)
     module.load_state_dict(state)
     return module.eval()

@@ -55,6 +55,7 @@ def predict(
     rows_at_once: int = ROWS_AT_ONCE,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
+    allow_targets: Sequence[str] = (),
 ) -> PredictionReport:
     """Write the predictions of a trained model for every row of a table, in the order of the rows.
 
@@ -72,6 +73,7 @@ def predict(
         device: where to compute.
         rows_at_once: most rows in memory.
         overwrite: whether to replace an existing file.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
         progress: called after some rows, and at the end, with the number of rows done.
 
     Raises:
@@ -86,7 +88,7 @@ def predict(
     source = FileSource.open(str(data_path), csv or CsvConfig())
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), str(data_path))
-    model = load_model(ckpt_path, device)
+    model = load_model(ckpt_path, device, allow_targets)
     ids = list(dict.fromkeys(id_columns))
     _refuse_names(ids, output_names(model.target))
     surprises, rows = Surprises(), 0

@@ -11,25 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.embeddings import FeatureEmbedding
+from mlp_lightning.networks.residual import ResidualBlock
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
 NORMS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
     "batch": nn.BatchNorm1d,
     "layer": nn.LayerNorm,
 }
-# The names of activations in torch.nn.init.calculate_gain; the others get gain 1.
-_GAIN_NAMES = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "leaky_relu": "leaky_relu"}
 
 
 class MLP(nn.Module):
@@ -43,7 +33,7 @@ class MLP(nn.Module):
         in_features: F.
         out_features: C.
         hidden_units: width H of each hidden layer, first to last; empty for a linear model.
-        activation: a name in :data:`ACTIVATIONS`.
+        activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`.
         dropout: probability of zeroing a hidden unit in training.
         norm: a name in :data:`NORMS`.
         bias: whether the linear layers have a bias.
@@ -51,6 +41,8 @@ class MLP(nn.Module):
             ``xavier_normal`` (Glorot and Bengio, 2010), ``kaiming_uniform``, ``kaiming_normal`` (He et al.,
             2015), ``orthogonal`` (Saxe et al., 2014) or ``zeros``. All but ``default`` set biases to 0.
         embedding: applied to the features first; it has ``out_features``. ``None``: none.
+        residual: ``Linear``, then a :class:`~mlp_lightning.networks.residual.ResidualBlock` for each hidden layer (of
+            which all are equally wide), then ``norm → activation → Linear``.
 
     Example:
         >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")
@@ -69,36 +61,48 @@ class MLP(nn.Module):
         bias: bool = True,
         init: str = "default",
         embedding: FeatureEmbedding | None = None,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
         self.embedding = embedding
+        if residual and len(set(hidden_units)) != 1:
+            raise ValueError(f"hidden_units = {list(hidden_units)} must be equal widths for residual blocks")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         width = in_features if embedding is None else embedding.out_features
-        for number, units in enumerate(hidden_units, start=1):
-            parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
-            make_norm = NORMS[norm]
+        make_norm, make_activation = NORMS[norm], ACTIVATIONS[activation].module
+        if residual:
+            parts["input"] = nn.Linear(width, hidden_units[0], bias=bias)
+            width = hidden_units[0]
+            for number in range(1, len(hidden_units) + 1):
+                parts[f"block_{number}"] = ResidualBlock(width, make_activation, make_norm, dropout, bias)
             if make_norm is not None:
-                parts[f"norm_{number}"] = make_norm(units)
-            parts[f"{activation}_{number}"] = ACTIVATIONS[activation]()
-            if dropout > 0:
-                parts[f"dropout_{number}"] = nn.Dropout(dropout)
-            width = units
+                parts["norm"] = make_norm(width)
+            parts[activation] = make_activation()
+        else:
+            for number, units in enumerate(hidden_units, start=1):
+                parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
+                if make_norm is not None:
+                    parts[f"norm_{number}"] = make_norm(units)
+                parts[f"{activation}_{number}"] = make_activation()
+                if dropout > 0:
+                    parts[f"dropout_{number}"] = nn.Dropout(dropout)
+                width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)
         if init != "default":
-            self._draw_weights(INITS[init], activation)
+            self._draw_weights(INITS[init], ACTIVATIONS[activation].gain)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of features ``(B, F)``."""
         return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
 
-    def _draw_weights(self, draw: Callable[[Tensor, float], Any], activation: str) -> None:
-        hidden_gain = nn.init.calculate_gain(_GAIN_NAMES.get(activation, "linear"))  # type: ignore[arg-type]  # torch wants a literal
-        for layer in self.layers:
+    def _draw_weights(self, draw: Callable[[Tensor, float], Any], hidden_gain: float) -> None:
+        for name, layer in self.layers.named_modules():
             if isinstance(layer, nn.Linear):
-                draw(layer.weight, 1.0 if layer is self.layers[-1] else hidden_gain)
+                before_activation = name.rpartition(".")[2].startswith("linear")
+                draw(layer.weight, hidden_gain if before_activation else 1.0)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from mlp_lightning.config import (
     CosineSchedule,
     OneCycleSchedule,
     OptimizerConfig,
+    OwnOptimizerConfig,
     PlateauSchedule,
     ScheduleConfig,
     StepSchedule,
@@ -22,22 +23,34 @@ from mlp_lightning.config import (
 from mlp_lightning.errors import ConfigError, Fault
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    """An optimizer of ``torch.optim`` over ``parameters``.
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, own: Callable[..., Optimizer] | None = None
+) -> Optimizer:
+    """An optimizer over ``parameters``: of ``torch.optim``, or the user's own.
+
+    Args:
+        parameters: to update.
+        config: which one, and its arguments.
+        own: makes it, where it is none of torch's.
 
     Raises:
         ConfigError: if torch has no such class or the class refuses an argument.
     """
-    optimizer_class = getattr(torch.optim, config.name, None)
+    if own is None and isinstance(config, OwnOptimizerConfig):
+        rule, hint = "is not imported by itself", "give MLPModule its class as optimizer_class"
+        raise ConfigError([Fault("optimizer._target_", config._target_, rule, hint)])
+    if own is not None and not isinstance(config, OwnOptimizerConfig):
+        rule = "has no effect: optimizer has no _target_"
+        raise ConfigError([Fault("optimizer_class", own, rule, "give both, or neither")])
+    optimizer_class = own or getattr(torch.optim, config.name, None)
     if optimizer_class is None:
         raise ConfigError([Fault("optimizer.name", config.name, f"is not in torch.optim of torch {torch.__version__}")])
     arguments = {name: tuple(one) if isinstance(one, list) else one for name, one in config.options.items()}
     try:
         return optimizer_class(parameters, lr=config.lr, **arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            [Fault("optimizer", {"lr": config.lr, **arguments}, f"was refused by torch: {error}")]
-        ) from error
+        rule = f"was refused by {'torch' if own is None else config.name}: {error}"
+        raise ConfigError([Fault("optimizer", {"lr": config.lr, **arguments}, rule)]) from error
 
 
 @dataclasses.dataclass(frozen=True)

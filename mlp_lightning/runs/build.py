@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.preparation import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.module_config import ModuleConfig
+from mlp_lightning.runs.own_parts import network_class, optimizer_class
 
 # Enough for probabilities that are not too sure; benchmarks/quality.py measures them.
 AUTO_LABEL_SMOOTHING = 0.01
+# What threads and executions are sized for, of a network of the user's own.
+_WIDTH_OF_OWN = 512
 
 
 def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
@@ -72,7 +75,8 @@ def label_smoothing(config: Config, data: TabularDataModule) -> float:
 
 def build_module(config: Config, data: TabularDataModule) -> MLPModule:
     """The module with its initial weights, and the statistics of the training rows in its preprocessing."""
-    module = MLPModule(**vars(module_config(config, data)))
+    parts = {"network": network_class(config.model, config.allow_targets), "optimizer_class": optimizer_class(config)}
+    module = MLPModule(**vars(module_config(config, data)), **parts)
     module.take_statistics(data)
     return module
 
@@ -90,7 +94,12 @@ def build_early_stopping(config: Config) -> EarlyStopping | None:
 
 def layer_widths(config: Config, data: TabularDataModule) -> list[int]:
     """All widths of the network, from the input features to the logits."""
-    return [data.in_features, *config.model.layer_widths, data.out_features]
+    hidden = config.model.layer_widths
+    if isinstance(config.model, OwnModelConfig):  # its size is known only when it is built, on whatever it is
+        hidden = [_WIDTH_OF_OWN] * 2
+    if config.model.residual:  # the layer before the blocks, and two in each
+        hidden = hidden[:1] * (1 + 2 * len(hidden))
+    return [data.in_features, *hidden, data.out_features]
 
 
 def steps_per_execution(config: Config, data: TabularDataModule) -> int:

@@ -23,6 +23,7 @@ from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
 from mlp_lightning.runs.build import build_module, label_smoothing, layer_widths, steps_per_execution, threads
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.own_parts import optimizer_class
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.tables.randomness import derived_seed
 
@@ -110,7 +111,7 @@ def task_of(members: Sequence[Member]) -> Task:
 
 def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member, last_step: int) -> AutogradEngine:
     config, data = member.config, member.data
-    optimizer = build_optimizer(module.parameters(), config.optimizer)
+    optimizer = build_optimizer(module.parameters(), config.optimizer, optimizer_class(config))
     loop = StepLoop(
         module.mlp,
         module.task,

@@ -18,6 +18,7 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log
+from mlp_lightning.runs.own_parts import refuse_validation_hooks
 from mlp_lightning.runs.progress import ProgressDisplay
 from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
@@ -107,7 +108,7 @@ def train(
         config, source = _of_frame(config), MemorySource(arrow_table(frame, "frame"), "frame")
     if not isinstance(config, Config):
         config = parse_config(config)
-    _refuse_validation_hooks(callbacks)
+    refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
@@ -156,7 +157,7 @@ def train_stack(
         RunFolderError: a folder belongs to another run.
         DataError, DeviceError: no run can be started; none has then been claimed.
     """
-    _refuse_validation_hooks(callbacks)
+    refuse_validation_hooks(callbacks)
     for config, folder in zip(configs, run_dirs, strict=True):
         is_other = config.trainer.engine == "autograd"
         if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
@@ -181,17 +182,6 @@ def _of_frame(config: Config | Mapping[str, Any]) -> dict[str, Any]:
             rule = "contradicts frame, which has the rows"
             raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])
     return {**plain, "data": {**section, "name": "frame"}}
-
-
-def _refuse_validation_hooks(callbacks: Sequence[pl.Callback]) -> None:
-    for one in callbacks:
-        for name in dir(pl.Callback):
-            unused = "validation" in name or "_test_" in name or "sanity" in name
-            if unused and getattr(type(one), name) is not getattr(pl.Callback, name):
-                raise ValueError(
-                    f"{type(one).__name__}.{name} is never called: validations are made inside of training_step. Read"
-                    ' outputs["outputs"].validations in on_train_batch_end, or use MLPModule with your own Trainer.'
-                )
 
 
 class _Stack:

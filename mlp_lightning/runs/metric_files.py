@@ -28,6 +28,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from mlp_lightning.config import Config
 from mlp_lightning.engines.trace import Histogram
 from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.own import OwnNetwork
+from mlp_lightning.runs.console import log
 from mlp_lightning.runs.event_bytes import event_record, file_header, scalar_records
 from mlp_lightning.runs.history import MetricsHistory, Series
 from mlp_lightning.runs.hyperparameters import session_end, session_start
@@ -73,7 +75,7 @@ class MetricFiles:
         history: MetricsHistory,
         metric_name: str,
         started: float,
-        network: Callable[[int], MLP],
+        network: Callable[[int], nn.Module],
         keeps_history: bool,
         left_out: Collection[int] = (),
     ) -> None:
@@ -240,7 +242,15 @@ class MetricFiles:
         """The records of the model graph; members of one shape have the same."""
         key = (tuple(config.model.layer_widths), config.model.dropout)
         if key not in self._graphs:
-            self._graphs[key] = _traced(self._network(number))
+            mlp = self._network(number)
+            assert isinstance(mlp, (MLP, OwnNetwork))
+            try:
+                self._graphs[key] = _traced(mlp)
+            except Exception as error:
+                if isinstance(mlp, MLP):
+                    raise
+                log.warning("There is no model graph in TensorBoard: torch cannot trace the network (%s)", error)
+                self._graphs[key] = b""
         return self._graphs[key]
 
 
@@ -251,7 +261,7 @@ _BINS = [*(-one for one in reversed(_EDGES)), 0.0, *_EDGES]
 _file_numbers = itertools.count(1)
 
 
-def _traced(mlp: MLP) -> bytes:
+def _traced(mlp: MLP | OwnNetwork) -> bytes:
     """The records of the graph, as torch's own writer makes them, without the header of its file."""
     model = nn.Sequential(OrderedDict(mlp=mlp.float()))
     with (

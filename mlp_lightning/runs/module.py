@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric
 
-from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import StepTrace
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.networks.embeddings import FeatureEmbedding
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
+from mlp_lightning.networks.own import OwnNetwork
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.module_config import ModuleConfig
@@ -50,6 +52,9 @@ class MLPModule(pl.LightningModule):
         optimizer: which optimizer; likewise.
         scheduler: how its learning rate changes; likewise.
         seed: the weights are those that ``torch.manual_seed(seed)`` draws in layer order.
+        network: makes a network of your own in the place of the MLP, given ``in_features``, ``out_features`` and
+            ``model.options``; needed where ``model`` has a ``_target_``, which is never imported from here.
+        optimizer_class: likewise makes the optimizer.
         further: other fields of :class:`~mlp_lightning.runs.module_config.ModuleConfig`, such as
             ``gradient_clip_val=1.0`` or ``label_smoothing=0.1``.
     """
@@ -66,6 +71,8 @@ class MLPModule(pl.LightningModule):
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
         scheduler: ScheduleConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
+        network: Callable[..., nn.Module] | None = None,
+        optimizer_class: Callable[..., Optimizer] | None = None,
         **further: Any,
     ) -> None:
         super().__init__()
@@ -75,7 +82,8 @@ class MLPModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             # What torch.manual_seed does for the CPU; for the other devices it would keep a stack trace of every call.
             torch.default_generator.manual_seed(seed)
-            self.mlp = build_mlp(self.config, self.preprocessor)
+            self.mlp = build_mlp(self.config, self.preprocessor, network)
+        self._optimizer_class = optimizer_class
         self.stop_requested = False
         self._schedule: Schedule | None = None
         self._loop: StepLoop | None = None
@@ -140,7 +148,7 @@ class MLPModule(pl.LightningModule):
     # ---- training ----------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.parameters(), self.config.optimizer)
+        optimizer = build_optimizer(self.parameters(), self.config.optimizer, self._optimizer_class)
         has_validation = "val" in self._datamodule.splits
         self._schedule = build_schedule(optimizer, self.config.scheduler, self._total_steps(), has_validation)
         if self._schedule is None:
@@ -280,9 +288,20 @@ class MLPModule(pl.LightningModule):
         }
 
 
-def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | nn.Identity) -> MLP:
+def build_mlp(
+    config: ModuleConfig, preprocessor: Preprocessor | nn.Identity, network: Callable[..., nn.Module] | None = None
+) -> MLP | OwnNetwork:
     """The network, with weights drawn from torch's default generator."""
     model = config.model
+    if isinstance(model, OwnModelConfig):
+        if not callable(network):
+            rule, hint = "is not imported by itself", "give MLPModule its class as network"
+            raise ConfigError([Fault("model._target_", model._target_, rule, hint)])
+        embedding = build_embedding(model, config.in_features, preprocessor)
+        features = config.in_features, config.out_features
+        return OwnNetwork(*features, network, model._target_, model.options, embedding)
+    if network is not None:
+        raise ConfigError([Fault("network", network, "has no effect: model has no _target_", "give both, or neither")])
     return MLP(
         config.in_features,
         config.out_features,
@@ -293,6 +312,7 @@ def build_mlp(config: ModuleConfig, preprocessor: Preprocessor | nn.Identity) ->
         model.bias,
         model.init,
         build_embedding(model, config.in_features, preprocessor),
+        model.residual,
     )
 
 

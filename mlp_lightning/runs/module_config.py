@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, OwnOptimizerConfig, ScheduleConfig
 from mlp_lightning.config.schema import SCHEDULES
 
 
@@ -46,8 +46,9 @@ class ModuleConfig:
     preprocessing: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.model = ModelConfig(**_fields(self.model))
-        self.optimizer = OptimizerConfig(**_fields(self.optimizer))
+        model, optimizer = _fields(self.model), _fields(self.optimizer)
+        self.model = (OwnModelConfig if "_target_" in model else ModelConfig)(**model)
+        self.optimizer = (OwnOptimizerConfig if "_target_" in optimizer else OptimizerConfig)(**optimizer)
         fields = _fields(self.scheduler)
         self.scheduler = SCHEDULES[fields.get("name", "none")](**fields)
         if self.preprocessing is not None:

@@ -6,7 +6,7 @@ import shlex
 
 from rich.table import Table
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.config.names import SPLIT_NAMES
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.runs.console import RunConsole, short_path
@@ -17,10 +17,13 @@ from mlp_lightning.runs.run_folder import RunFolder
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
     """What is about to be trained."""
     widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
+    if isinstance(config.model, OwnModelConfig):
+        widths = config.model._target_
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
+    residual = " residual" if config.model.residual else ""
     rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
     return (
-        f"Training {widths}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
+        f"Training {widths}{residual}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
         f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
     )
 

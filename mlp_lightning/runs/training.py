@@ -24,6 +24,7 @@ from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, siz
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.own_parts import own_callbacks
 from mlp_lightning.runs.policies import Milestones, Policies
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
@@ -131,7 +132,7 @@ class Training:
             chosen = self._saved.sizing
         with cpu_threads(chosen.threads):
             self._build(chosen)
-            callbacks = [*self.options.callbacks, *self._host.begins(self)]
+            callbacks = [*own_callbacks(config), *self.options.callbacks, *self._host.begins(self)]
             self.trainer = build_trainer(config, self.members[0].folder.path, callbacks)
             self._check_best()
             self.writer.device = str(self.trainer.strategy.root_device)

@@ -125,7 +125,7 @@ def _identity(folder: Path) -> str | None:
     """The hash of the configuration that a folder was claimed with; ``None`` if it cannot be read."""
     try:
         plain = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
-        return config_hash(parse_config(plain))
+        return config_hash(parse_config(plain, is_stored=True))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError, TypeError, AttributeError):
         return None
 

@@ -233,7 +233,7 @@ class Sweep:
             return []
         from mlp_lightning.runs.stack_checkpoints import SavedStack
 
-        done = {config_hash(parse_config(one.config)) for one in self._done}
+        done = {config_hash(parse_config(one.config, is_stored=True)) for one in self._done}
         remaining: dict[str, list[_Run]] = {}
         for run in runs:
             remaining.setdefault(config_hash(_config(run)), []).append(run)

@@ -12,15 +12,16 @@ from mlp_lightning.config import inference, schema
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 SECTIONS = {
     "": [schema.Config],
-    "model.": [schema.ModelConfig],
+    "model.": [schema.ModelConfig, schema.OwnModelConfig],
     "data.": [schema.DataConfig],
     "data.columns.NAME.": [schema.ColumnConfig],
     "data.csv.": [schema.CsvConfig],
     "data.cv.": [schema.CrossValidationConfig],
-    "optimizer.": [schema.OptimizerConfig],
+    "optimizer.": [schema.OptimizerConfig, schema.OwnOptimizerConfig],
     "scheduler.": list(schema.SCHEDULES.values()),
     "trainer.": [schema.TrainerConfig],
     "callbacks.": [schema.CallbacksConfig],
+    "callbacks.extra.N.": [schema.OwnCallbackConfig],
     "callbacks.checkpoint.": [schema.CheckpointConfig],
     "callbacks.early_stopping.": [schema.EarlyStoppingConfig],
     "logger.": [schema.LoggerConfig],

@@ -15,8 +15,8 @@ from mlp_lightning.config import OptimizerConfig, conf_dir
 from mlp_lightning.config.names import TORCH_OPTIMIZERS
 from mlp_lightning.networks.optimizers import build_optimizer
 
-# All but the one that chooses values for tables.
-FILES = sorted(file for file in (conf_dir() / "optimizer").glob("*.yaml") if file.stem != "table")
+# All but the one that chooses values for tables, and that for a class of the user's own.
+FILES = sorted(file for file in (conf_dir() / "optimizer").glob("*.yaml") if file.stem not in ("table", "own"))
 OPTIONS = [file.stem for file in FILES]
 
 

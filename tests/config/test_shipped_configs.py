@@ -27,7 +27,7 @@ from mlp_lightning.config import (
 )
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
 from mlp_lightning.config.names import SKLEARN_SETS
-from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.config.schema import OF_MLP, SCHEDULES
 from mlp_lightning.errors import ConfigError
 
 # "hydra" holds options of Hydra itself, which are no part of a run's configuration.
@@ -43,10 +43,13 @@ CHOICES = [f"{group}={option}" for group in GROUPS if group != "search" for opti
 # What a choice needs; everything else must work with the defaults.
 COMPANIONS = {
     "callbacks=early_stopping": ["data=iris"],
+    "model=own": ["model._target_=my_package.parts.GatedNet", "allow_targets=[my_package]"],
+    "optimizer=own": ["optimizer._target_=my_package.parts.SignDescent", "allow_targets=[my_package]"],
     "data=table": ["data.path=rows.csv", "data.target=species"],
 }
-# Options of tables that a file of conf/model may leave to conf/train.yaml.
+# Options that a file of conf/model may leave to conf/train.yaml.
 EMBEDDING = {
+    "residual": False,
     "numeric_embedding": "none",
     "embedding_size": 8,
     "embedding_frequencies": 16,
@@ -73,7 +76,9 @@ def composed(request: pytest.FixtureRequest) -> dict[str, Any]:
 def test_every_file_is_valid_and_survives_being_written_and_read(composed: dict[str, Any]) -> None:
     """A run folder's config.yaml must record what was trained."""
     config = parse_config(composed)
-    assert parse_config(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
+    # What may be imported is not written: who reads it has to say it again.
+    allowed = {"allow_targets": config.allow_targets}
+    assert parse_config({**yaml.safe_load(yaml.safe_dump(config.to_dict())), **allowed}) == config
 
 
 @pytest.fixture
@@ -89,7 +94,10 @@ def rows_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 # Every model with data sets that name three different ones, every data set with a model that none names.
 PAIRS = sorted(
-    {*itertools.product(options("model"), ["xor", "iris", "table"]), *(("deep", one) for one in options("data"))}
+    {
+        *itertools.product([one for one in options("model") if one != "own"], ["xor", "iris", "table"]),
+        *(("deep", one) for one in options("data")),
+    }
 )
 
 
@@ -107,7 +115,10 @@ def test_every_file_sets_all_keys_of_its_section(composed: dict[str, Any]) -> No
     schedule = SCHEDULES[composed["scheduler"]["name"]]
     sections = {"model": ModelConfig, "trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
     for name, section in {**sections, "scheduler": schedule}.items():
-        assert set(composed[name]) == {field.name for field in dataclasses.fields(section)}, name
+        expected = {field.name for field in dataclasses.fields(section)}
+        if "_target_" in composed[name]:  # the options of the MLP are those of the user's own class then
+            expected = {*expected, "_target_"} - {*OF_MLP}
+        assert set(composed[name]) == expected, name
     assert set(composed) == {field.name for field in dataclasses.fields(Config)}
 
 

@@ -12,8 +12,9 @@ from support.configurations import ComposeConfig
 from mlp_lightning.config import Config, ModelConfig, schema
 from mlp_lightning.engines import support
 from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP
-from mlp_lightning.networks.mlp import ACTIVATIONS
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.runs import module, module_config, train, train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.sweeps.grouping import Sizes, group_runs
@@ -22,13 +23,13 @@ CASE = ["data=iris", "model=wide_deep", "trainer=cpu", "logger=none", "trainer.m
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualModel(ModelConfig):
+class TwiceModel(ModelConfig):
     """A new option without parameters: a stack without it would have weights of the same shapes."""
 
-    residual: bool = True
+    twice: bool = True
 
 
-class ResidualMLP(MLP):
+class TwiceMLP(MLP):
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             out = layer(features_BF)
@@ -37,45 +38,45 @@ class ResidualMLP(MLP):
 
 
 @pytest.fixture
-def residual(monkeypatch: pytest.MonkeyPatch, compose_config: ComposeConfig) -> Config:
+def twice(monkeypatch: pytest.MonkeyPatch, compose_config: ComposeConfig) -> Config:
     """A run with the new option, which networks and schema have and no engine supports."""
     build = module.build_mlp
 
-    def build_mlp(config: Any, preprocessor: Any) -> MLP:
-        built = build(config, preprocessor)
-        built.__class__ = ResidualMLP
+    def build_mlp(*arguments: Any) -> Any:
+        built = build(*arguments)
+        built.__class__ = TwiceMLP
         return built
 
     monkeypatch.setattr(module, "build_mlp", build_mlp)
-    monkeypatch.setattr(module_config, "ModelConfig", ResidualModel)
+    monkeypatch.setattr(module_config, "ModelConfig", TwiceModel)
     config = compose_config(*CASE)
-    return dataclasses.replace(config, model=ResidualModel(**dataclasses.asdict(config.model)))
+    return dataclasses.replace(config, model=TwiceModel(**dataclasses.asdict(config.model)))
 
 
-def test_new_option_is_refused(residual, tmp_path) -> None:
-    assert stacked_refuses(residual) == "model.residual = True is not stacked"
+def test_new_option_is_refused(twice, tmp_path) -> None:
+    assert stacked_refuses(twice) == "model.twice = True is not stacked"
     sizes = Sizes(in_features=4, out_features=3, rows_per_step=90, rows=150, steps=2)
-    runs = [dataclasses.replace(residual, seed=seed) for seed in range(3)]
+    runs = [dataclasses.replace(twice, seed=seed) for seed in range(3)]
     grouping = group_runs(runs, lambda _: sizes, memory=2**30)
     assert grouping.stacks == []
-    assert grouping.alone == [(index, "model.residual = True is not stacked") for index in range(3)]
-    with pytest.raises(ValueError, match=r"cannot be a member of a stack: model\.residual"):
+    assert grouping.alone == [(index, "model.twice = True is not stacked") for index in range(3)]
+    with pytest.raises(ValueError, match=r"cannot be a member of a stack: model\.twice"):
         train_stack(runs, [tmp_path / str(seed) for seed in range(3)])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_value_does_not_matter(residual) -> None:
+def test_value_does_not_matter(twice) -> None:
     """An option that is off by default is refused too: the engine cannot know what off means."""
-    off = dataclasses.replace(residual, model=dataclasses.replace(residual.model, residual=False))
-    assert stacked_refuses(off) == "model.residual = False is not stacked"
+    off = dataclasses.replace(twice, model=dataclasses.replace(twice.model, twice=False))
+    assert stacked_refuses(off) == "model.twice = False is not stacked"
 
 
-def test_new_option_trains_with_autograd(residual, compose_config, tmp_path) -> None:
-    with_it = train(residual, tmp_path / "residual")
-    assert read_checkpoint(with_it.run_dir / "checkpoints" / "last.ckpt")["hyper_parameters"]["model"]["residual"]
+def test_new_option_trains_with_autograd(twice, compose_config, tmp_path) -> None:
+    with_it = train(twice, tmp_path / "twice")
+    assert read_checkpoint(with_it.run_dir / "checkpoints" / "last.ckpt")["hyper_parameters"]["model"]["twice"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResidualMLP, "forward", MLP.forward)
-        without = train(residual, tmp_path / "plain")
+        patch.setattr(TwiceMLP, "forward", MLP.forward)
+        without = train(twice, tmp_path / "plain")
     assert with_it.metrics["train"]["loss"] != without.metrics["train"]["loss"]
 
 
@@ -99,6 +100,19 @@ def test_unknown_argument_of_an_optimizer(compose_config) -> None:
     assert stacked_refuses(changed) == "optimizer.lookahead = 5 is not stacked"
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_is_stacked_if_its_gradient_is_written_out(activation, compose_config) -> None:
+    refusal = stacked_refuses(compose_config(*CASE, f"model.activation={activation}"))
+    written_out = ACTIVATIONS[activation].written_out is not None
+    assert refusal == ("" if written_out else f"the gradient of model.activation = {activation} is not written out")
+
+
+def test_activation_without_a_written_out_gradient_trains_with_autograd(compose_config, tmp_path) -> None:
+    assert train(compose_config(*CASE, "model.activation=mish"), tmp_path / "run").engine == "autograd"
+    with pytest.raises(ConfigError, match=r"'stacked' cannot train this run: the gradient of .* mish"):
+        train(compose_config(*CASE, "model.activation=mish", "trainer.engine=stacked"), tmp_path / "refused")
+
+
 def test_nothing_stale_is_listed() -> None:
     """Every listed option exists: a renamed option would otherwise be refused for ever."""
     there = {
@@ -108,5 +122,4 @@ def test_nothing_stale_is_listed() -> None:
         "callbacks": {field.name for field in dataclasses.fields(schema.CallbacksConfig)},
     }
     assert {section: set(names) for section, names in support._TAUGHT.items()} == there
-    assert set(support._VALUES["model.activation"]) == set(ACTIVATIONS)
     assert set(support._VALUES["scheduler.name"]) == set(schema.SCHEDULES)

@@ -11,7 +11,8 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_weigh
 from torch import Tensor, nn
 
 from mlp_lightning.networks import mlp
-from mlp_lightning.networks.mlp import ACTIVATIONS, INITS, MLP, NORMS, Standardizer
+from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.mlp import INITS, MLP, NORMS, Standardizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
@@ -24,6 +25,9 @@ ACTIVATION_FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": lambda x: torch.where(x > 0, x, torch.exp(x) - 1),
     "gelu": lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
     "silu": lambda x: x / (1 + torch.exp(-x)),
+    "selu": lambda x: 1.0507009873554805 * torch.where(x > 0, x, 1.6732632423543772 * (torch.exp(x) - 1)),
+    "softplus": lambda x: torch.log(1 + torch.exp(x)),
+    "mish": lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))),
 }
 
 
@@ -201,7 +205,10 @@ def test_evaluation_drops_nothing() -> None:
 
 FAN_IN, UNITS, OUTPUTS = 200, 300, 100
 # Gain of a hidden layer by its activation; the output layer, which none follows, has 1.
-GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / 1.0001), "gelu": 1.0}
+GAINS = {
+    **{"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / 1.0001), "gelu": 1.0},
+    **{"selu": 0.75, "mish": 1.0},
+}
 
 
 def drawn_layers(init: str, activation: str) -> list[tuple[nn.Linear, float]]:

@@ -22,6 +22,7 @@ from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import Execution, TrainingSteps
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 from mlp_lightning.networks.tasks import make_task
@@ -29,6 +30,7 @@ from mlp_lightning.tables.randomness import derived_seed
 from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
+STACKED_ACTIVATIONS = [name for name, one in ACTIVATIONS.items() if one.written_out is not None]
 OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 2}
 
 

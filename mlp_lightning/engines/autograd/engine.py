@@ -25,10 +25,15 @@ from mlp_lightning.engines.protocol import MemberState, Trace, Unchanged
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace, measure
+from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
+from mlp_lightning.networks.residual import ResidualBlock
 
-# Modules that behave the same in training and in evaluation.
-_WITHOUT_MODE = (nn.Linear, nn.Sequential, nn.LayerNorm, nn.Identity, nn.Sigmoid, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU)
+# Modules that behave the same in training and in evaluation, as all activations do.
+_WITHOUT_MODE = {
+    *(MLP, ResidualBlock, nn.Linear, nn.Sequential, nn.LayerNorm),
+    *(type(one.module()) for one in ACTIVATIONS.values()),
+}
 
 
 class AutogradEngine:
@@ -67,7 +72,7 @@ class AutogradEngine:
             name: one.detach().clone() for name, one in module.named_parameters()
         }
         mlp = loop.model
-        self._has_mode = any(type(one) not in (*_WITHOUT_MODE, MLP) for one in mlp.modules())
+        self._has_mode = any(type(one) not in _WITHOUT_MODE for one in mlp.modules())
         # Modules without modes draw no random numbers either.
         self._draws = self._has_mode
         self._generators: Mapping[str, Any] | None = None
@@ -215,11 +220,9 @@ class AutogradEngine:
             )
         ]
 
-    def network(self, slot: int) -> MLP:
+    def network(self, slot: int) -> nn.Module:
         """A copy of the network, on the CPU."""
-        mlp = self.loop.model
-        assert isinstance(mlp, MLP)
-        return copy.deepcopy(mlp).cpu()
+        return copy.deepcopy(self.loop.model).cpu()
 
     def save(self) -> dict[str, Any]:
         """Both states, the present one and the best."""

@@ -1,8 +1,8 @@
 """Forward and backward pass of a stack without autograd: the hot path of a sweep.
 
-A step of a stack of small networks is bound by the number of operations, and recording them for autograd
-doubles the cost. The chain is short (linear, activation, dropout), so its gradient is written out here, with
-torch's own derivative of each activation, into buffers that are made once.
+A step of a stack of small networks is bound by the number of operations, and recording them for autograd doubles
+the cost. The chain is short (linear, activation, dropout), so its gradient is written out here, with torch's own
+derivative of each activation (:mod:`mlp_lightning.networks.activations`), into buffers that are made once.
 ``tests/engines/stacked/test_gradients.py`` compares it with autograd.
 
 Shapes: ``K`` members, ``B`` rows, ``F`` input features, ``H`` hidden units, ``C`` outputs, ``N`` numbers in the
@@ -11,69 +11,15 @@ flat parameter.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.networks.activations import ACTIVATIONS
 
-_aten = torch.ops.aten
 # torch multiplies batches of matrices this small (rows times inner size times columns) one number at a time.
 _SMALL_PRODUCT = 400
 _FEW_ROWS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class _Activation:
-    """An activation and its derivative, both in place.
-
-    Attributes:
-        forward: ``(z, out) -> None``.
-        backward: ``(gradient, kept) -> None`` turns the gradient of the output into that of the input.
-        keeps_input: whether the derivative is computed from the input; otherwise from the output.
-    """
-
-    forward: Callable[[Tensor, Tensor], object]
-    backward: Callable[[Tensor, Tensor], object]
-    keeps_input: bool = False
-
-
-_ACTIVATIONS: dict[str, _Activation] = {
-    # Input and output share one buffer, as it keeps no input.
-    "identity": _Activation(lambda z, out: None, lambda g, a: None),
-    "sigmoid": _Activation(
-        lambda z, out: torch.sigmoid(z, out=out),
-        lambda g, a: _aten.sigmoid_backward.grad_input(g, a, grad_input=g),
-    ),
-    "tanh": _Activation(
-        lambda z, out: torch.tanh(z, out=out),
-        lambda g, a: _aten.tanh_backward.grad_input(g, a, grad_input=g),
-    ),
-    "relu": _Activation(
-        lambda z, out: torch.clamp_min(z, 0, out=out),
-        lambda g, a: _aten.threshold_backward.grad_input(g, a, 0, grad_input=g),
-    ),
-    "leaky_relu": _Activation(
-        lambda z, out: _aten.leaky_relu.out(z, 0.01, out=out),
-        lambda g, a: _aten.leaky_relu_backward.grad_input(g, a, 0.01, True, grad_input=g),
-    ),
-    "elu": _Activation(
-        lambda z, out: _aten.elu.out(z, 1.0, 1.0, 1.0, out=out),
-        lambda g, a: _aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, True, a, grad_input=g),
-    ),
-    "gelu": _Activation(
-        lambda z, out: _aten.gelu.out(z, out=out),
-        lambda g, z: _aten.gelu_backward.grad_input(g, z, grad_input=g),
-        keeps_input=True,
-    ),
-    "silu": _Activation(
-        lambda z, out: _aten.silu.out(z, out=out),
-        lambda g, z: _aten.silu_backward.grad_input(g, z, grad_input=g),
-        keeps_input=True,
-    ),
-}
 
 
 class _Layer:
@@ -128,7 +74,9 @@ class StackedGradients:
     ) -> None:
         self._shared = shared
         self._members = model.members
-        self._activation = _ACTIVATIONS[model.activation]
+        activation = ACTIVATIONS[model.activation].written_out
+        assert activation is not None, f"{model.activation} is not stacked"
+        self._activation = activation
         # The first hidden layer of a stack with shared rows is one plain product for all members; it has the
         # rows before the members.
         self._rows_first = shared and model.depth > 0

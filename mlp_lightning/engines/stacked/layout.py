@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
-
-# Activations that do not map 0 to 0: padded units have to be masked, or their outgoing weights would learn.
-_NONZERO_AT_ZERO = ("sigmoid",)
+from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.mlp import MLP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +70,7 @@ class StackedMLP(nn.Module):
         in_features: F, the same for all members.
         out_features: C, the same for all members.
         hidden_units: for each member, the width of each hidden layer; all of one length.
-        activation: a name in :data:`~mlp_lightning.networks.mlp.ACTIVATIONS`.
+        activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`.
         dropout: for each member, the probability of zeroing a hidden unit in training.
         bias: whether the layers have biases.
 
@@ -113,7 +111,11 @@ class StackedMLP(nn.Module):
         widest = [max(widths) for widths in zip(*self.hidden_units, strict=True)]
         self.layers = lay_out(self.members, [in_features, *widest, out_features], bias)
         self.flat_N = nn.Parameter(torch.zeros(self.layers[-1].end))
-        self.activate = ACTIVATIONS[activation]()
+        self.activate = ACTIVATIONS[activation].module()
+        padded = len({tuple(widths) for widths in self.hidden_units}) > 1
+        #: Whether padded units have to be set to 0 after the activation: where that of 0 is not 0, the weights
+        #: behind them would learn.
+        self.needs_mask = padded and bool(self.activate(torch.zeros(1)) != 0)
         for number, width in enumerate(widest):
             mask_K1H = torch.zeros(self.members, 1, width)
             for member, widths in enumerate(self.hidden_units):
@@ -127,12 +129,6 @@ class StackedMLP(nn.Module):
     def mask(self, number: int) -> Tensor:
         """1 for the units of hidden layer ``number`` that a member has, 0 for padding: ``(K, 1, H)``."""
         return getattr(self, f"mask_{number}")
-
-    @property
-    def needs_mask(self) -> bool:
-        """Whether padded units have to be set to 0 after the activation."""
-        padded = len({tuple(widths) for widths in self.hidden_units}) > 1
-        return padded and self.activation in _NONZERO_AT_ZERO
 
     @classmethod
     def stack(cls, mlps: Sequence[MLP], activation: str, dropout: Sequence[float] | None = None) -> StackedMLP:

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def evaluate(
     split: str = "test",
     weight_column: str | None = None,
     device: str = "cpu",
+    allow_targets: Sequence[str] = (),
 ) -> EvaluationReport:
     """Measure a trained model, and write ``metrics.json`` and a picture into a folder.
 
@@ -141,6 +143,7 @@ def evaluate(
         weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
             the same.
         device: where to compute.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
 
     Raises:
         CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
@@ -148,7 +151,7 @@ def evaluate(
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
     started = time.monotonic()
-    model = load_model(ckpt_path, device)
+    model = load_model(ckpt_path, device, allow_targets)
     with cpu_threads(model.threads):
         if data_path is None:
             rows = evaluated_split(model, split, weight_column)

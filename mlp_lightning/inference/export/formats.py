@@ -11,13 +11,16 @@ Three formats, all made from a checkpoint, and all checked against it before any
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlp_lightning.config.parsing import unknown_name
-from mlp_lightning.errors import ConfigError, ExportError
+from mlp_lightning.errors import ConfigError, ExportError, MLPLightningError
+from mlp_lightning.inference.export.check import Checked
 from mlp_lightning.inference.export.safetensors import load_exported, write_safetensors
 from mlp_lightning.inference.export.torch import write_torch
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.networks.own import OwnNetwork
 
 __all__ = ["ENDINGS", "ExportReport", "export_model", "load_exported"]
 
@@ -42,7 +45,9 @@ class ExportReport:
     largest_difference: float
 
 
-def export_model(ckpt_path: str | Path, format: str, output: str | Path | None = None) -> ExportReport:
+def export_model(
+    ckpt_path: str | Path, format: str, output: str | Path | None = None, allow_targets: Sequence[str] = ()
+) -> ExportReport:
     """Export the model of a checkpoint; existing files are replaced, whole or not at all.
 
     Args:
@@ -50,6 +55,7 @@ def export_model(ckpt_path: str | Path, format: str, output: str | Path | None =
         format: ``safetensors``, ``torch`` or ``onnx``.
         output: the main file, whose ending is added if it is missing, or an existing folder. ``None``:
             ``model.safetensors``, ``model.pt2`` or ``model.onnx`` in the folder of the run.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -60,22 +66,32 @@ def export_model(ckpt_path: str | Path, format: str, output: str | Path | None =
     if format not in ENDINGS:
         rule = f"must be one of {', '.join(ENDINGS)}"
         raise ConfigError([unknown_name("format", format, rule, ENDINGS)])
-    model = load_model(ckpt_path)
+    model = load_model(ckpt_path, allow_targets=allow_targets)
     path = _main_file(output, model, ENDINGS[format])
-    if format == "safetensors":
-        files, checked = write_safetensors(model, path)
-    elif format == "torch":
-        files, checked = write_torch(model, path)
-    else:
-        try:
-            # An extra, and slow to import.
-            from mlp_lightning.inference.export.onnx import write_onnx
-        except ImportError as error:
-            raise ExportError(
-                f"format=onnx needs onnx, onnxscript and onnxruntime: pip install 'mlp-lightning[onnx]' ({error})"
-            ) from error
-        files, checked = write_onnx(model, path)
+    write = {"safetensors": write_safetensors, "torch": write_torch}.get(format) or _onnx_writer()
+    try:
+        files, checked = write(model, path)
+    except Exception as error:
+        if not isinstance(model.module.mlp, OwnNetwork) or isinstance(error, MLPLightningError):
+            raise
+        # PyTorch's exporters cannot express all that the code of a network may do.
+        cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise ExportError(
+            f"The network of {model.path} cannot be exported with format={format} ({cause})."
+            " Nothing was written; export it with format=safetensors, or change its forward."
+        ) from error
     return ExportReport(files[0], files, checked.rows, checked.largest_difference)
+
+
+def _onnx_writer() -> Callable[[TrainedModel, Path], tuple[tuple[Path, ...], Checked]]:
+    try:
+        # An extra, and slow to import.
+        from mlp_lightning.inference.export.onnx import write_onnx
+    except ImportError as error:
+        raise ExportError(
+            f"format=onnx needs onnx, onnxscript and onnxruntime: pip install 'mlp-lightning[onnx]' ({error})"
+        ) from error
+    return write_onnx
 
 
 def _main_file(output: str | Path | None, model: TrainedModel, ending: str) -> Path:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlp_lightning.config import parse_config
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
-from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
+from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of, rebuilt_module
 from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.own_parts import network_class
 
 _ENDING = ".safetensors"
 
@@ -32,7 +34,9 @@ def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...]
         "config": model.config.to_dict(),
     }
     description = json_bytes(content)
-    rebuilt = _rebuilt(json.loads(description), safetensors.torch.load(weights), path)
+    network = getattr(model.module.mlp, "network", None)
+    made_anew = json.loads(description), safetensors.torch.load(weights), path
+    rebuilt = _rebuilt(*made_anew, None if network is None else type(network))
     checked = check(model, lambda table, raw_BF: rebuilt.predict(raw_BF), tolerance=0.0)
     json_path = path.with_suffix(".json")
     for file_path, data in ((path, weights), (json_path, description)):
@@ -41,11 +45,12 @@ def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...]
     return (path, json_path), checked
 
 
-def load_exported(path: str | Path) -> TrainedModel:
+def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> TrainedModel:
     """The model of an export as ``safetensors``: the same predictions, bit for bit. No code of the files is run.
 
     Args:
         path: of either file, or of both without the ending.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
 
     Raises:
         CheckpointError: a file is missing or damaged, the two do not belong together, or another version made them.
@@ -75,14 +80,17 @@ def load_exported(path: str | Path) -> TrainedModel:
             f"{weights_path} is not the file that {json_path.name} was written with: it is damaged, or the two are of"
             " different exports. Export the model again."
         )
+    network = network_class(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
     try:
-        return _rebuilt(content, safetensors.torch.load(weights), weights_path)
+        return _rebuilt(content, safetensors.torch.load(weights), weights_path, network)
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{weights_path} was made by another version of this package ({type(error).__name__}: {error})."
         ) from error
 
 
-def _rebuilt(content: dict[str, Any], state: dict[str, Tensor], path: Path) -> TrainedModel:
-    module = rebuilt_module(content["hyperparameters"], state)
-    return TrainedModel.of(module, parse_config(content["config"]), path)
+def _rebuilt(
+    content: dict[str, Any], state: dict[str, Tensor], path: Path, network: type[nn.Module] | None
+) -> TrainedModel:
+    module = rebuilt_module(content["hyperparameters"], state, network)
+    return TrainedModel.of(module, parse_config(content["config"], is_stored=True), path)

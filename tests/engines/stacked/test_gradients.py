@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support.stack_members import padding
+from support.stack_members import STACKED_ACTIVATIONS, padding
 from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.engines.stacked.gradients import StackedGradients
 from mlp_lightning.engines.stacked.layout import StackedMLP, linear
-from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
+from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import make_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
@@ -94,7 +94,7 @@ def example(
 @pytest.mark.parametrize("drops", [False, True], ids=["", "dropout"])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 @pytest.mark.parametrize("depth", WIDTHS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 def test_logits_and_gradient_are_those_of_autograd(activation: str, depth: int, shared: bool, drops: bool) -> None:
     for bias in (True, False):
         # 7 rows of one output take the way of small products, 150 rows that of large ones.
@@ -109,7 +109,7 @@ def test_logits_and_gradient_are_those_of_autograd(activation: str, depth: int, 
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 def test_members_of_one_width_need_no_padding(activation: str, shared: bool) -> None:
     case = example([[4, 3]] * 3, activation, shared)
     assert not case.stacked.needs_mask
@@ -118,7 +118,7 @@ def test_members_of_one_width_need_no_padding(activation: str, shared: bool) -> 
 
 
 @pytest.mark.parametrize("drops", [False, True])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 def test_a_chain_can_be_used_again(activation: str, drops: bool) -> None:
     """Buffers are made once: a batch must not affect the next one, and new weights must be used."""
     first = example(WIDTHS[2], activation, drops=drops)

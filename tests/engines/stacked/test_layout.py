@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from support.stack_members import padding
+from support.stack_members import STACKED_ACTIVATIONS, padding
 from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 from torch import Tensor, nn
 
 from mlp_lightning.engines.stacked.layout import StackedMLP, lay_out
-from mlp_lightning.networks.mlp import ACTIVATIONS, MLP
+from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.mlp import MLP
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
@@ -63,7 +64,7 @@ def test_a_model_taken_out_has_separate_weights() -> None:
     assert_same_bits(stacked.flat_N.detach(), before)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 @pytest.mark.parametrize("depth", WIDTHS)
 def test_logits_are_those_of_each_member(depth: int, activation: str) -> None:
     mlps = networks(WIDTHS[depth], activation, dtype=torch.float64)
@@ -75,9 +76,9 @@ def test_logits_are_those_of_each_member(depth: int, activation: str) -> None:
         assert_close(stacked(own_KBF)[member], mlp(own_KBF[member]), atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_padded_units_have_no_effect_with_any_outgoing_weights(activation: str) -> None:
-    """Only a member's units reach the logits: outgoing weights of padding make no difference."""
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
+def test_padded_units_say_nothing_whatever_lies_behind_them(activation: str) -> None:
+    """Only a member's own units reach the logits: a weight behind padding makes no difference."""
     stacked = StackedMLP.stack(networks([[2, 2], [5, 4]], activation), activation)
     features_BF = torch.randn(6, FEATURES)
     before = stacked(features_BF)
@@ -151,9 +152,9 @@ def test_masks_are_one_for_the_units_that_there_are() -> None:
     assert stacked.mask(1)[:, 0].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 def test_a_mask_is_needed_where_an_activation_of_zero_is_not_zero(activation: str) -> None:
-    at_zero = ACTIVATIONS[activation]()(torch.zeros(1))
+    at_zero = ACTIVATIONS[activation].module()(torch.zeros(1))
     padded = StackedMLP.stack(networks([[2], [4]], activation), activation)
     assert padded.needs_mask == bool(at_zero != 0)
     assert not StackedMLP.stack(networks([[4], [4]], activation), activation).needs_mask

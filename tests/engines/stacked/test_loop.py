@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from support.stack_members import (
+    STACKED_ACTIVATIONS,
     Group,
     Member,
     Outcome,
@@ -36,7 +37,6 @@ from mlp_lightning.config import (
     StepSchedule,
 )
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
-from mlp_lightning.networks.mlp import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
@@ -119,7 +119,7 @@ def test_random_groups(seed: int) -> None:
         name,
         options,
         SCHEDULES[draw.choice(list(SCHEDULES))],
-        activation=draw.choice(list(ACTIVATIONS)),
+        activation=draw.choice(list(STACKED_ACTIVATIONS)),
         task=draw.choice(["binary", "multiclass", "regression"]),
         bias=draw.random() < 0.7,
         batch_size=draw.choice([None, 40, 16, 7]),
@@ -161,7 +161,7 @@ DROPPING = [
         {"members": DROPPING, "batch_size": None},
         {"members": DROPPING, "accumulate": 3, "batch_size": 7},
         {"members": DROPPING, "optimizer": "Adamax", "options": {"weight_decay": 0.01}},
-        *({"activation": one} for one in ACTIVATIONS),
+        *({"activation": one} for one in STACKED_ACTIVATIONS),
     ],
     ids=str,
 )
@@ -172,7 +172,7 @@ def test_each_option_alone(changes: dict[str, Any]) -> None:
     assert_close(outcomes[-1].metrics, metrics, FLOAT32)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
 @pytest.mark.parametrize("number", range(len(OPTIMIZERS)), ids=OPTIMIZER_NAMES)
 def test_padding_never_learns(number: int, activation: str) -> None:
     name, options, learning_rates, _ = OPTIMIZERS[number]

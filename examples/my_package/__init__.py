@@ -1,0 +1,1 @@
+"""Parts for mlp_lightning: an example for docs/own_parts.md."""

@@ -1,0 +1,91 @@
+"""Import paths of the user's own parts: which may be imported, and importing one. Imports no torch.
+
+What a configuration, a checkpoint or a file of an export names is never imported because it is named there: whoever
+trains or loads has to name its package in ``allow_targets``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlp_lightning.errors import ConfigError, Fault
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def is_dotted_name(text: Any) -> bool:
+    """Whether a text names a package, module or class, such as ``my_package.parts``."""
+    return isinstance(text, str) and all(name.isidentifier() for name in text.split("."))
+
+
+def target_fault(key: str, path: Any, allowed: Sequence[str]) -> Fault | None:
+    """What is wrong with an import path, as far as it is known without an import; ``None`` if nothing.
+
+    Args:
+        key: where it was given.
+        path: of a class, ``package.module.Class``.
+        allowed: packages and modules that may be imported, each with all that lies below it.
+    """
+    if not is_dotted_name(path) or "." not in path:
+        return Fault(key, path, "must be the import path of a class", "for example my_package.MyPart")
+    module = path.rpartition(".")[0]
+    if _is_below(module, allowed):
+        return None
+    rule = f"is not imported: its module is not in allow_targets = {list(allowed)}"
+    return Fault(key, path, rule, f"if you trust its code, add allow_targets=[{module.partition('.')[0]}]")
+
+
+def argument_faults(prefix: str, value: Any) -> Iterator[Fault]:
+    """What is wrong with the arguments of a part: they are plain data, and nothing inside of them is built."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            key = f"{prefix}.{name}"
+            if not isinstance(name, str) or name.startswith("_"):
+                rule = "is not an argument: keys that begin with _ are instructions, and only _target_ of a part is one"
+                yield Fault(key, one, rule, "give plain values, and let your class build what it needs")
+            else:
+                yield from argument_faults(key, one)
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            yield from argument_faults(f"{prefix}.{number}", one)
+    elif not isinstance(value, _PLAIN):
+        yield Fault(prefix, value, "must be plain data: numbers, texts, lists, mappings")
+
+
+def import_target(key: str, path: str, allowed: Sequence[str], base: type) -> type[Any]:
+    """The class of an import path.
+
+    Args:
+        key: where the path was given.
+        path: of the class.
+        allowed: as for :func:`target_fault`, which is asked before anything is imported.
+        base: what it has to be a subclass of.
+
+    Raises:
+        ConfigError: it is not allowed, cannot be imported, is no such class, or is only passed on by its module: what
+            ``my_package`` has imported from elsewhere (``os.system``) is not in ``my_package``.
+    """
+    fault = target_fault(key, path, allowed)
+    if fault is not None:
+        raise ConfigError([fault])
+    module, _, name = path.rpartition(".")
+    try:
+        part = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # the module is code of the user's own
+        hint = "install its package, or put the folder that it lies in on PYTHONPATH"
+        rule = f"cannot be imported ({type(error).__name__}: {error})"
+        raise ConfigError([Fault(key, path, rule, hint if isinstance(error, ImportError) else "")]) from error
+    if part is None:
+        raise ConfigError([Fault(key, path, f"is not there: {module} has no {name}")])
+    if not isinstance(part, type) or not issubclass(part, base):
+        raise ConfigError([Fault(key, path, f"must be a subclass of {base.__module__}.{base.__qualname__}")])
+    if not _is_below(part.__module__, allowed):
+        rule = f"is defined in {part.__module__}, which is not in allow_targets = {list(allowed)}"
+        raise ConfigError([Fault(key, path, rule, f"if you trust its code, add {part.__module__}")])
+    return part
+
+
+def _is_below(module: str, allowed: Sequence[str]) -> bool:
+    return any(module == one or module.startswith(f"{one}.") for one in allowed)

@@ -1,0 +1,71 @@
+"""The user's own parts of a run, imported only where whoever trains or loads allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import nn
+from torch.optim import Optimizer
+
+from mlp_lightning.config import Config
+from mlp_lightning.config.targets import import_target
+from mlp_lightning.errors import ConfigError, Fault
+
+
+def network_class(model: Any, allowed: Sequence[str]) -> type[nn.Module] | None:
+    """The class of a network of the user's own; ``None`` for an MLP.
+
+    Args:
+        model: the section of the configuration, or the mapping that a checkpoint has of it.
+        allowed: packages and modules that may be imported.
+
+    Raises:
+        ConfigError: it may not, or cannot, be imported.
+    """
+    path = model.get("_target_") if isinstance(model, Mapping) else getattr(model, "_target_", None)
+    return None if path is None else import_target("model._target_", path, allowed, nn.Module)
+
+
+def optimizer_class(config: Config) -> type[Optimizer] | None:
+    """The class of an optimizer of the user's own; ``None`` for one of torch's."""
+    path = getattr(config.optimizer, "_target_", None)
+    return None if path is None else import_target("optimizer._target_", path, config.allow_targets, Optimizer)
+
+
+def own_callbacks(config: Config) -> list[pl.Callback]:
+    """The callbacks that a configuration names, in order.
+
+    Raises:
+        ConfigError: one may not, or cannot, be imported, does not take its arguments, or has a hook that is never
+            called.
+    """
+    made = []
+    for number, one in enumerate(config.callbacks.extra):
+        key = f"callbacks.extra.{number}"
+        callback_class = import_target(f"{key}._target_", one._target_, config.allow_targets, pl.Callback)
+        try:
+            callback = callback_class(**one.options)
+            refuse_validation_hooks([callback])
+        except Exception as error:  # the class is code of the user's own
+            rule = f"cannot be made with {dict(one.options)} ({type(error).__name__}: {error})"
+            raise ConfigError([Fault(key, one._target_, rule)]) from error
+        made.append(callback)
+    return made
+
+
+def refuse_validation_hooks(callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse callbacks with hooks that are never called.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for one in callbacks:
+        for name in dir(pl.Callback):
+            unused = "validation" in name or "_test_" in name or "sanity" in name
+            if unused and getattr(type(one), name) is not getattr(pl.Callback, name):
+                raise ValueError(
+                    f"{type(one).__name__}.{name} is never called: validations are made inside of training_step. Read"
+                    ' outputs["outputs"].validations in on_train_batch_end, or use MLPModule with your own Trainer.'
+                )
