@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import parse_arguments
 from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
@@ -244,7 +244,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
     try:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
-        config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
         if config.data.cv.folds is not None and config.data.cv.fold is None:
             return _run_folds(config, folder)
         result = train(config, folder)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mlp_lightning.config import schema
-from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT
+from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
 from mlp_lightning.errors import Fault
 
 
@@ -112,8 +112,19 @@ def _options_of_tables(config: schema.Config) -> Iterator[Fault]:
 _EMBEDDING = "model.numeric_embedding"
 _OF_TABLES = (
     *("path", "val_path", "test_path", "target", "columns", "weight_column", "class_weight", "group_column"),
-    *("time_column", "split_column", "csv", "cv"),
+    *("time_column", "split_column", "max_one_hot", "csv", "cv"),
 )
+
+
+def _options_of_synthetic_sets(config: schema.Config) -> Iterator[Fault]:
+    data, idle = config.data, schema.DataConfig()
+    drawn = tuple(name for name in SYNTHETIC_SETS if name != "parity")
+    for names, keys in ((drawn, ("samples", "noise", "sample_seed")), (("parity",), ("bits",))):
+        for key in keys:
+            value = getattr(data, key)
+            if data.name not in names and value != getattr(idle, key):
+                rule = f"is for {', '.join(names)}, and data.name = {data.name!r}"
+                yield Fault(f"data.{key}", value, rule, f"choose data={names[0]}, or leave it out")
 
 
 def _path_and_target(config: schema.Config) -> Iterator[Fault]:
@@ -197,6 +208,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _split,
     _validation_metrics,
     _options_of_tables,
+    _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,
     _folds,

@@ -3,7 +3,7 @@
 ``tests/config/test_names.py`` compares each tuple with the code that implements the names.
 """
 
-from mlp_lightning.config.conf_files import group_options
+from mlp_lightning.config.conf_files import option_names
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu")
 NORMS = ("none", "batch", "layer")
@@ -21,8 +21,6 @@ DATA_SETS_WITHOUT_SPLIT = ("xor", "parity")
 # Tables that scikit-learn ships, and synthetic ones.
 SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
 SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
-# A data set is known by its file in conf/data, so that adding one means no change here.
-DATA_SETS = tuple(dict.fromkeys([*(name for name in group_options("data") if name != "sklearn"), *SKLEARN_SETS]))
 # Data sets that are tables: the kinds of their columns are inferred.
 TABLES = ("table", *(name for name in (*SKLEARN_SETS, *SYNTHETIC_SETS) if name != "iris"))
 TASKS = ("binary", "multiclass", "regression")
@@ -54,3 +52,8 @@ TORCH_OPTIMIZERS = (
 # always zero changes nothing: runs with these can train as one stack, each with its own learning rate.
 # (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)
 STACKABLE_OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+
+
+def data_sets() -> tuple[str, ...]:
+    """Names of all data sets. One is known by its file in ``conf/data``, so that adding one means no change here."""
+    return tuple(dict.fromkeys([*(name for name in option_names("data") if name != "sklearn"), *SKLEARN_SETS]))

@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.free_names import with_readable_names
-from mlp_lightning.config.parsing import nearest, parse_config, unknown_name
+from mlp_lightning.config.parsing import parse_complete
+from mlp_lightning.config.rules import nearest, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
@@ -37,7 +38,7 @@ def check_overrides(
     multirun: bool = False,
     config_name: str = "train",
     config_dir: Path | None = None,
-    parse: Parse = parse_config,
+    parse: Parse = parse_complete,
 ) -> Any:
     """Compose and check the configuration that ``overrides`` ask for.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import types
@@ -12,10 +11,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 from mlp_lightning.config import schema
+from mlp_lightning.config.completion import completed
 from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
-from mlp_lightning.config.rules import Rule, at_least, between
+from mlp_lightning.config.rules import Choice, Rule, at_least, between, unknown_key, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
 _TYPE_WORDS = {
@@ -41,8 +41,29 @@ _OPTIMIZER_RULES: dict[str, Rule] = {
 }
 
 
-def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> schema.Config:
-    """Check a composed configuration and turn it into dataclasses. Imports no torch, reads no data.
+def parse_config(plain: Mapping[str, Any]) -> schema.Config:
+    """Check a configuration and turn it into dataclasses. Imports no torch, reads no data.
+
+    What it leaves out is what the command line would choose; see :mod:`mlp_lightning.config.completion`.
+
+    Args:
+        plain: nested dicts, with the keys and groups of the command line.
+
+    Raises:
+        ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
+            unknown options, contradictions between keys.
+
+    >>> config = parse_config({"data": {"name": "xor"}, "model": "wide_deep"})
+    >>> config.model.layer_widths, config.optimizer.lr, config.trainer.max_steps
+    ([10, 10, 10], 1.0, 10001)
+    """
+    faults: list[Fault] = []
+    full, explicit = completed(plain, faults) if isinstance(plain, Mapping) else (plain, ())
+    return _parsed(full, explicit, faults)
+
+
+def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> schema.Config:
+    """Check a configuration that leaves nothing to choose, such as a composed one; a missing key has its default.
 
     Args:
         plain: nested dicts with resolved values, such as ``OmegaConf.to_container(cfg, resolve=True)``.
@@ -50,13 +71,12 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = ()) -> sc
             choice makes irrelevant.
 
     Raises:
-        ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
-            unknown options, contradictions between keys.
+        ConfigError: as :func:`parse_config`.
     """
-    faults: list[Fault] = []
-    data = plain.get("data") if isinstance(plain, Mapping) else None
-    if isinstance(data, Mapping) and "name" not in plain and isinstance(data.get("name"), str):
-        plain = {"name": data["name"], **plain}
+    return _parsed(plain, explicit, [])
+
+
+def _parsed(plain: Mapping[str, Any], explicit: Collection[str], faults: list[Fault]) -> schema.Config:
     config = _build(schema.Config, plain, "", faults)
     if not faults:
         faults = contradictions(config, explicit)
@@ -105,30 +125,6 @@ def _one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> sche
     return dataclasses.replace(trainer, **{name: limits[name] if name in given else None for name in limits})
 
 
-def nearest(word: str, names: Collection[str]) -> str | None:
-    """The valid name that a mistyped word most likely meant, or ``None``."""
-    found = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    lowered = {name.lower(): name for name in names}
-    return lowered.get(str(word).lower())
-
-
-def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:
-    """The fault of a key that its section does not have."""
-    section, _, last = key.rpartition(".")
-    where = f"of {section}" if section else "of the configuration"
-    match = nearest(last, known)
-    hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
-    return Fault(key, value, f"is not a key {where} ({', '.join(known)})", hint)
-
-
-def unknown_name(key: str, value: Any, rule: str, names: Collection[str]) -> Fault:
-    """The fault of a value that is not one of the valid names."""
-    match = nearest(value, names) if isinstance(value, str) else None
-    return Fault(key, value, rule, f"did you mean {match}?" if match else "")
-
-
 def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
     """An instance of the dataclass ``cls`` from ``plain``; faults are appended, never raised."""
     if not isinstance(plain, Mapping):
@@ -137,38 +133,76 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
         return None
     if cls is schema.OptimizerConfig:
         plain = _with_gathered_options(plain, prefix, faults)
-    hints = _annotations(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    options = _options(cls)
     faults.extend(
-        unknown_key(_join(prefix, str(name)), value, known) for name, value in plain.items() if name not in hints
+        unknown_key(_join(prefix, str(name)), value, list(options))
+        for name, value in plain.items()
+        if name not in options
     )
-    values = {}
-    for field in dataclasses.fields(cls):
-        if field.name in plain:
-            key = _join(prefix, field.name)
-            value = _checked(plain[field.name], hints[field.name], field, key, faults)
-            values[field.name] = value
+    values = {
+        name: _checked(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
+    }
     return cls(**values)
 
 
-def _checked(value: Any, annotation: Any, field: dataclasses.Field[Any], key: str, faults: list[Fault]) -> Any:
-    if field.name == "options":
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """What the annotation and the rule of a field say; looked up once, since a sweep checks every run.
+
+    Attributes:
+        alternatives: the types that its value may have.
+        rule: for its value.
+        section: the dataclass of a section.
+        named: the dataclass of the sections that a mapping of names holds.
+        is_schedule: whether it is a section whose name says which dataclass it has.
+        is_gathered: whether its values are checked before.
+    """
+
+    alternatives: list[Any]
+    rule: Rule | Choice | None
+    section: type | None
+    named: type | None
+    is_schedule: bool
+    is_gathered: bool
+
+
+@functools.cache
+def _options(cls: type) -> dict[str, _Option]:
+    hints = typing.get_type_hints(cls)
+    options = {}
+    for field in dataclasses.fields(cls):
+        annotation = hints[field.name]
+        alternatives = _alternatives(annotation)
+        section: Any = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
+        options[field.name] = _Option(
+            alternatives,
+            field.metadata.get("rule"),
+            section,
+            _named_section(annotation),
+            annotation == schema.ScheduleConfig,
+            field.name == "options",
+        )
+    return options
+
+
+def _checked(value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
+    if option.is_gathered:
         return value
-    if annotation == schema.ScheduleConfig:
+    if option.is_schedule:
         return _build_schedule(value, key, faults)
-    alternatives = _alternatives(annotation)
-    if (named := _named_section(annotation)) is not None:
-        return _build_named(named, value, key, faults)
-    section: Any = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
-    if section is not None:
-        return None if value is None and type(None) in alternatives else _build(section, value, key, faults)
-    rule: Rule | None = field.metadata.get("rule")
-    if rule is not None and rule.names and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if option.named is not None:
+        return _build_named(option.named, value, key, faults)
+    if option.section is not None:
+        optional = type(None) in option.alternatives
+        return None if value is None and optional else _build(option.section, value, key, faults)
+    if isinstance(option.rule, Choice) and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)  # precision=64 is read as a number
-    return _checked_value(value, alternatives, rule, key, faults)
+    return _checked_value(value, option.alternatives, option.rule, key, faults)
 
 
-def _checked_value(value: Any, alternatives: list[Any], rule: Rule | None, key: str, faults: list[Fault]) -> Any:
+def _checked_value(
+    value: Any, alternatives: list[Any], rule: Rule | Choice | None, key: str, faults: list[Fault]
+) -> Any:
     fits = [one for one in alternatives if _has_type(value, one)]
     if not fits:
         words = " or ".join(_type_words(one) for one in alternatives)
@@ -227,7 +261,7 @@ def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[F
     """Move the arguments of the optimizer class into ``options``, checking them on the way."""
     class_name = plain.get("name", "SGD")
     arguments = optimizer_arguments(class_name) if isinstance(class_name, str) else None
-    gathered, rest = {}, {}
+    gathered, rest = schema.plain(arguments or {}), {}
     for name, value in plain.items():
         key = _join(prefix, str(name))
         if name in ("name", "lr"):
@@ -241,7 +275,7 @@ def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[F
     return {**rest, "options": gathered}
 
 
-def _checked_argument(value: Any, default: Any, rule: Rule | None, key: str, faults: list[Fault]) -> Any:
+def _checked_argument(value: Any, default: Any, rule: Rule | Choice | None, key: str, faults: list[Fault]) -> Any:
     """Check one optimizer argument: its type is that of its default in the file."""
     if default is None:
         return value
@@ -288,11 +322,6 @@ def _type_words(annotation: Any) -> str:
     if origin is dict:
         return "a mapping of names to numbers"
     return _TYPE_WORDS[annotation]
-
-
-@functools.cache
-def _annotations(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _join(prefix: str, name: str) -> str:

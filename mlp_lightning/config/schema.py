@@ -1,6 +1,6 @@
 """The schema of the configuration: one frozen dataclass per section, one line of meaning per option.
 
-The defaults here apply to a run that sets nothing; the files in ``conf/`` build on them. The combinations of
+The one source of defaults, meanings and rules: the files in ``conf/`` hold only what differs. The combinations of
 values that contradict each other are in :mod:`mlp_lightning.config.contradictions`.
 """
 
@@ -81,7 +81,7 @@ class CrossValidationConfig:
 class DataConfig:
     """The data set, its split and its batches."""
 
-    name: str = option("xor", one_of(names.DATA_SETS), meaning="which data set")
+    name: str = option("xor", one_of(names.data_sets), meaning="which data set")
     as_table: bool = option(False, meaning="treat iris as a table")
     batch_size: Union[int, Auto, None] = option(
         None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
@@ -323,26 +323,22 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        # A sweep asks for it several times per run; the configuration never changes.
-        known = self.__dict__.get("_as_dict")
-        if known is None:
-            known = _plain(self)
-            known["optimizer"].update(known["optimizer"].pop("options"))
-            object.__setattr__(self, "_as_dict", known)
-        return _plain(known)
+        content = plain(self)
+        content["optimizer"].update(content["optimizer"].pop("options"))
+        return content
 
 
-_SIMPLE = (str, int, float, bool, type(None))
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses and mappings as new dicts, sequences as new lists, recursively."""
-    if isinstance(value, dict):
-        return {name: one if isinstance(one, _SIMPLE) else _plain(one) for name, one in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
+        items: Any = value.items()
+    elif dataclasses.is_dataclass(value):
+        items = value.__dict__.items()
+    elif isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    else:
+        return value
+    return {name: one if type(one) in _SIMPLE else plain(one) for name, one in items}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlp_lightning.config.names import DATA_SETS, TABLES, TASKS
+from mlp_lightning.config.names import TABLES, TASKS, data_sets
 from mlp_lightning.data import TabularDataModule, data_module_class
 from mlp_lightning.data.iris import IrisDataModule
 from mlp_lightning.data.table import TableDataModule
@@ -14,7 +14,7 @@ def test_a_data_set_is_found_by_its_name() -> None:
     assert data_module_class("iris") is IrisDataModule
 
 
-@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize("name", data_sets())
 def test_every_data_set_that_a_configuration_may_name_is_there(name: str) -> None:
     found = data_module_class(name)
     assert issubclass(found, TabularDataModule)
