@@ -185,6 +185,12 @@ def _options(cls: type) -> dict[str, _Option]:
     return options
 
 
+def dataclass_of(cls: type, name: str) -> type | None:
+    """The dataclass of the section, or of the named sections, that a field holds; ``None`` for a value."""
+    option = _options(cls)[name]
+    return option.section or option.named
+
+
 def _checked(value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
     if option.is_gathered:
         return value

@@ -132,7 +132,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """One of torch's optimizers; every further key of its section is an argument of that class."""
+    """One of torch's optimizers.
+
+    Every further key is an argument of its class in ``torch.optim``; its file lists them with torch's own defaults.
+    """
 
     name: str = option(
         "SGD",
