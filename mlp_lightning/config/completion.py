@@ -11,6 +11,7 @@ option that would be chosen without it, or of the one that its ``option`` or its
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -66,26 +67,24 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
 
 
 @functools.cache
-def _section_keys() -> dict[str, frozenset[str]]:
-    """The keys of every section that has always the same ones."""
-    sections = {name: one for name, one in schema.plain(schema.Config()).items() if isinstance(one, dict)}
-    del sections["scheduler"]
-    sections["optimizer"].pop("options")
-    return {name: frozenset(one) for name, one in sections.items()}
+def _keys_of(section: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(section) if field.name != "options")
 
 
 def _is_complete(given: Mapping[str, Any]) -> bool:
     """Whether every key is there. (Arguments of the optimizer's class have their defaults in any case.)"""
-    for name, keys in _section_keys().items():
-        section = given.get(name)
-        if not isinstance(section, dict) or not keys <= section.keys():
-            return False
-    schedule = given.get("scheduler")
-    name = schedule.get("name") if isinstance(schedule, dict) else None
-    if not isinstance(name, str) or name not in schema.SCHEDULES:
+    if not _keys_of(schema.Config) <= given.keys():
         return False
-    known = schema.SCHEDULES[name].__dataclass_fields__.keys()
-    return known <= schedule.keys() and schema.Config.__dataclass_fields__.keys() <= given.keys()
+    for name, default in schema.Config.__dataclass_fields__.items():
+        cls = default.default_factory
+        if name == "scheduler":
+            schedule = given[name].get("name") if isinstance(given[name], Mapping) else None
+            cls = schema.SCHEDULES.get(schedule) if isinstance(schedule, str) else None
+        if isinstance(cls, type) and not (isinstance(given[name], Mapping) and _keys_of(cls) <= given[name].keys()):
+            return False
+        if cls is None:  # no schedule has this name
+            return False
+    return True
 
 
 # ---- what is given ---------------------------------------------------------------------------------------
