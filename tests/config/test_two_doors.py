@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +195,9 @@ def test_a_run_from_python_is_the_run_of_the_command_line(tmp_path: Path, compos
     assert python.metrics == command.metrics
     files = [(tmp_path / name / "config.yaml").read_text(encoding="utf-8") for name in ("python", "command")]
     assert files[0] == files[1]
+
+
+def test_no_file_is_read_by_an_import() -> None:
+    code = "from mlp_lightning.config import conf_files as c; print(c.conf_text.cache_info().currsize)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
