@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import pytest
 from support.configurations import ComposeConfig, plain_config
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
 from mlp_lightning.engines.sizing import cpu_threads
 
@@ -40,7 +40,7 @@ def compose_config() -> ComposeConfig:
     """The configuration of a list of command-line overrides, quiet."""
 
     def composed(*overrides: str) -> Config:
-        return parse_config(plain_config(["verbosity=0", *overrides]), explicit_keys(overrides))
+        return parse_complete(plain_config(["verbosity=0", *overrides]), explicit_keys(overrides))
 
     return composed
 

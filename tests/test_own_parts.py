@@ -58,7 +58,7 @@ def of_page(heading: str) -> list[str]:
 
 def config(**changes: Any) -> dict[str, Any]:
     return {
-        "data": {"name": "iris", "standardize": True, "val_fraction": 0.2, "batch_size": 30},
+        "data": {"name": "iris", "scaling": "standard", "val_fraction": 0.2, "batch_size": 30},
         "model": {"_target_": NET, "width": 8},
         "optimizer": {"_target_": OPTIMIZER, "lr": 0.01, "momentum": 0.9},
         "trainer": {"max_steps": 30, "accelerator": "cpu"},
@@ -139,7 +139,7 @@ def test_what_a_run_leaves_says_what_it_was(run: Path) -> None:
 def test_the_training_is_that_of_a_loop_by_hand(tmp_path: Path) -> None:
     """The network, the optimizer and the rows are those that were asked for."""
     asked = config(
-        data={"name": "iris", "standardize": True, "shuffle": False}, trainer={"max_steps": 5, "accelerator": "cpu"}
+        data={"name": "iris", "scaling": "standard", "shuffle": False}, trainer={"max_steps": 5, "accelerator": "cpu"}
     )
     result = train(asked, tmp_path / "run")
     with torch.random.fork_rng(devices=[]):

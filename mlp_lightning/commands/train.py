@@ -19,9 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_lightning.config import Config, conf_dir, parse_config
+from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import parse_arguments
-from mlp_lightning.config.overrides import check_overrides, explicit_keys, with_open_sections
+from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
@@ -74,10 +74,10 @@ def main() -> None:
         return
     overrides = with_open_sections(arguments.overrides)
     sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
-    config = _checked_config(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
     command = _Command()
     try:
-        sys.argv += _prepare(command, config, overrides, arguments.multirun)
+        sys.argv += _prepare(command, checked, overrides)
         _hydra_main(command)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
@@ -128,23 +128,19 @@ def _program() -> str:
     return program
 
 
-def _checked_config(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> Config:
-    """The configuration of the (first) run; ends the process if it has a fault."""
+def _checked(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> CheckedCommand:
+    """What the command asks for; ends the process if it has a fault."""
     try:
-        config = check_overrides(
-            overrides,
-            multirun=multirun,
-            config_name=config_name or "train",
-            config_dir=None if config_dir is None else Path(config_dir),
-        )
-        _check_checkpoint(config, multirun)
-        _check_output(overrides, multirun)
-        if multirun:
-            _check_sweep(config, overrides)
+        folder = None if config_dir is None else Path(config_dir)
+        checked = check_command(overrides, multirun, config_name or "train", folder)
+        _check_checkpoint(checked.config, checked.is_sweep)
+        _check_output(overrides, checked.is_sweep)
+        if checked.is_sweep:
+            _check_sweep(checked.config, overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_WRONG_USE)
-    return config
+    return checked
 
 
 def _check_checkpoint(config: Config, multirun: bool) -> None:
@@ -198,8 +194,9 @@ def _sweep_folder(config: Config) -> Path:
     return OUTPUT_FOLDER / config.name / str(config.sweep.name)
 
 
-def _prepare(command: _Command, config: Config, overrides: list[str], multirun: bool) -> list[str]:
+def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -> list[str]:
     """Create the folder of the command. Returns overrides that pass it to Hydra."""
+    config, multirun = checked.config, checked.is_sweep
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     extra: list[str] = []
     if config.ckpt_path in ("last", "best"):
@@ -223,7 +220,8 @@ def _prepare(command: _Command, config: Config, overrides: list[str], multirun: 
             extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 
-        command.sweep = Sweep(folder, config.sweep, _program(), config.verbosity).open()
+        program = f"{_program()} hydra.mode=RUN" if checked.is_sweep_by_file else _program()
+        command.sweep = Sweep(folder, config.sweep, program, config.verbosity).open()
     return extra
 
 
@@ -244,7 +242,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
     try:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
-        config = parse_config({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
         if config.data.cv.folds is not None and config.data.cv.fold is None:
             return _run_folds(config, folder)
         result = train(config, folder)

@@ -1,7 +1,8 @@
 """The configuration: schema, checks and the files of ``conf/``. Imports no torch."""
 
 from mlp_lightning.config.conf_files import conf_dir
-from mlp_lightning.config.parsing import parse_config
+from mlp_lightning.config.defaults import offer_to_hydra
+from mlp_lightning.config.parsing import parse_complete, parse_config
 from mlp_lightning.config.schema import (
     CallbacksConfig,
     CheckpointConfig,
@@ -49,5 +50,8 @@ __all__ = [
     "SweepConfig",
     "TrainerConfig",
     "conf_dir",
+    "parse_complete",
     "parse_config",
 ]
+
+offer_to_hydra()  # conf/ begins with the schema's defaults

@@ -25,10 +25,9 @@ def conf_dir() -> Path:
 
 
 @functools.cache
-def group_options(group: str) -> dict[str, dict[str, Any]]:
-    """The files of one configuration group as ``{option name: its content}``, values not interpolated."""
-    files = sorted((conf_dir() / group).glob("*.yaml"))
-    return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) or {} for file in files}
+def option_names(group: str) -> tuple[str, ...]:
+    """The options of a configuration group, by the names of their files."""
+    return tuple(sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")))
 
 
 def dict_keys(module: str, name: str) -> tuple[str, ...]:
@@ -46,13 +45,31 @@ def dict_keys(module: str, name: str) -> tuple[str, ...]:
 
 
 @functools.cache
+def conf_text(name: str) -> str:
+    """The text of one file, such as ``train`` or ``model/wide``."""
+    return (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@functools.cache
+def conf_file(name: str) -> dict[str, Any]:
+    """The content of one file, values not interpolated. It is shared: change nothing in it."""
+    return yaml.safe_load(conf_text(name)) or {}
+
+
+@functools.cache
+def optimizer_option(class_name: str) -> str | None:
+    """The option of the group ``optimizer`` that describes a class; ``None`` if none does."""
+    options = (one for one in option_names("optimizer") if conf_file(f"optimizer/{one}").get("name") == class_name)
+    return next(options, None)
+
+
 def optimizer_arguments(class_name: str) -> dict[str, Any] | None:
     """Arguments of an optimizer class with their defaults, read from its file in ``conf/optimizer``.
 
     That file is the one place that lists them, so a new optimizer is one new file. Returns ``None`` for a
     class that no shipped file describes (one from a configuration folder of the user's own).
     """
-    for content in group_options("optimizer").values():
-        if content.get("name") == class_name:
-            return {key: value for key, value in content.items() if key not in ("name", "lr")}
-    return None
+    option = optimizer_option(class_name)
+    if option is None:
+        return None
+    return {key: value for key, value in conf_file(f"optimizer/{option}").items() if key not in ("name", "lr")}

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator
 
 from mlp_lightning.config import schema
-from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT
+from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
 from mlp_lightning.errors import Fault
 
 
@@ -108,6 +108,17 @@ def _options_of_text_files(config: schema.Config) -> Iterator[Fault]:
         yield Fault("data.csv", given, f"has no effect: data.name = {data.name!r} brings its own rows", "leave it out")
 
 
+def _options_of_synthetic_sets(config: schema.Config) -> Iterator[Fault]:
+    data, idle = config.data, schema.DataConfig()
+    drawn = tuple(name for name in SYNTHETIC_SETS if name != "parity")
+    for names, keys in ((drawn, ("samples", "noise", "sample_seed")), (("parity",), ("bits",))):
+        for key in keys:
+            value = getattr(data, key)
+            if data.name not in names and value != getattr(idle, key):
+                rule = f"is for {', '.join(names)}, and data.name = {data.name!r}"
+                yield Fault(f"data.{key}", value, rule, f"choose data={names[0]}, or leave it out")
+
+
 def _path_and_target(config: schema.Config) -> Iterator[Fault]:
     data = config.data
     if data.name == "table" and data.path is None:
@@ -190,6 +201,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _split,
     _validation_metrics,
     _options_of_text_files,
+    _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,
     _folds,

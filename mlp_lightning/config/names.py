@@ -3,7 +3,7 @@
 ``tests/config/test_names.py`` compares each tuple with the code that implements the names.
 """
 
-from mlp_lightning.config.conf_files import dict_keys, group_options
+from mlp_lightning.config.conf_files import dict_keys, option_names
 
 # An activation is known by its entry, so that adding one means no change here.
 ACTIVATIONS = dict_keys("networks/activations.py", "ACTIVATIONS")
@@ -24,8 +24,6 @@ DATA_SETS_WITHOUT_SPLIT = ("xor", "parity")
 # Tables that scikit-learn ships, and synthetic ones.
 SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
 SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
-# A data set is known by its file in conf/data, so that adding one means no change here.
-DATA_SETS = tuple(dict.fromkeys([*(name for name in group_options("data") if name != "sklearn"), *SKLEARN_SETS]))
 TASKS = ("binary", "multiclass", "regression")
 COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignored")
 SCALINGS = ("standard", "robust", "quantile", "none")
@@ -55,3 +53,13 @@ TORCH_OPTIMIZERS = (
 # always zero changes nothing: runs with these can train as one stack, each with its own learning rate.
 # (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)
 STACKABLE_OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+
+
+def data_sets() -> tuple[str, ...]:
+    """Names of all data sets. One is known by its file in ``conf/data``, so that adding one means no change here."""
+    return tuple(dict.fromkeys([*(name for name in option_names("data") if name != "sklearn"), *SKLEARN_SETS]))
+
+
+def data_names() -> tuple[str, ...]:
+    """What ``data.name`` can be."""
+    return (*data_sets(), "frame")

@@ -8,6 +8,7 @@ passes is composed once more exactly as Hydra will compose it, so Hydra finds no
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.free_names import with_readable_names
-from mlp_lightning.config.parsing import nearest, parse_config, unknown_name
+from mlp_lightning.config.parsing import parse_complete
+from mlp_lightning.config.rules import nearest, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
@@ -37,7 +40,7 @@ def check_overrides(
     multirun: bool = False,
     config_name: str = "train",
     config_dir: Path | None = None,
-    parse: Parse = parse_config,
+    parse: Parse = parse_complete,
 ) -> Any:
     """Compose and check the configuration that ``overrides`` ask for.
 
@@ -56,9 +59,36 @@ def check_overrides(
     Raises:
         ConfigError: with every fault that was found.
     """
+    return check_command(overrides, multirun, config_name, config_dir, parse).config
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedCommand:
+    """What a command line asks for.
+
+    Attributes:
+        config: of the first run.
+        is_sweep: whether it makes several runs.
+        is_sweep_by_file: whether a file says so (``hydra.mode``), even without ``-m``.
+    """
+
+    config: Any
+    is_sweep: bool
+    is_sweep_by_file: bool
+
+
+def check_command(
+    overrides: Sequence[str],
+    multirun: bool = False,
+    config_name: str = "train",
+    config_dir: Path | None = None,
+    parse: Parse = parse_complete,
+) -> CheckedCommand:
+    """As :func:`check_overrides`, and whether it is a sweep."""
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError([Fault("--config-dir", str(config_dir), "is not a folder")])
-    return _Check(with_open_sections(overrides), multirun, config_name, config_dir, parse).run()
+    check = _Check(with_open_sections(overrides), multirun, config_name, config_dir, parse)
+    return CheckedCommand(check.run(), check.multirun, check.multirun_by_file)
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -98,6 +128,9 @@ class _Check:
         self.searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
         self.explicit = explicit_keys(overrides)
         self.faults: dict[str, Fault] = {}
+        self.several: list[Fault] = []  # of several values, which only a sweep may have
+        self.multirun_by_file = False
+        self.swept_by_files: dict[str, str] = {}
         # What is composed to be checked: groups first, values with ++, so that Hydra takes unknown keys and the
         # schema can report all of them. Beside each, the override as it was given, with its first value.
         self.groups: list[tuple[str, str]] = []
@@ -112,6 +145,9 @@ class _Check:
             self._look_at(one)
         with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name="train"):
             composed = self._composed_without_culprits()
+            if not self.multirun:
+                for fault in self.several:
+                    self._add(fault)
             config = None if composed is None else self._checked(composed)
             if composed is not None:
                 self._check_further_values(composed)
@@ -172,17 +208,16 @@ class _Check:
         """The values of an override as text; several only in a sweep."""
         if not override.is_sweep_override():
             return [override.get_value_element_as_str()]
-        if not self.multirun:
-            text = str(override.input_line).partition("=")[2]
-            self._add(Fault(key, text, "is several values", "add -m (or --multirun) to run each of them"))
-            return []
+        text = str(override.input_line).partition("=")[2]
+        if not self.multirun:  # a file may still say that it is a sweep
+            hint = "add -m (or --multirun) to run each of them"
+            self.several.append(Fault(key, text, "is several values", hint))
         swept = override.value()
         if isinstance(swept, Glob):
             return swept.filter(self._options(key))
         if override.is_discrete_sweep():
             return list(override.sweep_string_iterator())
-        if not {"hydra/sweeper", "search"} & self.explicit:
-            text = str(override.input_line).partition("=")[2]
+        if self.multirun and not {"hydra/sweeper", "search"} & self.explicit:
             hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with search=optuna"
             self._add(Fault(key, text, "is a search space and not a list of values", hint))
         return []
@@ -251,7 +286,12 @@ class _Check:
         return False
 
     def _compose(self, overrides: list[str]) -> dict[str, Any]:
-        composed = compose(self.config_name, [*overrides, *self.searchpath])
+        composed = compose(self.config_name, [*overrides, *self.searchpath], return_hydra_config=True)
+        self.multirun_by_file = composed.hydra.mode == RunMode.MULTIRUN
+        self.multirun = self.multirun or self.multirun_by_file
+        self.swept_by_files = dict(composed.hydra.sweeper.get("params") or {})
+        with open_dict(composed):
+            del composed["hydra"]
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
@@ -266,6 +306,11 @@ class _Check:
 
     def _check_further_values(self, plain: dict[str, Any]) -> None:
         parser = OverridesParser.create()
+        swept = {key: text for key, text in self.swept_by_files.items() if self.multirun and key not in self.explicit}
+        for key, text in swept.items():
+            override = parser.parse_override(f"{key}={text}")
+            if not override.is_sweep_override() or override.is_discrete_sweep():
+                self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
         for key, text, is_group in self.further:
             if is_group:
                 others = [one for one, _ in [*self.groups, *self.values] if not one.startswith(f"{key}=")]

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
-import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 from mlp_lightning.config import schema
+from mlp_lightning.config.annotations import alternatives, has_type, type_words
+from mlp_lightning.config.completion import completed
 from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
-from mlp_lightning.config.rules import Rule, at_least, between
+from mlp_lightning.config.rules import Choice, Rule, at_least, between, unknown_key, unknown_name
 from mlp_lightning.config.targets import argument_faults, target_fault
 from mlp_lightning.errors import ConfigError, Fault
 
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    type(None): "null",
-}
 # Rules for arguments of torch's optimizers, by argument name: the same name means the same in all of them.
 _OPTIMIZER_RULES: dict[str, Rule] = {
     "weight_decay": at_least(0),
@@ -42,8 +35,29 @@ _OPTIMIZER_RULES: dict[str, Rule] = {
 }
 
 
-def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
-    """Check a composed configuration and turn it into dataclasses. Imports no torch, reads no data.
+def parse_config(plain: Mapping[str, Any]) -> schema.Config:
+    """Check a configuration and turn it into dataclasses. Imports no torch, reads no data.
+
+    What it leaves out is what the command line would choose; see :mod:`mlp_lightning.config.completion`.
+
+    Args:
+        plain: nested dicts, with the keys and groups of the command line.
+
+    Raises:
+        ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
+            unknown options, contradictions between keys.
+
+    >>> config = parse_config({"data": {"name": "xor"}, "model": "wide_deep"})
+    >>> config.model.layer_widths, config.optimizer.lr, config.trainer.max_steps
+    ([10, 10, 10], 1.0, 10001)
+    """
+    faults: list[Fault] = []
+    full, explicit = completed(plain, faults) if isinstance(plain, Mapping) else (plain, ())
+    return _parsed(full, explicit, faults)
+
+
+def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
+    """Check a configuration that leaves nothing to choose, such as a composed one; a missing key has its default.
 
     Args:
         plain: nested dicts with resolved values, such as ``OmegaConf.to_container(cfg, resolve=True)``.
@@ -53,13 +67,14 @@ def parse_config(plain: Mapping[str, Any], explicit: Collection[str] = (), is_st
             user's own that the caller does not allow: nothing here imports them, and who builds one asks again.
 
     Raises:
-        ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
-            unknown options, contradictions between keys.
+        ConfigError: as :func:`parse_config`.
     """
-    faults: list[Fault] = []
-    data = plain.get("data") if isinstance(plain, Mapping) else None
-    if isinstance(data, Mapping) and "name" not in plain and isinstance(data.get("name"), str):
-        plain = {"name": data["name"], **plain}
+    return _parsed(plain, explicit, [], is_stored)
+
+
+def _parsed(
+    plain: Mapping[str, Any], explicit: Collection[str], faults: list[Fault], is_stored: bool = False
+) -> schema.Config:
     config = _build(schema.Config, plain, "", faults)
     if not faults and not is_stored:
         faults = _refused_targets(config)
@@ -119,30 +134,6 @@ def _one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> sche
     return dataclasses.replace(trainer, **{name: limits[name] if name in given else None for name in limits})
 
 
-def nearest(word: str, names: Collection[str]) -> str | None:
-    """The valid name that a mistyped word most likely meant, or ``None``."""
-    found = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    lowered = {name.lower(): name for name in names}
-    return lowered.get(str(word).lower())
-
-
-def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:
-    """The fault of a key that its section does not have."""
-    section, _, last = key.rpartition(".")
-    where = f"of {section}" if section else "of the configuration"
-    match = nearest(last, known)
-    hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
-    return Fault(key, value, f"is not a key {where} ({', '.join(known)})", hint)
-
-
-def unknown_name(key: str, value: Any, rule: str, names: Collection[str]) -> Fault:
-    """The fault of a value that is not one of the valid names."""
-    match = nearest(value, names) if isinstance(value, str) else None
-    return Fault(key, value, rule, f"did you mean {match}?" if match else "")
-
-
 def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
     """An instance of the dataclass ``cls`` from ``plain``; faults are appended, never raised."""
     if not isinstance(plain, Mapping):
@@ -154,18 +145,14 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
         return _build_own(own, plain, prefix, faults)
     if cls is schema.OptimizerConfig:
         plain = _with_gathered_options(plain, prefix, faults)
-    hints = _annotations(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
-    sayable = known if own is None else [*known, "_target_"]
+    options = _options(cls)
+    sayable = list(options) if own is None else [*options, "_target_"]
     faults.extend(
-        unknown_key(_join(prefix, str(name)), value, sayable) for name, value in plain.items() if name not in hints
+        unknown_key(_join(prefix, str(name)), value, sayable) for name, value in plain.items() if name not in options
     )
-    values = {}
-    for field in dataclasses.fields(cls):
-        if field.name in plain:
-            key = _join(prefix, field.name)
-            value = _checked(plain[field.name], hints[field.name], field, key, faults)
-            values[field.name] = value
+    values = {
+        name: _checked(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
+    }
     return cls(**values)
 
 
@@ -192,41 +179,90 @@ def _build_own(cls: type, plain: Mapping[str, Any], prefix: str, faults: list[Fa
     if "name" in given and cls is schema.OwnOptimizerConfig:
         rule, hint = f"contradicts {key}", "choose optimizer=own, which has no name"
         faults.append(Fault(f"{prefix}.name", given.pop("name"), rule, hint))
-    hints = _annotations(cls)
+    options = _options(cls)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.name in given and field.name not in of_mlp and field.name != "options":
             value = given.pop(field.name)
-            values[field.name] = _checked(value, hints[field.name], field, _join(prefix, field.name), faults)
+            values[field.name] = _checked(value, options[field.name], _join(prefix, field.name), faults)
     faults.extend(argument_faults(prefix, given))
     if cls is schema.OwnOptimizerConfig:
         values["name"] = str(path).rpartition(".")[2]
     return cls(**values, options=given)
 
 
-def _checked(value: Any, annotation: Any, field: dataclasses.Field[Any], key: str, faults: list[Fault]) -> Any:
-    if field.name == "options":
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """What the annotation and the rule of a field say; looked up once, since a sweep checks every run.
+
+    Attributes:
+        alternatives: the types that its value may have.
+        rule: for its value.
+        section: the dataclass of a section.
+        named: the dataclass of the sections that a mapping of names holds.
+        is_schedule: whether it is a section whose name says which dataclass it has.
+        is_callbacks: whether it is the list of callbacks of the user's own.
+        is_gathered: whether its values are checked before.
+    """
+
+    alternatives: list[Any]
+    rule: Rule | Choice | None
+    section: type | None
+    named: type | None
+    is_schedule: bool
+    is_callbacks: bool
+    is_gathered: bool
+
+
+@functools.cache
+def _options(cls: type) -> dict[str, _Option]:
+    hints = typing.get_type_hints(cls)
+    options = {}
+    for field in dataclasses.fields(cls):
+        annotation = hints[field.name]
+        allowed = alternatives(annotation)
+        section: Any = next((one for one in allowed if dataclasses.is_dataclass(one)), None)
+        options[field.name] = _Option(
+            allowed,
+            field.metadata.get("rule"),
+            section,
+            _named_section(annotation),
+            annotation == schema.ScheduleConfig,
+            annotation == list[schema.OwnCallbackConfig],
+            field.name == "options",
+        )
+    return options
+
+
+def dataclass_of(cls: type, name: str) -> type | None:
+    """The dataclass of the section, or of the named sections, that a field holds; ``None`` for a value."""
+    option = _options(cls)[name]
+    return option.section or option.named
+
+
+def _checked(value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
+    if option.is_gathered:
         return value
-    if annotation == schema.ScheduleConfig:
+    if option.is_schedule:
         return _build_schedule(value, key, faults)
-    if annotation == list[schema.OwnCallbackConfig]:
+    if option.is_callbacks:
         return _build_callbacks(value, key, faults)
-    alternatives = _alternatives(annotation)
-    if (named := _named_section(annotation)) is not None:
-        return _build_named(named, value, key, faults)
-    section: Any = next((one for one in alternatives if dataclasses.is_dataclass(one)), None)
-    if section is not None:
-        return None if value is None and type(None) in alternatives else _build(section, value, key, faults)
-    rule: Rule | None = field.metadata.get("rule")
-    if rule is not None and rule.names and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if option.named is not None:
+        return _build_named(option.named, value, key, faults)
+    if option.section is not None:
+        optional = type(None) in option.alternatives
+        return None if value is None and optional else _build(option.section, value, key, faults)
+    if isinstance(option.rule, Choice) and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)  # precision=64 is read as a number
-    return _checked_value(value, alternatives, rule, key, faults)
+    return _checked_value(value, option.alternatives, option.rule, key, faults)
 
 
-def _checked_value(value: Any, alternatives: list[Any], rule: Rule | None, key: str, faults: list[Fault]) -> Any:
-    fits = [one for one in alternatives if _has_type(value, one)]
+def _checked_value(
+    value: Any, alternatives: list[Any], rule: Rule | Choice | None, key: str, faults: list[Fault]
+) -> Any:
+    fits = [one for one in alternatives if has_type(value, one)]
     if not fits:
-        words = " or ".join(_type_words(one) for one in alternatives)
+        words = " or ".join(type_words(one) for one in alternatives)
         choices = [name for one in alternatives if typing.get_origin(one) is Literal for name in typing.get_args(one)]
         faults.append(unknown_name(key, value, f"must be {words}", choices))
         return None
@@ -290,7 +326,7 @@ def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[F
     """Move the arguments of the optimizer class into ``options``, checking them on the way."""
     class_name = plain.get("name", "SGD")
     arguments = optimizer_arguments(class_name) if isinstance(class_name, str) else None
-    gathered, rest = {}, {}
+    gathered, rest = schema.plain(arguments or {}), {}
     for name, value in plain.items():
         key = _join(prefix, str(name))
         if name in ("name", "lr"):
@@ -304,58 +340,18 @@ def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[F
     return {**rest, "options": gathered}
 
 
-def _checked_argument(value: Any, default: Any, rule: Rule | None, key: str, faults: list[Fault]) -> Any:
+def _checked_argument(value: Any, default: Any, rule: Rule | Choice | None, key: str, faults: list[Fault]) -> Any:
     """Check one optimizer argument: its type is that of its default in the file."""
     if default is None:
         return value
     if isinstance(default, list):
         count = len(default)
-        good = isinstance(value, list) and len(value) == count and all(_has_type(one, float) for one in value)
+        good = isinstance(value, list) and len(value) == count and all(has_type(one, float) for one in value)
         if not good:
             faults.append(Fault(key, value, f"must be a list of {count} numbers", f"for example {default}"))
             return value
         return _checked_value(value, [list[float]], rule, key, faults)
     return _checked_value(value, [type(default)], rule, key, faults)
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, or the annotation itself."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return list(typing.get_args(annotation))
-    return [annotation]
-
-
-def _has_type(value: Any, annotation: Any) -> bool:
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return value in typing.get_args(annotation)
-    if origin is list:
-        (element,) = typing.get_args(annotation)
-        return isinstance(value, list) and all(_has_type(one, element) for one in value)
-    if origin is dict:
-        element = typing.get_args(annotation)[1]
-        return isinstance(value, dict) and all(_has_type(one, element) for one in value.values())
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def _type_words(annotation: Any) -> str:
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return ", ".join(str(name) for name in typing.get_args(annotation))
-    if origin is list:
-        return f"a list of {_type_words(typing.get_args(annotation)[0]).split(' ', 1)[1]}s"
-    if origin is dict:
-        return "a mapping of names to numbers"
-    return _TYPE_WORDS[annotation]
-
-
-@functools.cache
-def _annotations(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _join(prefix: str, name: str) -> str:

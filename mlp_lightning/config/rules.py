@@ -1,4 +1,4 @@
-"""Rules that a single configuration value can be held to, and the dataclass field that carries one.
+"""Rules that a single configuration value can be held to, the dataclass field that carries one, and wrong names.
 
 A rule is a sentence and a predicate: the sentence goes into the error message, so the check and the
 message cannot drift apart.
@@ -7,11 +7,13 @@ message cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from mlp_lightning.config.targets import is_dotted_name
+from mlp_lightning.errors import Fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +23,30 @@ class Rule:
     Attributes:
         sentence: how the rule reads after "must be", e.g. ``"at least 1"``.
         holds: predicate on a value of the right type. For a list it is applied to each element.
-        names: the valid names when the rule is a choice; used for "did you mean".
+        names: only a :class:`Choice` has some; used for "did you mean".
     """
 
     sentence: str
     holds: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The rule of a choice whose names are looked up when they are needed."""
+
+    listed: Callable[[], Sequence[str]]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.listed()
+
+    @property
+    def sentence(self) -> str:
+        return "one of " + ", ".join(self.names)
+
+    def holds(self, value: Any) -> bool:
+        return value in self.names
 
 
 def at_least(minimum: float) -> Rule:
@@ -43,8 +63,8 @@ def between(low: float, high: float, *, high_included: bool = False) -> Rule:
     return Rule(f"at least {low} and less than {high}", lambda value: low <= value < high)
 
 
-def one_of(names: Sequence[str]) -> Rule:
-    return Rule("one of " + ", ".join(names), lambda value: value in names, tuple(names))
+def one_of(names: Sequence[str] | Callable[[], Sequence[str]]) -> Choice:
+    return Choice(names if callable(names) else lambda: names)
 
 
 def folder_name() -> Rule:
@@ -66,7 +86,7 @@ def not_empty() -> Rule:
     return Rule("a text that is not empty", lambda value: bool(value.strip()))
 
 
-def option(default: Any, rule: Rule | None = None, *, meaning: str) -> Any:
+def option(default: Any, rule: Rule | Choice | None = None, *, meaning: str) -> Any:
     """A dataclass field with a default, an optional rule, and a line of meaning (with its unit).
 
     ``meaning`` is required: an option that cannot be explained in a line should not exist.
@@ -75,3 +95,27 @@ def option(default: Any, rule: Rule | None = None, *, meaning: str) -> Any:
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def nearest(word: str, names: Collection[str]) -> str | None:
+    """The valid name that a mistyped word most likely meant, or ``None``."""
+    found = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    lowered = {name.lower(): name for name in names}
+    return lowered.get(str(word).lower())
+
+
+def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:
+    """The fault of a key that its section does not have."""
+    section, _, last = key.rpartition(".")
+    where = f"of {section}" if section else "of the configuration"
+    match = nearest(last, known)
+    hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
+    return Fault(key, value, f"is not a key {where} ({', '.join(known)})", hint)
+
+
+def unknown_name(key: str, value: Any, rule: str, names: Collection[str]) -> Fault:
+    """The fault of a value that is not one of the valid names."""
+    match = nearest(value, names) if isinstance(value, str) else None
+    return Fault(key, value, rule, f"did you mean {match}?" if match else "")

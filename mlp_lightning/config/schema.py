@@ -1,6 +1,6 @@
 """The schema of the configuration: one frozen dataclass per section, one line of meaning per option.
 
-The defaults here apply to a run that sets nothing; the files in ``conf/`` build on them. The combinations of
+The one source of defaults, meanings and rules: the files in ``conf/`` hold only what differs. The combinations of
 values that contradict each other are in :mod:`mlp_lightning.config.contradictions`.
 """
 
@@ -94,9 +94,7 @@ class CrossValidationConfig:
 class DataConfig:
     """The data set, its split and its batches."""
 
-    name: str = option(
-        "xor", one_of((*names.DATA_SETS, "frame")), meaning="which data set; frame: a data frame, from Python only"
-    )
+    name: str = option("xor", one_of(names.data_names), meaning="which data set; frame: a data frame, from Python only")
     batch_size: Union[int, Auto, None] = option(
         None, at_least(1), meaning="rows per batch; null: all training rows at once (full batch); auto: by their number"
     )
@@ -145,7 +143,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """One of torch's optimizers; every further key of its section is an argument of that class."""
+    """One of torch's optimizers.
+
+    Every further key is an argument of its class in ``torch.optim``; its file lists them with torch's own defaults.
+    """
 
     name: str = option(
         "SGD",
@@ -357,32 +358,28 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        # A sweep asks for it several times per run; the configuration never changes.
-        known = self.__dict__.get("_as_dict")
-        if known is None:
-            known = _plain(self)
-            # It is not kept: who loads what a run left has to allow an import anew.
-            del known["allow_targets"]
-            for section, idle in ((known["model"], OF_MLP), (known["optimizer"], ("name",))):
-                for name in idle if "_target_" in section else ():
-                    del section[name]
-            for section in (known["model"], known["optimizer"], *known["callbacks"]["extra"]):
-                section.update(section.pop("options", {}))
-            object.__setattr__(self, "_as_dict", known)
-        return _plain(known)
+        content = plain(self)
+        # It is not kept: who loads what a run left has to allow an import anew.
+        del content["allow_targets"]
+        for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
+            for name in idle if "_target_" in section else ():
+                del section[name]
+        for section in (content["model"], content["optimizer"], *content["callbacks"]["extra"]):
+            section.update(section.pop("options", {}))
+        return content
 
 
-_SIMPLE = (str, int, float, bool, type(None))
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses and mappings as new dicts, sequences as new lists, recursively."""
-    if isinstance(value, dict):
-        return {name: one if isinstance(one, _SIMPLE) else _plain(one) for name, one in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
+        items: Any = value.items()
+    elif dataclasses.is_dataclass(value):
+        items = value.__dict__.items()
+    elif isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    else:
+        return value
+    return {name: one if type(one) in _SIMPLE else plain(one) for name, one in items}

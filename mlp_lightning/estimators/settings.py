@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.names import ACTIVATIONS
 from mlp_lightning.data.datamodule import auto_batch_size
 from mlp_lightning.errors import ConfigError, Fault
@@ -116,7 +116,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         "verbosity": 1 if given["verbose"] else 0,
     }
     try:
-        return parse_config(plain)
+        return parse_complete(plain)
     except ConfigError as error:
         raise ConfigError([dataclasses.replace(one, key=_parameter(one.key)) for one in error.faults]) from None
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
@@ -101,7 +101,7 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     network = network_class(hyperparameters_of(checkpoint).get("model"), allow_targets)
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], network)
-        model = TrainedModel.of(module, parse_config(checkpoint[CONFIG_KEY], is_stored=True), path)
+        model = TrainedModel.of(module, parse_complete(checkpoint[CONFIG_KEY], is_stored=True), path)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"ckpt_path: {path} was made by another version of this package ({type(error).__name__}: {error})."

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.build import build_early_stopping, module_config
@@ -72,7 +72,7 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config) ->
         CheckpointError: naming every key that differs, with both values.
     """
     # An option that was not there yet had the effect of its default.
-    before = _decisive(parse_config(checkpoint[CONFIG_KEY], is_stored=True).to_dict())
+    before = _decisive(parse_complete(checkpoint[CONFIG_KEY], is_stored=True).to_dict())
     now = _decisive(config.to_dict())
     # A schedule over the whole run is another one when the run has another length.
     if config.scheduler.name in ("cosine", "one_cycle"):

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.engines import Sizing
@@ -113,7 +113,7 @@ class SavedStack:
                 number = of_hash[one["hash"]].pop(0)
                 slots.append((configs[number], number))
             else:
-                slots.append((parse_config(one["config"]), None))
+                slots.append((parse_complete(one["config"]), None))
         return slots
 
 

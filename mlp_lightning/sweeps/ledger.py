@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.runs.files import complete_writes
 from mlp_lightning.runs.run_folder import RunFolder, config_hash
@@ -125,7 +125,7 @@ def _identity(folder: Path) -> str | None:
     """The hash of the configuration that a folder was claimed with; ``None`` if it cannot be read."""
     try:
         plain = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
-        return config_hash(parse_config(plain, is_stored=True))
+        return config_hash(parse_complete(plain, is_stored=True))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError, TypeError, AttributeError):
         return None
 

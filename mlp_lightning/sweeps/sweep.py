@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_lightning.config import Config, SweepConfig, parse_config
+from mlp_lightning.config import Config, SweepConfig, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
@@ -163,7 +163,7 @@ class Sweep:
         try:
             if job.error is not None:
                 raise job.error
-            config = parse_config(job.plain, explicit_keys(job.overrides))
+            config = parse_complete(job.plain, explicit_keys(job.overrides))
         except Exception as error:
             run = _Run(job, self._ledger.free(job.output_dir))
             write_hydra_folder(job, run.folder)
@@ -233,7 +233,7 @@ class Sweep:
             return []
         from mlp_lightning.runs.stack_checkpoints import SavedStack
 
-        done = {config_hash(parse_config(one.config, is_stored=True)) for one in self._done}
+        done = {config_hash(parse_complete(one.config, is_stored=True)) for one in self._done}
         remaining: dict[str, list[_Run]] = {}
         for run in runs:
             remaining.setdefault(config_hash(_config(run)), []).append(run)

@@ -47,6 +47,29 @@ def test_sweep_over_hidden_units(tmp_path) -> None:
     assert losses[1000] < losses[100] < losses[5]
 
 
+def test_published_sweep_needs_no_further_words(tmp_path) -> None:
+    done = train("experiment=iris_hidden_units", "trainer.max_epochs=3", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    sweep = only_run(tmp_path, "iris_hidden_units")
+    widths = {
+        one.parent.name: yaml.safe_load(one.read_text())["model"]["hidden_units"] for one in sweep.glob("*/config.yaml")
+    }
+    assert widths == {"0": 5, "1": 100, "2": 1000}
+    repeat = done.stdout.splitlines()[-3].split()[2:]
+    assert repeat[0] == "hydra.mode=RUN"
+    alone = train_forked(*repeat, "name=alone", folder=tmp_path)
+    assert alone.returncode == 0
+    best = sweep / {"5": "0", "100": "1", "1000": "2"}[repeat[1].partition("=")[2]]
+    assert_same_tables(best / "metrics.csv", only_run(tmp_path, "alone") / "metrics.csv")
+
+
+def test_own_widths_replace_those_of_the_published_sweep(tmp_path) -> None:
+    words = ["experiment=iris_hidden_units", "model.hidden_units=4,6", "trainer.max_epochs=2", "verbosity=0"]
+    assert train_forked(*words, folder=tmp_path).returncode == 0
+    files = only_run(tmp_path, "iris_hidden_units").glob("*/config.yaml")
+    assert sorted(yaml.safe_load(one.read_text())["model"]["hidden_units"] for one in files) == [4, 6]
+
+
 def test_runs_of_a_sweep_are_those_of_single_commands(tmp_path) -> None:
     assert train_forked("-m", "data=xor", "seed=3,4", "trainer.max_steps=300", folder=tmp_path).returncode == 0
     sweep = only_run(tmp_path, "xor")

@@ -12,6 +12,7 @@ import yaml
 from support.commands import train, train_forked
 from support.override_faults import fault_of
 
+from mlp_lightning.config import ColumnConfig
 from mlp_lightning.config.overrides import check_overrides, with_open_sections
 
 TABLE = ["data=table", "data.path=rows.csv", "data.target=y"]
@@ -89,9 +90,9 @@ def test_faults_of_columns_have_the_keys_that_were_given(override: str, key: str
     assert fault_of(*TABLE, override).key == key
 
 
-def test_columns_are_for_tables() -> None:
-    fault = fault_of("data=xor", "data.columns.x1.kind=numeric")
-    assert (fault.key, fault.hint) == ("data.columns", "choose data=table")
+def test_every_data_set_has_columns() -> None:
+    config = check_overrides(["data=xor", "data.columns.x1.kind=categorical"])
+    assert config.data.columns == {"x1": ColumnConfig("categorical")}
 
 
 def test_only_open_sections_need_no_plus_sign() -> None:

@@ -24,7 +24,8 @@ def test_depth_against_listed_widths() -> None:
 
 
 def test_depth_of_a_file_gives_way_to_listed_widths() -> None:
-    assert accepted({"model.hidden_units": [3, 4], "model.depth": 3}).model.depth == 2
+    composed = {"model.hidden_units": [3, 4], "model.depth": 3}
+    assert accepted(composed, explicit=["model.hidden_units"]).model.depth == 2
 
 
 def test_depth_0_against_a_width() -> None:

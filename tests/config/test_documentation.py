@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mlp_lightning.config import inference, schema
+from mlp_lightning.config import inference, page, schema
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def test_the_page_is_what_the_schema_and_the_files_say() -> None:
+    assert page.page() == PAGE, "docs/configuration.md is stale: python -m mlp_lightning.config.page"
+
+
 SECTIONS = {
     "": [schema.Config],
     "model.": [schema.ModelConfig, schema.OwnModelConfig],
@@ -32,7 +38,7 @@ OPTIONS = [
     for prefix, classes in SECTIONS.items()
     for one in classes
     for field in dataclasses.fields(one)
-    if "meaning" in field.metadata
+    if "meaning" in field.metadata and (field.name == "_target_" or not one.__name__.startswith("Own"))
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.configuration_faults import accepted, fault_of, faults_of, nested
 
 from mlp_lightning.config import parse_config
-from mlp_lightning.config.names import DATA_SETS
+from mlp_lightning.config.names import data_sets
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 
 # ---- unknown keys ----------------------------------------------------------------------------------------
@@ -45,7 +45,8 @@ def test_unknown_key(key: str, keys: str, hint: str) -> None:
 def test_known_keys_of_the_optimizer_are_those_of_its_class() -> None:
     fault = fault_of({"optimizer.name": "Adam", "optimizer.momentum": 0.9})
     assert fault.rule == "is not a key of optimizer (name, lr, betas, eps, weight_decay, amsgrad, fused)"
-    assert accepted({"optimizer.name": "SGD", "optimizer.momentum": 0.9}).optimizer.options == {"momentum": 0.9}
+    sgd = accepted({"optimizer.name": "SGD", "optimizer.momentum": 0.9}).optimizer
+    assert sgd.options == {"momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
 
 
 def test_known_keys_of_the_scheduler_are_those_of_the_schedule() -> None:
@@ -75,9 +76,9 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("model.activation", "xyz", "identity, sigmoid, tanh, relu", ""),
         ("model.norm", "batchnorm", "none, batch, layer", "did you mean batch?"),
         ("model.init", "xavier", "default, xavier_uniform", "did you mean xavier_normal?"),
-        ("data.name", "irs", ", ".join(DATA_SETS), "did you mean iris?"),
-        ("data.name", "XOR", ", ".join(DATA_SETS), "did you mean xor?"),
-        ("data.name", "sklearn", ", ".join(DATA_SETS), ""),
+        ("data.name", "irs", ", ".join(data_sets()), "did you mean iris?"),
+        ("data.name", "XOR", ", ".join(data_sets()), "did you mean xor?"),
+        ("data.name", "sklearn", ", ".join(data_sets()), ""),
         ("data.scaling", "standart", "standard, robust, quantile, none", "did you mean standard?"),
         ("data.class_weight", "balance", "none, balanced", "did you mean balanced?"),
         ("data.csv.delimiter", "tabs", "auto, ,, ;, tab, |, space", "did you mean tab?"),

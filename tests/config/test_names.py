@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -28,10 +29,12 @@ from mlp_lightning.tables.reading.sources import FileSource
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
 
 
-@pytest.mark.parametrize("name", [one for one in vars(names) if one.isupper()])
-def test_no_name_is_listed_twice(name: str) -> None:
-    listed = getattr(names, name)
-    assert isinstance(listed, tuple)
+LISTS = {name: one for name, one in vars(names).items() if name.isupper()}
+
+
+@pytest.mark.parametrize("listed", [*LISTS.values(), names.data_sets()], ids=[*LISTS, "data_sets"])
+def test_no_name_is_listed_twice(listed: Any) -> None:
+    assert isinstance(listed, (tuple, dict))
     assert len(set(listed)) == len(listed)
 
 
@@ -67,7 +70,7 @@ def overrides_for(name: str, folder: Path) -> list[str]:
 FILES = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in (conf_dir() / "data").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("name", names.DATA_SETS)
+@pytest.mark.parametrize("name", names.data_sets())
 def test_data_sets(name: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     config = compose_config(*overrides_for(name, tmp_path))
     assert (config.data.name, config.name) == (name, name)
@@ -79,7 +82,7 @@ def test_data_sets(name: str, tmp_path: Path, compose_config: ComposeConfig) -> 
 
 def test_each_data_set_has_a_file_that_names_it() -> None:
     """All but those of scikit-learn, which share one; it names one of them."""
-    assert set(FILES) - {"sklearn"} == set(names.DATA_SETS) - set(names.SKLEARN_SETS) | {"iris"}
+    assert set(FILES) - {"sklearn"} == set(names.data_sets()) - set(names.SKLEARN_SETS) | {"iris"}
     for name, content in FILES.items():
         assert content["data"]["name"] == ("wine" if name == "sklearn" else name)
 
@@ -157,7 +160,7 @@ def test_export_formats() -> None:
 
 @pytest.mark.parametrize("name", names.DATA_SETS_WITHOUT_SPLIT)
 def test_data_sets_without_split(name: str, compose_config: ComposeConfig) -> None:
-    assert name in names.DATA_SETS
+    assert name in names.data_sets()
     with pytest.raises(ConfigError, match=f"must be 0 for {name}"):
         compose_config(f"data={name}", "data.test_fraction=0.1")
     data = compose_config(f"data={name}").data

@@ -10,19 +10,25 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from support.configurations import ComposeConfig, plain_config
 
 from mlp_lightning import train
 from mlp_lightning.config import (
     CallbacksConfig,
+    CheckpointConfig,
     Config,
     CrossValidationConfig,
     CsvConfig,
     DataConfig,
+    EarlyStoppingConfig,
     LoggerConfig,
     ModelConfig,
+    SweepConfig,
     TrainerConfig,
     conf_dir,
+    parse_complete,
     parse_config,
 )
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
@@ -46,14 +52,6 @@ COMPANIONS = {
     "model=own": ["model._target_=my_package.parts.GatedNet", "allow_targets=[my_package]"],
     "optimizer=own": ["optimizer._target_=my_package.parts.SignDescent", "allow_targets=[my_package]"],
     "data=table": ["data.path=rows.csv", "data.target=species"],
-}
-# Options that a file of conf/model may leave to conf/train.yaml.
-EMBEDDING = {
-    "residual": False,
-    "numeric_embedding": "none",
-    "embedding_size": 8,
-    "embedding_frequencies": 16,
-    "embedding_sigma": 0.1,
 }
 
 
@@ -105,21 +103,30 @@ PAIRS = sorted(
 def test_every_model_goes_with_every_data_set(model: str, data: str, compose_config: ComposeConfig) -> None:
     # A data set names the model that suits it; a model that the user names wins.
     file = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
+    del file["defaults"]
     config = compose_config(f"model={model}", *with_companions(f"data={data}"))
-    assert dataclasses.asdict(config.model) == {**EMBEDDING, **file}
+    assert dataclasses.asdict(config.model) == {**dataclasses.asdict(ModelConfig()), **file}
     assert config.data.name == ("wine" if data == "sklearn" else data)
 
 
 def test_every_file_sets_all_keys_of_its_section(composed: dict[str, Any]) -> None:
     """Hydra overrides only keys that are there: a missing one could be set with ``+`` alone."""
     schedule = SCHEDULES[composed["scheduler"]["name"]]
-    sections = {"model": ModelConfig, "trainer": TrainerConfig, "callbacks": CallbacksConfig, "logger": LoggerConfig}
-    for name, section in {**sections, "scheduler": schedule}.items():
+    sections = {
+        **{"model": ModelConfig, "data": DataConfig, "trainer": TrainerConfig, "callbacks": CallbacksConfig},
+        **{"logger": LoggerConfig, "sweep": SweepConfig, "scheduler": schedule},
+    }
+    for name, section in sections.items():
         expected = {field.name for field in dataclasses.fields(section)}
         if "_target_" in composed[name]:  # the options of the MLP are those of the user's own class then
             expected = {*expected, "_target_"} - {*OF_MLP}
         assert set(composed[name]) == expected, name
     assert set(composed) == {field.name for field in dataclasses.fields(Config)}
+    for name, section in (("csv", CsvConfig), ("cv", CrossValidationConfig)):
+        assert set(composed["data"][name]) == {field.name for field in dataclasses.fields(section)}
+    for name, section in (("checkpoint", CheckpointConfig), ("early_stopping", EarlyStoppingConfig)):
+        if composed["callbacks"][name] is not None:
+            assert set(composed["callbacks"][name]) == {field.name for field in dataclasses.fields(section)}
 
 
 class SeesEngine(pl.Callback):
@@ -148,7 +155,7 @@ def test_every_file_trains(choice: str, tmp_path: Path, rows_file: Path, compose
     assert seen.has_schedule == (config.scheduler.name != "none")
 
 
-# ---- the schema's defaults and the files agree -----------------------------------------------------------
+# ---- the schema has the defaults ---------------------------------------------------------------------
 
 
 def test_default_files_are_the_defaults_of_the_schema(compose_config: ComposeConfig) -> None:
@@ -169,11 +176,31 @@ def test_scheduler_files_are_the_defaults_of_the_schema(name: str, compose_confi
     assert compose_config(f"scheduler={name}").scheduler == SCHEDULES[name]()
 
 
+ALONE = ("model", "trainer", "callbacks", "logger", "data")  # the others build on files, which they change
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, one) for group in ALONE for one in options(group)])
+def test_files_say_only_what_differs_from_the_schema(group: str, option: str) -> None:
+    content = yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")) or {}
+    if any(isinstance(one, str) for one in content.pop("defaults", [])):
+        return  # says what differs from the file that it begins with
+    defaults = flat(Config().to_dict())
+    said = flat(content if group == "data" else {group: content})
+    assert not [key for key, value in said.items() if defaults.get(key, "") == value and key != "data.name"]
+
+
+def flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    keys: dict[str, Any] = {}
+    for name, value in plain.items():
+        keys |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return keys
+
+
 @pytest.mark.parametrize("group", ["evaluate", "predict", "export"])
 def test_files_of_the_other_commands_are_the_defaults_of_the_schema(group: str) -> None:
-    content = yaml.safe_load((conf_dir() / f"{group}.yaml").read_text(encoding="utf-8"))
-    for name in ("defaults", "hydra"):
-        content.pop(name, None)
+    with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name=group):
+        content = OmegaConf.to_container(compose(group))
     options_of = {"evaluate": EvaluateConfig, "predict": PredictConfig, "export": ExportConfig}[group]
     assert content == dataclasses.asdict(options_of())
 
@@ -196,13 +223,8 @@ def test_every_table_has_the_recipe_of_tables(data: str, compose_config: Compose
         assert (config.data.batch_size, config.data.val_fraction, config.data.test_fraction) == ("auto", 0.15, 0.15)
 
 
-def test_every_option_of_a_table_can_be_set_without_a_plus_sign(composed_table: dict[str, Any]) -> None:
-    data = composed_table["data"]
-    # How rows are drawn, and suggestions: in the files of the data sets that have them.
-    elsewhere = {"suggested_lr", "samples", "noise", "bits", "sample_seed"}
-    assert set(data) == {field.name for field in dataclasses.fields(DataConfig)} - elsewhere
+def test_tables_are_read_as_the_schema_says(composed_table: dict[str, Any]) -> None:
     for name, section in (("csv", CsvConfig), ("cv", CrossValidationConfig)):
-        assert set(data[name]) == {field.name for field in dataclasses.fields(section)}
         assert getattr(parse_config(composed_table).data, name) == section()
 
 
@@ -349,6 +371,6 @@ def test_a_given_length_replaces_the_suggested_one(
     assert (trainer.max_steps, trainer.max_epochs) == (steps, epochs)
 
 
-def test_lengths_in_a_plain_configuration_are_both_kept() -> None:
-    trainer = parse_config({"trainer": {"max_steps": 3, "max_epochs": 7}}).trainer
+def test_lengths_that_nobody_gave_are_both_kept() -> None:
+    trainer = parse_complete({"trainer": {"max_steps": 3, "max_epochs": 7}}).trainer
     assert (trainer.max_steps, trainer.max_epochs) == (3, 7)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.override_faults import fault_of, faults_of
 
-from mlp_lightning.config.overrides import check_overrides
+from mlp_lightning.config.overrides import check_command, check_overrides
 from mlp_lightning.errors import ConfigError, Fault
 
 
@@ -113,6 +113,26 @@ def test_search_spaces_are_left_to_the_sweeper() -> None:
     assert check_overrides([space, "hydra/sweeper=basic"], multirun=True) == check_overrides([])
     fault = fault_of(space, multirun=True)
     assert (fault.key, fault.rule) == ("optimizer.lr", "is a search space and not a list of values")
+
+
+def test_a_file_may_ask_for_a_sweep(user_folder: Path) -> None:
+    command = check_command(["experiment=iris_hidden_units", "seed=1,2"])
+    assert (command.is_sweep, command.is_sweep_by_file, command.config.seed) == (True, True, 1)
+    command = check_command(["model.hidden_units=1,2"], multirun=True)
+    assert (command.is_sweep, command.is_sweep_by_file) == (True, False)
+    command = check_command(["experiment=iris_hidden_units", "hydra.mode=RUN"])
+    assert (command.is_sweep, command.config.model.layer_widths) == (False, [100])
+    assert fault_of("experiment=iris_hidden_units", "hydra.mode=RUN", "seed=1,2").rule == "is several values"
+
+
+def test_values_that_a_file_sweeps_are_checked(user_folder: Path) -> None:
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {model.depth: '1,-1', seed: x}\n"
+    file = user_folder / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(text, encoding="utf-8")
+    faults = faults_of("experiment=mine", config_dir=user_folder)
+    assert [(fault.key, fault.value) for fault in faults] == [("model.depth", -1), ("seed", "x")]
+    assert check_overrides(["experiment=mine", "model.depth=2", "seed=3"], config_dir=user_folder).model.depth == 2
 
 
 # ---- the user's own configuration files ------------------------------------------------------------------

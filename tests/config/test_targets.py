@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlp_lightning.config import parse_config
+from mlp_lightning.config import parse_complete, parse_config
 from mlp_lightning.config.targets import import_target, target_fault
 from mlp_lightning.errors import ConfigError
 
@@ -135,7 +135,7 @@ def test_what_was_allowed_is_not_kept() -> None:
     assert (plain["model"]["_target_"], plain["model"]["width"]) == ("mine.Net", 3)
     with pytest.raises(ConfigError, match="is not imported"):
         parse_config(plain)
-    assert parse_config(plain, is_stored=True).model == config.model
+    assert parse_complete(plain, is_stored=True).model == config.model
     assert parse_config({**plain, "allow_targets": ["mine"]}) == config
 
 

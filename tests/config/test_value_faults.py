@@ -9,6 +9,7 @@ import pytest
 from support.configuration_faults import VALID, accepted, fault_of
 
 from mlp_lightning.config import parse_config
+from mlp_lightning.config.conf_files import option_names
 from mlp_lightning.errors import ConfigError, Fault
 
 # ---- wrong types -----------------------------------------------------------------------------------------
@@ -47,8 +48,6 @@ from mlp_lightning.errors import ConfigError, Fault
         ("trainer.threads", [1], "must be a whole number or auto"),
         ("trainer.threads", None, "must be a whole number or auto"),
         ("data.suggested_lr", 0.1, "must be a mapping of names to numbers"),
-        ("data.suggested_lr", {"sgd": "fast"}, "must be a mapping of names to numbers"),
-        ("data.suggested_lr", {"sgd": True}, "must be a mapping of names to numbers"),
         ("data.batch_size", "all", "must be a whole number or auto or null"),
         ("data.target", 5, "must be a text or a list of texts or null"),
         ("data.target", ["a", 5], "must be a text or a list of texts or null"),
@@ -68,6 +67,12 @@ def test_wrong_type(key: str, value: Any, rule: str) -> None:
     assert fault_of({key: value}) == Fault(key, value, rule)
 
 
+@pytest.mark.parametrize("value", ["fast", True])
+def test_suggested_learning_rate_of_a_wrong_type(value: Any) -> None:
+    fault = fault_of({"data.suggested_lr": {"sgd": value}, "optimizer.lr": 0.1})
+    assert fault == Fault("data.suggested_lr", {"sgd": value}, "must be a mapping of names to numbers")
+
+
 @pytest.mark.parametrize("value", ["auot", "Auto"])
 def test_mistyped_auto(value: str) -> None:
     fault = fault_of({"trainer.steps_per_execution": value})
@@ -79,7 +84,7 @@ def test_every_accepted_type_is_named() -> None:
     assert sorted(fault.rule.removeprefix("must be ").split(" or ")) == ["a whole number", "auto", "null"]
 
 
-@pytest.mark.parametrize("value", [5, "wide", None, [1], True])
+@pytest.mark.parametrize("value", [5, "nothing", None, [1], True])
 @pytest.mark.parametrize(
     ("section", "hint"),
     [
@@ -96,8 +101,12 @@ def test_every_accepted_type_is_named() -> None:
 )
 def test_section_that_is_not_a_mapping(section: str, hint: str, value: Any) -> None:
     fault = fault_of({section: value})
-    assert (fault.key, fault.value, fault.rule) == (section, value, "must be a section")
-    assert fault.hint.startswith(hint)
+    assert (fault.key, fault.value) == (section, value)
+    if isinstance(value, str) and "." not in section:  # a text is an option of the group
+        assert fault.rule == "must be one of " + ", ".join(option_names(section))
+    else:
+        assert fault.rule == "must be a section"
+        assert fault.hint.startswith(hint)
 
 
 @pytest.mark.parametrize("section", ["callbacks.checkpoint", "callbacks.early_stopping"])
@@ -211,7 +220,8 @@ def test_infinity_is_out_of_range(key: str) -> None:
     ],
 )
 def test_the_ends_of_a_range_belong_to_it(key: str, value: Any) -> None:
-    found: Any = accepted({key: value})
+    of_tables = {"data.bits": "parity", "data.sample_seed": "moons", "data.max_one_hot": "moons"}
+    found: Any = accepted({"data.name": of_tables.get(key, "xor"), key: value})
     for name in key.split("."):
         found = getattr(found, name)
     assert found == value

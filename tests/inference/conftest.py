@@ -34,6 +34,7 @@ def trained(folder: Path, target: str | list[str], **options: object) -> Trained
         "name": "table",
         "path": str(path),
         "target": target,
+        "batch_size": None,
         "val_fraction": 0.2,
         "test_fraction": 0.2,
         "columns": {name: {"kind": "ignored"} for name in ["id", *outputs] if name not in np.atleast_1d(target)},
@@ -45,9 +46,10 @@ def trained(folder: Path, target: str | list[str], **options: object) -> Trained
 def _train(data: dict[str, object], folder: Path) -> TrainingResult:
     config = {
         "data": data,
-        "model": {"hidden_units": 8, "depth": 1, "activation": "relu"},
+        "model": {"hidden_units": 8, "depth": 1, "activation": "relu", "dropout": 0.0},
         "optimizer": {"name": "Adam", "lr": 0.05},
-        "trainer": {"max_steps": 60, "accelerator": "cpu"},
+        "scheduler": "none",
+        "trainer": {"max_steps": 60, "accelerator": "cpu", "label_smoothing": 0.0},
         "logger": {"tensorboard": False, "csv": False, "graph": False},
         "verbosity": 0,
     }

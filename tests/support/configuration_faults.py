@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlp_lightning.config import parse_config
+from mlp_lightning.config import parse_complete, parse_config
 from mlp_lightning.config.schema import Config
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -30,7 +30,7 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 def faults_of(settings: dict[str, Any], explicit: Collection[str] = ()) -> list[Fault]:
     with pytest.raises(ConfigError) as caught:
-        parse_config(nested(settings), explicit)
+        accepted(settings, explicit)
     return list(caught.value.faults)
 
 
@@ -40,4 +40,5 @@ def fault_of(settings: dict[str, Any], explicit: Collection[str] = ()) -> Fault:
 
 
 def accepted(settings: dict[str, Any], explicit: Collection[str] = ()) -> Config:
-    return parse_config(nested(settings), explicit)
+    """Without ``explicit`` as Python gives it; with it as Hydra composes it of these keys."""
+    return parse_complete(nested(settings), explicit) if explicit else parse_config(nested(settings))

@@ -126,7 +126,7 @@ def test_without_resume_nothing_is_done(tmp_path: Path) -> None:
         {"sweep": {"name": "mine", "resume": True, "fail_fast": True}},
         {"logger": {"tensorboard": False, "graph": False}},
         {"trainer": {"max_steps": 5, "print_every_n_steps": 1}},
-        {"data": {"suggested_lr": {"sgd": 1.0}}},
+        {"data": {"suggested_lr": {"adam": 1.0}}},
     ],
     ids=lambda one: next(iter(one)),
 )

@@ -12,7 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mlp_lightning.config import parse_config
+from mlp_lightning.config import parse_complete
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
@@ -93,4 +93,4 @@ def _rebuilt(
     content: dict[str, Any], state: dict[str, Tensor], path: Path, network: type[nn.Module] | None
 ) -> TrainedModel:
     module = rebuilt_module(content["hyperparameters"], state, network)
-    return TrainedModel.of(module, parse_config(content["config"], is_stored=True), path)
+    return TrainedModel.of(module, parse_complete(content["config"], is_stored=True), path)
