@@ -111,8 +111,10 @@ def _option_by_name(group: str, name: Any) -> dict[str, str | None]:
         return {}
     if group == "optimizer":  # a class; one without a file has its arguments from torch
         return {group: optimizer_option(name)}
-    if group == "data" and name in SKLEARN_SETS and name not in option_names(group):
-        return {group: "sklearn"}
+    if group == "data" and name == "frame":
+        name = "table"
+    elif group == "data" and name in SKLEARN_SETS and name not in option_names(group):
+        name = "sklearn"
     return {group: name} if name in option_names(group) else {}
 
 

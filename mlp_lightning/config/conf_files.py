@@ -30,6 +30,7 @@ def option_names(group: str) -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")))
 
 
+@functools.cache
 def dict_keys(module: str, name: str) -> tuple[str, ...]:
     """The keys of a dict that a module of this package writes out, from its text: importing it would import torch.
 

@@ -5,8 +5,6 @@
 
 from mlp_lightning.config.conf_files import dict_keys, option_names
 
-# An activation is known by its entry, so that adding one means no change here.
-ACTIVATIONS = dict_keys("networks/activations.py", "ACTIVATIONS")
 # The splits of the rows, and what they are called in prose.
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 NORMS = ("none", "batch", "layer")
@@ -53,6 +51,11 @@ TORCH_OPTIMIZERS = (
 # always zero changes nothing: runs with these can train as one stack, each with its own learning rate.
 # (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)
 STACKABLE_OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
+
+
+def activations() -> tuple[str, ...]:
+    """Names of all activations. One is known by its entry, so that adding one means no change here."""
+    return dict_keys("networks/activations.py", "ACTIVATIONS")
 
 
 def data_sets() -> tuple[str, ...]:

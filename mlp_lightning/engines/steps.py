@@ -11,7 +11,6 @@ execution, never across a validation. A span may begin in the middle of an epoch
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -58,12 +57,6 @@ class TrainingSteps:
         self.shuffle = shuffle
         self.seed = seed
         self._last_order: tuple[int, Tensor] | None = None
-
-    def with_features(self, features_BF: Tensor) -> TrainingSteps:
-        """The same steps over other features of the same rows."""
-        other = copy.copy(self)
-        other.rows = dataclasses.replace(self.rows, features_BF=features_BF)
-        return other
 
     def order(self, epoch: int) -> Tensor:
         """Row numbers in the order in which ``epoch`` visits them; shape ``(B,)``."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlp_lightning.config import Config, parse_complete
-from mlp_lightning.config.names import ACTIVATIONS
+from mlp_lightning.config.names import activations
 from mlp_lightning.data.datamodule import auto_batch_size
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -123,9 +123,9 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     faults = []
-    activations = ("logistic", *ACTIVATIONS)
+    known_activations = ("logistic", *activations())
     for name, known, hint in (
-        ("activation", activations, ""),
+        ("activation", known_activations, ""),
         ("solver", _SOLVERS, "for lbfgs use scikit-learn's estimator" if given["solver"] == "lbfgs" else ""),
         (
             "learning_rate",

@@ -39,7 +39,7 @@ def test_no_name_is_listed_twice(listed: Any) -> None:
 
 
 def test_activations() -> None:
-    assert tuple(ACTIVATIONS) == names.ACTIVATIONS
+    assert tuple(ACTIVATIONS) == names.activations()
 
 
 def test_norms() -> None:
@@ -51,7 +51,7 @@ def test_inits() -> None:
     assert set(names.INITS) == {"default", *mlp.INITS}
 
 
-@pytest.mark.parametrize("activation", names.ACTIVATIONS)
+@pytest.mark.parametrize("activation", names.activations())
 @pytest.mark.parametrize("init", names.INITS)
 def test_every_init_goes_with_every_activation(activation: str, init: str) -> None:
     model = MLP(2, 1, [3], activation=activation, init=init)

@@ -136,17 +136,6 @@ def test_no_steps_are_no_batches() -> None:
     assert visited(TrainingSteps(numbered_rows(10)), 7, 0) == []
 
 
-def test_other_features_leave_order_and_targets_alone() -> None:
-    steps = TrainingSteps(numbered_rows(10), batch_size=3, seed=2)
-    doubled = steps.with_features(steps.rows.features_BF * 2)
-    for (features_BF, targets, _), (doubled_BF, same_targets, _) in zip(
-        steps.batches(2, 9), doubled.batches(2, 9), strict=True
-    ):
-        assert_same_bits(doubled_BF, features_BF * 2)
-        assert_same_bits(same_targets, targets)
-    assert_same_bits(steps.rows.features_BF, numbered_rows(10).features_BF)
-
-
 @pytest.mark.parametrize(("batch_size", "shuffle"), [(3, True), (3, False), (None, True)])
 def test_weights_go_with_their_rows(batch_size: int | None, shuffle: bool) -> None:
     numbers = numbered_rows(10)

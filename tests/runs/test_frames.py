@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from support.run_folders import checkpoint
 from support.tables import mixed_table
 
 import mlp_lightning
+from mlp_lightning.config import parse_config
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
@@ -22,6 +24,7 @@ CONFIG: dict[str, Any] = {
     "data": {"name": "table", "target": "y", "val_fraction": 0.2},
     "model": {"hidden_units": 8},
     "optimizer": {"name": "Adam", "lr": 0.01},
+    "scheduler": "none",
     "trainer": {"max_steps": 20, "accelerator": "cpu"},
     "logger": {"graph": False},
     "verbosity": 0,
@@ -54,6 +57,13 @@ def test_same_as_the_file(library: str, tmp_path: Path) -> None:
     assert of_frame.metrics == of_file.metrics
     assert json.loads((of_frame.run_dir / "result.json").read_text())["metrics"] == of_file.metrics
     assert checkpoint(of_frame.run_dir)["config"]["data"]["name"] == "frame"
+
+
+def test_what_is_left_out_is_as_for_a_table() -> None:
+    files = parse_config({"data": {"name": "table", "path": "rows.csv", "target": "y"}})
+    frame = parse_config({"data": {"name": "frame", "target": "y"}})
+    data = dataclasses.replace(files.data, name="frame", path=None)
+    assert frame == dataclasses.replace(files, data=data, name="frame")
 
 
 def test_a_model_of_a_frame_predicts_a_file(tmp_path: Path) -> None:

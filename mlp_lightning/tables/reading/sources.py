@@ -186,10 +186,6 @@ class FileSource(TableSource):
             left -= count
         raise IndexError(f"{self.name} has no row {row}")
 
-    def row_counts(self) -> list[int]:
-        """Rows of each file; text files that were not read yet are read for it."""
-        return [file.count_rows() for file in self.files]
-
     def _stored_types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         files = [file for file in self.files if isinstance(file, ColumnarFile)]
         return {
