@@ -77,7 +77,8 @@ def _is_written_out(activation: str) -> bool:
     # What starts quickly imports this module, and no torch.
     from mlp_lightning.networks.activations import ACTIVATIONS
 
-    return ACTIVATIONS[activation].written_out is not None
+    entry = ACTIVATIONS.get(activation)
+    return entry is not None and entry.written_out is not None
 
 
 def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from mlp_lightning.config import Config
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS, TORCH_OPTIMIZERS
-from mlp_lightning.config.schema import SCHEDULES, EarlyStoppingConfig
+from mlp_lightning.config.schema import SCHEDULES, EarlyStoppingConfig, OwnCallbackConfig
 from mlp_lightning.errors import DataError
 from mlp_lightning.sweeps.grouping import Grouping, Sizes, group_runs, why_alone
 
@@ -37,6 +37,7 @@ MAY_DIFFER = {
     "optimizer.lr",
     "optimizer.weight_decay",
     "trainer.label_smoothing",
+    "allow_targets",  # a member of a stack has nothing to import
 }
 
 
@@ -74,6 +75,8 @@ def another(value: Any) -> Any:
         return value + 1
     if isinstance(value, dict):
         return {"sgd": 0.5}
+    if isinstance(value, list):
+        return [OwnCallbackConfig("mine.Callback")]
     return 3 if value is None else f"{value}2"
 
 
