@@ -5,8 +5,6 @@
 
 from mlp_lightning.config.conf_files import dict_keys, option_names
 
-# The splits of the rows, and what they are called in prose.
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 NORMS = ("none", "batch", "layer")
 INITS = (
     "default",

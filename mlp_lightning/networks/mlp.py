@@ -45,6 +45,7 @@ class MLP(nn.Module):
             which all are equally wide), then ``norm → activation → Linear``.
 
     Example:
+        >>> import torch
         >>> model = MLP(in_features=2, out_features=1, hidden_units=[10, 10, 10], activation="sigmoid")
         >>> model(torch.zeros(4, 2)).shape
         torch.Size([4, 1])

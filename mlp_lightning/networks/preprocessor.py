@@ -5,6 +5,7 @@ Shapes: ``B`` rows, ``F`` columns, ``N`` numeric columns among them, ``Q`` knots
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -216,7 +217,8 @@ def _statistics(
             spread = float(np.ptp(values_B)) / 2
         center, scale = median, spread
     # The deviation of equal numbers may not be exactly 0, because of rounding.
-    return median * unit, center * unit, scale * unit if scale > 1e-14 and scale * unit > 0 else 1.0
+    scale = min(scale * unit, sys.float_info.max) if scale > 1e-14 and scale * unit > 0 else 1.0
+    return median * unit, center * unit, scale
 
 
 def _quantiles(

@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 log = logging.getLogger("mlp_lightning")
+# What the splits of the rows are called in prose.
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class _PatientConsole(Console):

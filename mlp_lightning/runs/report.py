@@ -7,9 +7,8 @@ import shlex
 from rich.table import Table
 
 from mlp_lightning.config import Config, OwnModelConfig
-from mlp_lightning.config.names import SPLIT_NAMES
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.runs.console import RunConsole, short_path
+from mlp_lightning.runs.console import SPLIT_NAMES, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 

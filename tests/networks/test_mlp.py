@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlp_lightning.networks import mlp
 from mlp_lightning.networks.activations import ACTIVATIONS
-from mlp_lightning.networks.mlp import INITS, MLP, NORMS, Standardizer
+from mlp_lightning.networks.mlp import INITS, MLP, NORMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
@@ -283,27 +283,6 @@ def test_every_init_goes_with_every_activation_norm_and_no_bias(init: str, activ
         for one in model.modules():
             if isinstance(one, (nn.BatchNorm1d, nn.LayerNorm)):
                 assert bool((one.weight == 1).all())
-
-
-# ---- standardizer ------------------------------------------------------------------------------------------
-
-
-def test_a_fresh_standardizer_changes_no_bit() -> None:
-    features_BF = torch.cat([features(), torch.tensor([[0.1, 1e-30, -3e30], [-0.0, 16777216.0, 1 / 3]])])
-    assert_same_bits(Standardizer(3)(features_BF), features_BF)
-
-
-def test_a_standardizer_subtracts_and_then_divides() -> None:
-    standardizer = Standardizer(2)
-    standardizer.mean_F.copy_(torch.tensor([1.0, -2.0]))
-    standardizer.scale_F.copy_(torch.tensor([2.0, 0.5]))
-    assert_same_bits(standardizer(torch.tensor([[5.0, 0.0], [1.0, -2.0]])), torch.tensor([[2.0, 4.0], [0.0, 0.0]]))
-
-
-def test_statistics_are_saved_but_not_learned() -> None:
-    standardizer = Standardizer(2)
-    assert list(standardizer.parameters()) == []
-    assert standardizer.state_dict().keys() == {"mean_F", "scale_F"}
 
 
 def test_the_examples_in_the_documentation_run() -> None:

@@ -256,6 +256,17 @@ def test_only_cycles_that_vary_are_features() -> None:
 # ---- any table ---------------------------------------------------------------------------------------------
 
 
+def test_numbers_whose_spread_is_beyond_all_numbers() -> None:
+    """From -1e308 to 1e308: their difference is infinite."""
+    table = pa.table(
+        {"x": [1e308, 1e308, -1e308, -1e308, 0.0, -1e308], "s": ["train"] * 4 + ["val"] * 2, "y": [*"ababab"]}
+    )
+    for scaling in SCALINGS:
+        data = set_up(table, scaling=scaling, split_column="s")
+        assert all(rows.features_BF.isfinite().all() for rows in data.splits.values()), scaling
+        assert len(data.splits["train"].features_BF.unique()) == 2
+
+
 @settings(deadline=None, max_examples=120)
 @given(
     finite_tables(),

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlp_lightning.config.names import SPLIT_NAMES
-from mlp_lightning.runs.console import short_path
+from mlp_lightning.runs.console import SPLIT_NAMES, short_path
 from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Run, Spread, repeat_command, value_text
 
 # Maximum number of lines, and of unfinished runs, to print; the file has all of them.
