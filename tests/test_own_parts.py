@@ -206,6 +206,37 @@ def test_what_a_checkpoint_says_of_the_allowlist_does_not_count(run: Path, tmp_p
         load_model(path, allow_targets=["my_package"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"width": {"_target_": "os.system", "_args_": ["id"]}}, r"model\.width\._target_ = .* is not an argument"),
+        ({"_partial_": True}, r"model\._partial_ = True is not an argument"),
+        ({"in_features": 3}, r"model\.in_features = 3 follows from the rows"),
+    ],
+)
+def test_arguments_in_a_checkpoint_are_checked_before_anything_is_made(
+    run: Path, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    """A class that builds what it is given must not get what no configuration may have."""
+    content = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    model = {**content["hyper_parameters"]["model"], "options": given}
+    path = tmp_path / "evil.ckpt"
+    torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], "model": model}}, path)
+    with pytest.raises(ConfigError, match=message):
+        load_model(path, allow_targets=["my_package"])
+
+
+def test_options_of_the_mlp_are_arguments_of_an_own_network(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'residual'"):
+        train(config(model={"_target_": NET, "residual": False}), tmp_path / "run")
+
+
+def test_composed_configuration_of_an_own_network(tmp_path: Path) -> None:
+    done = command("train.py", "--cfg", "job", *of_page("A network"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "width: 8" in done.stdout
+
+
 def test_exports(run: Path, tmp_path: Path) -> None:
     path, allowed = run / "checkpoints" / "last.ckpt", ["my_package"]
     kinds = ["safetensors", "torch"]

@@ -69,11 +69,11 @@ def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     remember_interrupts()
     arguments = parse_arguments()
+    overrides = with_open_sections(arguments.overrides)
+    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
         _hydra_main(_Command())  # answers and ends
         return
-    overrides = with_open_sections(arguments.overrides)
-    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
     checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
     command = _Command()
     try:

@@ -11,7 +11,6 @@ option that would be chosen without it, or of the one that its ``option`` or its
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -60,6 +59,7 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
             key, options = group if group not in plain else f"{group}.option", option_names(group)
             faults.append(unknown_name(key, option, "must be one of " + ", ".join(options), options))
     explicit = frozenset(_keys(plain))
+    faults.extend(_swept(chosen.get("experiment"), explicit))
     base, interpolated = _composed(frozenset(chosen.items()))
     merged = _merged(schema.plain(base), plain)
     for key in interpolated - explicit:
@@ -67,30 +67,12 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
     return merged, explicit
 
 
-@functools.cache
-def _keys_of(section: type) -> frozenset[str]:
-    return frozenset(field.name for field in dataclasses.fields(section) if field.name != "options")
-
-
 def _is_complete(given: Mapping[str, Any]) -> bool:
-    """Whether every key is there. (Arguments of the optimizer's class have their defaults in any case.)"""
-    if not _keys_of(schema.Config) - {"allow_targets"} <= given.keys():  # what a run leaves does not allow any
-        return False
-    for name, default in schema.Config.__dataclass_fields__.items():
-        cls = default.default_factory
-        if name == "scheduler":
-            schedule = given[name].get("name") if isinstance(given[name], Mapping) else None
-            cls = schema.SCHEDULES.get(schedule) if isinstance(schedule, str) else None
-        if isinstance(cls, type):
-            section = given[name]
-            if not isinstance(section, Mapping):
-                return False
-            idle = {"model": schema.OF_MLP, "optimizer": ("name",)}.get(name, ()) if "_target_" in section else ()
-            if not _keys_of(cls) - {*idle} <= section.keys():
-                return False
-        if cls is None:  # no schedule has this name
-            return False
-    return True
+    """Whether it is a whole configuration, such as a run leaves; a key that came later has the schema's default."""
+    fields = schema.Config.__dataclass_fields__.values()
+    keys = {field.name for field in fields} - {"allow_targets"}  # what a run leaves does not allow any
+    sections = [field.name for field in fields if isinstance(field.default_factory, type) and field.name in keys]
+    return keys <= given.keys() and all(isinstance(given[name], Mapping) for name in sections)
 
 
 # ---- what is given ---------------------------------------------------------------------------------------
@@ -126,6 +108,14 @@ def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 # ---- what the files say ----------------------------------------------------------------------------------
+
+
+def _swept(experiment: str | None, explicit: frozenset[str]) -> Iterator[Fault]:
+    """The keys of which an experiment is a sweep, and which have no value: a training is one run."""
+    hydra = conf_file(f"experiment/{experiment}").get("hydra", {}) if experiment is not None else {}
+    if hydra.get("mode") == "MULTIRUN":
+        for key in hydra.get("sweeper", {}).get("params", {}).keys() - explicit:
+            yield Fault("experiment", experiment, f"is a sweep of {key}, and this is one run", f"set {key} as well")
 
 
 @functools.lru_cache(maxsize=256)

@@ -97,7 +97,7 @@ def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
 
 
 # Sections whose keys are the user's own, such as names of columns.
-_OPEN_SECTIONS = ("data.columns.", "data.columns=")
+_OPEN_SECTIONS = ("data.columns.", "data.columns=", "data.suggested_lr.")
 
 
 def with_open_sections(overrides: Iterable[str]) -> list[str]:
@@ -306,7 +306,8 @@ class _Check:
 
     def _check_further_values(self, plain: dict[str, Any]) -> None:
         parser = OverridesParser.create()
-        swept = {key: text for key, text in self.swept_by_files.items() if self.multirun and key not in self.explicit}
+        by_files = {_key_of(key): text for key, text in self.swept_by_files.items()}
+        swept = {key: text for key, text in by_files.items() if self.multirun and key not in self.explicit}
         for key, text in swept.items():
             override = parser.parse_override(f"{key}={text}")
             if not override.is_sweep_override() or override.is_discrete_sweep():

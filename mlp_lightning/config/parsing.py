@@ -174,8 +174,6 @@ def _build_own(cls: type, plain: Mapping[str, Any], prefix: str, faults: list[Fa
     if of_mlp and all(name in given for name in of_mlp):
         rule = "would get every option of the MLP as an argument"
         faults.append(Fault(key, path, rule, "choose model=own, which has none"))
-    if given.get("residual") is True and of_mlp:
-        faults.append(Fault(f"{prefix}.residual", True, "is for the MLP and has no effect here", "leave it out"))
     if "name" in given and cls is schema.OwnOptimizerConfig:
         rule, hint = f"contradicts {key}", "choose optimizer=own, which has no name"
         faults.append(Fault(f"{prefix}.name", given.pop("name"), rule, hint))

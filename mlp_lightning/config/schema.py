@@ -219,7 +219,7 @@ class PlateauSchedule:
 
 ScheduleConfig = Union[ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule, PlateauSchedule]
 #: Options of the MLP; to a network of the user's own they are arguments like any other.
-OF_MLP = ("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init")
+OF_MLP = ("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "residual")
 SCHEDULES: dict[str, type] = {
     "none": ConstantSchedule,
     "cosine": CosineSchedule,
@@ -380,6 +380,6 @@ def plain(value: Any) -> Any:
         items = value.__dict__.items()
     elif isinstance(value, (list, tuple)):
         return [plain(one) for one in value]
-    else:
-        return value
+    else:  # numbers of numpy are subclasses of these
+        return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
     return {name: one if type(one) in _SIMPLE else plain(one) for name, one in items}

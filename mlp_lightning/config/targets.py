@@ -28,7 +28,7 @@ def target_fault(key: str, path: Any, allowed: Sequence[str]) -> Fault | None:
         path: of a class, ``package.module.Class``.
         allowed: packages and modules that may be imported, each with all that lies below it.
     """
-    if not is_dotted_name(path) or "." not in path:
+    if not is_dotted_name(path) or "." not in path or any(one.startswith("__") for one in path.split(".")):
         return Fault(key, path, "must be the import path of a class", "for example my_package.MyPart")
     module = path.rpartition(".")[0]
     if _is_below(module, allowed):
@@ -81,7 +81,7 @@ def import_target(key: str, path: str, allowed: Sequence[str], base: type) -> ty
         raise ConfigError([Fault(key, path, f"is not there: {module} has no {name}")])
     if not isinstance(part, type) or not issubclass(part, base):
         raise ConfigError([Fault(key, path, f"must be a subclass of {base.__module__}.{base.__qualname__}")])
-    if not _is_below(part.__module__, allowed):
+    if not _is_below(str(part.__module__), allowed):
         rule = f"is defined in {part.__module__}, which is not in allow_targets = {list(allowed)}"
         raise ConfigError([Fault(key, path, rule, f"if you trust its code, add {part.__module__}")])
     return part

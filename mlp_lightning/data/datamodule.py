@@ -177,11 +177,12 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def describes_predictions(self) -> bool:
         """Whether there is something to print about the final predictions of all training rows."""
-        return describer(self.options.name) is not None
+        as_it_is = self.options.target is None and self._task == "auto"
+        return as_it_is and describer(self.options.name) is not None
 
     def describe_predictions(self, predictions_BC: NDArray[np.float32]) -> str:
         """What to print about the final predictions of all training rows; nothing for most data sets."""
-        describe_them = describer(self.options.name)
+        describe_them = describer(self.options.name) if self.describes_predictions else None
         return "" if describe_them is None else describe_them(predictions_BC, self.splits["train"].targets.numpy())
 
     # ---- from rows to steps ------------------------------------------------------------------------------

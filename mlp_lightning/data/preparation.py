@@ -8,7 +8,7 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.config import DataConfig
+from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
@@ -92,7 +92,10 @@ class Preparation:
         source = given.source or open_source(options)
         names = _target_names(options, source)
         self._refuse_missing_columns(source, names)
-        table, numbers = self._labelled(source.read(types=self._types(names)), names, source)
+        seen = set(source.column_names) - self._not_seen(names)
+        categories = {name: ColumnConfig("categorical") for name in source.categorical if name in seen}
+        wanted = {**categories, **options.columns}
+        table, numbers = self._labelled(source.read(types=_types(wanted, names)), names, source)
         origin = Origin(source.name, source.place).of(numbers)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
@@ -107,7 +110,7 @@ class Preparation:
         if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
-            self.report = infer_columns(table, candidates, train, options.columns, options.max_one_hot, origin)
+            self.report = infer_columns(table, candidates, train, wanted, options.max_one_hot, origin)
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
@@ -130,11 +133,6 @@ class Preparation:
         for name in [*targets, *(one for one in roles if one is not None), *options.columns]:
             if name not in source.column_names:
                 raise missing_column(source.name, name, source.column_names)
-
-    def _types(self, targets: Sequence[str]) -> dict[str, pa.DataType]:
-        """Types that columns are read as because the user says what they are: 007 is a category, and not 7."""
-        given = {name: one.kind for name, one in self.options.columns.items()}
-        return {name: pa.string() for name, kind in given.items() if kind == "categorical" and name not in targets}
 
     def _not_seen(self, targets: Sequence[str]) -> set[str]:
         """Columns that are no features: targets, and what says how to use the rows (unless given a kind)."""
@@ -246,6 +244,12 @@ def _target_names(options: DataConfig, source: TableSource) -> list[str]:
         columns = ", ".join(source.column_names)
         raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
     return names
+
+
+def _types(columns: Mapping[str, ColumnConfig], targets: Sequence[str]) -> dict[str, pa.DataType]:
+    """Types that columns are read as because somebody says what they are: 007 is a category, and not 7."""
+    given = {name: one.kind for name, one in columns.items()}
+    return {name: pa.string() for name, kind in given.items() if kind == "categorical" and name not in targets}
 
 
 def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlp_lightning.config import Config, parse_complete
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
@@ -102,6 +102,8 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], network)
         model = TrainedModel.of(module, parse_complete(checkpoint[CONFIG_KEY], is_stored=True), path)
+    except ConfigError:  # of the user's own network
+        raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"ckpt_path: {path} was made by another version of this package ({type(error).__name__}: {error})."

@@ -94,7 +94,7 @@ def train(
         RunFolderError: the folder belongs to another run.
         CheckpointError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
             then has a ``result.json`` whose ``status`` is ``failed``.
-        ValueError: a callback has a hook that is never called.
+        ValueError: a callback has a hook that is never called, or both ``data`` and ``frame`` are given.
 
     Example:
         >>> import tempfile
@@ -103,6 +103,8 @@ def train(
         >>> result.status, result.steps
         ('finished', 100)
     """
+    if data is not None and frame is not None:
+        raise ValueError("train() takes data or frame, not both: each has the rows.")
     source = frame
     if frame is not None and not isinstance(frame, TableSource):
         config, source = _of_frame(config), MemorySource(arrow_table(frame, "frame"), "frame")
@@ -173,15 +175,19 @@ def train_stack(
     return results
 
 
-def _of_frame(config: Config | Mapping[str, Any]) -> dict[str, Any]:
+def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
     """The configuration of a run whose rows are a data frame."""
-    plain = config.to_dict() if isinstance(config, Config) else dict(config)
-    section = dict(plain.get("data", {}))
-    for key, fitting in (("name", ("table", "frame")), ("path", (None,))):
-        if section.setdefault(key, fitting[0]) not in fitting:
+    section: Any = vars(config.data) if isinstance(config, Config) else config.get("data", {})
+    section = {"option": section} if isinstance(section, str) else section
+    if not isinstance(section, Mapping):
+        return config  # the schema refuses it
+    for key, fitting in (("name", ("table", "frame")), ("option", ("table",)), ("path", (None,))):
+        if section.get(key, fitting[0]) not in fitting:
             rule = "contradicts frame, which has the rows"
             raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])
-    return {**plain, "data": {**section, "name": "frame"}}
+    if isinstance(config, Config):
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, name="frame"))
+    return {**config, "data": {**section, "name": "frame"}}
 
 
 class _Stack:

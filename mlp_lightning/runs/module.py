@@ -128,6 +128,13 @@ class MLPModule(pl.LightningModule):
                 f"The module is MLPModule{config.in_features, config.out_features, config.task}, and the rows of the"
                 f" data module need MLPModule{sizes}: features, outputs and task."
             )
+        numbers = datamodule.preprocessor.numeric_features
+        embeds_some = config.model.numeric_embedding != "none" and numbers != datamodule.in_features
+        if config.preprocessing is None and (datamodule.cardinalities or embeds_some):
+            raise ValueError(
+                "The network was made without knowing which features are numbers and which are categories to embed."
+                " Make it with MLPModule(…, preprocessing=datamodule.preprocessing), after datamodule.setup()."
+            )
         if config.preprocessing != datamodule.preprocessing:
             self._configure(dataclasses.replace(config, preprocessing=datamodule.preprocessing))
         self.preprocessor.load_state_dict(datamodule.preprocessor.state_dict())
@@ -142,8 +149,11 @@ class MLPModule(pl.LightningModule):
         self._meters, self._measured = {}, set()
 
     def setup(self, stage: str) -> None:
+        datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
             self.take_statistics(self._datamodule)
+        elif self.config.preprocessing is None and isinstance(datamodule, TabularDataModule):
+            self.take_statistics(datamodule)  # a checkpoint that is loaded next has the statistics of its rows
 
     # ---- training ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlp_lightning.config import Config
-from mlp_lightning.config.targets import import_target
+from mlp_lightning.config.targets import argument_faults, import_target
 from mlp_lightning.errors import ConfigError, Fault
 
 
@@ -22,10 +22,21 @@ def network_class(model: Any, allowed: Sequence[str]) -> type[nn.Module] | None:
         allowed: packages and modules that may be imported.
 
     Raises:
-        ConfigError: it may not, or cannot, be imported.
+        ConfigError: it may not, or cannot, be imported, or would get arguments that are not plain data.
     """
-    path = model.get("_target_") if isinstance(model, Mapping) else getattr(model, "_target_", None)
-    return None if path is None else import_target("model._target_", path, allowed, nn.Module)
+    stored = isinstance(model, Mapping)
+    path = model.get("_target_") if stored else getattr(model, "_target_", None)
+    if path is None:
+        return None
+    options = model.get("options", {}) if stored else model.options
+    # Before the import: those of a checkpoint are what its file says.
+    faults = [*argument_faults("model", options)]
+    for name in ("in_features", "out_features"):
+        if isinstance(options, Mapping) and name in options:
+            faults.append(Fault(f"model.{name}", options[name], "follows from the rows", "leave it out"))
+    if faults:
+        raise ConfigError(faults)
+    return import_target("model._target_", path, allowed, nn.Module)
 
 
 def optimizer_class(config: Config) -> type[Optimizer] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
@@ -87,10 +88,12 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
     (member,), milestones = training.members, training.policies.milestones
     checkpoint = read_checkpoint(path)
     check_same_run(checkpoint, path, config)
-    if checkpoint["hyper_parameters"].get("preprocessing") != member.data.preprocessing:
+    saved, prepared = checkpoint["state_dict"], member.data.preprocessor.state_dict()
+    same = all(torch.equal(saved[f"preprocessor.{name}"].cpu(), one.cpu()) for name, one in prepared.items())
+    if checkpoint["hyper_parameters"].get("preprocessing") != member.data.preprocessing or not same:
         raise CheckpointError(
             f"ckpt_path: {path} was trained on other rows than {config.data.path or config.data.name} has"
-            " now: its columns, categories or targets differ. Train anew, or bring the table back as it was."
+            " now: its columns, categories, scales or targets differ. Train anew, or bring the table back as it was."
         )
     run = saved_run(checkpoint, config)
     if run.state.step >= training.last_step:

@@ -304,9 +304,9 @@ def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tupl
     """A data module for every seed and fold, and which one each run has."""
     first: dict[tuple[Any, ...], Config] = {}
     for one in configs:
-        first.setdefault((one.seed, one.data.cv.fold), one)
+        first.setdefault((one.seed, one.data.cv), one)
     numbers: Mapping[tuple[Any, ...], int] = {key: number for number, key in enumerate(first)}
-    of_member = [numbers[one.seed, one.data.cv.fold] for one in configs]
+    of_member = [numbers[one.seed, one.data.cv] for one in configs]
     if len(first) > 1 and source is None:
         source = KeptSource(open_source(configs[0].data))
     if configs[0].data.is_split:

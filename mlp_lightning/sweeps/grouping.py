@@ -40,6 +40,7 @@ class Sizes:
         rows: rows of all splits.
         steps: optimizer steps of the run.
         alone: why its rows need a model that cannot be stacked; empty if they do not.
+        steps_per_epoch: of the training rows.
     """
 
     in_features: int
@@ -48,6 +49,7 @@ class Sizes:
     rows: int
     steps: int
     alone: str = ""
+    steps_per_epoch: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,10 @@ def _of_equal_sizes(
             if sizes.alone:
                 alone.append((index, sizes.alone))
                 continue
-            of_sizes.setdefault((sizes.in_features, sizes.out_features, sizes.steps), ([], sizes))[0].append(index)
+            # Equal batches, unless an epoch is one step: then members with fewer rows are padded.
+            batch = sizes.rows_per_step if sizes.steps_per_epoch > 1 else 0
+            key = (sizes.in_features, sizes.out_features, sizes.steps, sizes.steps_per_epoch, batch)
+            of_sizes.setdefault(key, ([], sizes))[0].append(index)
         yield from of_sizes.values()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.schema import CrossValidationConfig, plain
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.grouping import Sizes
 
@@ -23,6 +25,7 @@ class SizesOf:
 
     def __init__(self, source: TableSource | None = None) -> None:
         self._source = source
+        self._sources: dict[str, TableSource] = {}
         self._known: dict[str, Sizes | MLPLightningError] = {}
 
     def __call__(self, config: Config) -> Sizes:
@@ -40,13 +43,25 @@ class SizesOf:
         key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:
-                self._known[key] = _sizes(config, self._source)
+                self._known[key] = _sizes(config, self._source or self._source_of(config))
             except MLPLightningError as error:
                 self._known[key] = error
         known = self._known[key]
         if isinstance(known, MLPLightningError):
             raise known
         return known
+
+    def _source_of(self, config: Config) -> TableSource | None:
+        """The rows of a data set that needs no file, made once for all seeds; a file may have too many to keep."""
+        from mlp_lightning.data.preparation import open_source
+
+        data = dataclasses.replace(config.data, cv=CrossValidationConfig())
+        if data.name in ("table", "frame"):
+            return None
+        key = json.dumps(plain(data))
+        if key not in self._sources:
+            self._sources[key] = open_source(data)
+        return self._sources[key]
 
     def steps(self, config: Config) -> int:
         """Steps of a run; 0 if its data cannot be used."""
@@ -74,4 +89,5 @@ def sizes_of_data(config: Config, data: TabularDataModule) -> Sizes:
         sum(len(one) for one in data.splits.values()),
         run_length(config, data.steps_per_epoch),
         "a learned embedding of categories is not stacked" if data.cardinalities else "",
+        data.steps_per_epoch,
     )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from support.configurations import ComposeConfig
@@ -61,6 +62,8 @@ def test_every_model_on_data(model: str, data: str, compose_config: ComposeConfi
 def test_every_option_by_its_name(group: str, option: str, compose_config: ComposeConfig) -> None:
     data = {} if group == "experiment" else {"data": "iris"}
     words = [f"{name}={one}" for name, one in {**data, group: option}.items()]
+    if option == "iris_hidden_units":  # a sweep of it
+        data, words = {"model": {"hidden_units": 5}}, [*words, "model.hidden_units=5"]
     given: dict[str, Any] = {**data, group: option, "verbosity": 0}
     if (own := OWN.get((group, option))) is not None:
         words += [*(f"{group}.{key}={value}" for key, value in own.items()), "allow_targets=[my_package]"]
@@ -210,3 +213,23 @@ def test_no_file_is_read_by_an_import() -> None:
     code = "from mlp_lightning.config import conf_files as c; print(c.conf_text.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_an_experiment_that_is_a_sweep_is_not_one_run() -> None:
+    with pytest.raises(ConfigError, match=r"is a sweep of model\.hidden_units, and this is one run; set model"):
+        parse_config({"experiment": "iris_hidden_units"})
+
+
+def test_what_an_earlier_version_left_has_the_defaults_of_what_came_later() -> None:
+    """Not those of the files of its data set: it was trained without."""
+    plain = parse_config({"data": "moons"}).to_dict()
+    assert plain["trainer"].pop("label_smoothing") == "auto"
+    del plain["model"]["residual"]
+    config = parse_config(plain)
+    assert (config.trainer.label_smoothing, config.model.residual) == (0.0, False)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    betas = list(np.linspace(0.8, 0.9, 2))
+    config = parse_config({"optimizer": {"option": "adam", "betas": betas, "lr": np.float64(0.1)}})
+    assert yaml.safe_load(yaml.safe_dump(config.to_dict()))["optimizer"]["betas"] == betas

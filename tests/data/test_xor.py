@@ -46,3 +46,10 @@ def test_a_model_that_always_says_one_is_right_half_the_time() -> None:
 def test_one_half_is_class_zero() -> None:
     text = described(np.full((4, 1), 0.5, dtype=np.float32))
     assert "Correct:  [[0.]\n [0.]\n [0.]\n [0.]]" in text
+
+
+def test_another_task_is_not_described() -> None:
+    data = XORDataModule(task="multiclass")
+    data.setup()
+    assert not data.describes_predictions
+    assert data.describe_predictions(np.full((4, 2), 0.5, dtype=np.float32)) == ""

@@ -16,6 +16,7 @@ from support.tables import mixed_table
 
 import mlp_lightning
 from mlp_lightning.config import parse_config
+from mlp_lightning.data import IrisDataModule
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
@@ -97,6 +98,33 @@ def test_options_that_contradict_a_frame(options: dict[str, Any], key: str, tmp_
     with pytest.raises(ConfigError) as caught:
         mlp_lightning.train(with_data(**options), tmp_path / "run", frame=mixed_table())
     assert [one.key for one in caught.value.faults] == [key]
+
+
+def test_what_a_configuration_says_of_a_frame(tmp_path: Path) -> None:
+    table = mixed_table()
+    by_mapping = mlp_lightning.train(CONFIG, tmp_path / "mapping", frame=table)
+    config = parse_config({**CONFIG, "data": {**CONFIG["data"], "path": "never read"}})
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=None), allow_targets=["mine"])
+    assert mlp_lightning.train(config, tmp_path / "config", frame=table).metrics == by_mapping.metrics
+    with pytest.raises(ConfigError, match=r"data\.target"):
+        mlp_lightning.train({**CONFIG, "data": "table"}, tmp_path / "text", frame=table)
+    with pytest.raises(ConfigError, match="must be a section"):
+        mlp_lightning.train({**CONFIG, "data": None}, tmp_path / "null", frame=table)
+    data = IrisDataModule()
+    data.setup()
+    with pytest.raises(ValueError, match="data or frame, not both"):
+        mlp_lightning.train(CONFIG, tmp_path / "both", data=data, frame=table)
+
+
+def test_categories_that_are_numbers_stay_categories(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"zip": pandas.Categorical([10115, 20095, 80331] * 10), "y": [*"ab"] * 15})
+    result = mlp_lightning.train(CONFIG, tmp_path / "run", frame=frame)
+    (column,) = load_model(result.run_dir / "checkpoints" / "last.ckpt").columns
+    assert (column.kind, column.vocabulary) == ("categorical", ("10115", "20095", "80331"))
+    as_numbers = {**CONFIG, "data": {**CONFIG["data"], "columns": {"zip": {"kind": "numeric"}}}}
+    result = mlp_lightning.train(as_numbers, tmp_path / "numbers", frame=frame)
+    assert load_model(result.run_dir / "checkpoints" / "last.ckpt").columns[0].kind == "numeric"
 
 
 def test_what_is_not_a_frame(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -16,9 +20,11 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_weigh
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
 from mlp_lightning.config.schema import CosineSchedule
-from mlp_lightning.data import IrisDataModule
+from mlp_lightning.data import IrisDataModule, TabularDataModule
+from mlp_lightning.data.preparation import Given
 from mlp_lightning.networks import MLP
 from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.tables.reading.sources import MemorySource
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
@@ -70,6 +76,29 @@ def test_raw_rows_are_prepared_as_the_data_module_prepared_its_rows(make_trainer
     other = IrisDataModule(scaling="standard", seed=5, val_fraction=0.5)
     fitted(make_trainer, other, module, max_steps=1)
     assert_same_bits(module.preprocessor.center_N, other.preprocessor.center_N)
+
+
+def test_a_checkpoint_is_tested_with_a_new_module(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    data = IrisDataModule(scaling="standard", val_fraction=0.2, test_fraction=0.2)
+    module = MLPModule(4, 3, "multiclass", MODEL)
+    trainer = fitted(make_trainer, data, module, max_steps=20)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    expected = trainer.test(module, datamodule=data, verbose=False)
+    again = make_trainer()
+    new = MLPModule(4, 3, "multiclass", MODEL)
+    path = tmp_path / "a.ckpt"
+    assert again.test(new, datamodule=data, ckpt_path=path, verbose=False, weights_only=True) == expected
+
+
+def test_a_network_without_the_embeddings_that_its_rows_need_is_refused(make_trainer: MakeTrainer) -> None:
+    table = pa.table({"c": [f"{number % 12}" for number in range(48)], "x": np.arange(48.0), "y": [*"ab"] * 24})
+    data = TabularDataModule(given=Given(MemorySource(table, "t")), target="y")
+    data.setup()
+    module = MLPModule(data.in_features, data.out_features, data.task, MODEL)
+    with pytest.raises(ValueError, match=r"preprocessing=datamodule\.preprocessing"):
+        fitted(make_trainer, data, module, max_steps=1)
+    knowing = MLPModule(data.in_features, data.out_features, data.task, MODEL, preprocessing=data.preprocessing)
+    fitted(make_trainer, data, knowing, max_steps=1)
 
 
 def test_rows_of_other_sizes_are_refused(make_trainer: MakeTrainer) -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mlp_lightning.config import parse_complete
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
 from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of, rebuilt_module
@@ -83,6 +83,8 @@ def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> Traine
     network = network_class(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
     try:
         return _rebuilt(content, safetensors.torch.load(weights), weights_path, network)
+    except ConfigError:  # of the user's own network
+        raise
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{weights_path} was made by another version of this package ({type(error).__name__}: {error})."

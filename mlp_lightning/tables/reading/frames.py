@@ -38,7 +38,7 @@ def arrow_table(frame: Any, name: str) -> pa.Table:
             return pa.Table.from_pandas(frame, preserve_index=False)
         # By default, polars hands over categories of a type that Arrow cannot look up.
         return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise unreadable(name, error) from error
 
 

@@ -36,11 +36,13 @@ class TableSource(ABC):
         name: what messages call it, such as ``penguins.csv`` or ``folder (12 files)``.
         column_names: all its columns, in order.
         targets: the columns to predict, where the table says so.
+        categorical: columns whose values are categories, where the table says so; they may be numbers.
     """
 
     name: str
     column_names: list[str]
     targets: Sequence[str] = ()
+    categorical: Sequence[str] = ()
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -263,7 +265,7 @@ class KeptSource(TableSource):
     def __init__(self, source: TableSource) -> None:
         self.name = source.name
         self.column_names = source.column_names
-        self.targets = source.targets
+        self.targets, self.categorical = source.targets, source.categorical
         self._source = source
         self._tables: dict[tuple[Any, ...], pa.Table] = {}
 
@@ -297,6 +299,7 @@ class MemorySource(TableSource):
     def __init__(self, table: pa.Table, name: str, targets: Sequence[str] = ()) -> None:
         self.table = table
         self.targets = targets
+        self.categorical = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
         self.name = name
         self.column_names = [column for column in table.column_names if not is_row_label(column)]
         check_names(self.column_names, name)
