@@ -97,7 +97,7 @@ def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
 
 
 # Sections whose keys are the user's own, such as names of columns.
-_OPEN_SECTIONS = ("data.columns.", "data.columns=", "data.suggested_lr.")
+_OPEN_SECTIONS = ("data.columns.", "data.columns=")
 
 
 def with_open_sections(overrides: Iterable[str]) -> list[str]:
