@@ -292,9 +292,9 @@ def test_trainer_of_the_user(tmp_path: Path) -> None:
     for one, other in zip(module.parameters(), before, strict=True):
         assert float((one - other).detach().abs().max()) <= 0.03 + 1e-6
         assert not torch.equal(one.detach(), other)
-    with pytest.raises(ConfigError, match=r"optimizer\._target_ = .* is not imported by itself"):
+    with pytest.raises(ConfigError, match=r"optimizer\._target_ = .* is not imported automatically"):
         fit(MLPModule(4, 3, "multiclass", **asked, network=GatedNet))
-    with pytest.raises(ConfigError, match=r"model\._target_ = .* is not imported by itself"):
+    with pytest.raises(ConfigError, match=r"model\._target_ = .* is not imported automatically"):
         MLPModule(4, 3, "multiclass", **asked)
     with pytest.raises(ConfigError, match=r"network = .* has no effect: model has no _target_"):
         MLPModule(4, 3, "multiclass", network=GatedNet)

@@ -31,7 +31,7 @@ class SignDescent(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # torch overloads it
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

@@ -37,7 +37,7 @@ def build_optimizer(
         ConfigError: if torch has no such class or the class refuses an argument.
     """
     if own is None and isinstance(config, OwnOptimizerConfig):
-        rule, hint = "is not imported by itself", "give MLPModule its class as optimizer_class"
+        rule, hint = "is not imported automatically", "give MLPModule its class as optimizer_class"
         raise ConfigError([Fault("optimizer._target_", config._target_, rule, hint)])
     if own is not None and not isinstance(config, OwnOptimizerConfig):
         rule = "has no effect: optimizer has no _target_"

@@ -305,7 +305,7 @@ def build_mlp(
     model = config.model
     if isinstance(model, OwnModelConfig):
         if not callable(network):
-            rule, hint = "is not imported by itself", "give MLPModule its class as network"
+            rule, hint = "is not imported automatically", "give MLPModule its class as network"
             raise ConfigError([Fault("model._target_", model._target_, rule, hint)])
         embedding = build_embedding(model, config.in_features, preprocessor)
         features = config.in_features, config.out_features

@@ -1,4 +1,4 @@
-"""Running the project's real commands in processes of their own.
+"""Running the project's real commands in separate processes.
 
 Most of the time of a short command goes into importing torch and Lightning. ``train`` and ``start`` pay for that, as a
 user does; ``train_forked`` and ``start_forked`` run the same script in a process that is forked from one where these
@@ -141,7 +141,7 @@ def train_forked(*overrides: str, folder: Path, timeout: float = 120) -> subproc
 
 
 def run_forked(*words: str, folder: Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A script and its arguments, with environment variables of its own."""
+    """A script and its arguments, with additional environment variables."""
     process = Forked(words, folder, **variables)
     try:
         return process.finished(timeout)

@@ -58,7 +58,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """What the members of a stack have in common; with ``own_rows`` each seed has a table of its own."""
+    """What the members of a stack have in common; with ``own_rows`` each seed has another table."""
 
     members: Sequence[Member]
     optimizer: str = "SGD"
