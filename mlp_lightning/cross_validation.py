@@ -31,6 +31,7 @@ from mlp_lightning.sweeps.worker import Outcome, train_part
 
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
+    from mlp_lightning.inference.loading import TrainedModel
 
 _SHARE_OF_MEMORY = 0.5
 # The metrics to print, where they exist; result.json has all of them.
@@ -162,24 +163,23 @@ class _CrossValidation:
         parts, metrics = [], []
         for fold in range(len(self.configs)):
             data = self._data(fold)
-            predictions_BC = self._predictions(fold, data)
-            truths_BT = _truths(data)
-            metrics.append(_metrics(data, truths_BT, predictions_BC))
-            parts.append(_out_of_fold(fold, data, truths_BT, predictions_BC))
+            model, predictions_BC = self._predictions(fold, data)
+            truths_BT = model.task.truths(data.splits["test"].targets.double()).numpy()
+            metrics.append(model.task.evaluation(data.target, truths_BT, predictions_BC).metrics)
+            parts.append(_out_of_fold(fold, data, model, truths_BT, predictions_BC))
         return self._summary("finished", metrics, self._write_out_of_fold(parts))
 
-    def _predictions(self, fold: int, data: TabularDataModule) -> NDArray[np.float64]:
-        """Probabilities of all classes ``(B, C)``, or values ``(B, T)``, of the rows that a fold held out."""
+    def _predictions(self, fold: int, data: TabularDataModule) -> tuple[TrainedModel, NDArray[np.float64]]:
+        """The model of a fold, and what it predicts for the rows that the fold held out."""
         import torch
 
         from mlp_lightning.inference.loading import load_model
 
         path = self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt"
-        module = load_model(path, allow_targets=self.config.allow_targets).module
+        model = load_model(path, allow_targets=self.config.allow_targets)
         with torch.no_grad():
             batches = data.splits["test"].features_BF.split(65_536)
-            predicted_BC = torch.cat([module.task.predictions(module.mlp(one).double()) for one in batches]).numpy()
-        return np.concatenate([1 - predicted_BC, predicted_BC], 1) if data.task == "binary" else predicted_BC
+            return model, torch.cat([model.task.predictions(model.module.mlp(one).double()) for one in batches]).numpy()
 
     def _write_out_of_fold(self, parts: list[Any]) -> Path:
         import pyarrow as pa
@@ -246,44 +246,23 @@ class _PartProgress:
         return outcome.status == "finished"
 
 
-def _truths(data: TabularDataModule) -> NDArray[np.float64]:
-    """Class numbers ``(B, 1)``, or unscaled values ``(B, T)``, of the rows that a fold held out."""
-    targets = data.splits["test"].targets.double().numpy()
-    if data.task == "regression":
-        return targets * np.array(data.target.scale) + np.array(data.target.mean)
-    return targets.reshape(len(targets), 1)
-
-
-def _metrics(
-    data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
-) -> dict[str, float | None]:
-    from mlp_lightning.inference.evaluation.metrics import classification_metrics, regression_metrics
-
-    if data.task == "regression":
-        return regression_metrics(truths_BT, predictions_BC)
-    return classification_metrics(truths_BT[:, 0].astype(np.int64), predictions_BC)
-
-
 def _out_of_fold(
-    fold: int, data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
+    fold: int,
+    data: TabularDataModule,
+    model: TrainedModel,
+    truths_BT: NDArray[np.float64],
+    predictions_BC: NDArray[np.float64],
 ) -> Any:
     """One row of the table for each held-out row; ``row`` counts the rows of the source from 1."""
     import pyarrow as pa
 
+    from mlp_lightning.inference.predict import output_columns
+
     rows = data.row_numbers["test"] + 1
     columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
-    if data.task == "regression":
-        for number, name in enumerate(data.target.names):
-            columns[name] = truths_BT[:, number]
-            columns[f"predicted_{name}"] = predictions_BC[:, number]
-        return pa.table(columns)
-    (name,) = data.target.names
-    classes = data.target.classes
-    columns[name] = [classes[int(one)] for one in truths_BT[:, 0]]
-    columns[f"predicted_{name}"] = [classes[int(one)] for one in predictions_BC.argmax(1)]
-    for number, one in enumerate(data.class_names):
-        columns[f"probability_{one}"] = predictions_BC[:, number]
-    return pa.table(columns)
+    for one, values_B in zip(data.target.columns, truths_BT.T, strict=True):
+        columns[one.name] = one.values(values_B) if one.classes else values_B
+    return pa.table({**columns, **output_columns(model, predictions_BC)})
 
 
 def _number(value: float | None) -> str:

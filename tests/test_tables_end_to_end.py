@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, log_loss, r2_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, r2_score
 from support.commands import ROOT, run_forked, run_script
 
 from mlp_lightning.config import CsvConfig
@@ -103,7 +103,25 @@ def european(folder: Path) -> Case:
     return "preise.csv", ["data.target=Preis", "data.csv.encoding=latin-1", "trainer.max_epochs=60"], "onnx"
 
 
-CASES: list[Callable[[Path], Case]] = [penguins, regression, wide, one_row_per_class, parquet_folder, european]
+def weather(folder: Path) -> Case:
+    """Three targets of two classes each, written in three ways, with gaps."""
+    generator = np.random.default_rng(5)
+    lines = ["pressure,humidity,season,rain,wind,frost"]
+    for _ in range(300):
+        pressure, humidity = generator.normal(1013, 10), generator.uniform(20, 100)
+        season = generator.choice(["winter", "spring", "summer", "autumn"])
+        rain = "yes" if humidity - pressure + 1013 > 60 else "no"
+        frost = int(season == "winter" and humidity < 70)
+        wind = "" if generator.random() < 0.05 else pressure < 1008
+        lines.append(f"{pressure:.1f},{humidity:.0f},{season},{rain},{wind},{frost}")
+    (folder / "weather.csv").write_text("\n".join(lines), encoding="utf-8")
+    return "weather.csv", ["data.target=[rain,wind,frost]", "trainer.max_epochs=60"], "onnx"
+
+
+CASES: list[Callable[[Path], Case]] = [
+    *(penguins, regression, wide, one_row_per_class, parquet_folder, european),
+    weather,
+]
 
 
 def run_quickly(script: str, *arguments: str, cwd: Path) -> Any:
@@ -149,6 +167,8 @@ def _numbers(target: Any, predictions: pa.Table) -> NDArray[np.float64]:
     """The predictions of a file as one column per class or output."""
     if target.task == "regression":
         names = [f"predicted_{name}" for name in target.names]
+    elif target.task == "multilabel":
+        names = ["probability_rain_yes", "probability_wind_True", "probability_frost_1"]
     else:
         names = [f"probability_{name}" for name in target.class_names]
     return np.stack([predictions.column(name).to_numpy() for name in names], axis=1)
@@ -157,17 +177,30 @@ def _numbers(target: Any, predictions: pa.Table) -> NDArray[np.float64]:
 def _compare_metrics(target: Any, table: pa.Table, predicted_BC: NDArray[np.float64], found: dict[str, Any]) -> None:
     """What ``evaluate`` says is what scikit-learn finds in what ``predict`` wrote."""
     truth = table.column(target.names[0])
-    known = truth.is_valid().to_numpy()
+    known = np.all([table.column(name).is_valid().to_numpy() for name in target.names], axis=0)
     assert found["dropped"] == (~known).sum()
     if target.task == "regression":
         expected = r2_score(truth.to_numpy()[known], predicted_BC[known, 0])
         assert math.isclose(found["metrics"]["r2"], expected, rel_tol=1e-5)
         assert expected > 0.9, "nothing was learnt"
         return
-    labels = np.array([target.classes.index(one) for one in truth.to_pylist() if one is not None])
+    if target.task == "multilabel":
+        seconds = {"rain": "yes", "wind": True, "frost": 1}
+        values = [[one == seconds[name] for one in table.column(name).to_pylist()] for name in target.names]
+        truth_BT, predicted_BT = np.array(values).T[known], predicted_BC[known] > 0.5
+        metrics = found["metrics"]
+        assert math.isclose(metrics["exact_match"], accuracy_score(truth_BT, predicted_BT), rel_tol=1e-9)
+        assert math.isclose(metrics["macro_f1"], f1_score(truth_BT, predicted_BT, average="macro"), rel_tol=1e-9)
+        assert math.isclose(metrics["accuracy"], (truth_BT == predicted_BT).mean(), rel_tol=1e-9)
+        assert [one["label"] for one in found["per_label"]] == ["rain", "wind", "frost"]
+        assert set(found["confusion_matrix"]) == {"rain", "wind", "frost"}
+        assert metrics["exact_match"] > 0.8, "nothing was learnt"
+        return
+    classes = target.columns[0].classes
+    labels = np.array([classes.index(one) for one in truth.to_pylist() if one is not None])
     accuracy = accuracy_score(labels, predicted_BC[known].argmax(1))
     assert math.isclose(found["metrics"]["accuracy"], accuracy, rel_tol=1e-9)
-    loss = log_loss(labels, predicted_BC[known], labels=range(len(target.classes)))
+    loss = log_loss(labels, predicted_BC[known], labels=range(len(classes)))
     assert math.isclose(found["metrics"]["log_loss"], loss, rel_tol=1e-4)
     assert accuracy > 0.7, "nothing was learnt"
 

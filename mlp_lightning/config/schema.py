@@ -333,7 +333,7 @@ class Config:
     name: str = option("xor", folder_name(), meaning="folder of the run inside lightning_logs")
     seed: int = option(0, between(0, 2**63), meaning="decides weights, split, shuffling and dropout")
     task: str = option(
-        "auto", one_of(("auto", *names.TASKS)), meaning="what to learn of a table; auto: from the target"
+        "auto", one_of(lambda: ("auto", *names.tasks())), meaning="what to learn of a table; auto: from the target"
     )
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

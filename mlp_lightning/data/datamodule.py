@@ -18,6 +18,7 @@ from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.datasets import describer
 from mlp_lightning.tables.targets import Target
 
@@ -42,7 +43,7 @@ class TabularDataModule(pl.LightningDataModule):
 
     Args:
         options: which table, what its columns are, its split and batches. ``None``: all by default.
-        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        task: ``auto``, or one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         given: what is known of the rows beside, such as a table in memory.
         seed: decides the split and the order.
         accumulate_grad_batches: batches whose gradients make one optimizer step.
@@ -148,17 +149,13 @@ class TabularDataModule(pl.LightningDataModule):
         return self.target.task
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.target.class_names
-
-    @property
     def in_features(self) -> int:
         return self.preprocessor.out_features
 
     @property
     def out_features(self) -> int:
         """Number of logits that a model of these rows returns."""
-        return self.target.out_features
+        return task_class(self.task).out_features(self.target)
 
     @property
     def cardinalities(self) -> Sequence[int]:

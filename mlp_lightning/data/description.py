@@ -34,15 +34,15 @@ def describe(rows: Preparation) -> list[str]:
 
 
 def _described_target(rows: Preparation) -> str:
-    target = rows.target
-    if target.task == "regression":
-        return "regression, a number" if len(target.names) == 1 else "regression, numbers"
-    counts: dict[int, int] = {}
-    for one in rows.splits.values():
-        labels, numbers = torch.unique(one.targets, return_counts=True)
-        for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
-            counts[int(label)] = counts.get(int(label), 0) + number
-    names = [f"{name} {counts.get(label, 0):,}" for label, name in enumerate(target.class_names)]
+    target, columns = rows.target, rows.target.columns
+    if not columns[0].classes:
+        return f"{target.task}, a number" if len(columns) == 1 else f"{target.task}, numbers"
+    labels_TB = torch.cat([one.targets for one in rows.splits.values()]).reshape(-1, len(columns)).long().T
+    counts = [of.bincount(minlength=len(one.classes)).tolist() for one, of in zip(columns, labels_TB, strict=True)]
+    if len(columns) == 1:
+        names = [f"{name} {number:,}" for name, number in zip(columns[0].class_names, counts[0], strict=True)]
+    else:  # of two classes each
+        names = [f"{one.name} {one.class_names[1]} {of[1]:,}" for one, of in zip(columns, counts, strict=True)]
     return f"{target.task}: {_shortened(names)}"
 
 

@@ -21,6 +21,7 @@ from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import infer_target, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
@@ -28,7 +29,7 @@ from mlp_lightning.tables.encoding import Surprises, encode
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
-from mlp_lightning.tables.targets import Target, infer_target
+from mlp_lightning.tables.targets import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Preparation:
 
     Args:
         options: where the table is and what its columns are.
-        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        task: ``auto``, or one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         seed: decides the split.
         dtype: floating point type of the prepared rows.
         given: what is known of the rows already.
@@ -99,14 +100,14 @@ class Preparation:
         origin = Origin(source.name, source.place).of(numbers)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
-        labels_B = None if target.task == "regression" else targets_BT[:, 0].astype(np.int64)
+        labels_B = task_class(target.task).labels(targets_BT)
         self._refuse_single_rows(labels_B, target, origin)
         parts = split_rows(table, labels_B, options, seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         candidates = [one for one in table.column_names if one not in self._not_seen(names)]
         train = parts["train"]
-        weights_B = row_weights(table, labels_B, train, options, len(target.classes), origin)
+        weights_B = row_weights(table, labels_B, train, options, origin)
         if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
@@ -171,12 +172,13 @@ class Preparation:
         )
         if labels_B is None or chosen is not None or not splits_off:
             return
-        counts = np.bincount(labels_B, minlength=len(target.classes))
+        (column,) = target.columns
+        counts = np.bincount(labels_B, minlength=len(column.classes))
         if counts.min() == 1:
             label = int(counts.argmin())
             raise DataError(
-                f"{origin.place(int((labels_B == label).argmax()))}: the class {target.class_names[label]!r} of"
-                f" {target.names[0]!r} has this single row, which cannot be a training and a validation row. Add rows,"
+                f"{origin.place(int((labels_B == label).argmax()))}: the class {column.class_names[label]!r} of"
+                f" {column.name!r} has this single row, which cannot be a training and a validation row. Add rows,"
                 " merge or remove the class, or train on all rows with data.val_fraction=0 data.test_fraction=0."
             )
 
@@ -202,11 +204,7 @@ class Preparation:
 
     def _as_learnt(self, targets_BT: NDArray[np.float64]) -> Tensor:
         """Targets as :class:`~mlp_lightning.engines.rows.Rows` has them."""
-        if self.target.task == "multiclass":
-            return torch.from_numpy(targets_BT[:, 0].astype(np.int64))
-        if self.target.task == "regression":
-            targets_BT = self.target.standardized(targets_BT)
-        return torch.from_numpy(targets_BT).to(self._dtype)
+        return task_class(self.target.task).as_learnt(self.target, targets_BT, self._dtype)
 
     def _add_split(self, split: str, source: TableSource) -> None:
         """Add a split that has its own file."""

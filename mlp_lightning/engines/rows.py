@@ -18,8 +18,7 @@ class Rows:
 
     Attributes:
         features_BF: floating point.
-        targets: ``(B, T)`` floating point for the tasks binary and regression, ``(B,)`` int64 class labels
-            for multiclass.
+        targets: as the loss of their task takes them: ``(B, T)`` floating point, or ``(B,)`` int64 class labels.
         weights_B: how much each row counts in the training loss; ``None``: all the same.
     """
 

@@ -69,7 +69,7 @@ class BaseMLP(BaseEstimator, ABC):
         Args:
             X: ``(B, F)``: array, or data frame (pandas, polars, Arrow) whose columns may also be texts, truth values,
                 dates or categories. NaN and null are missing values.
-            y: ``(B,)``, for a regression also ``(B, T)``.
+            y: ``(B,)``; ``(B, T)`` of several numbers, or of several labels of 0 and 1.
             sample_weight: ``(B,)``, how much each row counts. A row of weight 0 is left out.
 
         Raises:
@@ -114,6 +114,9 @@ class BaseMLP(BaseEstimator, ABC):
         targets_BT, target = self._read_targets(
             read_targets(features, y, self._targets_are_numbers), continues, classes
         )
+        if continues and self.module_.task.name != target.task:
+            rule = f"poses the task {target.task}, and the estimator was fitted to {self.module_.task.name}"
+            raise ValueError(f"y {rule}: fit a new one, or set warm_start=False.")
         weights_B = self._weights(read_weights(features, sample_weight), targets_BT)
         return read_rows(self, features, targets_BT, target, weights_B)
 
@@ -158,7 +161,7 @@ class BaseMLP(BaseEstimator, ABC):
         self.loss_ = self.loss_curve_[-1]
         self.n_layers_ = len(job.config.model.layer_widths) + 2
         self.n_outputs_ = job.data.out_features
-        self.out_activation_ = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[job.data.task]
+        self.out_activation_ = self.module_.task.output_activation
         stops_early = job.config.callbacks.early_stopping is not None
         self.validation_scores_ = self._validation_scores(job) if stops_early else None
         self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
@@ -202,7 +205,7 @@ class BaseMLP(BaseEstimator, ABC):
     # ---- predicting --------------------------------------------------------------------------------------
 
     def _predictions(self, X: Any) -> NDArray[np.float64]:
-        """Probabilities ``(B, C)``, of a binary task that of class 1, or values ``(B, T)``."""
+        """Probabilities ``(B, C)`` or values ``(B, T)``, as :meth:`Task.predictions` has them."""
         check_is_fitted(self, "module_")
         raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns)
         # In double precision a prediction does not depend on the rows predicted with it.

@@ -15,7 +15,7 @@ from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.base import BaseMLP
 from mlp_lightning.estimators.fitting import Job
 from mlp_lightning.estimators.settings import DEFAULTS
-from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.targets import Target, TargetColumn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,7 +141,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Args:
             X: as for :meth:`fit`. Scales and categories are those of the first call: it needs rows of every kind.
-            y: ``(B,)``.
+            y: ``(B,)``, or ``(B, T)`` of several labels.
             classes: all classes that any call will have; needed in the first call.
             sample_weight: as for :meth:`fit`.
         """
@@ -149,13 +149,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return self._partial_fit(X, y, sample_weight, self.classes_ if first else None)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probabilities ``(B, C)`` of the classes in the order of ``classes_``."""
+        """Probabilities ``(B, C)`` of the classes in the order of ``classes_``; of several labels that each is 1."""
         probabilities_BC = self._predictions(X)
-        if len(self.classes_) == 1:
-            return np.ones((len(probabilities_BC), 1))
-        if len(self.classes_) == 2:
-            return np.concatenate([1 - probabilities_BC, probabilities_BC], axis=1)
-        return probabilities_BC
+        return np.ones((len(probabilities_BC), 1)) if len(self.classes_) == 1 else probabilities_BC
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Logarithms of the probabilities ``(B, C)``."""
@@ -163,16 +159,20 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each row, ``(B,)``."""
+        """The most probable class of each row, ``(B,)``; of several labels 0 or 1 for each, ``(B, T)``."""
         probabilities_BC = self.predict_proba(X)
+        if self.module_.task.name == "multilabel":
+            return (probabilities_BC > 0.5).astype(np.int64)
         return self.classes_[probabilities_BC.argmax(axis=1)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def _read_targets(self, y: NDArray[Any], continues: bool, classes: Any) -> tuple[NDArray[Any], Target]:
         if y.ndim == 2 and y.shape[1] > 1:
-            raise ValueError(
-                f"y has {y.shape[1]} columns: several labels for a row (multilabel) are not supported. Fit one"
-                " classifier for each with sklearn.multioutput.MultiOutputClassifier."
-            )
+            return self._read_labels(y, continues, classes)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         if continues or classes is not None:
@@ -189,8 +189,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         # A single class is trained against a second one without rows.
         count = max(2, len(self.classes_))
         task = "binary" if count == 2 else "multiclass"
-        target = Target(("target",), task, "int64", tuple(range(count)))
-        return codes.astype(np.int64)[:, None], target
+        return codes.astype(np.int64)[:, None], Target(task, (TargetColumn("target", "int64", tuple(range(count))),))
+
+    def _read_labels(self, y: NDArray[Any], continues: bool, classes: Any) -> tuple[NDArray[Any], Target]:
+        count = y.shape[1]
+        if not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"y has {count} columns, and several labels for a row (multilabel) have to be 0 or 1. For columns of"
+                " other classes fit one classifier for each with sklearn.multioutput.MultiOutputClassifier."
+            )
+        known = len(self.classes_) if continues or classes is not None else count
+        if count != known:
+            raise ValueError(f"y has {count} labels, and the classifier knows {known}.")
+        self.classes_ = np.arange(count)
+        columns = (TargetColumn(f"target {number}", "int64", (0, 1)) for number in range(count))
+        return y.astype(np.int64), Target("multilabel", tuple(columns))
 
     def _weights(self, weights_B: NDArray[np.float64] | None, targets_BT: NDArray[Any]) -> NDArray[np.float64] | None:
         given = self.class_weight
@@ -198,6 +211,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return weights_B  # the run balances its training rows
         if not isinstance(given, dict):
             raise ConfigError([Fault("class_weight", given, "must be None, 'balanced' or a dict of weights by class")])
+        if targets_BT.shape[1] > 1:
+            raise ConfigError([Fault("class_weight", given, "needs one label for each row", "use sample_weight")])
         codes = targets_BT[:, 0]
         of_class_C = compute_class_weight(given, classes=self.classes_, y=self.classes_[codes])
         return of_class_C[codes] * (1.0 if weights_B is None else weights_B)

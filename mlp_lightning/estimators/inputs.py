@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
@@ -159,7 +160,8 @@ def read_rows(
         if not counts.all():
             table = table.filter(pa.array(counts))
     attributes = {name: getattr(estimator, name) for name in _ATTRIBUTES if hasattr(estimator, name)}
-    target = dataclasses.replace(target, names=tuple(of_targets))
+    named = zip(target.columns, of_targets, strict=True)
+    target = Target(target.task, tuple(dataclasses.replace(one, name=name) for one, name in named))
     return Inputs(table, kinds, target, weights, attributes)
 
 
@@ -168,6 +170,7 @@ _ATTRIBUTES = ("n_features_in_", "feature_names_in_", "classes_", "_single_outpu
 
 def read_targets(features: Features, y: Any, numeric: bool) -> NDArray[Any]:
     """``y`` as an array ``(B,)`` or ``(B, T)``, without missing or infinite values."""
+    y = y.toarray() if scipy.sparse.issparse(y) else y
     if isinstance(y, (pa.Array, pa.ChunkedArray)):
         y = y.to_numpy(zero_copy_only=False) if isinstance(y, pa.Array) else y.to_numpy()
     dtype: Any = np.float64 if numeric else None

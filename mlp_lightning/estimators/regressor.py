@@ -12,7 +12,7 @@ from sklearn.utils.validation import column_or_1d
 from mlp_lightning.estimators.base import BaseMLP
 from mlp_lightning.estimators.fitting import Job
 from mlp_lightning.estimators.settings import DEFAULTS
-from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.targets import Target, TargetColumn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,7 +121,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         self._single_output = y.ndim == 1
         targets_BT = y.reshape(len(y), -1)
-        target = Target(tuple(f"target {number}" for number in range(targets_BT.shape[1])), "regression", "float64")
+        columns = (TargetColumn(f"target {number}", "float64") for number in range(targets_BT.shape[1]))
+        target = Target("regression", tuple(columns))
         if continues:
             known = self.module_.target
             assert known is not None

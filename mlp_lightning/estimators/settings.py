@@ -59,7 +59,7 @@ class RowsOfFit:
     """What a configuration depends on of the rows.
 
     Attributes:
-        task: ``binary``, ``multiclass`` or ``regression``.
+        task: one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         kinds: kind of each column that the model sees.
         targets: names of the target columns.
         weights: name of the column of weights; ``None`` without one.
@@ -177,8 +177,8 @@ def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> 
     adam = {"betas": [given["beta_1"], given["beta_2"]], "eps": given["epsilon"]}
     if given["solver"] == "adamw":
         return {"name": "AdamW", "lr": lr, "weight_decay": decay, "fused": True, **adam}
-    # scikit-learn's squared error is half the sum over all targets, and ours the mean.
-    share = len(rows.targets) / 2 if rows.task == "regression" else 1.0
+    # scikit-learn's loss is the sum over all targets (of squared errors half of it), and ours the mean.
+    share = len(rows.targets) / (2 if rows.task == "regression" else 1)
     # Its penalty is that of the sum over a batch, so that its part in the mean falls with the rows.
     training = rows.rows * (1 - given["validation_fraction"]) if stops_early else rows.rows
     if isinstance(decay, (int, float)):

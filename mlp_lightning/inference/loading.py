@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import Task
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import network_class
@@ -58,17 +59,19 @@ class TrainedModel:
         return cls(module, module.preprocessor, module.target, config, path)
 
     @property
+    def task(self) -> Task:
+        """What it learned."""
+        return self.module.task
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The raw columns that it takes, in order."""
         return self.preprocessor.columns
 
     @torch.no_grad()
     def predict(self, raw_BF: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of all classes ``(B, C)`` (of both classes of a binary task), or values in their own units."""
-        predicted_BC = self.module.predict(torch.from_numpy(raw_BF)).double().cpu().numpy()
-        if self.target.task == "binary":
-            return np.concatenate([1 - predicted_BC, predicted_BC], axis=1)
-        return predicted_BC
+        """What :meth:`Task.predictions` gives: probabilities, or values in their own units, ``(B, C)``."""
+        return self.module.predict(torch.from_numpy(raw_BF)).double().cpu().numpy()
 
     @property
     def threads(self) -> int:

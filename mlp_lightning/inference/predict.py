@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from mlp_lightning.config.schema import CsvConfig
@@ -19,8 +20,8 @@ from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
+from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
-from mlp_lightning.tables.columns import ARROW_TYPES
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.columnar import ColumnarFile
 from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
@@ -61,7 +62,8 @@ def predict(
 
     Memory does not grow with the table. The columns of the file are, in this order, ``id_columns`` as they are in the
     table; ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units)
-    for each target; and, of a classification, ``probability_<class>`` for each class.
+    for each target; and, of a classification, ``probability_<class>`` for each class. Several targets of two classes
+    each have ``probability_<target>_<class>``, of the second class of each.
 
     Args:
         ckpt_path: of the model.
@@ -103,10 +105,8 @@ def predict(
 
 def output_names(target: Target) -> list[str]:
     """The names of the columns of predictions."""
-    return [
-        *(f"predicted_{name}" for name in target.names),
-        *(f"probability_{name}" for name in target.class_names),
-    ]
+    names = task_class(target.task).prediction_names(target)
+    return list(dict.fromkeys([*(f"predicted_{name}" for name in target.names), *names]))
 
 
 def predicted_rows(
@@ -135,7 +135,7 @@ def predicted_rows(
         if others is not None:
             columns |= others.take(batch.batch.num_rows)
         columns = {name: columns[name] for name in ids}
-        yield pa.table({**columns, **output_columns(model.target, predictions_BC)})
+        yield pa.table({**columns, **output_columns(model, predictions_BC)})
 
 
 def stored_type(source: FileSource, name: str) -> pa.DataType:
@@ -172,13 +172,14 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
     return predictions_BC
 
 
-def output_columns(target: Target, predictions_BC: NDArray[np.float64]) -> dict[str, pa.Array]:
+def output_columns(model: TrainedModel, predictions_BC: NDArray[np.float64]) -> dict[str, pa.Array]:
     """The columns of :func:`output_names` for some rows."""
     values = [pa.array(np.ascontiguousarray(one)) for one in predictions_BC.T]
-    if target.task != "regression":
-        classes = pa.array(target.classes, type=ARROW_TYPES[target.type])
-        values = [classes.take(pa.array(predictions_BC.argmax(axis=1))), *values]
-    return dict(zip(output_names(target), values, strict=True))
+    decisions_BT = model.task.decisions(torch.from_numpy(predictions_BC))
+    if decisions_BT is not None:
+        decided = zip(model.target.columns, decisions_BT.T, strict=True)
+        values = [*(one.values(numbers_B.numpy()) for one, numbers_B in decided), *values]
+    return dict(zip(output_names(model.target), values, strict=True))
 
 
 class _RowsInOrder:

@@ -9,6 +9,7 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.preparation import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.module_config import ModuleConfig
 from mlp_lightning.runs.own_parts import network_class, optimizer_class
@@ -69,7 +70,7 @@ def module_config(config: Config, data: TabularDataModule) -> ModuleConfig:
 def label_smoothing(config: Config, data: TabularDataModule) -> float:
     wanted = config.trainer.label_smoothing
     if wanted == "auto":
-        return 0.0 if data.task == "regression" else AUTO_LABEL_SMOOTHING
+        return AUTO_LABEL_SMOOTHING if task_class(data.task).has_classes else 0.0
     return float(wanted)
 
 

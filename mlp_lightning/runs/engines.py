@@ -19,7 +19,7 @@ from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
-from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
+from mlp_lightning.networks.tasks import Task, make_task
 from mlp_lightning.runs.build import build_module, label_smoothing, layer_widths, steps_per_execution, threads
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
@@ -101,12 +101,9 @@ def engine_maker(members: Sequence[Member], task: Task, data: TrainingDataModule
 def task_of(members: Sequence[Member]) -> Task:
     """What all members learn; targets are standardised for each by its own training rows."""
     targets = [one.data.target for one in members]
-    alone = [make_task(one.task, one.out_features, one.mean, one.scale) for one in targets]
-    means = [one.mean for one in alone if isinstance(one, RegressionTask) and one.mean is not None]
-    scales = [one.scale for one in alone if isinstance(one, RegressionTask) and one.scale is not None]
-    if len(means) < len(members):
-        return alone[0]
-    return RegressionTask(torch.stack(means)[:, None], torch.stack(scales)[:, None])
+    out_features = members[0].data.out_features
+    alone = [make_task(one.task, out_features, one.mean, one.scale) for one in targets]
+    return type(alone[0]).stack(alone)
 
 
 def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member, last_step: int) -> AutogradEngine:

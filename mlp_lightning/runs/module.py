@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
@@ -47,7 +47,7 @@ class MLPModule(pl.LightningModule):
     Args:
         in_features: F.
         out_features: C.
-        task: ``binary``, ``multiclass`` or ``regression``.
+        task: one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         model: shape of the MLP; a :class:`~mlp_lightning.config.ModelConfig` or its fields.
         optimizer: which optimizer; likewise.
         scheduler: how its learning rate changes; likewise.
@@ -89,7 +89,7 @@ class MLPModule(pl.LightningModule):
         self._loop: StepLoop | None = None
         self._restored_epoch_loss = 0.0
         # Not registered as submodules: they hold no part of the model.
-        self._meters: dict[str, tuple[MeanMetric, Metric]] = {}
+        self._meters: dict[str, tuple[MeanMetric, MeanMetric]] = {}
         self._measured: set[str] = set()
 
     def _configure(self, config: ModuleConfig) -> None:
@@ -109,7 +109,7 @@ class MLPModule(pl.LightningModule):
         return self.mlp(self.preprocessor(raw_BF).to(parameter.device, parameter.dtype))
 
     def predict(self, raw_BF: Tensor) -> Tensor:
-        """Probabilities ``(B, C)``, or values in the target's own units, of raw columns ``(B, F)``.
+        """What :meth:`Task.predictions` makes of raw columns ``(B, F)``: probabilities, or values in their own units.
 
         In double precision, so that the probabilities of many classes add up to 1.
         """
@@ -283,11 +283,11 @@ class MLPModule(pl.LightningModule):
         if split not in self._meters:
             # A loss of NaN stays one, to be seen. ("disable" would do the same, but torchmetrics 1.9 then
             # forgets the weights.)
-            self._meters[split] = (MeanMetric(nan_strategy=math.nan), self.task.torchmetric())
+            self._meters[split] = (MeanMetric(nan_strategy=math.nan), MeanMetric(nan_strategy=math.nan))
         self._measured.add(split)
         loss_meter, metric_meter = (meter.to(self.device) for meter in self._meters[split])
         loss_meter.update(self.task.loss(logits_BC, targets), weight=features_BF.shape[0])
-        metric_meter.update(self.task.predictions(logits_BC), self.task.truths(targets))
+        metric_meter.update(self.task.metric(logits_BC, targets), weight=features_BF.shape[0])
 
     def _metrics(self) -> dict[str, dict[str, Tensor]]:
         """Loss and metric of every split that was measured."""

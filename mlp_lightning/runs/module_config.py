@@ -19,7 +19,7 @@ class ModuleConfig:
     Attributes:
         in_features: F.
         out_features: C.
-        task: ``binary``, ``multiclass`` or ``regression``.
+        task: one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         model: shape of the MLP.
         optimizer: which optimizer.
         scheduler: how its learning rate changes.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlp_lightning.tables.columns import ARROW_TYPES, Column
+from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises, encode
 from mlp_lightning.tables.reading.sources import TableSource, missing_column
 from mlp_lightning.tables.targets import Target
@@ -65,9 +65,7 @@ def encoded_batches(
     types = dict(further) if isinstance(further, Mapping) else {}
     types |= {one.name: one.arrow_type for one in columns}
     if target is not None:
-        types |= {
-            name: pa.float64() if target.task == "regression" else ARROW_TYPES[target.type] for name in target.names
-        }
+        types |= target.arrow_types
     names = list(dict.fromkeys([*types, *further]))
     for name in names:
         if name not in source.column_names:

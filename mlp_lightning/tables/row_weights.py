@@ -20,29 +20,28 @@ def row_weights(
     labels_B: NDArray[np.int64] | None,
     train: NDArray[np.int64],
     options: DataConfig,
-    classes: int,
     origin: Origin,
 ) -> NDArray[np.float64] | None:
     """The weight of every row, of mean 1 over the training rows; ``None`` if all count the same.
 
     Args:
         table: has the weight column, if there is one.
-        labels_B: class of each row; ``None`` for a regression.
+        labels_B: class of each row; ``None`` if a row has no single one.
         train: numbers of the training rows.
         options: ``weight_column`` and ``class_weight``.
-        classes: number of classes.
         origin: of the table, for messages.
 
     Raises:
-        ConfigError: a regression has no classes to balance.
+        ConfigError: there are no classes to balance.
         DataError: a weight is not a number of at least 0, or all of them are 0.
     """
     weights_B = given_weights(table, options, origin)
     if options.class_weight == "balanced":
         if labels_B is None:
-            raise ConfigError([Fault("data.class_weight", "balanced", "needs classes, and this is a regression")])
+            rule, hint = "needs one target that has classes", "use none, or data.weight_column for weights of your own"
+            raise ConfigError([Fault("data.class_weight", "balanced", rule, hint)])
         base_B = np.ones(len(labels_B)) if weights_B is None else weights_B
-        of_class_C = np.bincount(labels_B[train], base_B[train], minlength=classes)
+        of_class_C = np.bincount(labels_B[train], base_B[train], minlength=labels_B.max() + 1)
         weights_B = base_B / np.where(of_class_C > 0, of_class_C, 1.0)[labels_B]
     if weights_B is None:
         return None

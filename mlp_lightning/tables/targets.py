@@ -1,4 +1,4 @@
-"""What a table asks to predict: which task its target column poses, and the targets as numbers.
+"""What to predict of a table: target columns, their classes or statistics, and the targets as numbers.
 
 Shapes: ``B`` rows, ``T`` target columns.
 """
@@ -25,74 +25,114 @@ _MOST_INTEGER_CLASSES = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """What to predict.
+class TargetColumn:
+    """One column to predict.
 
     Attributes:
-        names: target columns; several only for a regression.
-        task: ``binary``, ``multiclass`` or ``regression``.
-        type: a name in :data:`~mlp_lightning.tables.columns.ARROW_TYPES`, as which the columns are read.
-        classes: of a classification, in the order of the model's outputs.
-        mean: of a regression, of the training rows, for each column.
+        name: as in the table.
+        type: a name in :data:`~mlp_lightning.tables.columns.ARROW_TYPES`, as which the column is read.
+        classes: in ascending order; empty for numbers.
+        mean: of numbers, of the training rows; ``None`` as long as they are not known.
         scale: likewise the deviation; the model learns ``(target - mean) / scale``.
     """
 
-    names: tuple[str, ...]
-    task: str
+    name: str
     type: str
     classes: tuple[str | int | float | bool, ...] = ()
-    mean: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
+    mean: float | None = None
+    scale: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, for a checkpoint."""
-        plain = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Target:
-        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in plain.items()}
-        return cls(**fields)
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return ARROW_TYPES[self.type]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(str(one) for one in self.classes)
 
-    @property
-    def out_features(self) -> int:
-        """Number of logits."""
-        return {"binary": 1, "multiclass": len(self.classes), "regression": len(self.names)}[self.task]
-
-    def numbers(self, table: pa.Table | pa.RecordBatch, place: Place) -> NDArray[np.float64]:
-        """The targets of rows: ``(B, T)`` of a regression, else class numbers ``(B, 1)``; NaN where one is missing.
+    def numbers(self, values: pa.ChunkedArray, place: Place) -> NDArray[np.float64]:
+        """Class numbers or values ``(B,)``; NaN where one is missing.
 
         Raises:
             DataError: a class that is not in :attr:`classes`, or a value that is not a number.
         """
-        columns = [_chunked(table.column(name)) for name in self.names]
-        if self.task != "regression":
-            return self._class_numbers(columns[0], place)[:, None]
-        return np.stack(
-            [
-                _float(converted(name, values, pa.float64(), place))
-                for name, values in zip(self.names, columns, strict=True)
-            ],
-            axis=1,
-        )
-
-    def _class_numbers(self, values: pa.ChunkedArray, place: Place) -> NDArray[np.float64]:
-        kind = ARROW_TYPES[self.type]
-        values = converted(self.names[0], values, kind, place)
-        numbers = pc.index_in(values, value_set=pa.array(self.classes, type=kind))
+        values = converted(self.name, values, self.arrow_type, place)
+        if not self.classes:
+            return _float(values)
+        numbers = pc.index_in(values, value_set=pa.array(self.classes, type=self.arrow_type))
         unknown = pc.and_(pc.is_null(numbers), pc.is_valid(values))
         if pc.any(unknown).as_py():
             row = pc.index(unknown, True).as_py()
             known = ", ".join(self.class_names[:10]) + (", …" if len(self.classes) > 10 else "")
             raise DataError(
-                f"{place(row)}: column {self.names[0]!r} has the class {values[row].as_py()!r}, which the model does"
+                f"{place(row)}: column {self.name!r} has the class {values[row].as_py()!r}, which the model does"
                 f" not know (it knows {known})."
             )
         return _float(numbers.cast(pa.float64()))
+
+    def values(self, numbers_B: NDArray[np.generic]) -> pa.Array:
+        """Class numbers as the classes."""
+        return pa.array(self.classes, type=self.arrow_type).take(pa.array(numbers_B.astype(np.int64)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What to predict.
+
+    Attributes:
+        task: the name of a task.
+        columns: one or more, all with classes or all with numbers.
+    """
+
+    task: str
+    columns: tuple[TargetColumn, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for a checkpoint."""
+        columns = [{**dataclasses.asdict(one), "classes": list(one.classes)} for one in self.columns]
+        return {"task": self.task, "columns": columns}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Target:
+        columns = (TargetColumn(**{**one, "classes": tuple(one["classes"])}) for one in plain["columns"])
+        return cls(plain["task"], tuple(columns))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.columns)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the only column."""
+        (only,) = self.columns
+        return only.class_names
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each column of numbers, once it is known."""
+        return tuple(one.mean for one in self.columns if one.mean is not None)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Likewise the deviation."""
+        return tuple(one.scale for one in self.columns if one.scale is not None)
+
+    @property
+    def arrow_types(self) -> dict[str, pa.DataType]:
+        """The type as which each column is read."""
+        return {one.name: one.arrow_type for one in self.columns}
+
+    def by_name(self, of_columns: Sequence[Any]) -> Any:
+        """What belongs to each column, by its name; of a single column that alone."""
+        return of_columns[0] if len(self.columns) == 1 else dict(zip(self.names, of_columns, strict=True))
+
+    def numbers(self, table: pa.Table | pa.RecordBatch, place: Place) -> NDArray[np.float64]:
+        """The targets of rows ``(B, T)``: class numbers or values; NaN where one is missing.
+
+        Raises:
+            DataError: a class that is not known, or a value that is not a number.
+        """
+        return np.stack([one.numbers(_chunked(table.column(one.name)), place) for one in self.columns], axis=1)
 
     def standardized(self, numbers_BT: NDArray[np.float64]) -> NDArray[np.float64]:
         """Targets of a regression as the model learns them."""
@@ -100,51 +140,49 @@ class Target:
 
     def with_statistics(self, numbers_BT: NDArray[np.float64], weights_B: NDArray[np.float64] | None = None) -> Target:
         """The same target with mean and deviation of these training rows, each counting by its weight."""
-        if self.task != "regression":
+        if self.columns[0].classes:
             return self
         with np.errstate(over="ignore", invalid="ignore"):
             mean_T = np.average(numbers_BT, 0, weights_B)
             scale_T = np.sqrt(np.average(np.square(numbers_BT - mean_T), 0, weights_B))
-        if not (np.isfinite(mean_T).all() and np.isfinite(scale_T).all()):
-            raise DataError(f"Column {self.names[0]!r} has numbers that are too large to learn (near 1e308). Scale it.")
+        for one, mean, scale in zip(self.columns, mean_T, scale_T, strict=True):
+            if not (np.isfinite(mean) and np.isfinite(scale)):
+                raise DataError(f"Column {one.name!r} has numbers that are too large to learn (near 1e308). Scale it.")
         # A constant target is learnt as it is; its deviation may not be exactly 0, because of rounding.
         scale_T = np.where(scale_T > 1e-14 * np.abs(mean_T), scale_T, 1.0)
-        return dataclasses.replace(self, mean=tuple(mean_T.tolist()), scale=tuple(scale_T.tolist()))
+        known = zip(self.columns, mean_T.tolist(), scale_T.tolist(), strict=True)
+        return Target(self.task, tuple(dataclasses.replace(one, mean=mean, scale=scale) for one, mean, scale in known))
 
 
-def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origin) -> Target:
-    """Infer the task that the target columns pose.
-
-    Args:
-        table: rows, all of which have a target.
-        names: target columns.
-        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
-        origin: of the table, for messages.
+def only_target(names: Sequence[str], task: str, origin: Origin) -> str:
+    """The target of a task that takes one.
 
     Raises:
-        DataError: there is only one class, or the columns do not fit the task.
+        DataError: there are several.
     """
-    if task == "auto":
-        task = "regression" if len(names) > 1 or not _are_classes(table.column(names[0])) else "classes"
-    if task == "regression":
-        for name in names:
-            numbers = converted(name, table.column(name), pa.float64(), origin.place)
-            infinite = pc.invert(pc.is_finite(numbers))
-            if pc.any(infinite).as_py():
-                row = pc.index(infinite, True).as_py()
-                raise DataError(
-                    f"{origin.place(row)}: the target {name!r} is {numbers[row].as_py()}. Correct or remove the row."
-                )
-        return Target(tuple(names), task, "float64")
     if len(names) > 1:
         raise DataError(
-            f"{origin.name}: several targets ({', '.join(names)}) are a regression, not task={task}. Name one target."
+            f"{origin.name}: task={task} takes one target, and data.target names {len(names)} ({', '.join(names)})."
+            " Name one, or use task=multilabel for targets of two classes each, or task=regression for numbers."
         )
-    return _classes(table.column(names[0]), names[0], task, origin)
+    return names[0]
 
 
-def _classes(values: pa.ChunkedArray, name: str, task: str, origin: Origin) -> Target:
-    kind = "string"
+def numbers_of(table: pa.Table, name: str, origin: Origin) -> TargetColumn:
+    """A column of finite numbers as a target."""
+    numbers = converted(name, table.column(name), pa.float64(), origin.place)
+    infinite = pc.invert(pc.is_finite(numbers))
+    if pc.any(infinite).as_py():
+        row = pc.index(infinite, True).as_py()
+        raise DataError(
+            f"{origin.place(row)}: the target {name!r} is {numbers[row].as_py()}. Correct or remove the row."
+        )
+    return TargetColumn(name, "float64")
+
+
+def classes_of(table: pa.Table, name: str, origin: Origin) -> TargetColumn:
+    """A column of at least two classes as a target."""
+    values, kind = table.column(name), "string"
     if pa.types.is_boolean(values.type):
         kind = "bool"
     elif pa.types.is_integer(values.type) or (pa.types.is_floating(values.type) and _are_whole(values)):
@@ -157,14 +195,11 @@ def _classes(values: pa.ChunkedArray, name: str, task: str, origin: Origin) -> T
             f"{origin.name}: the target {name!r} has one class only ({classes[0]!r}): there is nothing to learn."
             " Add rows of another class, or choose another data.target."
         )
-    if task == "binary" and len(classes) != 2:
-        raise DataError(f"{origin.name}: task=binary needs two classes, and {name!r} has {len(classes)}.")
-    if task == "classes":
-        task = "binary" if len(classes) == 2 else "multiclass"
-    return Target((name,), task, kind, classes)
+    return TargetColumn(name, kind, classes)
 
 
-def _are_classes(values: pa.ChunkedArray) -> bool:
+def are_classes(values: pa.ChunkedArray) -> bool:
+    """Whether a column has classes and not numbers, where nobody says which."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return True

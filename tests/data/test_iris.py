@@ -25,7 +25,7 @@ def test_all_rows_are_those_of_scikit_learn_in_their_order() -> None:
 def test_the_task() -> None:
     data = iris()
     assert (data.task, data.in_features, data.out_features) == ("multiclass", 4, 3)
-    assert list(data.class_names) == load_iris().target_names.tolist()
+    assert list(data.target.class_names) == load_iris().target_names.tolist()
 
 
 def test_a_first_and_a_last_row_by_hand() -> None:

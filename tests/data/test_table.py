@@ -139,7 +139,7 @@ def test_a_classification_of_numbers_reads_its_targets_again(tmp_path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("x,y\n" + "".join(f"{row * row},{('1.50', '2.25')[row % 2]}\n" for row in range(12)))
     data = set_up(path=str(path), test_path=str(path), task="binary")
-    assert data.class_names == ("1.5", "2.25")
+    assert data.target.class_names == ("1.5", "2.25")
     assert_same_bits(data.splits["test"].targets, data.splits["train"].targets)
 
 
@@ -209,12 +209,12 @@ def test_rows_of_every_split_are_where_it_says() -> None:
 
 def test_it_is_a_data_module_like_others() -> None:
     data = set_up(mixed_table(), batch_size=25, max_one_hot=5)
-    assert (data.task, data.class_names, data.out_features) == ("binary", ("no", "yes"), 1)
+    assert (data.task, data.target.class_names, data.out_features) == ("binary", ("no", "yes"), 1)
     assert data.in_features == data.preprocessor.out_features
     assert data.preprocessor.numeric_features == 4
     assert data.steps_per_epoch == 3
     assert data.preprocessing is not None
-    assert data.preprocessing["target"]["classes"] == ["no", "yes"]
+    assert data.preprocessing["target"]["columns"][0]["classes"] == ["no", "yes"]
     first = data.splits["train"].features_BF
     data.setup()
     assert data.splits["train"].features_BF is first

@@ -22,10 +22,10 @@ def test_the_task() -> None:
     assert (data.task, data.in_features, data.out_features, data.steps_per_epoch) == ("binary", 2, 1, 1)
 
 
-def described(predictions_BC: np.ndarray) -> str:
+def described(of_one_B1: np.ndarray) -> str:
     data = XORDataModule()
     data.setup()
-    return data.describe_predictions(predictions_BC)
+    return data.describe_predictions(np.concatenate([1 - of_one_B1, of_one_B1], axis=1))
 
 
 def test_the_published_run_is_described_as_published() -> None:

@@ -141,7 +141,7 @@ def test_autocast_is_that_of_a_plain_loop() -> None:
     assert_close(trace.losses_S(), exact_losses, atol=0.02)
 
 
-@pytest.mark.parametrize("name", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel", "regression"])
 def test_every_task_can_be_logged_under_autocast(name: str) -> None:
     columns = CLASSES if name == "multiclass" else 1
     model = nn.Linear(FEATURES, columns)

@@ -132,7 +132,7 @@ def test_infinity_is_refused(where, as_frame) -> None:
     ("X", "y", "error", "message"),
     [
         (scipy.sparse.eye(4).tocsr(), [0, 1, 0, 1], TypeError, "[Ss]parse"),
-        (np.eye(4), [[0, 1], [1, 1], [0, 0], [1, 0]], ValueError, "multilabel"),
+        (np.eye(4), [[0, 1], [1, 2], [0, 0], [1, 0]], ValueError, "multilabel"),
         (np.eye(4), [0.5, 1.5, 0.1, 0.2], ValueError, "Unknown label type"),
         (np.eye(4), [0, 1, 0], ValueError, "inconsistent"),
         (np.eye(4), [0, 1, np.nan, 0], ValueError, "NaN"),

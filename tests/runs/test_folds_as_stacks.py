@@ -98,7 +98,7 @@ def test_rows_of_other_weights_are_other_rows() -> None:
 # ---- training ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize(
     "group",
     [

@@ -16,7 +16,7 @@ import mlp_lightning
 
 #: Columns that are categories because we say so, and what these are.
 TYPES = {"truth": "bool", "sure": "bool", "zip": "int64", "many": "int64"}
-TARGETS = ("two", "three", "numbers", "far", "near")
+TARGETS = ("two", "three", "numbers", "far", "near", "cold")
 
 
 def table_of_all_kinds(rows: int = 120) -> pa.Table:
@@ -53,6 +53,7 @@ def table_of_all_kinds(rows: int = 120) -> pa.Table:
             "numbers": pick([3, 4, 5]),
             "far": signal * 1e3 + 5e6,
             "near": signal - random.normal(size=rows),
+            "cold": pick([4, 9]),
         }
     )
 

@@ -31,7 +31,7 @@ from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
 STACKED_ACTIVATIONS = [name for name, one in ACTIVATIONS.items() if one.written_out is not None]
-OUTPUTS = {"binary": 1, "multiclass": 3, "regression": 2}
+OUTPUTS = {"binary": 1, "multiclass": 3, "multilabel": 3, "regression": 2}
 
 
 def make_rows(task: str, seed: int = 0, count: int = ROWS, dtype: torch.dtype = torch.float32) -> Rows:
@@ -42,7 +42,7 @@ def make_rows(task: str, seed: int = 0, count: int = ROWS, dtype: torch.dtype = 
     scores_BC = scores_BC + torch.randn(scores_BC.shape, generator=draw)
     if task == "multiclass":
         return Rows(features_BF.to(dtype), scores_BC.argmax(1))
-    return Rows(features_BF.to(dtype), ((scores_BC > 0) if task == "binary" else scores_BC).to(dtype))
+    return Rows(features_BF.to(dtype), ((scores_BC > 0) if task in ("binary", "multilabel") else scores_BC).to(dtype))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,9 @@ from support.tables import set_up
 from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.networks.tasks import infer_target, task_class
 from mlp_lightning.tables.columns import Origin
-from mlp_lightning.tables.targets import Target, infer_target
+from mlp_lightning.tables.targets import Target
 
 ORIGIN = Origin("the table", lambda row: f"line {row + 2}")
 
@@ -60,8 +61,9 @@ def test_task_by_the_values(values: Any, task: str, classes: tuple[Any, ...] | N
             inferred(values)
         return
     target = inferred(values)
-    assert (target.task, target.classes) == (task, classes)
-    assert target.out_features == {"binary": 1, "multiclass": len(classes), "regression": 1}[task]
+    assert (target.task, target.columns[0].classes) == (task, classes)
+    out_features = {"binary": 1, "multiclass": len(classes), "regression": 1}[task]
+    assert task_class(target.task).out_features(target) == out_features
     assert target.class_names == tuple(str(one) for one in classes)
     assert Target.from_dict(json.loads(json.dumps(target.to_dict()))) == target
 
@@ -79,13 +81,13 @@ def test_task_by_the_values(values: Any, task: str, classes: tuple[Any, ...] | N
     ],
 )
 def test_a_given_task_wins(values: Any, task: str, classes: tuple[Any, ...]) -> None:
-    assert (inferred(values, task).task, inferred(values, task).classes) == (task, classes)
+    assert (inferred(values, task).task, inferred(values, task).columns[0].classes) == (task, classes)
 
 
 def test_several_targets_are_a_regression() -> None:
     table = pa.table({"a": [0, 1, 0, 1], "b": [0.5, 1.5, 2.5, 3.5]})
     target = infer_target(table, ["b", "a"], "auto", ORIGIN)
-    assert (target.task, target.names, target.out_features) == ("regression", ("b", "a"), 2)
+    assert (target.task, target.names, task_class("regression").out_features(target)) == ("regression", ("b", "a"), 2)
     assert target.numbers(table, str).tolist() == [[0.5, 0], [1.5, 1], [2.5, 0], [3.5, 1]]
 
 
@@ -98,10 +100,12 @@ def test_class_numbers_are_indices_in_the_order_of_classes(values: list[str]) ->
     if len(set(values)) == 1:
         return
     target = inferred(values)
-    assert target.classes == tuple(sorted(set(values)))
+    classes = target.columns[0].classes
+    assert classes == tuple(sorted(set(values)))
     table = pa.table({"y": [*values, None]})
     numbers_BT = target.numbers(table, str)
-    assert [target.classes[int(one)] for one in numbers_BT[:-1, 0]] == values
+    assert [classes[int(one)] for one in numbers_BT[:-1, 0]] == values
+    assert target.columns[0].values(numbers_BT[:-1, 0]).to_pylist() == values
     assert math.isnan(numbers_BT[-1, 0])
     assert_same_bits(target.numbers(table.combine_chunks().to_batches()[0], str), numbers_BT)
 
@@ -176,9 +180,7 @@ def test_invalid_targets(values: Any, task: str, text: str) -> None:
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_several_targets_are_no_classes(task: str) -> None:
-    with pytest.raises(
-        DataError, match=rf"several targets \(a, b\) are a regression, not task={task}. Name one target"
-    ):
+    with pytest.raises(DataError, match=rf"task={task} takes one target, and data.target names 2 \(a, b\). Name one"):
         infer_target(pa.table({"a": [0, 1], "b": [1, 0]}), ["a", "b"], task, ORIGIN)
 
 
@@ -298,7 +300,7 @@ def test_only_the_ratio_of_weights_counts(unit: float, scaling: str) -> None:
 
 
 def test_a_regression_has_no_classes_to_balance() -> None:
-    with pytest.raises(ConfigError, match=r"data\.class_weight.*needs classes"):
+    with pytest.raises(ConfigError, match=r"data\.class_weight.*needs one target that has classes"):
         rows([0.5, 1.5, 2.5], class_weight="balanced")
 
 

@@ -25,22 +25,10 @@ from mlp_lightning.data.preparation import open_source
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
-from mlp_lightning.inference.evaluation.metrics import (
-    Metrics,
-    classification_metrics,
-    confusion_matrix,
-    per_class,
-    per_output,
-    regression_metrics,
-)
-from mlp_lightning.inference.evaluation.table import (
-    evaluation_lines,
-    evaluation_table,
-    per_class_lines,
-    per_class_table,
-)
+from mlp_lightning.inference.evaluation.table import evaluation_lines, evaluation_table, parts_lines, parts_table
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.predict import finite_predictions
+from mlp_lightning.networks.tasks.base import Evaluation, Floats
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
@@ -49,17 +37,13 @@ from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
 
-Floats = NDArray[np.float64]
-
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
     """The results of an evaluation.
 
     Attributes:
-        metrics: of :func:`~mlp_lightning.inference.evaluation.metrics.classification_metrics` or
-            ``regression_metrics``.
-        parts: of ``per_class``, or of ``per_output`` where there are several targets; else empty.
+        evaluation: all metrics, as :meth:`Task.evaluation` has them.
         files: what was written, ``metrics.json`` last.
         rows: how many were evaluated.
         surprises: lines on values that no training row had; empty if there are none.
@@ -67,8 +51,7 @@ class EvaluationReport:
         title: which rows these are.
     """
 
-    metrics: Metrics
-    parts: list[dict[str, Any]]
+    evaluation: Evaluation
     files: list[Path]
     rows: int
     surprises: list[str]
@@ -78,12 +61,12 @@ class EvaluationReport:
     def tables(self) -> list[Table]:
         """The metrics, to show in a terminal."""
         tables = [evaluation_table(self.metrics, self.title)]
-        return [*tables, per_class_table(self.parts, self._parts_title)] if self.parts else tables
+        return [*tables, parts_table(self._shown, self._parts_title)] if self._shown else tables
 
     def lines(self) -> list[str]:
         """The metrics as plain lines."""
         lines = evaluation_lines(self.metrics, self.title)
-        return [*lines, *per_class_lines(self.parts, self._parts_title)] if self.parts else lines
+        return [*lines, *parts_lines(self._shown, self._parts_title)] if self._shown else lines
 
     def facts(self) -> list[str]:
         """Further lines to show after the metrics."""
@@ -91,8 +74,23 @@ class EvaluationReport:
         return [*lines, *self.surprises, *(f"Written: {file}" for file in self.files)]
 
     @property
+    def metrics(self) -> dict[str, float | None]:
+        """Of all rows and targets."""
+        return self.evaluation.metrics
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The metrics of each class, label or output."""
+        return self.evaluation.parts
+
+    @property
+    def _shown(self) -> list[dict[str, Any]]:
+        """A single output has the metrics of all of them."""
+        return self.parts if len(self.parts) > 1 else []
+
+    @property
     def _parts_title(self) -> str:
-        return "Each class" if "class" in self.parts[0] else "Each output"
+        return f"Each {self.evaluation.of_each}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +99,8 @@ class EvaluatedRows:
 
     Attributes:
         title: which rows these are.
-        targets_BT: class numbers ``(B, 1)``, or values in their own units.
-        predictions_BC: probabilities of all classes, or values in their own units.
+        targets_BT: class numbers, or values in their own units.
+        predictions_BC: as :meth:`Task.predictions` has them.
         weights_B: how much each row counts; ``None`` if all the same.
         weight_column: column of the weights; ``None`` without.
         dropped: rows of the table without a target, which are not among them.
@@ -130,7 +128,7 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure a trained model, and write ``metrics.json`` and a picture into a folder.
 
-    The picture is ``confusion_matrix.png`` of a classification and ``residuals.png`` of a regression. ``metrics.json``
+    The picture is ``confusion_matrix.png`` of classes and ``residuals.png`` of numbers. ``metrics.json``
     is written last: if it is there, the evaluation is complete.
 
     Args:
@@ -157,14 +155,14 @@ def evaluate(
             rows = evaluated_split(model, split, weight_column)
         else:
             rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
-    metrics, parts, confusion = _metrics(model, rows)
+    evaluation = model.task.evaluation(model.target, rows.targets_BT, rows.predictions_BC, rows.weights_B)
     folder = Path(output_dir).expanduser().absolute()
     record = folder / "metrics.json"
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
-    files = [_write_picture(model, rows, confusion, folder), record]
+    files = [_write_picture(model, rows, evaluation, folder), record]
     content = {
-        **_described(model, rows, metrics, parts, confusion),
+        **_described(model, rows, evaluation),
         "data_path": None if data_path is None else str(data_path),
         "split": split if data_path is None else None,
         "device": device,
@@ -174,8 +172,7 @@ def evaluate(
     }
     with atomic_write(record) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    shown = parts if confusion is not None or len(parts) > 1 else []
-    return EvaluationReport(metrics, shown, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    return EvaluationReport(evaluation, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
 
 
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
@@ -235,12 +232,9 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     with torch.no_grad():
         for features_BF in rows.features_BF.split(65_536):
             logits_BC = model.module.mlp(features_BF)
-            predictions.append(model.module.task.predictions(logits_BC.double()).cpu().numpy())
+            predictions.append(model.task.predictions(logits_BC.double()).cpu().numpy())
     predictions_BC = np.concatenate(predictions)
-    if model.target.task == "binary":
-        predictions_BC = np.concatenate([1 - predictions_BC, predictions_BC], axis=1)
-    targets = rows.targets if model.target.task != "regression" else model.module.task.truths(rows.targets)
-    targets_BT = targets.double().cpu().numpy().reshape(len(rows), -1)
+    targets_BT = model.task.truths(rows.targets).double().cpu().numpy()
     column, weights_B = weight_column or model.config.data.weight_column, None
     if column is not None:
         weights_B = _split_weights(data, split, column)
@@ -285,17 +279,13 @@ def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], pl
     return numbers_B
 
 
-def _described(
-    model: TrainedModel,
-    rows: EvaluatedRows,
-    metrics: Metrics,
-    parts: list[dict[str, Any]],
-    confusion: NDArray[np.int64] | None,
-) -> dict[str, Any]:
+def _described(model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation) -> dict[str, Any]:
     """What ``metrics.json`` has about the model and its rows."""
-    per_part = {"per_output" if confusion is None else "per_class": parts}
-    if confusion is not None:
-        per_part |= {"classes": list(model.target.classes), "confusion_matrix": confusion.tolist()}
+    more: dict[str, Any] = {f"per_{evaluation.of_each}": evaluation.parts}
+    if evaluation.confusion:
+        by_name, columns = model.target.by_name, model.target.columns
+        more["classes"] = by_name([list(one.classes) for one in columns])
+        more["confusion_matrix"] = by_name([one.tolist() for one in evaluation.confusion])
     return {
         "task": model.target.task,
         "target": list(model.target.names),
@@ -303,31 +293,16 @@ def _described(
         "weight_column": rows.weight_column,
         "rows": len(rows.targets_BT),
         "dropped": rows.dropped,
-        "metrics": {name: value for name, value in metrics.items() if name != "rows"},
-        **per_part,
+        "metrics": {name: value for name, value in evaluation.metrics.items() if name != "rows"},
+        **more,
         "surprises": rows.surprises,
     }
 
 
-def _metrics(
-    model: TrainedModel, rows: EvaluatedRows
-) -> tuple[Metrics, list[dict[str, Any]], NDArray[np.int64] | None]:
-    """All metrics, those of each class or output, and the confusion matrix of a classification."""
-    target, predictions_BC, weights_B = model.target, rows.predictions_BC, rows.weights_B
-    if target.task == "regression":
-        metrics = regression_metrics(rows.targets_BT, predictions_BC, weights_B)
-        return metrics, per_output(rows.targets_BT, predictions_BC, target.names, weights_B), None
-    labels_B = rows.targets_BT[:, 0].astype(np.int64)
-    predicted_B = predictions_BC.argmax(axis=1)
-    metrics = classification_metrics(labels_B, predictions_BC, weights_B)
-    parts = per_class(labels_B, predicted_B, target.class_names, weights_B)
-    return metrics, parts, confusion_matrix(labels_B, predicted_B, len(target.classes))
-
-
-def _write_picture(model: TrainedModel, rows: EvaluatedRows, confusion: NDArray[np.int64] | None, folder: Path) -> Path:
+def _write_picture(model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation, folder: Path) -> Path:
     target = model.target
-    if confusion is None:
+    if not evaluation.confusion:
         figure = residual_figure(rows.targets_BT, rows.predictions_BC, target.names, rows.title)
         return write_png(figure, folder / "residuals.png")
-    figure = confusion_figure(confusion, target.class_names, rows.title)
+    figure = confusion_figure(evaluation.confusion, target.columns, rows.title)
     return write_png(figure, folder / "confusion_matrix.png")

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: a classifier's confusion matrix, a regression's predictions and residuals.
+"""Pictures of an evaluation: confusion matrices of classes, predictions and residuals of numbers.
 
 Drawn without pyplot, which keeps state for a whole process; matplotlib is imported when a figure is drawn.
 Shapes: ``B`` rows, ``C`` classes, ``T`` targets per row.
@@ -21,52 +21,46 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mlp_lightning.tables.targets import TargetColumn
+
 # Light for few, dark for many; one hue, so that colour-blind readers see the same.
 _COLOUR_MAP = "Blues"
 _DARK = 0.72  # from here on white has more contrast to the colour than black
 _MOST_CLASSES_WITH_NUMBERS = 20
 _MOST_CLASS_NAMES = 60
 _MOST_OUTPUTS = 4
+_MOST_MATRICES = 9
 _MOST_POINTS = 20_000
 _POINTS, _LINE = "tab:blue", "tab:orange"
 
 
-def confusion_figure(matrix_CC: NDArray[np.int64], class_names: Sequence[str], title: str) -> Figure:
-    """The confusion matrix as a map: true classes down, predicted ones across.
+def confusion_figure(matrices: Sequence[NDArray[np.int64]], targets: Sequence[TargetColumn], title: str) -> Figure:
+    """The confusion matrix of each target, up to nine, as a map: true classes down, predicted ones across.
 
     The colour is the share of the true class's rows, so that a rare class is as readable as a frequent one. Up to 20
     classes the cells hold their rows; for more the colour grows with the root of the share, so that rare mistakes
     show. A class without rows is grey.
 
     Args:
-        matrix_CC: rows of class i that were predicted as class j.
-        class_names: of all classes; long ones are shortened.
+        matrices: of each target: rows of class i that were predicted as class j, ``(C, C)``.
+        targets: with all their classes; long names are shortened.
         title: the heading.
     """
-    from matplotlib.colors import PowerNorm
-
-    classes = len(class_names)
-    assert matrix_CC.shape == (classes, classes), "a row and a column for every class"
-    size = min(max(3.2, 0.6 * classes), 10)
+    shown = min(len(targets), _MOST_MATRICES)
+    most = max(len(one.classes) for one in targets[:shown])
+    size, across = min(max(3.2, 0.6 * most), 10), math.ceil(math.sqrt(shown))
+    down = math.ceil(shown / across)
+    if shown < len(targets):
+        title = f"{title}\nthe first {shown} of {len(targets)} targets"
     with figure_style():
-        figure = _figure(size + 2.6, size + 1.4)
-        axes: Axes = figure.subplots()
-        axes.grid(False)
-        axes.set_facecolor("0.9")
-        totals_C1 = matrix_CC.sum(axis=1, keepdims=True)
-        share_CC = np.divide(matrix_CC, totals_C1, out=np.full(matrix_CC.shape, np.nan), where=totals_C1 > 0)
-        with_numbers = classes <= _MOST_CLASSES_WITH_NUMBERS
-        # Mistakes spread over many classes are small shares; without numbers they show by their colour or not at all.
-        norm = PowerNorm(1 if with_numbers else 0.5, 0, 1)
-        image = axes.imshow(share_CC, cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
-        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1] if with_numbers else [0, 0.01, 0.05, 0.2, 0.5, 1]
-        bar = figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8, aspect=30)
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        bar.ax.minorticks_off()
-        if with_numbers:
-            _write_counts(axes, matrix_CC, share_CC)
-        _name_classes(axes, class_names)
-        axes.set(xlabel="predicted class", ylabel="true class")
+        figure = _figure(size * across + 2.6, size * down + 1.4)
+        places: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes, matrix_CC, target in zip(places[:shown], matrices, targets, strict=False):
+            _draw_confusion(axes, matrix_CC, target.class_names, colour_bar=axes is places[shown - 1])
+            if len(targets) > 1:
+                axes.set_title(_short(target.name, 40), fontsize=10)
+        for axes in places[shown:]:
+            axes.set_axis_off()
         figure.suptitle(title, fontsize=11)
     return figure
 
@@ -120,6 +114,34 @@ def write_png(figure: Figure, path: Path) -> Path:
 
 
 # ---- parts of the pictures -----------------------------------------------------------------------------------
+
+
+def _draw_confusion(
+    axes: Axes, matrix_CC: NDArray[np.int64], class_names: Sequence[str], colour_bar: bool = True
+) -> None:
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    classes = len(class_names)
+    assert matrix_CC.shape == (classes, classes), "a row and a column for every class"
+    axes.grid(False)
+    axes.set_facecolor("0.9")
+    totals_C1 = matrix_CC.sum(axis=1, keepdims=True)
+    share_CC = np.divide(matrix_CC, totals_C1, out=np.full(matrix_CC.shape, np.nan), where=totals_C1 > 0)
+    with_numbers = classes <= _MOST_CLASSES_WITH_NUMBERS
+    # Mistakes spread over many classes are small shares; without numbers they show by their colour or not at all.
+    norm = PowerNorm(1 if with_numbers else 0.5, 0, 1)
+    image = axes.imshow(share_CC, cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
+    if colour_bar:
+        assert isinstance(axes.figure, Figure)
+        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1] if with_numbers else [0, 0.01, 0.05, 0.2, 0.5, 1]
+        bar = axes.figure.colorbar(image, ax=axes.figure.axes, label="share of the true class", shrink=0.8, aspect=30)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.ax.minorticks_off()
+    if with_numbers:
+        _write_counts(axes, matrix_CC, share_CC)
+    _name_classes(axes, class_names)
+    axes.set(xlabel="predicted class", ylabel="true class")
 
 
 def _write_counts(axes: Axes, matrix_CC: NDArray[np.int64], share_CC: NDArray[np.float64]) -> None:

@@ -40,8 +40,7 @@ def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
     """One metric per line.
 
     Args:
-        metrics: as of :func:`mlp_lightning.inference.evaluation.metrics.classification_metrics` or
-            ``regression_metrics``.
+        metrics: as :meth:`Task.evaluation` has them.
         title: the heading.
     """
     return _table(_metric_cells(metrics), title)
@@ -52,18 +51,17 @@ def evaluation_lines(metrics: Mapping[str, float | None], title: str) -> list[st
     return _lines(_metric_cells(metrics), title)
 
 
-def per_class_table(rows: Sequence[Row], title: str) -> Table:
-    """One class, or one output of a regression, per line; at most the first 50.
+def parts_table(rows: Sequence[Row], title: str) -> Table:
+    """One class, label or output per line; at most the first 50.
 
     Args:
-        rows: as of :func:`mlp_lightning.inference.evaluation.metrics.per_class` or ``per_output``: at least one, all
-            with the same keys, the name first.
+        rows: the parts of :meth:`Task.evaluation`: at least one, all with the same keys, the name first.
         title: the heading.
     """
     return _table(_row_cells(rows), title, _about_hidden(rows))
 
 
-def per_class_lines(rows: Sequence[Row], title: str) -> list[str]:
+def parts_lines(rows: Sequence[Row], title: str) -> list[str]:
     """The same as plain lines."""
     hidden = _about_hidden(rows)
     return [*_lines(_row_cells(rows), title), *([f"  {hidden}"] if hidden else [])]

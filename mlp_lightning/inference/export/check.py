@@ -91,9 +91,8 @@ def difference(actual: NDArray[Any], expected: NDArray[np.float64], target: Targ
     if not np.isfinite(actual[finite]).all() or not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
         return float("inf")
     unit = 1.0
-    if target.task == "regression":
-        mean_T, scale_T = np.array(target.mean or [0.0]), np.array(target.scale or [1.0])
-        unit = np.maximum(scale_T, np.abs(expected - mean_T))
+    if target.scale:
+        unit = np.maximum(np.array(target.scale), np.abs(expected - np.array(target.mean)))
     apart = np.abs(np.where(finite, actual, 0.0) - np.where(finite, expected, 0.0)) / unit
     return float(apart.max(initial=0.0, where=finite))
 

@@ -11,7 +11,7 @@ from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def describe(model: TrainedModel) -> dict[str, Any]:
@@ -19,7 +19,8 @@ def describe(model: TrainedModel) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "task": model.target.task,
-        "class_names": list(model.target.class_names),
+        "class_names": model.target.by_name([list(one.class_names) for one in model.target.columns]),
+        "outputs": model.task.prediction_names(model.target),
         "target": model.target.to_dict(),
         "columns": [column.to_dict() for column in model.columns],
         "versions": versions(),

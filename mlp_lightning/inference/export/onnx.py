@@ -9,9 +9,10 @@ One input ``(B, 1)`` for each column, with its name; :func:`feeds` makes them fr
   row had are unknown. Categories that are truth values are booleans if none was missing in training; a boolean cannot
   be missing, so you have to fill in such a value before.
 
-Outputs: ``probabilities (B, C)`` and ``label (B,)`` of a classification, ``prediction (B, T)`` of a regression. If a
-column has the name of an output, the output's name gets a ``_`` at its end. The model's ``metadata_props`` record all
-this.
+Outputs: ``probabilities (B, C)`` and ``label (B,)`` of a classification, ``prediction (B, T)`` of a regression; of
+several targets of two classes each ``probabilities (B, T)``, of the second class of each, and ``label_<target> (B,)``
+for each. If a column has the name of an output, the output's name gets a ``_`` at its end. The model's
+``metadata_props`` record all this.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 from mlp_lightning.errors import DataError, ExportError
 from mlp_lightning.inference.export.check import Checked, check
@@ -71,10 +73,11 @@ def write_onnx(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Check
             predicted_BC, *labels = (np.asarray(one) for one in session.run(names, inputs))
         except Exception as error:  # as above
             raise _cannot_run(model, error) from error
-        if labels:
-            expected_B = np.array(model.target.classes, dtype=labels[0].dtype)[predicted_BC.argmax(1)]
-            if not np.array_equal(labels[0], expected_B):
-                raise ExportError(f"The labels of the exported model of {model.path} do not fit its probabilities.")
+        decisions_BT = model.task.decisions(torch.from_numpy(predicted_BC))
+        if decisions_BT is not None:
+            for column, decided_B, given_B in zip(model.target.columns, decisions_BT.T, labels, strict=True):
+                if given_B.tolist() != column.values(decided_B.numpy()).to_pylist():
+                    raise ExportError(f"The labels of the exported model of {model.path} do not fit its probabilities.")
         return predicted_BC
 
     # The exported model cannot take a missing truth value, so it cannot be compared.
@@ -121,6 +124,15 @@ def _values(values: pa.ChunkedArray, column: Column) -> NDArray[Any]:
     return (values.cast(pa.int8()) if column.type == "bool" else values).cast(pa.float64()).to_numpy()
 
 
+class _DecidingNetwork(PredictionNetwork):
+    """The same, and the class number of each target ``(B, T)`` where targets have classes."""
+
+    def forward(self, raw_BF: Tensor) -> Any:
+        predictions_BC = super().forward(raw_BF)
+        decisions_BT = self.module.task.decisions(predictions_BC)
+        return predictions_BC if decisions_BT is None else (predictions_BC, decisions_BT)
+
+
 def onnx_model(model: TrainedModel) -> onnx.ModelProto:
     """The whole model: columns to codes, codes to predictions, predictions to labels."""
     names = [column.name for column in model.columns]
@@ -130,13 +142,13 @@ def onnx_model(model: TrainedModel) -> onnx.ModelProto:
         prefix = f"_{prefix}"
     network = onnx.compose.add_prefix(_network(model), prefix)
     graph = network.graph
-    graph_in, graph_out = graph.input[0].name, graph.output[0]
+    graph_in, (graph_out, *decided) = graph.input[0].name, graph.output
     nodes = _encoding(model.columns, prefix, graph_in) + list(graph.node)
     inputs = [
         helper.make_tensor_value_info(column.name, _ELEMENT_TYPES[value_type(column)], ["batch", 1])
         for column in model.columns
     ]
-    outputs, more_nodes, initializers = _outputs(model, prefix, graph_out)
+    outputs, more_nodes, initializers = _outputs(model, prefix, graph_out, decided[0] if decided else None)
     whole = helper.make_graph(nodes + more_nodes, "mlp_lightning", inputs, outputs, [*graph.initializer, *initializers])
     made = helper.make_model(
         whole,
@@ -155,7 +167,7 @@ def onnx_model(model: TrainedModel) -> onnx.ModelProto:
 
 def _network(model: TrainedModel) -> onnx.ModelProto:
     """From raw numbers ``(B, F)`` to predictions, by PyTorch's exporter."""
-    network = PredictionNetwork(model.module)
+    network = _DecidingNetwork(model.module)
     example_BF = torch.ones(3, len(model.columns), dtype=torch.float64)
     with quiet_exporters():
         program = torch.onnx.export(
@@ -263,29 +275,30 @@ def _codes(column: Column, output: str) -> list[onnx.NodeProto]:
 
 
 def _outputs(
-    model: TrainedModel, prefix: str, predicted: onnx.ValueInfoProto
+    model: TrainedModel, prefix: str, predicted: onnx.ValueInfoProto, decided: onnx.ValueInfoProto | None
 ) -> tuple[list[onnx.ValueInfoProto], list[onnx.NodeProto], list[TensorProto]]:
     """The outputs with their nodes and constants."""
     taken = {column.name for column in model.columns}
-    kind, target = predicted.type.tensor_type.elem_type, model.target
-    if target.task == "regression":
-        name = _free("prediction", taken)
-        info = helper.make_tensor_value_info(name, kind, ["batch", len(target.names)])
-        return [info], [helper.make_node("Identity", [predicted.name], [name])], []
-    names = _free("probabilities", taken), _free("label", taken)
-    classes = numpy_helper.from_array(
-        np.array(target.classes, dtype=object if target.type == "string" else None), f"{prefix}classes"
-    )
-    infos = [
-        helper.make_tensor_value_info(names[0], kind, ["batch", len(target.classes)]),
-        helper.make_tensor_value_info(names[1], classes.data_type, ["batch"]),
-    ]
-    nodes = [
-        helper.make_node("Identity", [predicted.name], [names[0]]),
-        helper.make_node("ArgMax", [predicted.name], [f"{prefix}class"], axis=1, keepdims=0),
-        helper.make_node("Gather", [classes.name, f"{prefix}class"], [names[1]], axis=0),
-    ]
-    return infos, nodes, [classes]
+    target = model.target
+    name = _free("probabilities" if model.task.has_classes else "prediction", taken)
+    shape = ["batch", len(model.task.prediction_names(target))]
+    infos = [helper.make_tensor_value_info(name, predicted.type.tensor_type.elem_type, shape)]
+    nodes, constants = [helper.make_node("Identity", [predicted.name], [name])], []
+    if decided is None:
+        return infos, nodes, constants
+    for number, column in enumerate(target.columns):
+        name = "label" if len(target.columns) == 1 else f"label_{column.name}"
+        name = _free(name, {*taken, *(info.name for info in infos)})
+        values = np.array(column.classes, dtype=object if column.type == "string" else None)
+        classes = numpy_helper.from_array(values, f"{prefix}classes_{number}")
+        which = numpy_helper.from_array(np.array(number), f"{prefix}target_{number}")
+        infos.append(helper.make_tensor_value_info(name, classes.data_type, ["batch"]))
+        nodes += [
+            helper.make_node("Gather", [decided.name, which.name], [f"{prefix}class_{number}"], axis=1),
+            helper.make_node("Gather", [classes.name, f"{prefix}class_{number}"], [name], axis=0),
+        ]
+        constants += [classes, which]
+    return infos, nodes, constants
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -37,7 +37,7 @@ _ROWS_OF_EXAMPLE = 3
 
 
 class PredictionNetwork(nn.Module):
-    """From raw numbers ``(B, F)`` to predictions: probabilities of all classes, or values in their own units.
+    """From raw numbers ``(B, F)`` to predictions, as :meth:`Task.predictions` has them.
 
     Args:
         module: trained; its parameters no longer require gradients.
@@ -46,13 +46,11 @@ class PredictionNetwork(nn.Module):
     def __init__(self, module: MLPModule) -> None:
         super().__init__()
         self.module = module
-        self.binary = module.task.name == "binary"
         self.eval().requires_grad_(False)
 
     def forward(self, raw_BF: Tensor) -> Tensor:
-        """Predictions ``(B, C)``; of a binary task ``(B, 2)``."""
-        predicted_BC = self.module.predict(raw_BF)
-        return torch.cat([1 - predicted_BC, predicted_BC], dim=1) if self.binary else predicted_BC
+        """Predictions ``(B, C)``."""
+        return self.module.predict(raw_BF)
 
 
 class ColumnNetwork(nn.Module):

@@ -166,7 +166,7 @@ def test_nan_affects_no_other_member(shared: bool) -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("name", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel", "regression"])
 def test_the_gradient_of_a_loss(name: str, shared: bool) -> None:
     """The losses of the members are added: the gradient is that of their sum."""
     case = example(WIDTHS[2], "silu", shared, outputs=1 if name == "binary" else 3)

@@ -120,7 +120,7 @@ def test_random_groups(seed: int) -> None:
         options,
         SCHEDULES[draw.choice(list(SCHEDULES))],
         activation=draw.choice(list(STACKED_ACTIVATIONS)),
-        task=draw.choice(["binary", "multiclass", "regression"]),
+        task=draw.choice(["binary", "multiclass", "multilabel", "regression"]),
         bias=draw.random() < 0.7,
         batch_size=draw.choice([None, 40, 16, 7]),
         accumulate=draw.choice([1, 1, 2, 3]),

@@ -44,7 +44,7 @@ def assert_rows_of_each(stacked: StackedSteps, members: Sequence[TrainingSteps],
         assert stacked.rows_at(step) == features.shape[-2]
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize(
     "options",
     [

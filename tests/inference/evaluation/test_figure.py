@@ -14,6 +14,12 @@ from matplotlib.image import imread
 
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
 from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.tables.targets import TargetColumn
+
+
+def confusion(matrix_CC, class_names, title=""):
+    """The picture of one target."""
+    return confusion_figure([matrix_CC], [TargetColumn("y", "string", tuple(class_names))], title)
 
 
 def drawn(figure):
@@ -38,7 +44,7 @@ def inside(figure) -> bool:
 
 
 def test_confusion_of_two_classes() -> None:
-    figure = confusion_figure(np.array([[90, 10], [0, 123_456]]), ["no", "yes"], "Confusion matrix, test rows")
+    figure = confusion(np.array([[90, 10], [0, 123_456]]), ["no", "yes"], "Confusion matrix, test rows")
     axes, bar = drawn(figure)
     assert texts(axes) == {(0, 0): "90", (0, 1): "10", (1, 1): "123k"}
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.9, 0.1], [0, 1]])
@@ -55,7 +61,7 @@ def test_numbers_can_be_read_on_their_colour() -> None:
     matrix_CC[:, 1] = 100 - matrix_CC[:, 0]
     matrix_CC[0, :2] = 71, 29
     matrix_CC[1, :2] = 73, 27
-    axes = drawn(confusion_figure(matrix_CC, [str(one) for one in range(20)], ""))[0]
+    axes = drawn(confusion(matrix_CC, [str(one) for one in range(20)], ""))[0]
     image = axes.images[0]
     colours = image.to_rgba(image.get_array())
 
@@ -71,7 +77,7 @@ def test_numbers_can_be_read_on_their_colour() -> None:
 
 
 def test_class_without_rows_is_grey() -> None:
-    axes = drawn(confusion_figure(np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]]), ["a", "b", "c"], ""))[0]
+    axes = drawn(confusion(np.array([[3, 1, 0], [0, 0, 0], [0, 2, 2]]), ["a", "b", "c"], ""))[0]
     assert np.ma.getmaskarray(axes.images[0].get_array())[1].all()
     assert (1, 1) not in texts(axes)
 
@@ -79,7 +85,7 @@ def test_class_without_rows_is_grey() -> None:
 @pytest.mark.parametrize("classes", [3, 10, 20, 21, 50, 150])
 def test_many_classes_with_long_names(classes) -> None:
     names = [f"A rather long name of a class, of which the number is {one}" for one in range(classes)]
-    figure = confusion_figure(np.eye(classes, dtype=np.int64) * 7, names, "title")
+    figure = confusion(np.eye(classes, dtype=np.int64) * 7, names, "title")
     axes = drawn(figure)[0]
     assert len(axes.texts) == (classes if classes <= 20 else 0)
     shown = ticks(axes.yaxis)
@@ -95,7 +101,7 @@ def test_many_classes_with_long_names(classes) -> None:
 
 def test_names_are_not_parsed() -> None:
     """No formula for a dollar sign, no line break, and no warning for a letter that the font lacks."""
-    figure = confusion_figure(np.eye(3, dtype=np.int64), ["$a_b$", "two\nlines", "\U0001f427"], "5 $ and $x$")
+    figure = confusion(np.eye(3, dtype=np.int64), ["$a_b$", "two\nlines", "\U0001f427"], "5 $ and $x$")
     axes = drawn(figure)[0]
     assert ticks(axes.xaxis) == ["$a_b$", "two lines", "\U0001f427"]
 
@@ -170,18 +176,18 @@ def test_png(tmp_path) -> None:
     """Whole, of the figure's size, with the same bytes each time, in a folder made for it, and no other file."""
     path = tmp_path / "evaluation" / "confusion.png"
     matrix_CC = np.array([[1, 2], [3, 4]])
-    assert write_png(confusion_figure(matrix_CC, ["a", "b"], "t"), path) == path
+    assert write_png(confusion(matrix_CC, ["a", "b"], "t"), path) == path
     height, width, _ = imread(path).shape
-    figure = confusion_figure(matrix_CC, ["a", "b"], "t")
+    figure = confusion(matrix_CC, ["a", "b"], "t")
     np.testing.assert_allclose([width, height], figure.get_size_inches() * figure.dpi, atol=1)
     assert path.read_bytes() == png_bytes(figure)
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_settings_of_matplotlib_are_not_used_and_not_changed() -> None:
-    first = png_bytes(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "t"))
+    first = png_bytes(confusion(np.eye(2, dtype=np.int64), ["a", "b"], "t"))
     with matplotlib.rc_context({"axes.grid": False, "font.size": 20}):
-        assert png_bytes(confusion_figure(np.eye(2, dtype=np.int64), ["a", "b"], "t")) == first
+        assert png_bytes(confusion(np.eye(2, dtype=np.int64), ["a", "b"], "t")) == first
         assert matplotlib.rcParams["font.size"] == 20
 
 
@@ -189,8 +195,9 @@ def test_drawing_needs_no_pyplot_and_no_torch(tmp_path) -> None:
     code = (
         "import sys, numpy; from pathlib import Path; from mlp_lightning.inference.evaluation.figure import *;"
         "assert 'matplotlib' not in sys.modules;"
-        "one = numpy.eye(2, dtype=int);"
-        "write_png(confusion_figure(one, ['a', 'b'], 't'), Path(sys.argv[1], '1.png'));"
+        "from mlp_lightning.tables.targets import TargetColumn;"
+        "one, target = numpy.eye(2, dtype=int), TargetColumn('y', 'string', ('a', 'b'));"
+        "write_png(confusion_figure([one], [target], 't'), Path(sys.argv[1], '1.png'));"
         "write_png(residual_figure(one, one, ['a', 'b'], 't'), Path(sys.argv[1], '2.png'));"
         "print([one for one in ('torch', 'lightning', 'matplotlib.pyplot') if one in sys.modules])"
     )

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mlp_lightning.inference.evaluation.metrics import classification_metrics, per_class, per_output, regression_metrics
 from mlp_lightning.inference.evaluation.table import (
     evaluation_lines,
     evaluation_table,
     metric_name,
     metric_text,
-    per_class_lines,
-    per_class_table,
+    parts_lines,
+    parts_table,
 )
+from mlp_lightning.networks.tasks.metrics import classification_metrics, per_class, per_output, regression_metrics
 
 METRICS = {"rows": 123456, "accuracy": 0.123456789, "roc_auc": None}
 ROWS = [
@@ -50,14 +50,14 @@ def test_table_and_lines_say_the_same() -> None:
 
 
 def test_classes() -> None:
-    lines = per_class_lines(ROWS, "Per class")
+    lines = parts_lines(ROWS, "Per class")
     assert lines == [
         "Per class",
         "  class            rows  precision     recall         F1",
         "  [bold]no[/bold]     3    0.66667          1        0.8",
         "  yes or maybe        0  undefined  undefined  undefined",
     ]
-    assert words(shown(per_class_table(ROWS, "Per class"))) == words(lines)
+    assert words(shown(parts_table(ROWS, "Per class"))) == words(lines)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_every_metric_has_its_name() -> None:
 
 def test_outputs_of_a_regression() -> None:
     rows = per_output(np.array([[1.0, 5], [2, 5]]), np.array([[1.0, 5], [2, 5]]), ["u", "v"])
-    table = words(shown(per_class_table(rows, "Per output")))
+    table = words(shown(parts_table(rows, "Per output")))
     assert table[-2:] == [["u", "2", "0", "0", "0", "1"], ["v", "2", "0", "0", "0", "undefined"]]
 
 
@@ -105,7 +105,7 @@ def test_outputs_of_a_regression() -> None:
 def test_of_many_classes_the_first(classes) -> None:
     labels = np.arange(classes)
     rows = per_class(labels, labels, [f"class-{one}" for one in range(classes)])
-    for lines in (shown(per_class_table(rows, "Per class")), per_class_lines(rows, "Per class")):
+    for lines in (shown(parts_table(rows, "Per class")), parts_lines(rows, "Per class")):
         assert [one for one in words(lines) if one[0] == "class-49"] == [["class-49", "1", "1", "1", "1"]]
         assert not [one for one in words(lines) if one[0] == "class-50"]
         hidden = classes - 50
@@ -115,7 +115,7 @@ def test_of_many_classes_the_first(classes) -> None:
 @pytest.mark.parametrize("width", [40, 60])
 def test_nothing_is_cut_off_in_a_narrow_terminal(width) -> None:
     rows = [{**ROWS[0], "class": "a-long-name-" * 5, "precision": 0.98765}]
-    lines = shown(per_class_table(rows, "Per class"), width)
+    lines = shown(parts_table(rows, "Per class"), width)
     assert all(len(line) <= width for line in lines)
     letters = "".join(lines)
     assert "…" not in letters

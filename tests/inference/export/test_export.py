@@ -21,7 +21,7 @@ from mlp_lightning.inference.export.description import missing_integer, missing_
 from mlp_lightning.inference.export.formats import export_model, load_exported
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.tables.encoding import encode
-from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.targets import Target, TargetColumn
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_load_exported_refuses(checkpoints, tmp_path) -> None:
     for content, message in (
         ("{", "does not describe an exported model"),
         ("[]", "does not describe an exported model"),
-        (good.replace('"format_version": 1', '"format_version": 9'), "has format version 9"),
+        (good.replace('"format_version": 2', '"format_version": 9'), "has format version 9"),
         (good.replace('"in_features": 2', '"in_features": 3'), "made by another version"),
     ):
         beside.write_text(content)
@@ -174,10 +174,10 @@ def test_rows_to_check_have_everything(checkpoints) -> None:
 
 
 def test_difference() -> None:
-    classes = Target(("y",), "binary", "string", ("a", "b"))
+    classes = Target("binary", (TargetColumn("y", "string", ("a", "b")),))
     assert difference(np.array([[0.2, 0.8]]), np.array([[0.25, 0.75]]), classes) == pytest.approx(0.05)
     # In deviations from the mean: the offset of the target hides nothing.
-    values = Target(("y",), "regression", "float64", (), (5e6,), (1e3,))
+    values = Target("regression", (TargetColumn("y", "float64", (), 5e6, 1e3),))
     assert difference(np.array([[5e6 + 10]]), np.array([[5e6]]), values) == pytest.approx(0.01)
     assert difference(np.array([[5e6 + 1.01e6]]), np.array([[6e6]]), values) == pytest.approx(0.01)
     assert difference(np.array([[np.nan]]), np.array([[1.0]]), values) == float("inf")

@@ -32,9 +32,10 @@ RUNS: dict[str, Any] = {
         "activation": "gelu",
         "norm": "layer",
     },
+    "multilabel": {"target": ["two", "cold"], "scaling": "standard"},
     "regression": {"target": ["far", "near"], "scaling": "quantile", "numeric_embedding": "piecewise_linear"},
 }
-KINDS = ["binary", "multiclass", "regression", "iris"]
+KINDS = ["binary", "multiclass", "multilabel", "regression", "iris"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ ROWS: dict[str, tuple[str, list[tuple[Any, float]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("kind", KINDS[:-1])
 @pytest.mark.parametrize("rows", [[0], [1], [2], [0, 1, 2, 1]])
 def test_values_as_they_are(exported, kind, rows) -> None:
     model, report = exported[kind]
@@ -105,7 +106,12 @@ def test_values_as_they_are(exported, kind, rows) -> None:
         np.abs((predicted_BC - expected_BC) / np.maximum(scale, np.abs(expected_BC - (model.target.mean or 0)))).max()
         <= 1e-6
     )
-    if kind != "regression":
+    if kind == "multilabel":
+        classes = [["no", "yes"], [4, 9]]
+        assert [one.tolist() for one in labels] == [
+            [classes[target][int(one > 0.5)] for one in expected_BC[:, target]] for target in range(2)
+        ]
+    elif kind != "regression":
         classes = {"binary": ["no", "yes"], "multiclass": [3, 4, 5]}[kind]
         assert labels[0].tolist() == [classes[number] for number in expected_BC.argmax(1)]
 
@@ -122,6 +128,8 @@ def test_names_and_types(exported) -> None:
         ("label_", "tensor(string)"),
     ]
     assert [given.name for given in session(exported["regression"][1].path).get_outputs()] == ["prediction"]
+    several = [given.name for given in session(exported["multilabel"][1].path).get_outputs()]
+    assert several == ["probabilities", "label_two", "label_cold"]
     assert [given.name for given in session(exported["iris"][1].path).get_outputs()] == ["probabilities", "label"]
 
 

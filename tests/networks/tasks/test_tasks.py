@@ -16,7 +16,7 @@ from mlp_lightning.networks.tasks import Task, make_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
-TASKS = ("binary", "multiclass", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "regression")
 Numbers = NDArray[np.float64]
 
 
@@ -39,6 +39,7 @@ def mean_squared_error(outputs_BC: Numbers, targets: Numbers) -> float:
 LOSSES: dict[str, Any] = {
     "binary": binary_cross_entropy,
     "multiclass": cross_entropy,
+    "multilabel": binary_cross_entropy,
     "regression": mean_squared_error,
 }
 
@@ -46,18 +47,19 @@ LOSSES: dict[str, Any] = {
 def example(task: str, seed: int = 0, rows: int = 50, scale: float = 3.0) -> tuple[Task, Tensor, Tensor]:
     """A task with random logits and targets."""
     draw = torch.Generator().manual_seed(seed)
-    columns = {"binary": 1, "multiclass": 4, "regression": 2}[task]
+    columns = {"binary": 1, "multiclass": 4, "multilabel": 3, "regression": 2}[task]
     logits_BC = scale * torch.randn(rows, columns, generator=draw)
     targets = {
         "binary": torch.randint(0, 2, (rows, 1), generator=draw).float(),
         "multiclass": torch.randint(0, 4, (rows,), generator=draw),
+        "multilabel": torch.randint(0, 2, (rows, 3), generator=draw).float(),
         "regression": torch.randn(rows, 2, generator=draw),
     }[task]
     return make_task(task, columns), logits_BC, targets
 
 
 def as_torchmetrics_takes_them(task: Task, targets: Tensor) -> Tensor:
-    return targets.long() if task.name == "binary" else targets
+    return targets.long() if task.has_classes else targets
 
 
 @pytest.mark.parametrize("scale", [0.01, 3.0, 30.0])
@@ -77,7 +79,7 @@ def test_losses_by_hand() -> None:
     assert float(make_task("regression", 1).metric(zero, targets_BT)) == 2.0
 
 
-@pytest.mark.parametrize("name", ["binary", "multiclass"])
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
 def test_a_loss_of_certain_and_wrong_logits_is_finite(name: str) -> None:
     task, logits_BC, targets = example(name, scale=1e4)
     assert float(task.loss(logits_BC, targets)) == pytest.approx(
@@ -98,7 +100,7 @@ def test_a_loss_is_the_mean_over_rows_so_that_batches_can_be_put_together(name: 
 def test_metric_by_hand(name: str, seed: int) -> None:
     task, logits_BC, targets = example(name, seed)
     logits, wanted = logits_BC.double().numpy(), targets.numpy()
-    if name == "binary":
+    if name in ("binary", "multilabel"):
         probabilities = 1 / (1 + np.exp(-logits))
         expected = ((probabilities > 0.5) == (wanted == 1)).mean()
     elif name == "multiclass":
@@ -115,20 +117,28 @@ def test_metric_by_hand(name: str, seed: int) -> None:
     [
         ("binary", torchmetrics.Accuracy(task="binary")),
         ("multiclass", torchmetrics.Accuracy(task="multiclass", num_classes=4)),
+        ("multilabel", torchmetrics.Accuracy(task="multilabel", num_labels=3)),
         ("regression", torchmetrics.MeanAbsoluteError()),
     ],
 )
 def test_metric_is_that_of_torchmetrics(name: str, reference: torchmetrics.Metric, seed: int) -> None:
     task, logits_BC, targets = example(name, seed)
-    wanted = as_torchmetrics_takes_them(task, targets)
+    predictions_BC = task.predictions(logits_BC)
     reference.reset()
-    reference.update(task.predictions(logits_BC), wanted)
-    meter = task.torchmetric()
-    # In unequal batches: what counts is the rows, not the batches.
-    for part in (slice(0, 7), slice(7, 8), slice(8, 50)):
-        meter.update(task.predictions(logits_BC[part]), wanted[part])
-    assert_close(meter.compute(), reference.compute())
+    reference.update(
+        predictions_BC[:, 1:] if name == "binary" else predictions_BC, as_torchmetrics_takes_them(task, targets)
+    )
     assert_close(task.metric(logits_BC, targets), reference.compute())
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["binary", "multiclass", "multilabel"])
+def test_the_metric_is_the_share_of_right_decisions(name: str, seed: int) -> None:
+    task, logits_BC, targets = example(name, seed)
+    decisions_BT = task.decisions(task.predictions(logits_BC))
+    assert decisions_BT is not None
+    assert decisions_BT.shape == task.truths(targets).shape == (50, 3 if name == "multilabel" else 1)
+    assert_close((decisions_BT == task.truths(targets)).double().mean(), task.metric(logits_BC, targets))
 
 
 def test_logits_between_zero_and_one_are_not_taken_for_probabilities() -> None:
@@ -138,21 +148,23 @@ def test_logits_between_zero_and_one_are_not_taken_for_probabilities() -> None:
     targets = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
     assert float(torchmetrics.Accuracy(task="binary")(logits_BC, targets.long())) == 0.25  # the trap
     assert float(task.metric(logits_BC, targets)) == 0.75
-    meter = task.torchmetric()
-    meter.update(task.predictions(logits_BC), targets.long())
-    assert float(meter.compute()) == 0.75
 
 
-def test_a_logit_of_zero_is_class_zero_either_way() -> None:
-    task = make_task("binary", 1)
+@pytest.mark.parametrize("name", ["binary", "multilabel"])
+def test_a_logit_of_zero_is_the_first_class(name: str) -> None:
+    task = make_task(name, 2)
     logits_BC, targets = torch.zeros(3, 1), torch.tensor([[0.0], [0.0], [1.0]])
-    meter = task.torchmetric()
-    meter.update(task.predictions(logits_BC), targets.long())
-    assert_close([task.metric(logits_BC, targets), meter.compute()], [2 / 3, 2 / 3])
+    assert_close(task.metric(logits_BC, targets), 2 / 3)
+    decisions_BT = task.decisions(task.predictions(logits_BC))
+    assert decisions_BT is not None
+    assert decisions_BT.tolist() == [[0], [0], [0]]
 
 
 def test_predictions_are_probabilities_or_values() -> None:
     task, logits_BC, _ = example("binary")
+    of_second_B1 = 1 / (1 + np.exp(-logits_BC.numpy()))
+    assert_close(task.predictions(logits_BC), np.concatenate([1 - of_second_B1, of_second_B1], axis=1))
+    task, logits_BC, _ = example("multilabel")
     assert_close(task.predictions(logits_BC), 1 / (1 + np.exp(-logits_BC.numpy())))
     task, logits_BC, _ = example("multiclass")
     exponentials_BC = np.exp(logits_BC.numpy())
@@ -161,17 +173,9 @@ def test_predictions_are_probabilities_or_values() -> None:
     assert_same_bits(task.predictions(logits_BC), logits_BC)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_a_meter_is_fresh_each_time(name: str) -> None:
-    task, logits_BC, targets = example(name)
-    used, fresh = task.torchmetric(), task.torchmetric()
-    used.update(task.predictions(logits_BC), as_torchmetrics_takes_them(task, targets))
-    fresh.update(task.predictions(logits_BC[:9]), as_torchmetrics_takes_them(task, targets[:9]))
-    assert_close(fresh.compute(), task.metric(logits_BC[:9], targets[:9]))
-
-
 @pytest.mark.parametrize(
-    ("name", "metric_name"), [("binary", "accuracy"), ("multiclass", "accuracy"), ("regression", "mae")]
+    ("name", "metric_name"),
+    [("binary", "accuracy"), ("multiclass", "accuracy"), ("multilabel", "accuracy"), ("regression", "mae")],
 )
 def test_names(name: str, metric_name: str) -> None:
     task = make_task(name, 3)
@@ -179,7 +183,7 @@ def test_names(name: str, metric_name: str) -> None:
 
 
 def test_an_unknown_task_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="'ranking' must be one of binary, multiclass, regression"):
+    with pytest.raises(ValueError, match="'ranking' must be one of binary, multiclass, multilabel, regression"):
         make_task("ranking", 1)
 
 

@@ -22,8 +22,8 @@ from mlp_lightning.networks.tasks import RegressionTask, Task, make_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
-TASKS = ("binary", "multiclass", "regression")
-OUTPUTS = {"binary": 1, "multiclass": 4, "regression": 2}
+TASKS = ("binary", "multiclass", "multilabel", "regression")
+OUTPUTS = {"binary": 1, "multiclass": 4, "multilabel": 3, "regression": 2}
 MEMBERS, ROWS = 3, 11
 # How a stack is given targets and weights: of each member, of all, or both.
 OF_MEMBERS = [(True, True), (True, False), (False, True), (False, False)]
@@ -37,14 +37,14 @@ def example(name: str, members: int | None, seed: int = 0, rows: int = ROWS) -> 
         targets = torch.randint(0, outputs, (*lead, rows), generator=draw)
     else:
         targets = torch.randn(*lead, rows, outputs, generator=draw, dtype=torch.float64)
-        targets = (targets > 0).double() if name == "binary" else targets
+        targets = (targets > 0).double() if name in ("binary", "multilabel") else targets
     weights = torch.rand(*lead, rows, generator=draw, dtype=torch.float64)
     weights[..., ::4] = 0.0
     return make_task(name, outputs), logits, targets, weights
 
 
 def losses_of_rows(name: str, logits_BC: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    if name == "binary":
+    if name in ("binary", "multilabel"):
         between = targets * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits_BC, between, reduction="none").mean(1)
     if name == "multiclass":
@@ -53,8 +53,8 @@ def losses_of_rows(name: str, logits_BC: Tensor, targets: Tensor, smoothing: flo
 
 
 def metrics_of_rows(name: str, logits_BC: Tensor, targets: Tensor) -> Tensor:
-    if name == "binary":
-        return ((logits_BC > 0) == (targets == 1))[:, 0].double()
+    if name in ("binary", "multilabel"):
+        return ((logits_BC > 0) == (targets == 1)).double().mean(1)
     if name == "multiclass":
         return (logits_BC.argmax(1) == targets).double()
     return (logits_BC - targets).abs().mean(1)

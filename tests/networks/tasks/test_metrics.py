@@ -16,7 +16,7 @@ from support.tolerances import assert_close
 from torchmetrics.classification import MulticlassCalibrationError
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.inference.evaluation.metrics import (
+from mlp_lightning.networks.tasks.metrics import (
     calibration_error,
     classification_metrics,
     confusion_matrix,

@@ -1,0 +1,97 @@
+"""Two classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, mean, shared_out
+from mlp_lightning.tables.columns import Origin
+from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_target
+
+
+class BinaryTask(Task):
+    """One logit; the second class when its probability is above one half. Loss: binary cross-entropy."""
+
+    name = "binary"
+    metric_name = "accuracy"
+    output_activation = "logistic"
+
+    @classmethod
+    def poses(cls, columns: Sequence[pa.ChunkedArray]) -> bool:
+        return len(columns) == 1 and are_classes(columns[0]) and len(columns[0].unique()) <= 2
+
+    @classmethod
+    def target(cls, table: pa.Table, names: Sequence[str], origin: Origin) -> Target:
+        column = classes_of(table, only_target(names, cls.name, origin), origin)
+        if len(column.classes) != 2:
+            raise DataError(
+                f"{origin.name}: task=binary needs two classes, and {column.name!r} has {len(column.classes)}."
+            )
+        return Target(cls.name, (column,))
+
+    @classmethod
+    def out_features(cls, target: Target) -> int:
+        return 1
+
+    @classmethod
+    def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
+        return numbers_BT[:, 0].astype(np.int64)
+
+    def loss(
+        self,
+        logits_BC: Tensor,
+        targets: Tensor,
+        smoothing: float | Tensor | None = None,
+        weights_B: Tensor | None = None,
+    ) -> Tensor:
+        if smoothing is not None:
+            targets = _between(targets, smoothing)
+        if logits_BC.dim() == 2 and weights_B is None:  # one operation instead of two, in the loop over steps
+            return F.binary_cross_entropy_with_logits(logits_BC, targets)
+        targets = targets.expand_as(logits_BC)
+        return mean(F.binary_cross_entropy_with_logits(logits_BC, targets, reduction="none").mean(-1), weights_B)
+
+    def loss_gradient(
+        self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None, weights_B: Tensor | None = None
+    ) -> Tensor:
+        if smoothing is not None:
+            targets = _between(targets, smoothing)
+        return shared_out(torch.sigmoid(logits_BC).sub_(targets), weights_B)
+
+    def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
+        return mean(((logits_BC > 0) == (targets > 0.5)).float().mean(-1), weights_B)
+
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        """Probabilities of both classes, ``(B, 2)``."""
+        of_second_B1 = torch.sigmoid(logits_BC)
+        return torch.cat([1 - of_second_B1, of_second_B1], dim=-1)
+
+    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
+        return predictions_BC.argmax(-1, keepdim=True)
+
+    def truths(self, targets: Tensor) -> Tensor:
+        return targets.long()
+
+    @classmethod
+    def prediction_names(cls, target: Target) -> list[str]:
+        return [f"probability_{one}" for one in target.class_names]
+
+    def evaluation(
+        self, target: Target, truths_BT: Floats, predictions_BC: Floats, weights_B: Floats | None = None
+    ) -> Evaluation:
+        from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
+
+        return metrics.evaluation_of_classes(truths_BT[:, 0], predictions_BC, target.class_names, weights_B)
+
+
+def _between(targets: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Targets of 0 and 1, moved towards one half."""
+    return targets * (1 - smoothing) + smoothing / 2

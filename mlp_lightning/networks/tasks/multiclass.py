@@ -1,0 +1,108 @@
+"""Several classes, of which each row has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, mean, shared_out
+from mlp_lightning.tables.columns import Origin
+from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_target
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class MulticlassTask(Task):
+    """One logit per class; the class with the largest one. Loss: cross-entropy."""
+
+    name = "multiclass"
+    metric_name = "accuracy"
+    output_activation = "softmax"
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    @classmethod
+    def poses(cls, columns: Sequence[pa.ChunkedArray]) -> bool:
+        return len(columns) == 1 and are_classes(columns[0])
+
+    @classmethod
+    def target(cls, table: pa.Table, names: Sequence[str], origin: Origin) -> Target:
+        return Target(cls.name, (classes_of(table, only_target(names, cls.name, origin), origin),))
+
+    @classmethod
+    def out_features(cls, target: Target) -> int:
+        return len(target.columns[0].classes)
+
+    @classmethod
+    def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
+        return numbers_BT[:, 0].astype(np.int64)
+
+    @classmethod
+    def as_learnt(cls, target: Target, numbers_BT: Floats, dtype: torch.dtype) -> Tensor:
+        """Class numbers, ``(B,)``."""
+        return torch.from_numpy(numbers_BT[:, 0].astype(np.int64))
+
+    @classmethod
+    def make(cls, out_features: int, mean: Sequence[float] = (), scale: Sequence[float] = ()) -> Self:
+        return cls(out_features)
+
+    def loss(
+        self,
+        logits_BC: Tensor,
+        targets: Tensor,
+        smoothing: float | Tensor | None = None,
+        weights_B: Tensor | None = None,
+    ) -> Tensor:
+        if logits_BC.dim() == 2 and weights_B is None and not torch.is_tensor(smoothing):
+            return F.cross_entropy(logits_BC, targets, label_smoothing=smoothing or 0.0)
+        index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
+        log_probabilities_BC = logits_BC.log_softmax(-1)
+        of_labels_B1 = log_probabilities_BC.gather(-1, index_B1)
+        if smoothing is not None:
+            of_labels_B1 = torch.lerp(of_labels_B1, log_probabilities_BC.mean(-1, keepdim=True), smoothing)
+        return -mean(of_labels_B1.squeeze(-1), weights_B)
+
+    def loss_gradient(
+        self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None, weights_B: Tensor | None = None
+    ) -> Tensor:
+        index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
+        gradient_BC = logits_BC.softmax(-1)
+        share_B1 = torch.full_like(gradient_BC[..., :1], -1.0)
+        if smoothing is not None:
+            share_B1 += smoothing
+            gradient_BC -= smoothing / self.classes
+        gradient_BC.scatter_add_(-1, index_B1, share_B1)
+        return shared_out(gradient_BC, weights_B, outputs=1)
+
+    def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
+        return mean((logits_BC.argmax(-1) == targets).float(), weights_B)
+
+    def predictions(self, logits_BC: Tensor) -> Tensor:
+        """Probabilities of all classes, ``(B, C)``."""
+        return logits_BC.softmax(-1)
+
+    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
+        return predictions_BC.argmax(-1, keepdim=True)
+
+    def truths(self, targets: Tensor) -> Tensor:
+        return targets.unsqueeze(-1)
+
+    @classmethod
+    def prediction_names(cls, target: Target) -> list[str]:
+        return [f"probability_{one}" for one in target.class_names]
+
+    def evaluation(
+        self, target: Target, truths_BT: Floats, predictions_BC: Floats, weights_B: Floats | None = None
+    ) -> Evaluation:
+        from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
+
+        return metrics.evaluation_of_classes(truths_BT[:, 0], predictions_BC, target.class_names, weights_B)
