@@ -22,6 +22,7 @@ from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import network_class
 from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
 
 # From this many weights in a layer on, more threads gain more than they slow down the threads that read.
@@ -56,6 +57,12 @@ class TrainedModel:
         if not isinstance(module.preprocessor, Preprocessor) or module.target is None:
             raise ValueError("it does not say what its columns are")
         return cls(module, module.preprocessor, module.target, config, path)
+
+    @property
+    def number_forms(self) -> dict[str, NumberForm]:
+        """How the numbers of its training rows are written, where not as programs write them."""
+        stored = (self.module.hparams.get("preprocessing") or {}).get("number_forms", {})
+        return {name: NumberForm.from_dict(plain) for name, plain in stored.items()}
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes
+from mlp_lightning.tables.reading.dialect import SEPARATOR_LINE, CsvDialect, open_bytes, read_sample, records_of
 from mlp_lightning.tables.reading.faults import (
     csv_records,
     first_line,
@@ -24,6 +26,8 @@ from mlp_lightning.tables.reading.faults import (
 )
 from mlp_lightning.tables.reading.types import cast_column, normal_type, normalised, sliced, with_points
 
+# Its functions are created at import, where a type checker does not see them.
+pc: Any = pyarrow.compute
 Types = Mapping[str, pa.DataType]
 # A row must fit into a block; larger blocks are tried when one does not.
 BLOCK_BYTES = (1 << 20, 1 << 26, 1 << 30)
@@ -104,6 +108,26 @@ class CsvFile:
             self._rows = sum(batch.num_rows for batch in self._stream(first, dict.fromkeys(first, pa.binary())))
         return self._rows
 
+    def columns_beyond_plain(self, columns: Sequence[str]) -> set[str]:
+        """Those of the columns in whose first values are texts that a program does not write for a number."""
+        sample, is_whole = read_sample(self.path, self.name, self.dialect.encoding)
+        before = SEPARATOR_LINE.match(sample)
+        sample = sample if before is None else sample[before.end() :]
+        records = records_of(sample, self.dialect.delimiter, is_whole)[1:]
+        missing, at = set(self.dialect.null_values), {name: self.column_names.index(name) for name in columns}
+        texts = {name: {record[index] for record in records if index < len(record)} for name, index in at.items()}
+        return {name for name, found in texts.items() if not all(map(self._is_plain, found - missing))}
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether Arrow's reader takes a text for a number or a truth value."""
+        if self.dialect.decimal == ",":
+            text = text.replace(".", "?").replace(",", ".")
+        try:
+            float(text)
+        except ValueError:
+            return text.strip().lower() in ("true", "false")
+        return "_" not in text
+
     def place(self, row: int) -> str:
         """The line on which a row begins, found by reading up to it."""
         try:
@@ -151,7 +175,7 @@ class CsvFile:
             with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
                 table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes))
                 self._check_end(table)
-                return table.select(list(columns))
+                return self._without_blanks(table.select(list(columns)))
         raise self._too_long()
 
     def _stream(self, columns: Sequence[str], types: Types, skip: int = 0) -> Iterator[pa.RecordBatch]:
@@ -167,7 +191,8 @@ class CsvFile:
                     seen += batch.num_rows
                     if new:
                         skip, last = seen, batch
-                        yield batch.slice(batch.num_rows - new).select(list(columns))
+                        rest = pa.Table.from_batches([batch.slice(batch.num_rows - new).select(list(columns))])
+                        yield from self._without_blanks(rest).to_batches()
                 if last is not None:
                     self._check_end(last)
                 return
@@ -193,10 +218,30 @@ class CsvFile:
                 include_columns=[*columns, *unasked],
                 column_types={**types, **unasked},
                 null_values=list(dialect.null_values),
-                strings_can_be_null=True,
+                strings_can_be_null=dialect.words_are_missing,
+                quoted_strings_can_be_null=not dialect.quotes_texts or dialect.options.null_values != "auto",
                 decimal_point=dialect.decimal or ".",
             ),
         )
+
+    def _without_words(self, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Values to be read as something else than text: texts that stand for a missing value are missing."""
+        is_missing = pc.is_in(texts, value_set=pa.array(self.dialect.null_values))
+        return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+
+    def _without_blanks(self, table: pa.Table) -> pa.Table:
+        """The table with a missing value for every text of at most blanks, which Arrow's reader keeps among words."""
+        if self.dialect.words_are_missing and not self.dialect.quotes_texts:
+            return table
+        blank = pa.array([text for text in self.dialect.null_values if not text.strip()])
+        for index, field in enumerate(table.schema):
+            if pa.types.is_string(field.type):
+                values = table.column(index)
+                is_blank = pc.is_in(values, value_set=blank)
+                if pc.any(is_blank).as_py():
+                    values = pc.if_else(is_blank, pa.scalar(None, pa.string()), values)
+                    table = table.set_column(index, field.name, values)
+        return table
 
     @contextlib.contextmanager
     def _faults_reported(self) -> Iterator[None]:
@@ -232,7 +277,7 @@ class CsvFile:
         for index, field in enumerate(table.schema):
             target = types.get(field.name, field.type)
             if field.type != target:
-                texts = table.column(index)
+                texts = self._without_words(table.column(index))
                 values = with_points(texts) if self.dialect.decimal == "," and target == pa.float64() else texts
                 cast = cast_column(values, target, field.name, lambda row: self.place(first_row + row), HINT, texts)
                 table = table.set_column(index, field.name, cast)
