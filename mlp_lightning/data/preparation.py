@@ -24,7 +24,7 @@ from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
-from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
@@ -127,7 +127,9 @@ class Preparation:
         else:
             self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
-        features_BP = self._prepared_table(table, origin.place)
+        if given.target is None and labels_B is not None:
+            self._note_classes_without_rows(labels_B, parts, source.name)
+        features_BP = self._prepared_table(table, origin.place, parts)
         del table
         targets = self._as_learnt(targets_BT)
         self.splits = {
@@ -229,11 +231,43 @@ class Preparation:
 
         self.preprocessor.fit(raw_numbers, counts_B)
 
-    def _prepared_table(self, table: pa.Table, place: Any) -> Tensor:
+    def _note_classes_without_rows(
+        self, labels_B: NDArray[np.int64], parts: Mapping[str, NDArray[np.int64]], name: str
+    ) -> None:
+        """Say which classes cannot be learned, as no training row has them.
+
+        Raises:
+            DataError: only one class is left to learn.
+        """
+        count = len(self.target.classes)
+        counts = {split: np.bincount(labels_B[rows], minlength=count) for split, rows in parts.items()}
+        learned = [one for one, rows in zip(self.target.class_names, counts["train"], strict=True) if rows]
+        if len(learned) == 1:
+            raise DataError(
+                f"{name}: all training rows are of the class {learned[0]!r}: there is nothing to learn. Split the rows"
+                " in another way, or change data.val_fraction, data.test_fraction or the seed."
+            )
+        for label, class_name in enumerate(self.target.class_names):
+            held_out = [f"{counts[split][label]:,} {split}" for split in ("val", "test") if counts[split][label]]
+            if not counts["train"][label] and held_out:
+                self.notes.append(
+                    f"no training row has the class {class_name!r}, so the model never predicts it"
+                    f" ({' and '.join(held_out)} rows have it)"
+                )
+
+    def _prepared_table(self, table: pa.Table, place: Any, parts: Mapping[str, NDArray[np.int64]]) -> Tensor:
+        held_out = {split: self.surprises.setdefault(split, Surprises()) for split in ("val", "test")}
+        split_B = np.zeros(table.num_rows, dtype=np.int8)
+        for number, split in enumerate(held_out, start=1):
+            split_B[parts[split]] = number
         features_BP = torch.empty(table.num_rows, self.preprocessor.out_features, dtype=self._dtype)
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             part = table.slice(start, ROWS_AT_ONCE)
             raw_BF = encode(part, self.report.columns, lambda row, start=start: place(start + row))
+            for number, surprises in enumerate(held_out.values(), start=1):
+                chosen_B = split_B[start : start + part.num_rows] == number
+                for index, column in enumerate(self.report.columns if chosen_B.any() else ()):
+                    count_surprises(surprises, column, raw_BF[chosen_B, index])
             features_BP[start : start + part.num_rows] = self.preprocessor(torch.from_numpy(raw_BF))
         return features_BP
 

@@ -160,7 +160,7 @@ def infer_columns(
                 spare.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
             continue
         columns.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
-        notes += _notes_on_categories(columns[-1], training)
+        notes += _notes_on(columns[-1], training)
     if not columns:
         # Better to learn from what looks like names of rows than from nothing.
         columns = spare
@@ -254,8 +254,12 @@ def _fitted(
     return Column(name, kind, type_name, missing)
 
 
-def _notes_on_categories(column: Column, training: pa.ChunkedArray) -> list[str]:
-    """A line on categories of which most or many are too rare to learn anything of."""
+def _notes_on(column: Column, training: pa.ChunkedArray) -> list[str]:
+    """A line on values of which there are too few or too many to learn anything of them."""
+    if column.kind != "categorical" and column.missing:
+        extremes = pc.min_max(training).as_py()
+        if extremes["min"] == extremes["max"] is not None:
+            return [f"{column.name}: always {extremes['min']!r} or missing"]
     if column.kind != "categorical" or not (column.is_capped or len(column.vocabulary) > _MANY_CATEGORIES):
         return []
     distinct = pc.count_distinct(training, mode="only_valid").as_py()

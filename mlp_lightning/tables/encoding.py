@@ -86,7 +86,7 @@ def encode(
         raw_BF[:, number] = _codes(values, column) if column.kind == "categorical" else _numbers(values, column)
         _refuse_infinite(raw_BF[:, number], column, place)
         if surprises is not None:
-            _count(surprises, column, raw_BF[:, number])
+            count_surprises(surprises, column, raw_BF[:, number])
     return raw_BF
 
 
@@ -116,7 +116,8 @@ def _refuse_infinite(values_B: NDArray[np.float64], column: Column, place: Place
         )
 
 
-def _count(surprises: Surprises, column: Column, values_B: NDArray[np.float64]) -> None:
+def count_surprises(surprises: Surprises, column: Column, values_B: NDArray[np.float64]) -> None:
+    """Count what some raw numbers of a column, ``(B,)``, have that no training row has."""
     if column.kind == "categorical":
         unknown = int((values_B == UNKNOWN).sum())
         if unknown:

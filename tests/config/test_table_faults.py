@@ -286,6 +286,14 @@ def test_invalid_texts_of_missing_values(value: Any) -> None:
     assert (fault.key, fault.value, fault.rule) == ("data.csv.null_values", value, "must be a list of texts or auto")
 
 
+def test_a_mark_between_thousands_and_before_decimals() -> None:
+    fault = fault_of(**{"data.csv.decimal": ",", "data.csv.thousands": ","})
+    rule = "contradicts data.csv.decimal = ',': one mark cannot be both"
+    assert fault == Fault("data.csv.thousands", ",", rule, "set one of the two")
+    for value in ("none", ".", "space", "apostrophe"):
+        assert accepted(**{"data.csv.decimal": ",", "data.csv.thousands": value}).data.csv.thousands == value
+
+
 # ---- sections alone --------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,7 @@ class CsvFile:
             table = self._cast(self._read_inferred(columns, as_texts(given)), given, 0)
         self._rows = table.num_rows
         self._check_texts(table.schema)
-        return normalised(table, self.name, keep=given)
+        return normalised(self._without_bare_words(table), self.name, keep=given)
 
     def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows in order, at most ``rows`` at once, never the whole file in memory.
@@ -90,13 +90,14 @@ class CsvFile:
         """
         given = self._first_types(columns, types)
         done = 0
+        bare_only = self.dialect.quotes_texts and pa.string() in given.values()
         try:
-            for batch in self._stream(columns, given):
+            for batch in self._stream(columns, given, bare_only=bare_only):
                 yield from sliced(batch, rows)
                 done += batch.num_rows
         except ConversionError:
             # What Arrow's reader does not take may still be of the type, such as 2.0 for a whole number.
-            for batch in self._stream(columns, as_texts(given), done):
+            for batch in self._stream(columns, as_texts(given), done, bare_only):
                 table = self._cast(pa.Table.from_batches([batch]), given, done)
                 yield from sliced(table.combine_chunks().to_batches()[0], rows)
                 done += batch.num_rows
@@ -168,17 +169,19 @@ class CsvFile:
             table = self._read(columns, {**types, **dict.fromkeys(times, pa.string())})
         return table
 
-    def _read(self, columns: Sequence[str], types: Types) -> pa.Table:
+    def _read(self, columns: Sequence[str], types: Types, bare_only: bool = False) -> pa.Table:
         if not self.dialect.has_rows:
             return pa.table({column: pa.array([], types.get(column, pa.null())) for column in columns})
         for block_bytes in BLOCK_BYTES:
             with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
-                table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes))
+                table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes, bare_only))
                 self._check_end(table)
                 return self._without_blanks(table.select(list(columns)))
         raise self._too_long()
 
-    def _stream(self, columns: Sequence[str], types: Types, skip: int = 0) -> Iterator[pa.RecordBatch]:
+    def _stream(
+        self, columns: Sequence[str], types: Types, skip: int = 0, bare_only: bool = False
+    ) -> Iterator[pa.RecordBatch]:
         """Batches as Arrow's reader cuts them, without the first ``skip`` rows."""
         if not self.dialect.has_rows:
             return
@@ -186,7 +189,7 @@ class CsvFile:
             seen = 0
             last = None
             with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
-                for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes)):
+                for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes, bare_only)):
                     new = min(max(seen + batch.num_rows - skip, 0), batch.num_rows)
                     seen += batch.num_rows
                     if new:
@@ -199,8 +202,9 @@ class CsvFile:
         raise self._too_long()
 
     def _options(
-        self, columns: Sequence[str], types: Types, block_bytes: int
+        self, columns: Sequence[str], types: Types, block_bytes: int, bare_only: bool
     ) -> tuple[pyarrow.csv.ReadOptions, pyarrow.csv.ParseOptions, pyarrow.csv.ConvertOptions]:
+        """How Arrow reads; with ``bare_only``, a word in quotes is never a missing value."""
         dialect = self.dialect
         last = self.column_names[-1]
         # The last column is always read: only it can show that a quotation mark swallowed the rest of the file.
@@ -218,8 +222,8 @@ class CsvFile:
                 include_columns=[*columns, *unasked],
                 column_types={**types, **unasked},
                 null_values=list(dialect.null_values),
-                strings_can_be_null=dialect.words_are_missing,
-                quoted_strings_can_be_null=not dialect.quotes_texts or dialect.options.null_values != "auto",
+                strings_can_be_null=bare_only or dialect.options.null_values != "auto",
+                quoted_strings_can_be_null=not bare_only,
                 decimal_point=dialect.decimal or ".",
             ),
         )
@@ -229,9 +233,25 @@ class CsvFile:
         is_missing = pc.is_in(texts, value_set=pa.array(self.dialect.null_values))
         return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
 
+    def _without_bare_words(self, table: pa.Table) -> pa.Table:
+        """The table with missing values for words such as NA in columns of texts, where all texts are in quotes."""
+        words = pa.array(self.dialect.null_values)
+        again = [
+            field.name
+            for field in table.schema
+            if self.dialect.quotes_texts
+            and pa.types.is_string(field.type)
+            and pc.any(pc.is_in(table.column(field.name), value_set=words)).as_py()
+        ]
+        if again:
+            read = self._read(again, dict.fromkeys(again, pa.string()), bare_only=True)
+            for name in again:
+                table = table.set_column(table.column_names.index(name), name, read.column(name))
+        return table
+
     def _without_blanks(self, table: pa.Table) -> pa.Table:
         """The table with a missing value for every text of at most blanks, which Arrow's reader keeps among words."""
-        if self.dialect.words_are_missing and not self.dialect.quotes_texts:
+        if self.dialect.options.null_values != "auto":
             return table
         blank = pa.array([text for text in self.dialect.null_values if not text.strip()])
         for index, field in enumerate(table.schema):

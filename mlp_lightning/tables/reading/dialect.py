@@ -49,7 +49,8 @@ class CsvDialect:
         encoding: name of a Python codec; ``utf-8`` also stands for UTF-8 with a byte order mark.
         null_values: texts that mean a missing value, with the blanks that may surround them.
         options: what the user says of the file.
-        quotes_texts: whether column names are in quotes; then texts are too, and a bare NA is a missing value.
+        quotes_texts: whether the column names are in quotes, as R writes them; then texts are too, and a bare NA is a
+            missing value.
         header: column names, without the blanks around them.
         header_lines: lines up to the end of the header: data begin on the next one.
         has_rows: whether any row follows the header.
@@ -65,11 +66,6 @@ class CsvDialect:
     is_decided: bool = True
     options: CsvConfig = dataclasses.field(default_factory=CsvConfig)
     quotes_texts: bool = False
-
-    @property
-    def words_are_missing(self) -> bool:
-        """Whether words such as NA stand for a missing value in columns of texts, too."""
-        return self.options.null_values != "auto" or self.quotes_texts
 
 
 def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWrapper:
@@ -114,7 +110,7 @@ def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
         has_rows=len(records) > 1 or not is_whole,
         is_decided=bool(given_decimal(config) or sniffed),
         options=config,
-        quotes_texts=are_quoted(sample, delimiter, header),
+        quotes_texts=config.null_values == "auto" and are_quoted(sample, delimiter, header),
     )
 
 

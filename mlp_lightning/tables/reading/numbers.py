@@ -139,7 +139,8 @@ class Examined:
     def forms(self) -> list[NumberForm]:
         """The forms that fit all numbers, of each decimal mark the one with the fewest separators."""
         used = [form for form in _FORMS if form in self.fitting and form.thousands in self.marks | {""}]
-        return list({form.decimal: form for form in reversed(used)}.values())
+        first = {form.decimal: form for form in reversed(used)}
+        return [first[mark] for mark in _DECIMALS if mark in first]
 
     @property
     def are_numbers(self) -> bool:
