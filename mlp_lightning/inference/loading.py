@@ -24,6 +24,7 @@ from mlp_lightning.runs.own_parts import network_class
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import number_forms
 
 # From this many weights in a layer on, more threads gain more than they slow down the threads that read.
 _WEIGHTS_FOR_THREADS = 2**18
@@ -61,8 +62,7 @@ class TrainedModel:
     @property
     def number_forms(self) -> dict[str, NumberForm]:
         """How the numbers of its training rows are written, where not as programs write them."""
-        stored = (self.module.hparams.get("preprocessing") or {}).get("number_forms", {})
-        return {name: NumberForm.from_dict(plain) for name, plain in stored.items()}
+        return number_forms(self.module.hparams)
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -21,6 +21,7 @@ from mlp_lightning.tables.reading.numbers import (
     Examined,
     NumberForm,
     examine,
+    may_be_numbers,
     parsed,
     shown,
 )
@@ -93,6 +94,12 @@ class _Hints:
         return dataclasses.replace(self, seen=self.seen | seen)
 
 
+def number_forms(hyperparameters: Mapping[str, Any]) -> dict[str, NumberForm]:
+    """How the training rows of a module are written, by the hyperparameters that it is made of."""
+    stored = (hyperparameters.get("preprocessing") or {}).get("number_forms", {})
+    return {name: NumberForm.from_dict(plain) for name, plain in stored.items()}
+
+
 def read_numbers(
     table: pa.Table, source: TableSource, kinds: Mapping[str, str], targets: Collection[str] = ()
 ) -> WrittenNumbers:
@@ -110,7 +117,8 @@ def read_numbers(
     texts = [name for name in table.column_names if name in kinds and pa.types.is_string(table.column(name).type)]
     hints = _Hints.of(source)
     columns = {name: table.column(name) for name in texts}
-    examined = {name: examine(values, hints.words) for name, values in columns.items()}
+    texts = [name for name in texts if kinds[name] == "numeric" or may_be_numbers(columns[name], hints.words)]
+    examined = {name: examine(columns[name], hints.words) for name in texts}
     hints = hints.beside(examined)
     notes: list[str] = []
     for name in texts:

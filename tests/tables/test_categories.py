@@ -137,10 +137,8 @@ def test_the_rarest_of_many_categories_are_one(tmp_path) -> None:
     data = set_up(path=str(table_of(tmp_path / "t.csv", towns)), max_categories=3, max_one_hot=2)
     (column,) = data.preprocessor.columns
     assert (column.vocabulary, column.encoding, column.is_capped) == (("bonn", "kiel", "ulm"), "embedding", True)
-    assert (
-        "x: 5 different values; the 3 most frequent are categories, and the others are one (data.max_categories)"
-        in (data.describe())
-    )
+    text = "x: 5 different values; the 3 most frequent are categories, and the others are one (data.max_categories)"
+    assert text in data.describe()
     assert sorted(set(data.splits["train"].features_BF[:, -1].tolist())) == [UNKNOWN, *range(2, 5)]
     assert type(column).from_dict(column.to_dict()) == column
     codes, lines = codes_of(data, table_of(tmp_path / "new.csv", ["jena", "mainz", "ulm"]))

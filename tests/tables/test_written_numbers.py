@@ -140,7 +140,7 @@ def test_one_word_among_numbers_is_a_fault(tmp_path, column: str, kind: str) -> 
     assert option in str(caught.value)
     assert ("row 8" if kind == "frame" else "t.csv, line 9") in str(caught.value)
     # What the message offers is taken.
-    other = {"task": "multiclass"} if column == "y" else {"kinds": {"x": "categorical"}}
+    other: dict[str, Any] = {"task": "multiclass"} if column == "y" else {"kinds": {"x": "categorical"}}
     assert set_up(pa.table(values), **other).preprocessor.columns
 
 
@@ -255,7 +255,7 @@ def with_comma(number: float) -> str:
 
 
 #: Delimiter, how a number is written, what stands for a missing value, and which texts are in quotes.
-HABITS = {
+HABITS: dict[str, tuple[Any, ...]] = {
     "pandas": (",", plain, "", csv.QUOTE_MINIMAL),
     "pandas, decimal=','": (",", with_comma, "", csv.QUOTE_MINIMAL),
     "polars": (",", plain, "", csv.QUOTE_MINIMAL),
@@ -271,6 +271,8 @@ HABITS = {
 
 class Bare(float):
     """What :mod:`csv` takes for a number, so that it has no quotes; shown as its text."""
+
+    text: str
 
     def __new__(cls, text: str) -> Bare:
         self = super().__new__(cls, 0)

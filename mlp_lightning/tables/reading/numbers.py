@@ -35,6 +35,7 @@ _PARTS = (
     rf"^(?P<outer>[+-]?) ?(?P<before>{_BEFORE})? ?(?P<inner>[+-]?)"
     rf"(?P<core>[0-9](?:[0-9.,' ]*[0-9.])?|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]+)? ?(?P<after>{_AFTER})?$"
 )
+_BEGINNING = rf"^[\s(]*[+\-\x{{2212}}]?\s?(?:{_BEFORE})?\s?[+\-\x{{2212}}]?[.,]?[0-9]"
 _DECIMALS = (".", ",")
 _SEPARATORS = ("", ".", ",", " ", "'")
 # Units that differ so often are no units: "12 Main Street".
@@ -210,6 +211,14 @@ def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS
     }
     found.fitting = frozenset(one for one in _FORMS if fits.get(one, fits[NumberForm(one.decimal)]))
     return found
+
+
+def may_be_numbers(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS) -> bool:
+    """Whether :func:`examine` could find numbers, faulty ones among them; the same answer in a tenth of the time."""
+    count, valid = _count(pc.match_substring_regex(values, _BEGINNING)), len(values) - values.null_count
+    if not count or 2 * count > valid:
+        return count > 0
+    return 2 * count > valid - _count(_is_word(pc.utf8_trim_whitespace(values), words))
 
 
 def parsed(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_lightning.tables.reading.numbers import NumberForm, examine, parsed
+from mlp_lightning.tables.reading.numbers import NumberForm, examine, may_be_numbers, parsed
 
 
 def column(*texts: str | None) -> pa.ChunkedArray:
@@ -74,6 +74,15 @@ def test_what_is_no_number_stays_a_text(texts: list[str]) -> None:
     found = examine(column(*texts * 4))
     assert not found.are_numbers
     assert not found.are_faulty_numbers
+
+
+@given(st.lists(st.sampled_from(["4", "-1,5", "$3", "(2)", ".5", "CHF 9", "x", "blue", "n.a.", "?", None]), max_size=9))
+def test_what_may_be_numbers_is_told_at_once(texts: list[str | None]) -> None:
+    found = examine(column(*texts))
+    if found.are_numbers or found.are_faulty_numbers:
+        assert may_be_numbers(column(*texts))
+    if not found.numbers:
+        assert not may_be_numbers(column(*texts))
 
 
 @pytest.mark.parametrize(
