@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import lightning.pytorch as pl
 import pytest
 from support.configurations import ComposeConfig, plain_config
@@ -15,6 +16,10 @@ from support.configurations import ComposeConfig, plain_config
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
 from mlp_lightning.engines.sizing import cpu_threads
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # A shell starts what runs in its background with Ctrl-C ignored, and every process hands that on to its children. The
 # commands that the tests interrupt are such children.

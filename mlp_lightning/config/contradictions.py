@@ -108,6 +108,13 @@ def _options_of_text_files(config: schema.Config) -> Iterator[Fault]:
         yield Fault("data.csv", given, f"has no effect: data.name = {data.name!r} brings its own rows", "leave it out")
 
 
+def _two_meanings_of_a_mark(config: schema.Config) -> Iterator[Fault]:
+    csv = config.data.csv
+    if csv.decimal == csv.thousands != "auto":
+        rule = f"contradicts data.csv.decimal = {csv.decimal!r}: one mark cannot be both"
+        yield Fault("data.csv.thousands", csv.thousands, rule, "set one of the two")
+
+
 def _options_of_synthetic_sets(config: schema.Config) -> Iterator[Fault]:
     data, idle = config.data, schema.DataConfig()
     drawn = tuple(name for name in SYNTHETIC_SETS if name != "parity")
@@ -201,6 +208,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _split,
     _validation_metrics,
     _options_of_text_files,
+    _two_meanings_of_a_mark,
     _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,

@@ -16,6 +16,7 @@ class CsvAsTrained:
 
     delimiter: Union[str, None] = option(None, one_of(names.DELIMITERS), meaning="between two columns")
     decimal: Union[str, None] = option(None, one_of(("auto", ".", ",")), meaning="decimal mark")
+    thousands: Union[str, None] = option(None, one_of(names.THOUSANDS), meaning="between groups of digits")
     encoding: Union[str, None] = option(None, not_empty(), meaning="of the characters, for example latin-1")
     null_values: Union[list[str], None] = option(None, meaning="texts that mean a missing value")
 

@@ -24,6 +24,7 @@ COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignore
 SCALINGS = ("standard", "robust", "quantile", "none")
 NUMERIC_EMBEDDINGS = ("none", "periodic", "piecewise_linear")
 DELIMITERS = ("auto", ",", ";", "tab", "|", "space")
+THOUSANDS = ("auto", "none", ",", ".", "space", "apostrophe")
 EXPORT_FORMATS = ("safetensors", "torch", "onnx")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 ENGINES = ("auto", "autograd", "stacked")

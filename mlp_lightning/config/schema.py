@@ -75,10 +75,12 @@ class CsvConfig:
     """How text files are read."""
 
     delimiter: str = option("auto", one_of(names.DELIMITERS), meaning="between two columns; auto: from the first lines")
-    decimal: str = option("auto", one_of(("auto", ".", ",")), meaning="decimal mark; auto: from the first lines")
+    decimal: str = option("auto", one_of(("auto", ".", ",")), meaning="decimal mark; auto: from the values")
+    thousands: str = option("auto", one_of(names.THOUSANDS), meaning="between groups of digits; auto: from the values")
     encoding: str = option("utf-8", not_empty(), meaning="of the characters, for example latin-1")
     null_values: Union[list[str], Auto] = option(
-        "auto", meaning="texts that mean a missing value; auto: empty, NA, N/A, NaN, null and the like"
+        "auto",
+        meaning="texts that mean a missing value; auto: empty, and among numbers and dates NA, null and the like",
     )
 
 
@@ -114,6 +116,9 @@ class DataConfig:
     scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns are scaled")
     max_one_hot: int = option(
         9, at_least(0), meaning="most categories of a column that are one-hot encoded; more get a learned embedding"
+    )
+    max_categories: int = option(
+        1000, at_least(1), meaning="most categories of a column; the rarest of more, and unknown ones, are one category"
     )
     weight_column: Union[str, None] = option(None, not_empty(), meaning="column with the weight of each row")
     class_weight: str = option(

@@ -165,7 +165,9 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What a model of these rows needs to take raw rows, as plain data."""
-        return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
+        forms = {name: form.to_dict() for name, form in self.rows.forms.items()}
+        of_texts = {"number_forms": forms} if forms else {}
+        return {**self.preprocessor.to_dict(), "target": self.target.to_dict(), **of_texts}
 
     def describe(self) -> list[str]:
         """What was read, what is predicted, and what each column is."""

@@ -25,11 +25,13 @@ from mlp_lightning.networks.tasks import infer_target, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
-from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
+from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import read_numbers, word_notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Preparation:
         report: which columns a model sees, and which it does not.
         dropped: number of rows without a target.
         surprises: what the rows of a file for one split have that no training row had.
+        forms: how the numbers of columns are written that are not written as programs do it.
+        notes: what else to tell the user of the table, a line each.
 
     Raises:
         ConfigError, DataError: the table cannot be used as the options ask.
@@ -81,6 +85,8 @@ class Preparation:
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
         self.dropped = 0
         self.surprises: dict[str, Surprises] = {}
+        self.forms: dict[str, NumberForm] = {}
+        self.notes: list[str] = []
         self._dtype = dtype
         self._read_all(task, seed, given)
         for split, path in (("val", options.val_path), ("test", options.test_path)):
@@ -96,7 +102,8 @@ class Preparation:
         seen = set(source.column_names) - self._not_seen(names)
         categories = {name: ColumnConfig("categorical") for name in source.categorical if name in seen}
         wanted = {**categories, **options.columns}
-        table, numbers = self._labelled(source.read(types=_types(wanted, names)), names, source)
+        table = self._with_numbers(source.read(types=_types(wanted, names)), source, names, wanted, task, given)
+        table, numbers = self._labelled(table, names, source)
         origin = Origin(source.name, source.place).of(numbers)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
@@ -111,14 +118,19 @@ class Preparation:
         if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
-            self.report = infer_columns(table, candidates, train, wanted, options.max_one_hot, origin)
+            self.report = infer_columns(
+                table, candidates, train, wanted, options.max_one_hot, origin, options.max_categories
+            )
+            self.notes += self.report.notes
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
         else:
             self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
-        features_BP = self._prepared_table(table, origin.place)
+        if given.target is None and labels_B is not None:
+            self._note_classes_without_rows(labels_B, parts, source.name)
+        features_BP = self._prepared_table(table, origin.place, parts)
         del table
         targets = self._as_learnt(targets_BT)
         self.splits = {
@@ -140,6 +152,32 @@ class Preparation:
         options = self.options
         roles = {options.weight_column, options.group_column, options.time_column, options.split_column}
         return {*targets, *(one for one in roles if one is not None and one not in options.columns)}
+
+    def _with_numbers(
+        self,
+        table: pa.Table,
+        source: TableSource,
+        targets: Sequence[str],
+        wanted: Mapping[str, ColumnConfig],
+        task: str,
+        given: Given,
+    ) -> pa.Table:
+        """The table with numbers for texts that are numbers, where somebody says so or nobody says otherwise."""
+        options, not_seen = self.options, self._not_seen(targets)
+        kinds = {name: "auto" for name in table.column_names if name not in not_seen}
+        kinds |= {name: wanted[name].kind for name in kinds if name in wanted}
+        if given.preprocessor is not None:
+            kinds |= {column.name: column.kind for column in given.preprocessor.columns}
+        kinds |= {name: "auto" for name in (options.time_column,) if name is not None and name in not_seen}
+        kinds |= {name: "numeric" for name in (options.weight_column,) if name is not None}
+        task = task if given.target is None else given.target.task
+        of_targets = "auto" if task == "auto" else "categorical" if task_class(task).has_classes else "numeric"
+        kinds |= dict.fromkeys(targets, of_targets)
+        kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
+        read = read_numbers(table, source, kinds, targets)
+        seen = [name for name in table.column_names if name in kinds or name in targets]
+        self.forms, self.notes = read.forms, [*read.notes, *word_notes(read.table, source, seen)]
+        return read.table
 
     def _labelled(
         self, table: pa.Table, targets: Sequence[str], source: TableSource
@@ -194,11 +232,44 @@ class Preparation:
 
         self.preprocessor.fit(raw_numbers, counts_B)
 
-    def _prepared_table(self, table: pa.Table, place: Any) -> Tensor:
+    def _note_classes_without_rows(
+        self, labels_B: NDArray[np.int64], parts: Mapping[str, NDArray[np.int64]], name: str
+    ) -> None:
+        """Say which classes cannot be learned, as no training row has them.
+
+        Raises:
+            DataError: only one class is left to learn.
+        """
+        (column,) = self.target.columns
+        count = len(column.classes)
+        counts = {split: np.bincount(labels_B[rows], minlength=count) for split, rows in parts.items()}
+        learned = [one for one, rows in zip(column.class_names, counts["train"], strict=True) if rows]
+        if len(learned) == 1:
+            raise DataError(
+                f"{name}: all training rows are of the class {learned[0]!r}: there is nothing to learn. Split the rows"
+                " in another way, or change data.val_fraction, data.test_fraction or the seed."
+            )
+        for label, class_name in enumerate(column.class_names):
+            held_out = [f"{counts[split][label]:,} {split}" for split in ("val", "test") if counts[split][label]]
+            if not counts["train"][label] and held_out:
+                self.notes.append(
+                    f"no training row has the class {class_name!r}, so the model never predicts it"
+                    f" ({' and '.join(held_out)} rows have it)"
+                )
+
+    def _prepared_table(self, table: pa.Table, place: Any, parts: Mapping[str, NDArray[np.int64]]) -> Tensor:
+        held_out = {split: self.surprises.setdefault(split, Surprises()) for split in ("val", "test")}
+        split_B = np.zeros(table.num_rows, dtype=np.int8)
+        for number, split in enumerate(held_out, start=1):
+            split_B[parts[split]] = number
         features_BP = torch.empty(table.num_rows, self.preprocessor.out_features, dtype=self._dtype)
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             part = table.slice(start, ROWS_AT_ONCE)
             raw_BF = encode(part, self.report.columns, lambda row, start=start: place(start + row))
+            for number, surprises in enumerate(held_out.values(), start=1):
+                chosen_B = split_B[start : start + part.num_rows] == number
+                for index, column in enumerate(self.report.columns if chosen_B.any() else ()):
+                    count_surprises(surprises, column, raw_BF[chosen_B, index])
             features_BP[start : start + part.num_rows] = self.preprocessor(torch.from_numpy(raw_BF))
         return features_BP
 
@@ -210,7 +281,7 @@ class Preparation:
         """Add a split that has its own file."""
         surprises = self.surprises.setdefault(split, Surprises())
         features, targets, rows = [], [], []
-        for batch in encoded_batches(source, self.report.columns, self.target, surprises):
+        for batch in encoded_batches(source, self.report.columns, self.target, surprises, trained=self.forms):
             kept = ~np.isnan(batch.targets_BT).any(1)
             features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self._dtype))
             targets.append(batch.targets_BT[kept])

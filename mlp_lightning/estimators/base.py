@@ -30,6 +30,7 @@ from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.tables.batches import ROWS_AT_ONCE
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import number_forms
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -207,7 +208,7 @@ class BaseMLP(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> NDArray[np.float64]:
         """Probabilities ``(B, C)`` or values ``(B, T)``, as :meth:`Task.predictions` has them."""
         check_is_fitted(self, "module_")
-        raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns)
+        raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
         # In double precision a prediction does not depend on the rows predicted with it.
         module = self.module_
         mlp = copy.deepcopy(module.mlp).double()

@@ -6,7 +6,7 @@ Shapes: ``B`` rows, ``F`` columns, ``T`` targets.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_array, check_consistent_length, validate_data
 
+from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable
+from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, may_be_numbers, shown
 from mlp_lightning.tables.reading.sources import MemorySource
 from mlp_lightning.tables.reading.types import is_row_label
 from mlp_lightning.tables.targets import Target
@@ -144,6 +146,7 @@ def read_rows(
     """
     names = _column_names(estimator, features)
     table, kinds = features.columns(names)
+    kinds |= _kinds_of_texts(table)
     of_targets = [
         _free(f"target {number}" if targets_BT.shape[1] > 1 else "target", names)
         for number in range(targets_BT.shape[1])
@@ -194,13 +197,23 @@ def read_weights(features: Features, sample_weight: Any) -> NDArray[np.float64] 
     return weights_B
 
 
-def raw_rows(features: Features, columns: Sequence[Column]) -> NDArray[np.float64]:
-    """The rows as a model of these columns takes them, ``(B, F)``."""
+def raw_rows(
+    features: Features, columns: Sequence[Column], forms: Mapping[str, NumberForm] | None = None
+) -> NDArray[np.float64]:
+    """The rows as a model of these columns takes them, ``(B, F)``.
+
+    Args:
+        features: of the rows.
+        columns: what the model sees.
+        forms: how the numbers of its training rows are written, where not as programs write them.
+    """
     if features.matrix_BF is not None and all(one.kind == "numeric" for one in columns):
         return features.matrix_BF
     table, _ = features.columns([one.name for one in columns])
     source = MemorySource(table, "X")
-    return np.concatenate([batch.raw_BF for batch in encoded_batches(source, columns, None, Surprises())])
+    return np.concatenate(
+        [batch.raw_BF for batch in encoded_batches(source, columns, None, Surprises(), trained=forms)]
+    )
 
 
 def _fitted_columns(estimator: BaseEstimator) -> Sequence[Column]:
@@ -221,6 +234,30 @@ def _kind(given: pa.DataType) -> str:
     if kinds.is_date(given) or kinds.is_timestamp(given):
         return "datetime"
     return "categorical"
+
+
+def _kinds_of_texts(table: pa.Table) -> dict[str, str]:
+    """The kind of each column of texts: numbers where all texts are, but for digits alone, which may be codes.
+
+    Raises:
+        DataError: a column has numbers and other texts.
+    """
+    kinds = {}
+    for field in table.schema:
+        if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
+            continue
+        values = table.column(field.name).cast(pa.string())
+        found = examine(values) if may_be_numbers(values) else Examined()
+        if found.are_faulty_numbers:
+            row, text = found.other or (0, found.shown[0])
+            what = f"but {shown(text)} here" if found.other else "which are not all written alike"
+            raise DataError(
+                f"X, row {row + 1}: column {field.name!r} has numbers (such as {', '.join(map(shown, found.shown))}),"
+                f" {what}. Correct the values; if they are categories, say so with"
+                f" X.astype({{{field.name!r}: 'category'}})."
+            )
+        kinds[field.name] = "numeric" if found.are_numbers and not found.are_digits else "categorical"
+    return kinds
 
 
 def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -23,7 +23,9 @@ from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import network_class
 from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import number_forms
 
 # From this many weights in a layer on, more threads gain more than they slow down the threads that read.
 _WEIGHTS_FOR_THREADS = 2**18
@@ -62,6 +64,11 @@ class TrainedModel:
     def task(self) -> Task:
         """What it learned."""
         return self.module.task
+
+    @property
+    def number_forms(self) -> dict[str, NumberForm]:
+        """How the numbers of its training rows are written, where not as programs write them."""
+        return number_forms(self.module.hparams)
 
     @property
     def columns(self) -> tuple[Column, ...]:

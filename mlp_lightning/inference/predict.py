@@ -129,7 +129,8 @@ def predicted_rows(
     # A column that the model sees has the model's type: the text 007 would be copied as the number 7.
     apart = {name: stored_type(source, name) for name in ids if name in seen}
     others = _RowsInOrder(source.batches(list(apart), apart, rows_at_once)) if apart else None
-    for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once):
+    forms = model.number_forms
+    for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once, forms):
         predictions_BC = finite_predictions(model, batch, source)
         columns = {name: batch.batch.column(name) for name in along}
         if others is not None:

@@ -34,7 +34,8 @@ class Preprocessor(nn.Module):
     - ``quantile``: to normal scores, linearly between the quantiles of the training rows.
     - ``none``: unchanged.
 
-    A missing number is replaced by the median; if training rows had missing values, an indicator marks it. Everything
+    A missing number is replaced by the median; if training rows had missing values, an indicator marks it. Of a column
+    whose training rows have one value and gaps, only the indicator counts (unless with ``none``). Everything
     is computed in double precision, which keeps small differences of large numbers (years, coordinates).
 
     Args:
@@ -165,7 +166,13 @@ class Preprocessor(nn.Module):
                 continue
             median, center, scale = _statistics(present_B, counts_B, self.scaling, self.columns[i].kind)
             self.median_N[n], self.center_N[n], self.scale_N[n] = median, center, scale
-            if self.scaling == "quantile":
+            if self.scaling != "none" and self.columns[i].missing and present_B.min() == present_B.max():
+                # Only the gaps say something: no weight is learned of equal numbers, and a weight of chance must not
+                # decide what another number means.
+                self.center_N[n], self.scale_N[n] = median, torch.inf
+                if self.scaling == "quantile":
+                    self.knots_QN[:, n] = torch.linspace(-1, 1, _KNOTS, dtype=torch.float64) * sys.float_info.max
+            elif self.scaling == "quantile":
                 self.knots_QN[:, n] = torch.from_numpy(_quantiles(present_B, counts_B, np.linspace(0, 1, _KNOTS))[0])
 
     def to_dict(self) -> dict[str, Any]:

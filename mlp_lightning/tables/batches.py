@@ -16,6 +16,7 @@ from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises, encode
 from mlp_lightning.tables.reading.sources import TableSource, missing_column
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import Forms, number_batches
 
 # Rows that are worked on at once: enough for whole-array arithmetic, few enough to take little memory.
 ROWS_AT_ONCE = 8_192
@@ -47,6 +48,7 @@ def encoded_batches(
     surprises: Surprises,
     further: Sequence[str] | Mapping[str, pa.DataType] = (),
     rows: int = ROWS_AT_ONCE,
+    trained: Forms | None = None,
 ) -> Iterator[EncodedBatch]:
     """The rows of a source in order, in constant memory.
 
@@ -58,6 +60,7 @@ def encoded_batches(
         further: columns to pass on unchanged, with their types where they matter; a column that the model sees has
             the type that the model reads.
         rows: most rows at once.
+        trained: how the numbers of the training rows are written, where not as programs write them.
 
     Raises:
         DataError: a column is missing, or a value cannot be read.
@@ -72,7 +75,8 @@ def encoded_batches(
             raise missing_column(source.name, name, source.column_names)
     first_row = 0
     rows = max(1, min(rows, _VALUES_AT_ONCE // max(1, len(names))))
-    for batch in _merged(source.batches(names, types, rows), rows):
+    batches = number_batches(source, names, types, rows, trained or {}, surprises.notes)
+    for batch in _merged(batches, rows):
         at = first_row
 
         def place(row: int, at: int = at) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config import ColumnConfig
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.categories import frequent, tidied
 from mlp_lightning.tables.reading.types import CastError, first_failure
 from mlp_lightning.tables.reading.types import converted as as_type
 
@@ -25,15 +26,16 @@ pc: Any = pyarrow.compute
 
 #: The location of the row with a number, for messages.
 Place = Callable[[int], str]
-# A text column in which more than half of the values are numbers holds numbers and some faulty values.
-_MIXED = 0.5
 # With fewer rows than this, values that all differ need not be names of rows.
 _LEAST_ROWS_OF_IDENTIFIERS = 20
 # "customerId" and "userID" too, but neither "acid" nor "paid".
 _IDENTIFIER_NAME = re.compile(
     r"(?i:(^|[_\s.])(id|ids|uuid|guid|key|index|idx|nr|no|number|row|rowid)$|^unnamed)|[a-z](Id|ID)$"
 )
-_NUMBER = r"^\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*$"
+# Texts of at least so many words, of which more than half differ, are written by hand: what they say is not in a name.
+_WORDS_OF_FREE_TEXT = 4
+# More categories than this are worth a line if hardly any occurs twice.
+_MANY_CATEGORIES = 50
 # Arrow type as which a column of each type name is read.
 ARROW_TYPES: dict[str, pa.DataType] = {
     "float64": pa.float64(),
@@ -72,6 +74,7 @@ class Column:
         missing: whether a training row has no value here.
         vocabulary: the categories, in order; texts, whole numbers or truth values.
         encoding: of a categorical column: ``one_hot`` or ``embedding``.
+        is_capped: whether training rows have rarer values, too, which are one category with unknown ones.
         parts: of a date: the cycles in which the training rows differ (``year``, ``week``, ``day``).
     """
 
@@ -82,10 +85,13 @@ class Column:
     vocabulary: tuple[str | int | bool, ...] = ()
     encoding: str = ""
     parts: tuple[str, ...] = ()
+    is_capped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a checkpoint."""
         plain = dataclasses.asdict(self)
+        if not self.is_capped:  # as older checkpoints have it
+            del plain["is_capped"]
         return {**plain, "vocabulary": list(self.vocabulary), "parts": list(self.parts)}
 
     @classmethod
@@ -104,10 +110,12 @@ class ColumnReport:
     Attributes:
         columns: what the model sees, in the order of the file.
         ignored: names of the other columns, each with the reason.
+        notes: what else to tell the user of the columns, a line each.
     """
 
     columns: list[Column]
     ignored: dict[str, str]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def infer_columns(
@@ -117,6 +125,7 @@ def infer_columns(
     wanted: Mapping[str, ColumnConfig],
     max_one_hot: int,
     origin: Origin,
+    max_categories: int = 1000,
 ) -> ColumnReport:
     """Infer what each column is.
 
@@ -127,20 +136,20 @@ def infer_columns(
         wanted: kinds that the user sets.
         max_one_hot: most categories of a one-hot column.
         origin: of the table, for messages.
+        max_categories: most categories of a column; the rarest of more are one.
 
     Raises:
-        DataError: a column has numbers and texts mixed, an infinite number, a kind that does not fit, or no column is
+        DataError: a column has an infinite number, a kind that does not fit, or no column is
             left to learn from.
     """
-    columns, ignored = [], {}
+    columns, ignored, notes = [], {}, []
     spare: list[Column] = []
     of_training = origin.of(training_rows)
     for name in names:
         kind = wanted[name].kind if name in wanted else "auto"
-        values = without_nan(table.column(name))
+        values = tidied(without_nan(table.column(name)))
         training = pa.chunked_array([values.combine_chunks().take(pa.array(training_rows))])
         if kind == "auto":
-            _refuse_mixed(name, values, origin)
             kind, reason = _inferred_kind(name, training)
         else:
             reason = "as asked"
@@ -148,9 +157,10 @@ def infer_columns(
             ignored[name] = reason
             if reason in _REASONS_OF_IDENTIFIERS:
                 kind, _ = _inferred_kind("", training, False)
-                spare.append(_fitted(name, kind, values, training, max_one_hot, origin, of_training))
+                spare.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
             continue
-        columns.append(_fitted(name, kind, values, training, max_one_hot, origin, of_training))
+        columns.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
+        notes += _notes_on(columns[-1], training)
     if not columns:
         # Better to learn from what looks like names of rows than from nothing.
         columns = spare
@@ -161,12 +171,13 @@ def infer_columns(
             f"{origin.name} has no column to learn from ({why or 'there is none beside the target'})."
             " Name one with data.columns.NAME.kind=numeric or =categorical."
         )
-    return ColumnReport(columns, ignored)
+    return ColumnReport(columns, ignored, notes)
 
 
 _ALL_DIFFERENT = "all values differ, as names of rows do"
 _NUMBERED = "numbers the rows"
-_REASONS_OF_IDENTIFIERS = (_ALL_DIFFERENT, _NUMBERED)
+_FREE_TEXT = "free text, of which hardly any value occurs twice"
+_REASONS_OF_IDENTIFIERS = (_ALL_DIFFERENT, _NUMBERED, _FREE_TEXT)
 
 
 def _inferred_kind(name: str, training: pa.ChunkedArray, look_for_identifiers: bool = True) -> tuple[str, str]:
@@ -185,7 +196,12 @@ def _inferred_kind(name: str, training: pa.ChunkedArray, look_for_identifiers: b
     if pa.types.is_timestamp(kind):
         return "datetime", ""
     may_be_names = look_for_identifiers and present >= _LEAST_ROWS_OF_IDENTIFIERS
-    may_be_names = may_be_names and pc.count_distinct(training, mode="only_valid").as_py() == present
+    distinct = pc.count_distinct(training, mode="only_valid").as_py() if may_be_names else 0
+    if pa.types.is_string(kind) and 2 * distinct > present and distinct < present:
+        blanks = pc.mean(pc.count_substring(training, " ")).as_py()
+        if blanks >= _WORDS_OF_FREE_TEXT - 1:
+            return "ignored", _FREE_TEXT
+    may_be_names = may_be_names and distinct == present
     if pa.types.is_string(kind):
         return ("ignored", _ALL_DIFFERENT) if may_be_names else ("categorical", "")
     if may_be_names and pa.types.is_integer(kind):
@@ -208,6 +224,7 @@ def _fitted(
     values: pa.ChunkedArray,
     training: pa.ChunkedArray,
     max_one_hot: int,
+    max_categories: int,
     origin: Origin,
     of_training: Origin,
 ) -> Column:
@@ -219,9 +236,9 @@ def _fitted(
     if kind == "categorical":
         type_name = "string" if type_name in ("float64", "timestamp") else type_name
         cast = converted(name, training, ARROW_TYPES[type_name], of_training.place)
-        vocabulary = tuple(sorted(pc.unique(cast).drop_null().to_pylist()))
+        vocabulary, share = frequent(cast, max_categories)
         encoding = "one_hot" if len(vocabulary) <= max_one_hot else "embedding"
-        return Column(name, kind, type_name, missing, vocabulary, encoding)
+        return Column(name, kind, type_name, missing, tuple(vocabulary), encoding, is_capped=share > 0)
     if kind == "datetime":
         seconds = to_seconds(converted(name, training, ARROW_TYPES["timestamp"], of_training.place))
         return Column(name, kind, "timestamp", missing, parts=_varying_cycles(seconds[np.isfinite(seconds)]))
@@ -235,6 +252,30 @@ def _fitted(
             f" or leave the column out with data.columns.{name}.kind=ignored."
         )
     return Column(name, kind, type_name, missing)
+
+
+def _notes_on(column: Column, training: pa.ChunkedArray) -> list[str]:
+    """A line on values of which there are too few or too many to learn anything of them."""
+    if column.kind != "categorical" and column.missing:
+        extremes = pc.min_max(training).as_py()
+        if extremes["min"] == extremes["max"] is not None:
+            return [f"{column.name}: always {extremes['min']!r} or missing"]
+    if column.kind != "categorical" or not (column.is_capped or len(column.vocabulary) > _MANY_CATEGORIES):
+        return []
+    distinct = pc.count_distinct(training, mode="only_valid").as_py()
+    if column.is_capped:
+        kept = len(column.vocabulary)
+        return [
+            f"{column.name}: {distinct:,} different values; the {kept:,} most frequent are categories, and the others"
+            " are one (data.max_categories)"
+        ]
+    present = len(training) - training.null_count
+    if 2 * distinct <= present:
+        return []
+    return [
+        f"{column.name}: {distinct:,} categories in {present:,} rows, so that most occur once;"
+        f" data.columns.{column.name}.kind=ignored leaves them out"
+    ]
 
 
 def converted(name: str, values: pa.ChunkedArray, wanted: pa.DataType, place: Place) -> pa.ChunkedArray:
@@ -278,21 +319,6 @@ def _varying_cycles(seconds_B: NDArray[np.float64]) -> tuple[str, ...]:
         if len(phase_B) and (np.ptp(np.cos(phase_B)) > 1e-3 or np.ptp(np.sin(phase_B)) > 1e-3):
             found.append(name)
     return tuple(found)
-
-
-def _refuse_mixed(name: str, values: pa.ChunkedArray, origin: Origin) -> None:
-    if not pa.types.is_string(values.type):
-        return
-    present = len(values) - values.null_count
-    is_number = pc.match_substring_regex(values, _NUMBER)
-    numbers = pc.sum(is_number).as_py() or 0
-    if _MIXED * present < numbers < present:
-        row = pc.index(is_number, False).as_py()
-        raise DataError(
-            f"{origin.place(row)}: column {name!r} has numbers in {numbers} rows, but {values[row].as_py()!r} here."
-            f" Correct the value; if it stands for a missing value, add it to data.csv.null_values; if the column"
-            f" holds categories, set data.columns.{name}.kind=categorical."
-        )
 
 
 def _type_name(kind: pa.DataType) -> str:

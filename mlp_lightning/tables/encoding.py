@@ -18,6 +18,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.categories import positions
 from mlp_lightning.tables.columns import Column, Place, converted, to_seconds
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
@@ -32,19 +33,25 @@ class Surprises:
 
     Attributes:
         unknown: number of values outside the vocabulary, by column.
+        rare: number of values that are rare or new, by column; of columns with more categories than are kept.
         missing: number of missing values in columns whose training rows had none.
+        notes: what else to tell the user of the rows, a line each.
     """
 
     unknown: dict[str, int] = dataclasses.field(default_factory=dict)
+    rare: dict[str, int] = dataclasses.field(default_factory=dict)
     missing: dict[str, int] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line each, for the user."""
         return [
+            *self.notes,
             *(
                 f"{name}: {count:,} values that no training row has (taken as unknown)"
                 for name, count in self.unknown.items()
             ),
+            *(f"{name}: {count:,} values that are rare or new (taken as one)" for name, count in self.rare.items()),
             *(
                 f"{name}: {count:,} missing values, where no training row has one (taken as the median, or as unknown)"
                 for name, count in self.missing.items()
@@ -79,7 +86,7 @@ def encode(
         raw_BF[:, number] = _codes(values, column) if column.kind == "categorical" else _numbers(values, column)
         _refuse_infinite(raw_BF[:, number], column, place)
         if surprises is not None:
-            _count(surprises, column, raw_BF[:, number])
+            count_surprises(surprises, column, raw_BF[:, number])
     return raw_BF
 
 
@@ -93,11 +100,9 @@ def _numbers(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
 
 def _codes(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:
     vocabulary = pa.array(column.vocabulary, type=column.arrow_type)
-    positions = pc.index_in(values, value_set=vocabulary)
-    codes_B = pc.fill_null(pc.add(positions, FIRST_CATEGORY), UNKNOWN).to_numpy()
-    if values.null_count:
-        codes_B = np.where(values.is_null().to_numpy(), MISSING, codes_B)
-    return codes_B
+    found, missing = positions(values, vocabulary)
+    codes_B = pc.fill_null(pc.add(found, FIRST_CATEGORY), UNKNOWN).to_numpy()
+    return np.where(missing.to_numpy(), MISSING, codes_B)
 
 
 def _refuse_infinite(values_B: NDArray[np.float64], column: Column, place: Place) -> None:
@@ -111,11 +116,13 @@ def _refuse_infinite(values_B: NDArray[np.float64], column: Column, place: Place
         )
 
 
-def _count(surprises: Surprises, column: Column, values_B: NDArray[np.float64]) -> None:
+def count_surprises(surprises: Surprises, column: Column, values_B: NDArray[np.float64]) -> None:
+    """Count what some raw numbers of a column, ``(B,)``, have that no training row has."""
     if column.kind == "categorical":
         unknown = int((values_B == UNKNOWN).sum())
         if unknown:
-            surprises.unknown[column.name] = surprises.unknown.get(column.name, 0) + unknown
+            counts = surprises.rare if column.is_capped else surprises.unknown
+            counts[column.name] = counts.get(column.name, 0) + unknown
         missing = 0 if column.missing else int((values_B == MISSING).sum())
     else:
         missing = 0 if column.missing else int(np.isnan(values_B).sum())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config import DataConfig
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.categories import tidied
 from mlp_lightning.tables.randomness import derived_seed
 from mlp_lightning.tables.splits import random_split, stratified_split
 
@@ -110,7 +111,7 @@ def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.i
         raise DataError(
             f"{name}: data.{option} {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them out."
         )
-    return pc.rank(values, tiebreaker="dense").to_numpy().astype(np.int64)
+    return pc.rank(tidied(values), tiebreaker="dense").to_numpy().astype(np.int64)
 
 
 def _by_time(times_B: NDArray[np.int64], val: float, test: float) -> tuple[NDArray[np.int64], ...]:

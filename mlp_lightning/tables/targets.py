@@ -15,6 +15,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.categories import positions, tidied
 from mlp_lightning.tables.columns import ARROW_TYPES, Origin, Place, converted
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
@@ -59,8 +60,8 @@ class TargetColumn:
         values = converted(self.name, values, self.arrow_type, place)
         if not self.classes:
             return _float(values)
-        numbers = pc.index_in(values, value_set=pa.array(self.classes, type=self.arrow_type))
-        unknown = pc.and_(pc.is_null(numbers), pc.is_valid(values))
+        numbers, missing = positions(values, pa.array(self.classes, type=self.arrow_type))
+        unknown = pc.and_(pc.is_null(numbers), pc.invert(missing))
         if pc.any(unknown).as_py():
             row = pc.index(unknown, True).as_py()
             known = ", ".join(self.class_names[:10]) + (", …" if len(self.classes) > 10 else "")
@@ -189,7 +190,8 @@ def classes_of(table: pa.Table, name: str, origin: Origin) -> TargetColumn:
         kind = "int64"
     elif pa.types.is_floating(values.type):
         kind = "float64"  # and not as texts: 1.50 in one file is 1.5 in another
-    classes = tuple(sorted(pc.unique(converted(name, values, ARROW_TYPES[kind], origin.place)).to_pylist()))
+    texts = tidied(converted(name, values, ARROW_TYPES[kind], origin.place))
+    classes = tuple(sorted(pc.unique(texts).to_pylist()))
     if len(classes) == 1:
         raise DataError(
             f"{origin.name}: the target {name!r} has one class only ({classes[0]!r}): there is nothing to learn."

@@ -76,7 +76,7 @@ def test_how_text_is_read_where_none_is(name: str) -> None:
     settings = {"data.name": name, "trainer.max_steps": 1, "data.csv.decimal": ","}
     with pytest.raises(ConfigError) as caught:
         parse_config(nested(settings))
-    given = {"delimiter": "auto", "decimal": ",", "encoding": "utf-8", "null_values": "auto"}
+    given = {"delimiter": "auto", "decimal": ",", "thousands": "auto", "encoding": "utf-8", "null_values": "auto"}
     rule = f"has no effect: data.name = {name!r} brings its own rows"
     assert caught.value.faults == (Fault("data.csv", given, rule, "leave it out"),)
     parse_config(nested({**settings, "data.test_path": "test.csv"}))
@@ -284,6 +284,14 @@ def test_texts_of_missing_values(value: Any) -> None:
 def test_invalid_texts_of_missing_values(value: Any) -> None:
     fault = fault_of(**{"data.csv.null_values": value})
     assert (fault.key, fault.value, fault.rule) == ("data.csv.null_values", value, "must be a list of texts or auto")
+
+
+def test_a_mark_between_thousands_and_before_decimals() -> None:
+    fault = fault_of(**{"data.csv.decimal": ",", "data.csv.thousands": ","})
+    rule = "contradicts data.csv.decimal = ',': one mark cannot be both"
+    assert fault == Fault("data.csv.thousands", ",", rule, "set one of the two")
+    for value in ("none", ".", "space", "apostrophe"):
+        assert accepted(**{"data.csv.decimal": ",", "data.csv.thousands": value}).data.csv.thousands == value
 
 
 # ---- sections alone --------------------------------------------------------------------------------------

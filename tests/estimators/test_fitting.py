@@ -348,7 +348,7 @@ def test_log_dir_keeps_the_run_folder(tmp_path) -> None:
     module = MLPModule.load_from_checkpoint(second / "checkpoints" / "last.ckpt", weights_only=True)
     rows = torch.from_numpy(X)
     torch.testing.assert_close(
-        module.eval().predict(rows)[:, 0].double(), torch.from_numpy(model.predict_proba(X)[:, 1]), rtol=0, atol=1e-6
+        module.eval().predict(rows).double(), torch.from_numpy(model.predict_proba(X)), rtol=0, atol=1e-6
     )
 
 

@@ -194,3 +194,36 @@ def test_no_warnings() -> None:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
         MLPClassifier(**FAST).fit(X, y).predict(X)
+
+
+# ---- texts that are numbers ----------------------------------------------------------------------------------
+
+
+def amounts(rows: int = 40) -> tuple[pa.Table, NDArray[np.bool_]]:
+    values = np.arange(rows) * 731.5 + 400
+    return pa.table({"sales": [f"{one:,.2f}" for one in values], "b": values % 3}), values > 15_000
+
+
+def test_texts_that_are_numbers_are_read_as_numbers() -> None:
+    table, y = amounts()
+    as_numbers = table.set_column(0, "sales", pa.array(np.arange(40) * 731.5 + 400))
+    expected = MLPClassifier(**FAST).fit(as_numbers, y).predict_proba(as_numbers)
+    fitted = MLPClassifier(**FAST).fit(table, y)
+    assert np.array_equal(fitted.predict_proba(table), expected)
+    # "1,131" alone could be 1.131; the rows of the fit have said what the comma is.
+    new = pa.table({"sales": ["1,131"], "b": [0.0]})
+    known = pa.table({"sales": [1131.0], "b": [0.0]})
+    assert np.array_equal(fitted.predict_proba(new), fitted.predict_proba(known))
+
+
+def test_one_word_among_numbers_is_refused_unless_they_are_categories() -> None:
+    table, y = amounts()
+    texts = [*table["sales"].to_pylist()[:-1], "lots"]
+    faulty = table.set_column(0, "sales", pa.array(texts))
+    with pytest.raises(
+        DataError, match=r"X, row 40: column 'sales' has numbers \(such as '400.00', .* but 'lots' here"
+    ):
+        MLPClassifier(**FAST).fit(faulty, y)
+    categories = faulty.set_column(0, "sales", pa.array(texts).dictionary_encode())
+    kinds = [one.kind for one in MLPClassifier(**FAST).fit(categories, y).module_.preprocessor.columns]
+    assert kinds == ["categorical", "numeric"]

@@ -237,17 +237,6 @@ def test_nothing_to_learn_from() -> None:
 # ---- faults ------------------------------------------------------------------------------------------------
 
 
-def test_numbers_with_a_word_among_them() -> None:
-    table = pa.table({"x": ["1", "2.5", "-3e4", None, "1,5", "oops", "7"]})
-    text = (
-        "line 7: column 'x' has numbers in 5 rows, but 'oops' here. Correct the value; if it stands for a missing"
-        " value, add it to data.csv.null_values"
-    )
-    with pytest.raises(DataError, match=re.escape(text)):
-        report_of(table)
-    assert report_of(table, kinds={"x": "categorical"}).columns[0].kind == "categorical"
-
-
 @pytest.mark.parametrize("row", [1, 5])
 @pytest.mark.parametrize("infinity", [float("inf"), -float("inf")])
 def test_an_infinite_number_is_refused_with_its_row(infinity: float, row: int) -> None:

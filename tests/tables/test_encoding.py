@@ -141,7 +141,9 @@ def test_every_category_of_the_training_rows_has_its_code(table: pa.Table) -> No
             assert_same_bits(raw_B == MISSING, values.is_null().to_numpy())
             continue
         expected = [
-            MISSING if value is None else FIRST_CATEGORY + column.vocabulary.index(value)
+            MISSING
+            if value is None
+            else FIRST_CATEGORY + column.vocabulary.index(value.strip() if isinstance(value, str) else value)
             for value in values.to_pylist()
         ]
         assert raw_B.tolist() == expected

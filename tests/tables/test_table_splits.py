@@ -225,7 +225,7 @@ def test_separate_files_are_the_splits(tmp_path) -> None:
     [
         (["1,a,2"], "val.csv, line 2: column 'y' has the class 2, which the model does not know (it knows 0, 1)"),
         (["1,a,", "2,b,"], "val.csv: no row has a value of y"),
-        (["1,a,1", "many,b,0"], "val.csv, line 3: column 'x' holds 'many', which is not a number"),
+        (["1,a,1", "many,b,0"], "val.csv, line 3: column 'x' has numbers in 1 row (such as '1'), but 'many' here"),
         (["inf,a,1"], "val.csv, line 2: column 'x' is infinite"),
     ],
 )

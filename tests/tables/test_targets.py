@@ -95,7 +95,7 @@ def test_several_targets_are_a_regression() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.text(max_size=3), min_size=2, max_size=20))
+@given(st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), max_size=3), min_size=2, max_size=20))
 def test_class_numbers_are_indices_in_the_order_of_classes(values: list[str]) -> None:
     if len(set(values)) == 1:
         return
@@ -276,7 +276,7 @@ def test_weights_are_a_column_of_mean_one_and_no_feature() -> None:
         ([1.0, 2.0, None], "row 3: data.weight_column 'w' is None"),
         ([1.0, float("nan"), 1.0], "row 2: data.weight_column 'w' is nan"),
         ([float("inf"), 1.0, 1.0], "row 1: data.weight_column 'w' is inf"),
-        (["1", "much", "2"], "row 2: column 'w' has 'much', which cannot be read as double"),
+        (["1", "much", "2"], "row 2: column 'w' has numbers in 2 rows (such as '1', '2'), but 'much' here"),
         ([0.0, 0.0, 0.0], "data.weight_column 'w' is 0 in all training rows"),
     ],
 )

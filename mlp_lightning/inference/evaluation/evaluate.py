@@ -186,7 +186,8 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
     further = {} if weight_column is None else {weight_column: pa.float64()}
     surprises, dropped = Surprises(), 0
     targets, predictions, weights = [], [], []
-    for batch in encoded_batches(source, model.columns, model.target, surprises, further):
+    forms = model.number_forms
+    for batch in encoded_batches(source, model.columns, model.target, surprises, further, trained=forms):
         kept_B = ~np.asarray(np.isnan(batch.targets_BT).any(axis=1))
         dropped += int((~kept_B).sum())
         if weight_column is not None:

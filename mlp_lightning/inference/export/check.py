@@ -6,6 +6,7 @@ Shapes: ``B`` rows, ``F`` columns, ``C`` classes or outputs.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -125,7 +126,9 @@ def _statistics(model: TrainedModel) -> tuple[dict[str, float], dict[str, float]
     """Middle and deviation of each column of numbers in the training rows."""
     part = model.preprocessor
     names = part.feature_names[: part.numeric_features]
-    middles, scales = part.median_N.tolist(), part.scale_N.tolist()
+    middles = part.median_N.tolist()
+    # Where training rows have one value and gaps, the scale is infinite.
+    scales = [scale if math.isfinite(scale) else 1.0 for scale in part.scale_N.tolist()]
     return dict(zip(names, middles, strict=True)), dict(zip(names, scales, strict=True))
 
 

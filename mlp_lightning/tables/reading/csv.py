@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes
+from mlp_lightning.tables.reading.dialect import SEPARATOR_LINE, CsvDialect, open_bytes, read_sample, records_of
 from mlp_lightning.tables.reading.faults import (
     csv_records,
     first_line,
@@ -24,6 +26,8 @@ from mlp_lightning.tables.reading.faults import (
 )
 from mlp_lightning.tables.reading.types import cast_column, normal_type, normalised, sliced, with_points
 
+# Its functions are created at import, where a type checker does not see them.
+pc: Any = pyarrow.compute
 Types = Mapping[str, pa.DataType]
 # A row must fit into a block; larger blocks are tried when one does not.
 BLOCK_BYTES = (1 << 20, 1 << 26, 1 << 30)
@@ -74,7 +78,7 @@ class CsvFile:
             table = self._cast(self._read_inferred(columns, as_texts(given)), given, 0)
         self._rows = table.num_rows
         self._check_texts(table.schema)
-        return normalised(table, self.name, keep=given)
+        return normalised(self._without_bare_words(table), self.name, keep=given)
 
     def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows in order, at most ``rows`` at once, never the whole file in memory.
@@ -86,13 +90,14 @@ class CsvFile:
         """
         given = self._first_types(columns, types)
         done = 0
+        bare_only = self.dialect.quotes_texts and pa.string() in given.values()
         try:
-            for batch in self._stream(columns, given):
+            for batch in self._stream(columns, given, bare_only=bare_only):
                 yield from sliced(batch, rows)
                 done += batch.num_rows
         except ConversionError:
             # What Arrow's reader does not take may still be of the type, such as 2.0 for a whole number.
-            for batch in self._stream(columns, as_texts(given), done):
+            for batch in self._stream(columns, as_texts(given), done, bare_only):
                 table = self._cast(pa.Table.from_batches([batch]), given, done)
                 yield from sliced(table.combine_chunks().to_batches()[0], rows)
                 done += batch.num_rows
@@ -103,6 +108,26 @@ class CsvFile:
             first = self.column_names[:1]
             self._rows = sum(batch.num_rows for batch in self._stream(first, dict.fromkeys(first, pa.binary())))
         return self._rows
+
+    def columns_beyond_plain(self, columns: Sequence[str]) -> set[str]:
+        """Those of the columns in whose first values are texts that a program does not write for a number."""
+        sample, is_whole = read_sample(self.path, self.name, self.dialect.encoding)
+        before = SEPARATOR_LINE.match(sample)
+        sample = sample if before is None else sample[before.end() :]
+        records = records_of(sample, self.dialect.delimiter, is_whole)[1:]
+        missing, at = set(self.dialect.null_values), {name: self.column_names.index(name) for name in columns}
+        texts = {name: {record[index] for record in records if index < len(record)} for name, index in at.items()}
+        return {name for name, found in texts.items() if not all(map(self._is_plain, found - missing))}
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether Arrow's reader takes a text for a number or a truth value."""
+        if self.dialect.decimal == ",":
+            text = text.replace(".", "?").replace(",", ".")
+        try:
+            float(text)
+        except ValueError:
+            return text.strip().lower() in ("true", "false")
+        return "_" not in text
 
     def place(self, row: int) -> str:
         """The line on which a row begins, found by reading up to it."""
@@ -144,17 +169,19 @@ class CsvFile:
             table = self._read(columns, {**types, **dict.fromkeys(times, pa.string())})
         return table
 
-    def _read(self, columns: Sequence[str], types: Types) -> pa.Table:
+    def _read(self, columns: Sequence[str], types: Types, bare_only: bool = False) -> pa.Table:
         if not self.dialect.has_rows:
             return pa.table({column: pa.array([], types.get(column, pa.null())) for column in columns})
         for block_bytes in BLOCK_BYTES:
             with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
-                table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes))
+                table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes, bare_only))
                 self._check_end(table)
-                return table.select(list(columns))
+                return self._without_blanks(table.select(list(columns)))
         raise self._too_long()
 
-    def _stream(self, columns: Sequence[str], types: Types, skip: int = 0) -> Iterator[pa.RecordBatch]:
+    def _stream(
+        self, columns: Sequence[str], types: Types, skip: int = 0, bare_only: bool = False
+    ) -> Iterator[pa.RecordBatch]:
         """Batches as Arrow's reader cuts them, without the first ``skip`` rows."""
         if not self.dialect.has_rows:
             return
@@ -162,20 +189,22 @@ class CsvFile:
             seen = 0
             last = None
             with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
-                for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes)):
+                for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes, bare_only)):
                     new = min(max(seen + batch.num_rows - skip, 0), batch.num_rows)
                     seen += batch.num_rows
                     if new:
                         skip, last = seen, batch
-                        yield batch.slice(batch.num_rows - new).select(list(columns))
+                        rest = pa.Table.from_batches([batch.slice(batch.num_rows - new).select(list(columns))])
+                        yield from self._without_blanks(rest).to_batches()
                 if last is not None:
                     self._check_end(last)
                 return
         raise self._too_long()
 
     def _options(
-        self, columns: Sequence[str], types: Types, block_bytes: int
+        self, columns: Sequence[str], types: Types, block_bytes: int, bare_only: bool
     ) -> tuple[pyarrow.csv.ReadOptions, pyarrow.csv.ParseOptions, pyarrow.csv.ConvertOptions]:
+        """How Arrow reads; with ``bare_only``, a word in quotes is never a missing value."""
         dialect = self.dialect
         last = self.column_names[-1]
         # The last column is always read: only it can show that a quotation mark swallowed the rest of the file.
@@ -193,10 +222,46 @@ class CsvFile:
                 include_columns=[*columns, *unasked],
                 column_types={**types, **unasked},
                 null_values=list(dialect.null_values),
-                strings_can_be_null=True,
+                strings_can_be_null=bare_only or dialect.options.null_values != "auto",
+                quoted_strings_can_be_null=not bare_only,
                 decimal_point=dialect.decimal or ".",
             ),
         )
+
+    def _without_words(self, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Values to be read as something else than text: texts that stand for a missing value are missing."""
+        is_missing = pc.is_in(texts, value_set=pa.array(self.dialect.null_values))
+        return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+
+    def _without_bare_words(self, table: pa.Table) -> pa.Table:
+        """The table with missing values for words such as NA in columns of texts, where all texts are in quotes."""
+        words = pa.array(self.dialect.null_values)
+        again = [
+            field.name
+            for field in table.schema
+            if self.dialect.quotes_texts
+            and pa.types.is_string(field.type)
+            and pc.any(pc.is_in(table.column(field.name), value_set=words)).as_py()
+        ]
+        if again:
+            read = self._read(again, dict.fromkeys(again, pa.string()), bare_only=True)
+            for name in again:
+                table = table.set_column(table.column_names.index(name), name, read.column(name))
+        return table
+
+    def _without_blanks(self, table: pa.Table) -> pa.Table:
+        """The table with a missing value for every text of at most blanks, which Arrow's reader keeps among words."""
+        if self.dialect.options.null_values != "auto":
+            return table
+        blank = pa.array([text for text in self.dialect.null_values if not text.strip()])
+        for index, field in enumerate(table.schema):
+            if pa.types.is_string(field.type):
+                values = table.column(index)
+                is_blank = pc.is_in(values, value_set=blank)
+                if pc.any(is_blank).as_py():
+                    values = pc.if_else(is_blank, pa.scalar(None, pa.string()), values)
+                    table = table.set_column(index, field.name, values)
+        return table
 
     @contextlib.contextmanager
     def _faults_reported(self) -> Iterator[None]:
@@ -232,7 +297,7 @@ class CsvFile:
         for index, field in enumerate(table.schema):
             target = types.get(field.name, field.type)
             if field.type != target:
-                texts = table.column(index)
+                texts = self._without_words(table.column(index))
                 values = with_points(texts) if self.dialect.decimal == "," and target == pa.float64() else texts
                 cast = cast_column(values, target, field.name, lambda row: self.place(first_row + row), HINT, texts)
                 table = table.set_column(index, field.name, cast)

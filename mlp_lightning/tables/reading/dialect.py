@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
@@ -24,24 +24,33 @@ NAMED_DELIMITERS = {"tab": "\t", "space": " "}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 # In this order where several fit: commas also stand in names ("length, mm") and in numbers ("1,5"), the others rarely.
 SNIFFED_DELIMITERS = ("\t", ";", "|", ",")
-# The texts that pandas takes for missing; the empty text is one of them, quoted or not.
+# The texts that pandas takes for missing; the empty text is one of them, quoted or not. Where nobody says that they
+# stand for a missing value, the words count as missing among numbers and dates only: a class may be called None.
 NULL_VALUES = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
     *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 )
 WITH_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
 WITH_POINT = re.compile(r"\s*[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*")
+# May be a number with a decimal mark, or a whole one with a mark between thousands.
+EITHER = re.compile(r"\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*")
+# A first line with which spreadsheets name the delimiter.
+SEPARATOR_LINE = re.compile(r"[\r\n]*\"?sep=(.)\"?(\r\n|\n|\r)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class CsvDialect:
     """What must be known to read one text file.
 
     Attributes:
         delimiter: the character between two columns.
         decimal: ``.`` or ``,``; None where the sample holds no number that decides.
+        is_decided: whether the option or a number of the sample says what the decimal mark is.
         encoding: name of a Python codec; ``utf-8`` also stands for UTF-8 with a byte order mark.
         null_values: texts that mean a missing value, with the blanks that may surround them.
+        options: what the user says of the file.
+        quotes_texts: whether the column names are in quotes, as R writes them; then texts are too, and a bare NA is a
+            missing value.
         header: column names, without the blanks around them.
         header_lines: lines up to the end of the header: data begin on the next one.
         has_rows: whether any row follows the header.
@@ -54,6 +63,9 @@ class CsvDialect:
     header: tuple[str, ...]
     header_lines: int
     has_rows: bool = True
+    is_decided: bool = True
+    options: CsvConfig = dataclasses.field(default_factory=CsvConfig)
+    quotes_texts: bool = False
 
 
 def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWrapper:
@@ -74,16 +86,45 @@ def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
         ConfigError: an invalid option, such as an encoding that Python does not know.
         DataError: the file is empty or not text, or its header cannot serve.
     """
+    if config.decimal == config.thousands != "auto":
+        rule = f"contradicts data.csv.decimal = {config.decimal!r}: one mark cannot be both"
+        raise ConfigError([Fault("data.csv.thousands", config.thousands, rule, "set one of the two")])
     encoding = known_encoding(config.encoding)
     sample, is_whole = read_sample(path, name, encoding)
-    delimiter = chosen_delimiter(sample, is_whole, path, config)
+    before = SEPARATOR_LINE.match(sample)
+    sample = sample if before is None else sample[before.end() :]
+    named = None if before is None or config.delimiter != "auto" else before[1]
+    delimiter = named or chosen_delimiter(sample, is_whole, path, config)
     records = records_of(sample, delimiter, is_whole)
     header, header_lines = read_header(sample, delimiter, name)
-    decimal = config.decimal if config.decimal != "auto" else sniff_decimal(records[1:], delimiter)
-    if decimal == delimiter and config.decimal != "auto":
-        raise ConfigError([Fault("data.csv.decimal", decimal, "must differ from the delimiter", f"{name} has columns")])
-    has_rows = len(records) > 1 or not is_whole
-    return CsvDialect(delimiter, decimal, encoding, null_texts(config), header, header_lines, has_rows)
+    if before is not None:
+        header_lines += len(re.findall(r"\r\n|\n|\r", before[0]))
+    sniffed = sniff_decimal(records[1:], delimiter)
+    return CsvDialect(
+        delimiter,
+        given_decimal(config) or sniffed,
+        encoding,
+        null_texts(config),
+        header,
+        header_lines,
+        has_rows=len(records) > 1 or not is_whole,
+        is_decided=bool(given_decimal(config) or sniffed),
+        options=config,
+        quotes_texts=config.null_values == "auto" and are_quoted(sample, delimiter, header),
+    )
+
+
+def given_decimal(config: CsvConfig) -> str | None:
+    """The decimal mark, where the options say it; what stands between thousands is none."""
+    if config.decimal != "auto":
+        return config.decimal
+    return {",": ".", ".": ","}.get(config.thousands)
+
+
+def are_quoted(sample: str, delimiter: str, names: Sequence[str]) -> bool:
+    """Whether a file begins with these names, all in quotes."""
+    quoted = delimiter.join('"{}"'.format(name.replace('"', '""')) for name in names)
+    return sample.lstrip("\r\n").startswith(quoted)
 
 
 def known_encoding(encoding: str) -> str:
@@ -167,14 +208,23 @@ def sniff_delimiter(sample: str, is_whole: bool = True, candidates: Sequence[str
 def sniff_decimal(records: Sequence[Sequence[str]], delimiter: str) -> str | None:
     """The decimal mark of the values, None where no value decides.
 
-    A comma only where values like ``-12,5`` occur and values like ``12.5`` do not.
+    A comma only where values like ``-12,5`` occur and values like ``12.5`` do not. ``1.234`` and ``1,234`` decide
+    nothing alone: they may be thousands. In a file with commas between columns, numbers with a comma are in quotes;
+    whether they are thousands or decimals is for the whole column to say.
     """
-    if delimiter == ",":
+    found = {
+        (mark, bool(EITHER.fullmatch(value)))
+        for record in records
+        for value in record
+        for mark, pattern in ((".", WITH_POINT), (",", WITH_COMMA))
+        if pattern.fullmatch(value)
+    }
+    if (".", False) in found:
         return "."
-    values = [value for record in records for value in record]
-    if any(WITH_POINT.fullmatch(value) for value in values):
-        return "."
-    return "," if any(WITH_COMMA.fullmatch(value) for value in values) else None
+    if (",", False) in found and delimiter != ",":
+        return ","
+    # Semicolons are there because commas are decimal marks.
+    return "," if delimiter == ";" and found == {(",", True)} else None
 
 
 def read_header(sample: str, delimiter: str, name: str) -> tuple[tuple[str, ...], int]:

@@ -22,7 +22,14 @@ from mlp_lightning.tables.reading.csv import CsvFile
 from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, check_names, read_dialect
 from mlp_lightning.tables.reading.faults import raise_encoding_fault, readable
 from mlp_lightning.tables.reading.paths import PARQUET, TEXT, find_files, format_of
-from mlp_lightning.tables.reading.types import cast_column, common_type, is_row_label, readable_type, sliced
+from mlp_lightning.tables.reading.types import (
+    cast_column,
+    common_type,
+    is_row_label,
+    normal_type,
+    readable_type,
+    sliced,
+)
 
 Types = Mapping[str, pa.DataType]
 TableFile = Union[CsvFile, ColumnarFile]
@@ -37,12 +44,14 @@ class TableSource(ABC):
         column_names: all its columns, in order.
         targets: the columns to predict, where the table says so.
         categorical: columns whose values are categories, where the table says so; they may be numbers.
+        dialects: how the text files of the table are written; none if it stores values with their types.
     """
 
     name: str
     column_names: list[str]
     targets: Sequence[str] = ()
     categorical: Sequence[str] = ()
+    dialects: Sequence[CsvDialect] = ()
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -77,6 +86,13 @@ class TableSource(ABC):
 
         Raises:
             IndexError: there is no such row.
+        """
+
+    @abstractmethod
+    def written_numbers(self, columns: Sequence[str]) -> set[str]:
+        """Those of the columns that, if they are numbers, are texts or not as a program writes numbers.
+
+        Of text files, the first values are looked at.
         """
 
     def chosen(self, columns: Sequence[str] | None) -> list[str]:
@@ -121,6 +137,7 @@ class FileSource(TableSource):
         self.files = list(files)
         self.name = name
         self.column_names = list(files[0].column_names)
+        self.dialects = [file.dialect for file in files if isinstance(file, CsvFile)]
         for file in self.files[1:]:
             check_same_columns(file, self.files[0])
 
@@ -188,6 +205,15 @@ class FileSource(TableSource):
             left -= count
         raise IndexError(f"{self.name} has no row {row}")
 
+    def written_numbers(self, columns: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for file in self.files:
+            if isinstance(file, CsvFile):
+                found |= file.columns_beyond_plain(columns)
+            else:
+                found |= text_columns(file.schema, columns)
+        return found
+
     def _stored_types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         files = [file for file in self.files if isinstance(file, ColumnarFile)]
         return {
@@ -222,6 +248,11 @@ class FileSource(TableSource):
 
     def _no_rows(self) -> DataError:
         return DataError(f"{self.name} has columns but no rows; there is nothing to learn or to predict from.")
+
+
+def text_columns(schema: pa.Schema, columns: Sequence[str]) -> set[str]:
+    """Those of the columns that hold texts."""
+    return {name for name in columns if normal_type(schema.field(name).type) == pa.string()}
 
 
 def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -> list[CsvDialect]:
@@ -265,7 +296,7 @@ class KeptSource(TableSource):
     def __init__(self, source: TableSource) -> None:
         self.name = source.name
         self.column_names = source.column_names
-        self.targets, self.categorical = source.targets, source.categorical
+        self.targets, self.categorical, self.dialects = source.targets, source.categorical, source.dialects
         self._source = source
         self._tables: dict[tuple[Any, ...], pa.Table] = {}
 
@@ -279,6 +310,9 @@ class KeptSource(TableSource):
         self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS
     ) -> Iterator[pa.RecordBatch]:
         return self._source.batches(columns, types, rows)
+
+    def written_numbers(self, columns: Sequence[str]) -> set[str]:
+        return self._source.written_numbers(columns)
 
     def place(self, row: int) -> str:
         return self._source.place(row)
@@ -316,6 +350,9 @@ class MemorySource(TableSource):
         # Views of the caller's table: only what has to be cast takes memory.
         for batch in self.read(columns, types).to_batches():
             yield from sliced(batch, rows)
+
+    def written_numbers(self, columns: Sequence[str]) -> set[str]:
+        return text_columns(self.table.schema, columns)
 
     def place(self, row: int) -> str:
         if not 0 <= row < self.table.num_rows:

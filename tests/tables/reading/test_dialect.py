@@ -10,6 +10,7 @@ from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.tables.reading import dialect as csv_dialect
 from mlp_lightning.tables.reading.dialect import NULL_VALUES, CsvDialect, null_texts, read_dialect, sniff_delimiter
+from mlp_lightning.tables.reading.sources import FileSource
 
 
 def dialect_of(folder: Path, content: str | bytes, name: str = "t.csv", **options: object) -> CsvDialect:
@@ -76,6 +77,41 @@ def test_the_decimal_mark(tmp_path, values, expected) -> None:
     assert dialect_of(tmp_path, "a;b\n" + "".join(f"{value};1\n" for value in values)).decimal == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1,234"], ","),  # nobody writes semicolons but where a comma is in numbers
+        (["1.234"], None),
+        (["1.234", "1,234"], None),
+        (["1.234", "1,5"], ","),
+        (["0.123"], "."),
+        (["1.234", "1.5"], "."),
+    ],
+)
+def test_three_digits_behind_a_mark_may_be_thousands(tmp_path, values, expected) -> None:
+    assert dialect_of(tmp_path, "a;b\n" + "".join(f"{value};1\n" for value in values)).decimal == expected
+
+
+@pytest.mark.parametrize("line", ["sep=;\r\n", '"sep=;"\n', "SEP=|\n"])
+def test_a_first_line_that_names_the_delimiter(tmp_path, line) -> None:
+    mark = "|" if "|" in line else ";"
+    # As few values as these do not show it: the commas could be the delimiter.
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"\ufeff{line}a,b{mark}c\r\n1,2{mark}x\r\n".encode())
+    found = read_dialect(path, "t.csv", CsvConfig())
+    assert (found.delimiter, found.header, found.header_lines) == (mark, ("a,b", "c"), 2)
+    source = FileSource.open(str(path), CsvConfig())
+    assert source.read().to_pydict() == {"a,b": [1.2], "c": ["x"]}
+    assert source.place(0) == "t.csv, line 3"
+    assert source.written_numbers(["c"]) == {"c"}
+
+
+def test_a_mark_has_one_meaning(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"data.csv.thousands = ',' contradicts data.csv.decimal = ','"):
+        dialect_of(tmp_path, "a;b\n1;2\n", decimal=",", thousands=",")
+    assert dialect_of(tmp_path, "a;b\n1;2\n", thousands=".").decimal == ","
+
+
 def test_header_names_lose_their_blanks_and_a_byte_order_mark(tmp_path) -> None:
     found = dialect_of(tmp_path, b'\xef\xbb\xbf\n\n a , "b, c" ,d\r\n1,2,3\n', decimal=".")
     assert found.header_lines == 3
@@ -114,8 +150,8 @@ def test_unknown_encodings(tmp_path, encoding) -> None:
 
 
 def test_a_decimal_mark_that_is_the_delimiter(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.csv\.decimal"):
-        dialect_of(tmp_path, "a,b\n1,2\n", decimal=",", delimiter=",")
+    # Numbers in quotes may have it.
+    assert dialect_of(tmp_path, 'a,b\n"1,5",2\n', decimal=",").delimiter == ","
     # With the decimal mark given, a comma is no longer a candidate.
     assert dialect_of(tmp_path, "a;b\n1;2\n", decimal=",").delimiter == ";"
 

@@ -1,0 +1,291 @@
+"""Numbers as people write them: thousands separators, decimal commas, percent, currencies, units, words for missing.
+
+A single value such as ``1,234`` does not say what it is. :func:`examine` therefore looks at all values of a column and
+keeps every way of writing that fits all of them; :func:`parsed` reads a column in one of these ways.
+
+Shapes: ``B`` rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from mlp_lightning.tables.reading.dialect import NULL_VALUES
+
+# Its functions are created at import, where a type checker does not see them.
+pc: Any = pyarrow.compute
+
+# What stands for a missing number beside the texts that stand for any missing value; compared in lower case.
+WORDS_AMONG_NUMBERS = frozenset(one.lower() for one in NULL_VALUES) | {
+    *("n.a.", "n.a", "n. a.", "na.", "k.a.", "k. a.", "n.v.", "s.o.", "s/o", "n.d.", "nd", "n/d"),
+    *("?", "-", "--", "---", "\u2013", "\u2014", ".", "..", "...", "\u2026", "*"),
+    *("#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!", "#wert!", "#bezug!", "#zahl!", "#nv", "missing"),
+}
+_CODES = "CHF|EUR|USD|GBP|INR|JPY|CNY|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|SFr|Fr|Rs|kr"
+# A currency may stand before the number; other letters there are a code such as P001.
+_BEFORE = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|(?:{_CODES})\.?)"
+_AFTER = r"[\p{L}\p{Sc}%‰°µ²³/][^0-9]{0,15}"
+_PARTS = (
+    rf"^(?P<outer>[+-]?) ?(?P<before>{_BEFORE})? ?(?P<inner>[+-]?)"
+    rf"(?P<core>[0-9](?:[0-9.,' ]*[0-9.])?|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]+)? ?(?P<after>{_AFTER})?$"
+)
+_BEGINNING = rf"^[\s(]*[+\-\x{{2212}}]?\s?(?:{_BEFORE})?\s?[+\-\x{{2212}}]?[.,]?[0-9]"
+_DECIMALS = (".", ",")
+_SEPARATORS = ("", ".", ",", " ", "'")
+# Units that differ so often are no units: "12 Main Street".
+_MOST_UNITS = 3
+_SHOWN = 3
+_LONGEST_SHOWN = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberForm:
+    """How the numbers of a column are written.
+
+    Attributes:
+        decimal: the decimal mark, ``.`` or ``,``.
+        thousands: the mark between groups of digits, ``.``, ``,``, a blank, an apostrophe, or empty.
+        unit: what stands beside every number, such as ``%``, ``$`` or ``mm``.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is how programs write numbers."""
+        return self == NumberForm()
+
+    def covers(self, marks: frozenset[str]) -> bool:
+        """Whether the form says what all of these marks mean."""
+        return marks <= {self.decimal, self.thousands}
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain data, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, str]) -> NumberForm:
+        return cls(**plain)
+
+
+_FORMS = tuple(NumberForm(decimal, mark) for decimal in _DECIMALS for mark in _SEPARATORS if mark != decimal)
+
+
+def _pattern(form: NumberForm) -> str:
+    """The regular expression of an unsigned number in a form."""
+    decimal, mark = f"[{form.decimal}]", f"[{form.thousands}]"
+    whole = "[0-9]+"
+    if form.thousands:
+        # Groups of three, or of two and at last three as in India.
+        whole += f"|[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[1-9][0-9]?(?:{mark}[0-9]{{2}})+{mark}[0-9]{{3}}"
+    fraction = "[0-9]*" if form.decimal == "." else "[0-9]+"
+    return f"^(?:(?:{whole})(?:{decimal}{fraction})?|{decimal}[0-9]+)$"
+
+
+_PATTERNS = {form: _pattern(form) for form in _FORMS}
+_ANY_FORM = "|".join(f"(?:{one})" for one in _PATTERNS.values())
+
+
+@dataclasses.dataclass
+class Examined:
+    """What all values of a column say of how they are written; parts of a column can be added.
+
+    Attributes:
+        present: values that are neither missing nor words for missing.
+        numbers: how many of them are numbers in some form.
+        words: words for missing, and how often each occurs.
+        units: what stands beside the numbers, and how often; the empty text is none.
+        fitting: the forms, without a unit, that fit all numbers.
+        marks: the marks in the numbers.
+        shown: the first different numbers, as they are written.
+        other: the first value that is no number, with its row.
+        rows: how many rows were looked at.
+    """
+
+    present: int = 0
+    numbers: int = 0
+    words: Counter[str] = dataclasses.field(default_factory=Counter)
+    units: Counter[str] = dataclasses.field(default_factory=Counter)
+    fitting: frozenset[NumberForm] = frozenset(_FORMS)
+    marks: frozenset[str] = frozenset()
+    shown: tuple[str, ...] = ()
+    other: tuple[int, str] | None = None
+    rows: int = 0
+
+    def __add__(self, after: Examined) -> Examined:
+        other = self.other
+        if other is None and after.other is not None:
+            other = (self.rows + after.other[0], after.other[1])
+        return Examined(
+            self.present + after.present,
+            self.numbers + after.numbers,
+            self.words + after.words,
+            self.units + after.units,
+            self.fitting & after.fitting,
+            self.marks | after.marks,
+            tuple(dict.fromkeys([*self.shown, *after.shown]))[:_SHOWN],
+            other,
+            self.rows + after.rows,
+        )
+
+    @property
+    def forms(self) -> list[NumberForm]:
+        """The forms that fit all numbers, of each decimal mark the one with the fewest separators."""
+        used = [form for form in _FORMS if form in self.fitting and form.thousands in self.marks | {""}]
+        first = {form.decimal: form for form in reversed(used)}
+        return [first[mark] for mark in _DECIMALS if mark in first]
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether every value is a number, all in one form and with one unit."""
+        return bool(self.numbers) and self.numbers == self.present and bool(self.forms) and len(self.units) == 1
+
+    @property
+    def are_digits(self) -> bool:
+        """Whether the numbers are digits alone, as codes are."""
+        return not self.marks and set(self.units) <= {""}
+
+    @property
+    def are_faulty_numbers(self) -> bool:
+        """Whether the column is one of numbers, but for some values or for the form of some."""
+        if not self.numbers or self.are_numbers:
+            return False
+        if self.numbers < self.present:
+            # Letters after digits may be part of a name ("3 bedrooms", "2nd"), so that more of them have to be there.
+            known = sum(count for unit, count in self.units.items() if _is_known_unit(unit))
+            most = max(self.units.values())
+            return known > 0.5 * self.present or most > 0.9 * self.present
+        if all(_is_known_unit(one) for one in self.units):
+            return True
+        few = len(self.units) <= _MOST_UNITS and 4 * len(self.units) <= self.numbers
+        return few and all(_is_known_unit(one) or len(one) > 1 for one in self.units)
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the values alone leave open what a point or a comma is."""
+        return len(self.forms) > 1 and bool(self.marks & {".", ","})
+
+
+def _is_known_unit(unit: str) -> bool:
+    return not unit or unit in ("%", "‰") or pc.match_substring_regex(pa.scalar(unit), rf"^{_BEFORE}$").as_py()
+
+
+def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS) -> Examined:
+    """What the texts of a column, or of a part of it, say of how its numbers are written.
+
+    Args:
+        values: texts.
+        words: texts in lower case that stand for a missing number.
+    """
+    texts = pc.utf8_trim_whitespace(values)
+    is_word = _is_word(texts, words)
+    is_present = pc.and_(pc.is_valid(texts), pc.invert(is_word))
+    cleaned = _cleaned(texts)
+    parts = pc.extract_regex(cleaned, pattern=_PARTS)
+    core = pc.struct_field(parts, "core")
+    is_number = pc.and_(is_present, pc.fill_null(pc.match_substring_regex(core, _ANY_FORM), False))
+    found = Examined(present=_count(is_present), numbers=_count(is_number), rows=len(values))
+    found.words = _counter(texts.filter(is_word))
+    if found.numbers < found.present:
+        row = pc.index(pc.and_(is_present, pc.invert(is_number)), True).as_py()
+        found.other = row, values[row].as_py()
+    if not found.numbers:
+        return found
+    core = core.filter(is_number)
+    found.units = _counter(_units(parts).filter(is_number))
+    found.marks = frozenset(one for one in ".,' " if pc.any(pc.match_substring(core, one)).as_py())
+    found.shown = _first(texts.filter(is_number), core)
+    # A separator that no number has changes nothing.
+    fits = {
+        form: pc.all(pc.match_substring_regex(core, _PATTERNS[form])).as_py()
+        for form in _FORMS
+        if form.thousands in found.marks | {""}
+    }
+    found.fitting = frozenset(one for one in _FORMS if fits.get(one, fits[NumberForm(one.decimal)]))
+    return found
+
+
+def may_be_numbers(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS) -> bool:
+    """Whether :func:`examine` could find numbers, faulty ones among them; the same answer in a tenth of the time."""
+    count, valid = _count(pc.match_substring_regex(values, _BEGINNING)), len(values) - values.null_count
+    if not count or 2 * count > valid:
+        return count > 0
+    return 2 * count > valid - _count(_is_word(pc.utf8_trim_whitespace(values), words))
+
+
+def parsed(
+    values: pa.ChunkedArray, form: NumberForm, words: frozenset[str] = WORDS_AMONG_NUMBERS
+) -> tuple[pa.ChunkedArray, int | None]:
+    """Texts as numbers of a form, ``(B,)`` of doubles; words for missing are missing.
+
+    Args:
+        values: texts.
+        form: how they are written.
+        words: texts in lower case that stand for a missing number.
+
+    Returns:
+        The numbers, and the first row that is not a number of this form, unit included; ``None`` if all are.
+    """
+    texts = pc.utf8_trim_whitespace(values)
+    is_wanted = pc.and_(pc.is_valid(texts), pc.invert(_is_word(texts, words)))
+    parts = pc.extract_regex(_cleaned(texts), pattern=_PARTS)
+    core = pc.struct_field(parts, "core")
+    of_form = pc.match_substring_regex(core, _PATTERNS[dataclasses.replace(form, unit="")])
+    is_number = pc.and_(pc.fill_null(of_form, False), pc.fill_null(pc.equal(_units(parts), form.unit), False))
+    bad = pc.index(pc.and_(is_wanted, pc.invert(is_number)), True).as_py()
+    if form.thousands:
+        core = pc.replace_substring(core, form.thousands, "")
+    core = pc.replace_substring(core, ",", ".")
+    sign = pc.binary_join_element_wise(pc.struct_field(parts, "outer"), pc.struct_field(parts, "inner"), "")
+    sign = pc.replace_substring(sign, "+", "")
+    numbers = pc.binary_join_element_wise(sign, core, pc.struct_field(parts, "power"), "")
+    numbers = pc.if_else(pc.and_(is_wanted, is_number), numbers, pa.scalar(None, pa.string()))
+    return numbers.cast(pa.float64()), None if bad < 0 else bad
+
+
+def shown(text: str) -> str:
+    """A value as messages show it."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def _cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts with plain blanks, apostrophes and minus signs; brackets around a number are accountants' minus."""
+    texts = pc.replace_substring_regex(texts, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
+    texts = pc.replace_substring_regex(texts, r"[\x{2019}\x{02bc}]", "'")
+    texts = pc.replace_substring(texts, "\u2212", "-")
+    return pc.replace_substring_regex(texts, r"^\(([^()+-]*[0-9][^()+-]*)\)$", r"-\1")
+
+
+def _units(parts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What stands beside each number; the plural of a word is the word."""
+    before, after = pc.struct_field(parts, "before"), pc.struct_field(parts, "after")
+    unit = pc.binary_join_element_wise(before, after, "")
+    return pc.replace_substring_regex(unit, r"^(\p{L}{3,})s$", r"\1")
+
+
+def _is_word(texts: pa.ChunkedArray, words: frozenset[str]) -> pa.ChunkedArray:
+    known = pa.array([*sorted(words), ""])
+    return pc.and_(pc.is_valid(texts), pc.is_in(pc.utf8_lower(texts), value_set=known))
+
+
+def _count(truths: pa.ChunkedArray) -> int:
+    return pc.sum(truths).as_py() or 0
+
+
+def _counter(texts: pa.ChunkedArray) -> Counter[str]:
+    return Counter({one["values"].as_py(): one["counts"].as_py() for one in texts.value_counts()})
+
+
+def _first(texts: pa.ChunkedArray, core: pa.ChunkedArray) -> tuple[str, ...]:
+    """The first different numbers, those with a mark before others."""
+    marked = texts.filter(pc.match_substring_regex(core, "[.,' ]"))
+    some = [*marked.slice(0, 50).to_pylist(), *texts.slice(0, 50).to_pylist()]
+    return tuple(dict.fromkeys(some))[:_SHOWN]
