@@ -35,6 +35,8 @@ _PARTS = (
     rf"^(?P<outer>[+-]?) ?(?P<before>{_BEFORE})? ?(?P<inner>[+-]?)"
     rf"(?P<core>[0-9](?:[0-9.,' ]*[0-9.])?|[.,][0-9]+)(?P<power>[eE][+-]?[0-9]+)? ?(?P<after>{_AFTER})?$"
 )
+_NAMES_OF_PARTS = ("outer", "before", "inner", "core", "power", "after")
+_BARE = "^[+-]?(?:[0-9](?:[0-9.,' ]*[0-9.])?|[.,][0-9]+)$"
 _BEGINNING = rf"^[\s(]*[+\-\x{{2212}}]?\s?(?:{_BEFORE})?\s?[+\-\x{{2212}}]?[.,]?[0-9]"
 _DECIMALS = (".", ",")
 _SEPARATORS = ("", ".", ",", " ", "'")
@@ -188,9 +190,7 @@ def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS
     texts = pc.utf8_trim_whitespace(values)
     is_word = _is_word(texts, words)
     is_present = pc.and_(pc.is_valid(texts), pc.invert(is_word))
-    cleaned = _cleaned(texts)
-    parts = pc.extract_regex(cleaned, pattern=_PARTS)
-    core = pc.struct_field(parts, "core")
+    _, core, _, units = _parts(texts, is_present)
     is_number = pc.and_(is_present, pc.fill_null(pc.match_substring_regex(core, _ANY_FORM), False))
     found = Examined(present=_count(is_present), numbers=_count(is_number), rows=len(values))
     found.words = _counter(texts.filter(is_word))
@@ -200,7 +200,7 @@ def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS
     if not found.numbers:
         return found
     core = core.filter(is_number)
-    found.units = _counter(_units(parts).filter(is_number))
+    found.units = Counter({"": found.numbers}) if units is None else _counter(units.filter(is_number))
     found.marks = frozenset(one for one in ".,' " if pc.any(pc.match_substring(core, one)).as_py())
     found.shown = _first(texts.filter(is_number), core)
     # A separator that no number has changes nothing.
@@ -236,17 +236,15 @@ def parsed(
     """
     texts = pc.utf8_trim_whitespace(values)
     is_wanted = pc.and_(pc.is_valid(texts), pc.invert(_is_word(texts, words)))
-    parts = pc.extract_regex(_cleaned(texts), pattern=_PARTS)
-    core = pc.struct_field(parts, "core")
+    sign, core, power, units = _parts(texts, is_wanted)
     of_form = pc.match_substring_regex(core, _PATTERNS[dataclasses.replace(form, unit="")])
-    is_number = pc.and_(pc.fill_null(of_form, False), pc.fill_null(pc.equal(_units(parts), form.unit), False))
+    has_unit = not form.unit if units is None else pc.fill_null(pc.equal(units, form.unit), False)
+    is_number = pc.and_(pc.fill_null(of_form, False), has_unit)
     bad = pc.index(pc.and_(is_wanted, pc.invert(is_number)), True).as_py()
     if form.thousands:
         core = pc.replace_substring(core, form.thousands, "")
     core = pc.replace_substring(core, ",", ".")
-    sign = pc.binary_join_element_wise(pc.struct_field(parts, "outer"), pc.struct_field(parts, "inner"), "")
-    sign = pc.replace_substring(sign, "+", "")
-    numbers = pc.binary_join_element_wise(sign, core, pc.struct_field(parts, "power"), "")
+    numbers = pc.binary_join_element_wise(sign, core, power, "")
     numbers = pc.if_else(pc.and_(is_wanted, is_number), numbers, pa.scalar(None, pa.string()))
     return numbers.cast(pa.float64()), None if bad < 0 else bad
 
@@ -264,11 +262,24 @@ def _cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(texts, r"^\(([^()+-]*[0-9][^()+-]*)\)$", r"-\1")
 
 
-def _units(parts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """What stands beside each number; the plural of a word is the word."""
-    before, after = pc.struct_field(parts, "before"), pc.struct_field(parts, "after")
-    unit = pc.binary_join_element_wise(before, after, "")
-    return pc.replace_substring_regex(unit, r"^(\p{L}{3,})s$", r"\1")
+def _parts(texts: pa.ChunkedArray, wanted: pa.ChunkedArray) -> tuple[Any, Any, Any, Any]:
+    """What texts consist of, where they may be numbers: sign, digits with marks, power of ten, and unit.
+
+    Args:
+        texts: without blanks around them.
+        wanted: which of them to look at.
+
+    Returns:
+        Null where a text can be no number; ``None`` for the units if there is none. The plural of a word is the word.
+    """
+    texts = _cleaned(texts)
+    if pc.all(pc.match_substring_regex(texts.filter(wanted), _BARE)).as_py():  # several times faster than what follows
+        return pc.if_else(pc.starts_with(texts, "-"), "-", ""), pc.utf8_ltrim(texts, "+-"), "", None
+    parts = pc.extract_regex(texts, pattern=_PARTS)
+    outer, before, inner, core, power, after = (pc.struct_field(parts, one) for one in _NAMES_OF_PARTS)
+    sign = pc.replace_substring(pc.binary_join_element_wise(outer, inner, ""), "+", "")
+    unit = pc.replace_substring_regex(pc.binary_join_element_wise(before, after, ""), r"^(\p{L}{3,})s$", r"\1")
+    return sign, core, power, unit
 
 
 def _is_word(texts: pa.ChunkedArray, words: frozenset[str]) -> pa.ChunkedArray:
