@@ -267,19 +267,31 @@ def _metrics(
 def _out_of_fold(
     fold: int, data: TabularDataModule, truths_BT: NDArray[np.float64], predictions_BC: NDArray[np.float64]
 ) -> Any:
-    """One row of the table for each held-out row; ``row`` counts the rows of the source from 1."""
+    """One row of the table for each held-out row; ``row`` counts the rows of the source from 1.
+
+    A target that is called like another column of this table is called ``true_<target>`` here.
+    """
     import pyarrow as pa
+
+    from mlp_lightning.inference.predict import output_names
 
     rows = data.row_numbers["test"] + 1
     columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
+    taken = {*columns, *output_names(data.target)}
+    truths = {}
+    for name in data.target.names:
+        truths[name] = name
+        while truths[name] in taken:
+            truths[name] = f"true_{truths[name]}"
+        taken.add(truths[name])
     if data.task == "regression":
         for number, name in enumerate(data.target.names):
-            columns[name] = truths_BT[:, number]
+            columns[truths[name]] = truths_BT[:, number]
             columns[f"predicted_{name}"] = predictions_BC[:, number]
         return pa.table(columns)
     (name,) = data.target.names
     classes = data.target.classes
-    columns[name] = [classes[int(one)] for one in truths_BT[:, 0]]
+    columns[truths[name]] = [classes[int(one)] for one in truths_BT[:, 0]]
     columns[f"predicted_{name}"] = [classes[int(one)] for one in predictions_BC.argmax(1)]
     for number, one in enumerate(data.class_names):
         columns[f"probability_{one}"] = predictions_BC[:, number]

@@ -130,7 +130,7 @@ def test_from_the_table_to_the_exported_model(make: Callable[[Path], Case], tmp_
 
     model = load_model(checkpoint)
     source = FileSource.open(str(tmp_path / path), model.config.data.csv)
-    table = source.read(types={one.name: one.arrow_type for one in model.columns})
+    table = source.read(types={one.name: one.read_type for one in model.columns})
     predictions = FileSource.open(str(tmp_path / "out" / "predictions.csv"), CsvConfig()).read()
     assert predictions.num_rows == table.num_rows
     if make is penguins:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.config import ColumnConfig, DataConfig
+from mlp_lightning.config.contradictions import target_kinds
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
@@ -25,10 +27,14 @@ from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.reading.moments import has_zone, with_moments
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target, infer_target
+
+# pyarrow makes these functions when it is imported, so type checkers do not see them.
+pc: Any = pyarrow.compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Preparation:
         preprocessor: what prepares raw columns.
         report: which columns a model sees, and which it does not.
         dropped: number of rows without a target.
+        notes: lines on what was taken for granted.
         surprises: what the rows of a file for one split have that no training row had.
 
     Raises:
@@ -79,24 +86,31 @@ class Preparation:
         self.splits: dict[str, Rows] = {}
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
         self.dropped = 0
+        self.notes: list[str] = []
         self.surprises: dict[str, Surprises] = {}
         self._dtype = dtype
-        self._read_all(task, seed, given)
-        for split, path in (("val", options.val_path), ("test", options.test_path)):
-            if path is not None:
-                self._add_split(split, FileSource.open(path, options.csv))
+        source = given.source or open_source(options)
+        paths = {split: path for split, path in (("val", options.val_path), ("test", options.test_path)) if path}
+        of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
+        refuse_idle_csv(options.csv, [source, *of_splits.values()])
+        self.notes += source.notes
+        self._read_all(source, task, seed, given)
+        for split, source_of_split in of_splits.items():
+            self._add_split(split, source_of_split)
 
-    def _read_all(self, task: str, seed: int, given: Given) -> None:
+    def _read_all(self, source: TableSource, task: str, seed: int, given: Given) -> None:
         """Read, split and prepare in one go: raw rows of all columns are never in memory together."""
         options = self.options
-        source = given.source or open_source(options)
         names = _target_names(options, source)
         self._refuse_missing_columns(source, names)
-        seen = set(source.column_names) - self._not_seen(names)
-        categories = {name: ColumnConfig("categorical") for name in source.categorical if name in seen}
+        candidates = [one for one in source.column_names if one not in self._not_seen(names)]
+        categories = {name: ColumnConfig("categorical") for name in source.categorical if name in candidates}
         wanted = {**categories, **options.columns}
-        table, numbers = self._labelled(source.read(types=_types(wanted, names)), names, source)
+        task = _task_of_kinds(options.columns, names, task)
+        read = self._columns_to_read(source, wanted, names)
+        table, numbers = self._labelled(source.read(read, _types(wanted, names)), names, source)
         origin = Origin(source.name, source.place).of(numbers)
+        table, forms = self._with_moments(table, candidates, wanted, given, origin)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
         labels_B = None if target.task == "regression" else targets_BT[:, 0].astype(np.int64)
@@ -104,13 +118,12 @@ class Preparation:
         parts = split_rows(table, labels_B, options, seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
-        candidates = [one for one in table.column_names if one not in self._not_seen(names)]
         train = parts["train"]
         weights_B = row_weights(table, labels_B, train, options, len(target.classes), origin)
         if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
-            self.report = infer_columns(table, candidates, train, wanted, options.max_one_hot, origin)
+            self.report = infer_columns(table, candidates, train, wanted, options.max_one_hot, origin, forms)
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
@@ -128,17 +141,56 @@ class Preparation:
         self.row_numbers = {split: numbers[rows] for split, rows in parts.items() if len(rows)}
 
     def _refuse_missing_columns(self, source: TableSource, targets: Sequence[str]) -> None:
-        options = self.options
-        roles = [options.weight_column, options.group_column, options.time_column, options.split_column]
-        for name in [*targets, *(one for one in roles if one is not None), *options.columns]:
+        for name in [*targets, *sorted(self._roles), *self.options.columns]:
             if name not in source.column_names:
                 raise missing_column(source.name, name, source.column_names)
 
     def _not_seen(self, targets: Sequence[str]) -> set[str]:
         """Columns that are no features: targets, and what says how to use the rows (unless given a kind)."""
+        given = {name for name, one in self.options.columns.items() if one.kind != "auto"}
+        return {*targets, *(self._roles - given)}
+
+    @property
+    def _roles(self) -> set[str]:
+        """Columns that say how to use the rows."""
         options = self.options
-        roles = {options.weight_column, options.group_column, options.time_column, options.split_column}
-        return {*targets, *(one for one in roles if one is not None and one not in options.columns)}
+        roles = (options.weight_column, options.group_column, options.time_column, options.split_column)
+        return {one for one in roles if one is not None}
+
+    def _columns_to_read(
+        self, source: TableSource, wanted: Mapping[str, ColumnConfig], targets: Sequence[str]
+    ) -> list[str] | None:
+        """All but those that are left out, which may hold what cannot be read; ``None``: all."""
+        ignored = {name for name, one in wanted.items() if one.kind == "ignored"} - self._roles - set(targets)
+        return [one for one in source.column_names if one not in ignored] if ignored else None
+
+    def _with_moments(
+        self,
+        table: pa.Table,
+        candidates: Sequence[str],
+        wanted: Mapping[str, ColumnConfig],
+        given: Given,
+        origin: Origin,
+    ) -> tuple[pa.Table, dict[str, str]]:
+        """The table with moments in the place of texts that are moments, and the form of each."""
+        kinds = {name: wanted[name].kind if name in wanted else "auto" for name in candidates}
+        names = [name for name, kind in kinds.items() if kind in ("auto", "datetime")]
+        forms: dict[str, str | None]
+        forms = {name: wanted[name].format if name in wanted else None for name in names}
+        if given.preprocessor is not None:  # what it knows of the features is not inferred again
+            forms = {one.name: one.format for one in given.preprocessor.columns if one.format}
+        time = self.options.time_column
+        if time is not None and kinds.get(time, "auto") in ("auto", "datetime"):
+            forms.setdefault(time, wanted[time].format if time in wanted else None)
+        required = [name for name in names if kinds[name] == "datetime"]
+        converted, found = with_moments(table, forms, required, origin.place)
+        if time in found:
+            self.notes.append(f"in the order of {time} ({found[time]})")
+        for name in found:
+            zoned = has_zone(table.column(name))
+            if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
+                self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
+        return converted, found
 
     def _labelled(
         self, table: pa.Table, targets: Sequence[str], source: TableSource
@@ -237,6 +289,26 @@ def open_source(options: DataConfig) -> TableSource:
     return FileSource.open(options.path, options.csv)
 
 
+def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
+    """Options of text files, where no file is a text file, have no effect.
+
+    Args:
+        given: a section of such options, ``CsvConfig`` or ``CsvAsTrained``.
+        sources: what they are given for.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if any(source.has_texts for source in sources):
+        return
+    changed = [one.name for one in dataclasses.fields(given) if getattr(given, one.name) != one.default]
+    names = ", ".join(source.name for source in sources)
+    rule = f"has no effect: {names} {'is' if len(sources) == 1 else 'are'} no text"
+    faults = [Fault(f"data.csv.{name}", getattr(given, name), rule, "leave it out") for name in changed]
+    if faults:
+        raise ConfigError(faults)
+
+
 def _target_names(options: DataConfig, source: TableSource) -> list[str]:
     wanted = [options.target] if isinstance(options.target, str) else options.target
     names = list(wanted or source.targets)
@@ -248,8 +320,24 @@ def _target_names(options: DataConfig, source: TableSource) -> list[str]:
 
 def _types(columns: Mapping[str, ColumnConfig], targets: Sequence[str]) -> dict[str, pa.DataType]:
     """Types that columns are read as because somebody says what they are: 007 is a category, and not 7."""
-    given = {name: one.kind for name, one in columns.items()}
-    return {name: pa.string() for name, kind in given.items() if kind == "categorical" and name not in targets}
+    texts = [name for name, one in columns.items() if one.kind == "categorical" or one.format]
+    truths = [name for name in targets if name in columns and columns[name].kind == "boolean"]
+    return dict.fromkeys(texts, pa.string()) | dict.fromkeys(truths, pa.bool_())
+
+
+def _task_of_kinds(columns: Mapping[str, ColumnConfig], targets: Sequence[str], task: str) -> str:
+    """The task that the kinds of the target columns ask for; ``classes``: binary or multiclass.
+
+    Raises:
+        ConfigError: they contradict the task.
+    """
+    faults = list(target_kinds(columns, targets, task))
+    if faults:
+        raise ConfigError(faults)
+    kinds = {columns[name].kind for name in targets if name in columns} - {"auto"}
+    if task != "auto" or not kinds:
+        return task
+    return "regression" if kinds == {"numeric"} else "classes"
 
 
 def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:

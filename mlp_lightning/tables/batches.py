@@ -63,7 +63,7 @@ def encoded_batches(
         DataError: a column is missing, or a value cannot be read.
     """
     types = dict(further) if isinstance(further, Mapping) else {}
-    types |= {one.name: one.arrow_type for one in columns}
+    types |= {one.name: one.read_type for one in columns}
     if target is not None:
         types |= {
             name: pa.float64() if target.task == "regression" else ARROW_TYPES[target.type] for name in target.names

@@ -16,6 +16,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.config import ColumnConfig
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.types import CastError, first_failure
 from mlp_lightning.tables.reading.types import converted as as_type
@@ -69,6 +70,7 @@ class Column:
         name: as in the file.
         kind: ``numeric``, ``boolean``, ``datetime`` or ``categorical``.
         type: a name in :data:`ARROW_TYPES`, as which the column is read.
+        format: in which texts are read as moments; empty: as ISO writes them.
         missing: whether a training row has no value here.
         vocabulary: the categories, in order; texts, whole numbers or truth values.
         encoding: of a categorical column: ``one_hot`` or ``embedding``.
@@ -82,6 +84,7 @@ class Column:
     vocabulary: tuple[str | int | bool, ...] = ()
     encoding: str = ""
     parts: tuple[str, ...] = ()
+    format: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a checkpoint."""
@@ -95,6 +98,11 @@ class Column:
     @property
     def arrow_type(self) -> pa.DataType:
         return ARROW_TYPES[self.type]
+
+    @property
+    def read_type(self) -> pa.DataType:
+        """The type to read the column as: texts where moments have a form."""
+        return pa.string() if self.format else self.arrow_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +125,18 @@ def infer_columns(
     wanted: Mapping[str, ColumnConfig],
     max_one_hot: int,
     origin: Origin,
+    forms: Mapping[str, str] | None = None,
 ) -> ColumnReport:
     """Infer what each column is.
 
     Args:
-        table: all rows.
+        table: all rows; it needs no column that is to be ignored.
         names: columns that may be seen by the model.
         training_rows: row numbers of the training rows.
         wanted: kinds that the user sets.
         max_one_hot: most categories of a one-hot column.
         origin: of the table, for messages.
+        forms: of columns whose texts were read as moments.
 
     Raises:
         DataError: a column has numbers and texts mixed, an infinite number, a kind that does not fit, or no column is
@@ -136,21 +146,23 @@ def infer_columns(
     spare: list[Column] = []
     of_training = origin.of(training_rows)
     for name in names:
-        kind = wanted[name].kind if name in wanted else "auto"
+        kind, reason = wanted[name].kind if name in wanted else "auto", ""
+        if kind == "ignored":
+            ignored[name] = "as asked"
+            continue
         values = without_nan(table.column(name))
         training = pa.chunked_array([values.combine_chunks().take(pa.array(training_rows))])
         if kind == "auto":
             _refuse_mixed(name, values, origin)
             kind, reason = _inferred_kind(name, training)
-        else:
-            reason = "as asked"
         if kind == "ignored":
             ignored[name] = reason
             if reason in _REASONS_OF_IDENTIFIERS:
                 kind, _ = _inferred_kind("", training, False)
                 spare.append(_fitted(name, kind, values, training, max_one_hot, origin, of_training))
             continue
-        columns.append(_fitted(name, kind, values, training, max_one_hot, origin, of_training))
+        column = _fitted(name, kind, values, training, max_one_hot, origin, of_training)
+        columns.append(dataclasses.replace(column, format=(forms or {}).get(name, "")))
     if not columns:
         # Better to learn from what looks like names of rows than from nothing.
         columns = spare
@@ -159,7 +171,8 @@ def infer_columns(
         why = "; ".join(f"{name}: {reason}" for name, reason in ignored.items())
         raise DataError(
             f"{origin.name} has no column to learn from ({why or 'there is none beside the target'})."
-            " Name one with data.columns.NAME.kind=numeric or =categorical."
+            " Give one a kind, for example "
+            f"{column_option(next(iter(ignored), 'NAME'), 'kind', 'categorical')}."
         )
     return ColumnReport(columns, ignored)
 
@@ -232,7 +245,7 @@ def _fitted(
         row = pc.index(infinite, True).as_py()
         raise DataError(
             f"{origin.place(row)}: column {name!r} is infinite ({numbers[row].as_py()}). Correct or remove the value,"
-            f" or leave the column out with data.columns.{name}.kind=ignored."
+            f" or leave the column out with {column_option(name, 'kind', 'ignored')}."
         )
     return Column(name, kind, type_name, missing)
 
@@ -249,7 +262,7 @@ def converted(name: str, values: pa.ChunkedArray, wanted: pa.DataType, place: Pl
         row = first_failure(values, wanted)
         raise DataError(
             f"{place(row)}: column {name!r} has {values[row].as_py()!r}, which cannot be read as {wanted}."
-            f" Correct the value, or set another data.columns.{name}.kind."
+            f" Correct the value, or set another kind, for example {column_option(name, 'kind', 'categorical')}."
         ) from error
 
 
@@ -291,7 +304,7 @@ def _refuse_mixed(name: str, values: pa.ChunkedArray, origin: Origin) -> None:
         raise DataError(
             f"{origin.place(row)}: column {name!r} has numbers in {numbers} rows, but {values[row].as_py()!r} here."
             f" Correct the value; if it stands for a missing value, add it to data.csv.null_values; if the column"
-            f" holds categories, set data.columns.{name}.kind=categorical."
+            f" holds categories, set {column_option(name, 'kind', 'categorical')}."
         )
 
 
