@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from support.commands import ROOT, run_forked, run_script
 from mlp_lightning.config import CsvConfig
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
+from mlp_lightning.tables.reading.moments import converted_moments
 from mlp_lightning.tables.reading.sources import FileSource
 
 pytestmark = pytest.mark.slow
@@ -103,7 +105,24 @@ def european(folder: Path) -> Case:
     return "preise.csv", ["data.target=Preis", "data.csv.encoding=latin-1", "trainer.max_epochs=60"], "onnx"
 
 
-CASES: list[Callable[[Path], Case]] = [penguins, regression, wide, one_row_per_class, parquet_folder, european]
+def visits(folder: Path) -> Case:
+    """Days before months, times of day, and a folder for each ward; of which one part alone says what days are."""
+    generator = np.random.default_rng(5)
+    for ward in ("east", "west"):
+        (folder / "visits" / f"ward={ward}").mkdir(parents=True)
+        lines = ["seen;at;late"]
+        for row in range(90):
+            seen = datetime.date(2022, 1, 1) + datetime.timedelta(days=int(generator.integers(12 if row else 700)))
+            hour, minute = generator.integers(24), generator.integers(60)
+            lines.append(f"{seen:%d/%m/%Y};{hour}:{minute:02d};{'yes' if hour >= 14 else 'no'}")
+        lines.append(f"{'30/11/2023' if ward == 'east' else '01/02/2022'};23:59;yes")
+        (folder / "visits" / f"ward={ward}" / "rows.csv").write_text("\n".join(lines))
+    return "visits", ["data.target=late", "trainer.max_epochs=40"], "onnx"
+
+
+CASES: list[Callable[[Path], Case]] = [
+    *(penguins, regression, wide, one_row_per_class, parquet_folder, european, visits),
+]
 
 
 def run_quickly(script: str, *arguments: str, cwd: Path) -> Any:
@@ -182,6 +201,8 @@ def _run_onnx(path: Path, model: Any, table: pa.Table) -> NDArray[np.float64]:
         if column.kind == "categorical":
             feed = np.array([["" if one is None else one] for one in values.to_pylist()], dtype=object)
         elif column.kind == "datetime":
+            if column.format:
+                values = converted_moments(column.name, values, column.format, str)
             feed = values.cast(pa.int64()).cast(pa.float64()).to_numpy()[:, None] / 1e6
         else:
             values = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
