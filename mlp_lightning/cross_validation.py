@@ -253,15 +253,23 @@ def _out_of_fold(
     truths_BT: NDArray[np.float64],
     predictions_BC: NDArray[np.float64],
 ) -> Any:
-    """One row of the table for each held-out row; ``row`` counts the rows of the source from 1."""
+    """One row of the table for each held-out row; ``row`` counts the rows of the source from 1.
+
+    A target that is called like another column of this table is called ``true_<target>`` here.
+    """
     import pyarrow as pa
 
-    from mlp_lightning.inference.predict import output_columns
+    from mlp_lightning.inference.predict import output_columns, output_names
 
     rows = data.row_numbers["test"] + 1
     columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
+    taken = {*columns, *output_names(data.target)}
     for one, values_B in zip(data.target.columns, truths_BT.T, strict=True):
-        columns[one.name] = one.values(values_B) if one.classes else values_B
+        name = one.name
+        while name in taken:
+            name = f"true_{name}"
+        taken.add(name)
+        columns[name] = one.values(values_B) if one.classes else values_B
     return pa.table({**columns, **output_columns(model, predictions_BC)})
 
 

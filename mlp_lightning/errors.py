@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+LONGEST_VALUE = 300  # characters that a message shows
+
 
 class MLPLightningError(Exception):
     """Base of all errors that this package raises on purpose; its message is written for the user."""
@@ -33,7 +35,9 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.key} = {self.value!r} {self.rule}"
+        value = " ".join(repr(self.value).split(maxsplit=100))
+        value = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
+        text = f"{self.key} = {value} {self.rule}"
         return f"{text}; {self.hint}" if self.hint else text
 
 

@@ -63,6 +63,32 @@ def test_every_row_is_held_out_once(columns: list[str], tmp_path: Path) -> None:
         assert all(len(folds) == 1 for folds in plants.values())
 
 
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [("fold", "true_fold"), ("row", "true_row"), ("predicted_predicted_y", "predicted_predicted_y")],
+)
+def test_a_target_called_like_a_column_of_the_predictions(target: str, shown: str, tmp_path: Path) -> None:
+    path = flowers(tmp_path)
+    path.write_text(path.read_text().replace("species", target, 1))
+    result = cross_validate(configured(path, f"data.target={target}"), tmp_path / "cv")
+    assert result.out_of_fold is not None
+    found = rows_of(result.out_of_fold)
+    assert list(found[0])[:4] == ["row", "fold", shown, f"predicted_{target}"]
+    assert [int(one["row"]) for one in found] == list(range(1, 62))
+    assert {one["fold"] for one in found} == {"0", "1", "2"}
+    assert [one[shown] for one in found] == [one[target] for one in rows_of(path)]
+
+
+def test_targets_called_like_predictions_of_each_other(tmp_path: Path) -> None:
+    path = flowers(tmp_path)
+    path.write_text(path.read_text().replace("width,length", "y,predicted_y", 1))
+    result = cross_validate(configured(path, "data.target=[y,predicted_y]"), tmp_path / "cv")
+    assert result.out_of_fold is not None
+    found, rows = rows_of(result.out_of_fold), rows_of(path)
+    for shown, name in (("y", "y"), ("true_predicted_y", "predicted_y")):
+        assert [float(one[shown]) for one in found] == pytest.approx([float(one[name]) for one in rows], abs=1e-5)
+
+
 def test_metrics_are_those_of_the_file(tmp_path: Path) -> None:
     result = cross_validate(configured(flowers(tmp_path)), tmp_path / "cv")
     assert result.out_of_fold is not None

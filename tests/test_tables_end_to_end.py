@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from support.commands import ROOT, run_forked, run_script
 from mlp_lightning.config import CsvConfig
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
+from mlp_lightning.tables.reading.moments import converted_moments
 from mlp_lightning.tables.reading.sources import FileSource
 
 pytestmark = pytest.mark.slow
@@ -118,9 +120,23 @@ def weather(folder: Path) -> Case:
     return "weather.csv", ["data.target=[rain,wind,frost]", "trainer.max_epochs=60"], "onnx"
 
 
+def visits(folder: Path) -> Case:
+    """Days before months, times of day, and a folder for each ward; of which one part alone says what days are."""
+    generator = np.random.default_rng(5)
+    for ward in ("east", "west"):
+        (folder / "visits" / f"ward={ward}").mkdir(parents=True)
+        lines = ["seen;at;late"]
+        for row in range(90):
+            seen = datetime.date(2022, 1, 1) + datetime.timedelta(days=int(generator.integers(12 if row else 700)))
+            hour, minute = generator.integers(24), generator.integers(60)
+            lines.append(f"{seen:%d/%m/%Y};{hour}:{minute:02d};{'yes' if hour >= 14 else 'no'}")
+        lines.append(f"{'30/11/2023' if ward == 'east' else '01/02/2022'};23:59;yes")
+        (folder / "visits" / f"ward={ward}" / "rows.csv").write_text("\n".join(lines))
+    return "visits", ["data.target=late", "trainer.max_epochs=40"], "onnx"
+
+
 CASES: list[Callable[[Path], Case]] = [
-    *(penguins, regression, wide, one_row_per_class, parquet_folder, european),
-    weather,
+    *(penguins, regression, wide, one_row_per_class, parquet_folder, european, weather, visits),
 ]
 
 
@@ -148,7 +164,7 @@ def test_from_the_table_to_the_exported_model(make: Callable[[Path], Case], tmp_
 
     model = load_model(checkpoint)
     source = FileSource.open(str(tmp_path / path), model.config.data.csv)
-    table = source.read(types={one.name: one.arrow_type for one in model.columns})
+    table = source.read(types={one.name: one.read_type for one in model.columns})
     predictions = FileSource.open(str(tmp_path / "out" / "predictions.csv"), CsvConfig()).read()
     assert predictions.num_rows == table.num_rows
     if make is penguins:
@@ -215,6 +231,8 @@ def _run_onnx(path: Path, model: Any, table: pa.Table) -> NDArray[np.float64]:
         if column.kind == "categorical":
             feed = np.array([["" if one is None else one] for one in values.to_pylist()], dtype=object)
         elif column.kind == "datetime":
+            if column.format:
+                values = converted_moments(column.name, values, column.format, str)
             feed = values.cast(pa.int64()).cast(pa.float64()).to_numpy()[:, None] / 1e6
         else:
             values = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import parse_arguments
-from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig, idle_options
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
@@ -60,7 +60,11 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
         return
 
     def parse(plain: Mapping[str, Any], explicit: Collection[str]) -> _Options:
-        return parse_section(cls, {key: one for key, one in plain.items() if key != "hydra"}, required)
+        options = parse_section(cls, {key: one for key, one in plain.items() if key != "hydra"}, required)
+        faults = idle_options(options, explicit)
+        if faults:
+            raise ConfigError(faults)
+        return options
 
     try:
         if arguments.multirun:
@@ -109,13 +113,17 @@ def _device(accelerator: str) -> str:
 
 
 def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
+    from mlp_lightning.data.preparation import refuse_idle_csv
     from mlp_lightning.inference.evaluation.evaluate import evaluate as evaluate_model
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.runs.console import RunConsole
+    from mlp_lightning.tables.reading.sources import FileSource
 
     raise_lost_interrupt()
     model = load_model(checkpoint, allow_targets=options.allow_targets)
     csv = options.data.csv.over(model.config.data.csv)
+    if options.data.path is not None:
+        refuse_idle_csv(options.data.csv, [FileSource.open(options.data.path, csv)])
     # With a prefix, because a table may have the name of a split.
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
@@ -134,12 +142,15 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
 
 
 def _predict(options: PredictConfig, checkpoint: Path) -> None:
+    from mlp_lightning.data.preparation import refuse_idle_csv
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.inference.predict import predict as predict_rows
     from mlp_lightning.runs.console import RunConsole
+    from mlp_lightning.tables.reading.sources import FileSource
 
     raise_lost_interrupt()
     csv = options.data.csv.over(load_model(checkpoint, allow_targets=options.allow_targets).config.data.csv)
+    refuse_idle_csv(options.data.csv, [FileSource.open(str(options.data.path), csv)])
     columns = [options.id_columns] if isinstance(options.id_columns, str) else options.id_columns or []
     report = predict_rows(
         checkpoint,

@@ -7,7 +7,7 @@ change.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mlp_lightning.config import schema
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
@@ -22,7 +22,7 @@ def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> lis
         explicit: dotted keys that the user set; only those can contradict a list of widths.
     """
     faults = [fault for check in _CHECKS for fault in check(config)]
-    return [*faults, *_depth_and_widths(config, explicit)]
+    return [*faults, *_depth_and_widths(config, explicit), *_idle_fractions(config, explicit)]
 
 
 def _depth_and_widths(config: schema.Config, explicit: Collection[str]) -> Iterator[Fault]:
@@ -44,6 +44,23 @@ def _depth_and_widths(config: schema.Config, explicit: Collection[str]) -> Itera
         )
     elif model.depth != 0 and model.hidden_units is None:
         yield Fault("model.hidden_units", None, "must be given unless model.depth is 0", "for example 10")
+
+
+def _idle_fractions(config: schema.Config, explicit: Collection[str]) -> Iterator[Fault]:
+    """Fractions that the user set, of rows that something else decides; those of ``conf/`` give way."""
+    data = config.data
+    deciding = {
+        "val_fraction": {"data.val_path": data.val_path, "data.split_column": data.split_column},
+        "test_fraction": {
+            "data.test_path": data.test_path,
+            "data.split_column": data.split_column,
+            "data.cv.folds": data.cv.folds,
+        },
+    }
+    for key, others in deciding.items():
+        value, by = getattr(data, key), [other for other, given in others.items() if given is not None]
+        if f"data.{key}" in explicit and value > 0 and by:
+            yield Fault(f"data.{key}", value, f"has no effect: {by[0]} decides these rows", "leave one of them out")
 
 
 def _parts_of_hidden_layers(config: schema.Config) -> Iterator[Fault]:
@@ -143,10 +160,54 @@ def _ways_to_split(config: schema.Config) -> Iterator[Fault]:
     chosen = [f"data.{key}" for key, value in ways.items() if value is not None]
     if len(chosen) > 1:
         yield Fault(chosen[0], ways[chosen[0].partition(".")[2]], f"contradicts {chosen[1]}", "split in one way")
+    drawn = (
+        data.cv.folds
+        or (data.val_path is None and data.val_fraction)
+        or (data.test_path is None and data.test_fraction)
+    )
+    for key in ("group_column", "time_column"):
+        if ways[key] is not None and not drawn:
+            rule = "has no effect: no rows are split off"
+            yield Fault(f"data.{key}", ways[key], rule, "set data.val_fraction or data.test_fraction, or leave it out")
     if data.split_column is not None:
         for key in ("val_path", "test_path"):
             if getattr(data, key) is not None:
                 yield Fault(f"data.{key}", getattr(data, key), "contradicts data.split_column", "leave one of them out")
+
+
+def target_kinds(columns: Mapping[str, schema.ColumnConfig], targets: Sequence[str], task: str) -> Iterator[Fault]:
+    """What the kinds of target columns contradict: they decide the task."""
+    for name in targets:
+        kind, given = columns.get(name, schema.ColumnConfig()).kind, f"data.columns.{name}.kind"
+        if kind in ("ignored", "datetime"):
+            yield Fault(given, kind, "contradicts data.target, which names this column", "leave it out, or categorical")
+        elif kind == "numeric" and task not in ("auto", "regression"):
+            yield Fault(given, kind, f"is a regression, and contradicts task = {task!r}", "leave one of them out")
+        elif kind in ("categorical", "boolean") and task == "regression":
+            yield Fault(given, kind, "are classes, and contradicts task = 'regression'", "leave one of them out")
+
+
+def _kinds_of_targets(config: schema.Config) -> Iterator[Fault]:
+    target = config.data.target
+    yield from target_kinds(config.data.columns, [target] if isinstance(target, str) else target or [], config.task)
+
+
+def _formats_of_columns(config: schema.Config) -> Iterator[Fault]:
+    data = config.data
+    targets = [data.target] if isinstance(data.target, str) else data.target or []
+    for name, column in data.columns.items():
+        key = f"data.columns.{name}.format"
+        if column.format is None or name == data.time_column:
+            continue
+        idle = [
+            f"data.{one}" for one in ("weight_column", "group_column", "split_column") if getattr(data, one) == name
+        ]
+        if column.kind not in ("auto", "datetime"):
+            rule = f"has no effect with data.columns.{name}.kind = {column.kind!r}"
+            yield Fault(key, column.format, rule, "leave one of them out")
+        elif name in targets or (idle and column.kind == "auto"):
+            rule = f"has no effect on the column of {(idle or ['data.target'])[0]}"
+            yield Fault(key, column.format, rule, "leave it out")
 
 
 def _folds(config: schema.Config) -> Iterator[Fault]:
@@ -212,6 +273,8 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,
+    _kinds_of_targets,
+    _formats_of_columns,
     _folds,
     _length,
     _nesterov,

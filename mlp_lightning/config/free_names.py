@@ -7,19 +7,42 @@ it back into the name.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-_ENCODED = re.compile(r"\\x((?:[0-9a-f]{2})+)")
+_COLUMNS = "data.columns."
+_KEY = "__hex_"  # a key may hold less than the name in a mapping: no backslash
+_ENCODED = re.compile(rf"(?:\\x|{_KEY})((?:[0-9a-f]{{2}})+)")
+
+
+def column_option(name: str, option: str, value: str) -> str:
+    """What to type, in a shell, to set an option of a column.
+
+    >>> print(column_option("age", "kind", "ignored"), column_option("my ratio", "kind", "ignored"))
+    data.columns.age.kind=ignored 'data.columns={"my ratio": {kind: ignored}}'
+    """
+    is_plain = re.fullmatch(r"[\w%/.:+-]+", value)
+    if not _is_plain(name):
+        quoted = value if is_plain and not value.startswith("%") else json.dumps(value, ensure_ascii=False)
+        return shlex.quote(f"data.columns={{{json.dumps(name, ensure_ascii=False)}: {{{option}: {quoted}}}}}")
+    return f"{_COLUMNS}{name}.{option}={value}" if is_plain else shlex.quote(f'{_COLUMNS}{name}.{option}="{value}"')
 
 
 def with_readable_names(override: str) -> str:
-    """An override whose value is a mapping, as Hydra can read it; any other unchanged."""
+    """An override whose value is a mapping, or whose key has the name of a column in it, as Hydra can read it.
+
+    An option of a column has no further keys, so that all before the last dot is the name.
+    """
     key, _, value = override.partition("=")
+    name, dot, option = key.removeprefix(_COLUMNS).rpartition(".")
+    if dot and key.startswith(_COLUMNS) and not _is_plain(name):
+        return f"{_COLUMNS}{_KEY}{name.encode().hex()}.{option}={value}"
     if not value.startswith("{"):
         return override
     try:
@@ -52,11 +75,10 @@ def _in_hydra_syntax(value: Any) -> str:
 
 
 def _encoded_name(name: str) -> str:
-    readable = re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) and name.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    )
-    return name if readable else "\\x" + name.encode().hex()
+    return name if _is_plain(name) else "\\x" + name.encode().hex()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether Hydra reads a name as a text, without quotes."""
+    is_word = re.fullmatch("[A-Za-z_][A-Za-z_0-9]*", name) is not None
+    return is_word and name.lower() not in ("null", "true", "false", "nan", "inf")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Union
+from collections.abc import Collection
+from typing import Any, Union
 
 from mlp_lightning.config import names
 from mlp_lightning.config.rules import dotted_names, not_empty, one_of, option
 from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.errors import Fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +28,30 @@ class CsvAsTrained:
         return dataclasses.replace(trained, **{name: one for name, one in given.items() if one is not None})
 
 
+def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
+    """Options that were set and have no effect beside the others.
+
+    Args:
+        options: of a command.
+        explicit: dotted keys that the user set.
+    """
+    faults = []
+    data = getattr(options, "data", None)
+    if isinstance(options, EvaluateConfig) and options.data.path is not None and "split" in explicit:
+        faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
+    if data is not None and data.path is None:
+        given = {key: getattr(data.csv, key.rpartition(".")[2]) for key in explicit if key.startswith("data.csv.")}
+        faults += [Fault(key, one, "has no effect without data.path", "leave it out") for key, one in given.items()]
+    return faults
+
+
 @dataclasses.dataclass(frozen=True)
 class RowsConfig:
     """The table that a model is used on."""
 
-    path: Union[str, None] = option(None, not_empty(), meaning="a file, a folder of files, or a pattern with *")
+    path: Union[str, None] = option(
+        None, not_empty(), meaning="a file, a folder of files, a pattern with *, an address, or - (standard input)"
+    )
     csv: CsvAsTrained = dataclasses.field(default_factory=CsvAsTrained)
 
 

@@ -21,6 +21,8 @@ DATA_SETS_WITHOUT_SPLIT = ("xor", "parity")
 SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")
 SYNTHETIC_SETS = ("moons", "circles", "spirals", "parity", "blobs", "friedman")
 COLUMN_KINDS = ("auto", "numeric", "categorical", "boolean", "datetime", "ignored")
+# Of strptime's, those that a form of dates and times is made of.
+MOMENT_LETTERS = tuple("YymdbBaAHIMSfpz")
 SCALINGS = ("standard", "robust", "quantile", "none")
 NUMERIC_EMBEDDINGS = ("none", "periodic", "piecewise_linear")
 DELIMITERS = ("auto", ",", ";", "tab", "|", "space")

@@ -252,7 +252,18 @@ def _checked(value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
         return None if value is None and optional else _build(option.section, value, key, faults)
     if isinstance(option.rule, Choice) and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)  # precision=64 is read as a number
+    else:
+        value = _as_text(value, option.alternatives)
     return _checked_value(value, option.alternatives, option.rule, key, faults)
+
+
+def _as_text(value: Any, alternatives: list[Any]) -> Any:
+    """A whole number as its text where an option takes texts: a column may be called 3; others unchanged."""
+    if str not in alternatives or int in alternatives or float in alternatives:
+        return value
+    if isinstance(value, list) and list[str] in alternatives:
+        return [_as_text(one, [str]) for one in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _checked_value(
@@ -262,7 +273,13 @@ def _checked_value(
     if not fits:
         words = " or ".join(type_words(one) for one in alternatives)
         choices = [name for one in alternatives if typing.get_origin(one) is Literal for name in typing.get_args(one)]
-        faults.append(unknown_name(key, value, f"must be {words}", choices))
+        fault = unknown_name(key, value, f"must be {words}", choices)
+        if hasattr(value, "columns"):
+            hint = "hand over a data frame as train(config, run_dir, frame=…), with data.name = 'table'"
+            fault = Fault(key, f"a {type(value).__name__}", f"must be {words}", hint)
+        elif str in alternatives and isinstance(value, (bool, float)) and not isinstance(rule, Choice):
+            fault = dataclasses.replace(fault, hint=f"quote a text that looks like something else: '{key}=\"{value}\"'")
+        faults.append(fault)
         return None
     if value is None or typing.get_origin(fits[0]) is Literal:
         return value

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from mlp_lightning.config.names import MOMENT_LETTERS
 from mlp_lightning.config.targets import is_dotted_name
 from mlp_lightning.errors import Fault
 
@@ -75,6 +77,22 @@ def folder_name() -> Rule:
         return bool(value.strip()) and value != "???" and not path.is_absolute() and ".." not in path.parts
 
     return Rule("the name of a folder, relative and without ..", holds)
+
+
+def moment_format() -> Rule:
+    """How a date or a time is written, by the letters of ``strptime``; none of them twice."""
+
+    def holds(value: str) -> bool:
+        letters = re.findall("%(.?)", value)
+        parts = [
+            "month" if one in "mbB" else "year" if one in "yY" else "hour" if one in "HI" else one for one in letters
+        ]
+        known = all(one and one in MOMENT_LETTERS for one in letters)
+        says = {"year", "month"} <= set(parts) or "hour" in parts
+        return known and says and len(set(parts)) == len(parts)
+
+    listed = " ".join(f"%{one}" for one in MOMENT_LETTERS)
+    return Rule(f"a format of dates or times of {listed}, such as %d/%m/%Y", holds)
 
 
 def dotted_names() -> Rule:

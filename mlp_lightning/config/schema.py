@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import above, at_least, between, dotted_names, folder_name, not_empty, one_of, option
+from mlp_lightning.config.rules import (
+    above,
+    at_least,
+    between,
+    dotted_names,
+    folder_name,
+    moment_format,
+    not_empty,
+    one_of,
+    option,
+)
 
 Auto = Literal["auto"]
 
@@ -68,6 +78,9 @@ class ColumnConfig:
     """What a column of a table is, where the inferred kind is wrong."""
 
     kind: str = option("auto", one_of(names.COLUMN_KINDS), meaning="what the column holds")
+    format: Union[str, None] = option(
+        None, moment_format(), meaning="how dates or times are written, such as %d/%m/%Y; null: from all values"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +119,13 @@ class DataConfig:
     suggested_lr: dict[str, float] = option(
         {}, above(0), meaning="learning rates that suit this data set, by name of the optimizer group"
     )
-    path: Union[str, None] = option(None, not_empty(), meaning="a table: file, folder of files, or pattern with *")
+    path: Union[str, None] = option(None, not_empty(), meaning="table: file, folder, pattern, address or - (stdin)")
     val_path: Union[str, None] = option(None, not_empty(), meaning="table of the validation rows")
     test_path: Union[str, None] = option(None, not_empty(), meaning="table of the test rows")
     target: Union[str, list[str], None] = option(
         None, not_empty(), meaning="column to predict, or a list of them for a regression"
     )
-    columns: dict[str, ColumnConfig] = option({}, meaning="by column name: its kind, where the inferred one is wrong")
+    columns: dict[str, ColumnConfig] = option({}, meaning="by column name: what it holds, where inferred wrongly")
     scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns are scaled")
     max_one_hot: int = option(
         9, at_least(0), meaning="most categories of a column that are one-hot encoded; more get a learned embedding"

@@ -16,15 +16,13 @@ def describe(rows: Preparation) -> list[str]:
     lines = [f"{count:,} rows; predicts {asked} ({_described_target(rows)})"]
     if rows.dropped:
         lines.append(f"{rows.dropped:,} rows without a value of {asked} are left out")
+    lines += rows.notes
     by_kind: dict[str, list[str]] = {}
     for column in rows.report.columns:
-        gaps = ", with gaps" if column.missing else ""
-        details = (
-            f" ({len(column.vocabulary)}{gaps})"
-            if column.kind == "categorical"
-            else gaps.replace(", ", " (") + ")" * bool(gaps)
-        )
-        by_kind.setdefault(column.kind, []).append(f"{column.name}{details}")
+        details = [str(len(column.vocabulary))] if column.kind == "categorical" else []
+        details += [column.format] if column.format else []
+        details += ["with gaps"] if column.missing else []
+        by_kind.setdefault(column.kind, []).append(column.name + (f" ({', '.join(details)})" if details else ""))
     lines += [f"{kind}: {_shortened(names)}" for kind, names in by_kind.items()]
     lines += [f"ignored: {name}: {reason}" for name, reason in list(rows.report.ignored.items())[:10]]
     if len(rows.report.ignored) > 10:

@@ -24,9 +24,10 @@ from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable
+from mlp_lightning.tables.reading.moments import inferred_form
 from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, may_be_numbers, shown
 from mlp_lightning.tables.reading.sources import MemorySource
-from mlp_lightning.tables.reading.types import is_row_label
+from mlp_lightning.tables.reading.types import is_row_label, normal_type
 from mlp_lightning.tables.targets import Target
 
 # Its functions are created at import, where a type checker does not see them.
@@ -147,6 +148,7 @@ def read_rows(
     names = _column_names(estimator, features)
     table, kinds = features.columns(names)
     kinds |= _kinds_of_texts(table)
+    kinds |= dict.fromkeys(_texts_of_moments(table), "datetime")
     of_targets = [
         _free(f"target {number}" if targets_BT.shape[1] > 1 else "target", names)
         for number in range(targets_BT.shape[1])
@@ -258,6 +260,22 @@ def _kinds_of_texts(table: pa.Table) -> dict[str, str]:
             )
         kinds[field.name] = "numeric" if found.are_numbers and not found.are_digits else "categorical"
     return kinds
+
+
+def _texts_of_moments(table: pa.Table) -> list[str]:
+    """The columns whose texts are dates or times.
+
+    Raises:
+        DataError: most of a column's texts are, and one is not, or they can be read in several ways.
+    """
+    advice = "Convert the column with pandas.to_datetime, or make it categorical (astype('category'))."
+    found = []
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        if not pa.types.is_dictionary(values.type) and normal_type(values.type) == pa.string():
+            texts = values.cast(pa.string())
+            if inferred_form(name, texts, lambda row: f"X, row {row + 1}", advice) is not None:
+                found.append(name)
+    return found
 
 
 def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ def predict(
     started = time.monotonic()
     path = Path(output).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
-    source = FileSource.open(str(data_path), csv or CsvConfig())
+    source = FileSource.open(data_path, csv or CsvConfig())
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), str(data_path))
     model = load_model(ckpt_path, device, allow_targets)
@@ -147,6 +147,8 @@ def stored_type(source: FileSource, name: str) -> pa.DataType:
     """
     if name not in source.column_names:
         raise missing_column(source.name, name, source.column_names)
+    if name in source.partitions:
+        return source.partitions[name].type
     files = [file for file in source.files if isinstance(file, ColumnarFile)]
     stored = {file.schema.field(name).type for file in files}
     readable = common_type([readable_type(file.schema.field(name).type, name, file.name) for file in files])

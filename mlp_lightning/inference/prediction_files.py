@@ -17,10 +17,11 @@ import pyarrow.parquet
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.tables.reading.dialect import COMPRESSIONS
-from mlp_lightning.tables.reading.paths import ARROW, KNOWN_ENDINGS, PARQUET, format_of
+from mlp_lightning.tables.reading.paths import ARROW, PARQUET, TEXT, format_of
 
 # Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
+_ENDINGS = ".csv .tsv .txt (also with .gz, .zst or .bz2 behind it), .parquet .pq, .feather .arrow .ipc"
 # Least size of a row group of a Parquet file, or of a batch of a Feather file: each costs a reader time.
 _ROWS, _BYTES = 65_536, 16 << 20
 
@@ -184,8 +185,8 @@ def output_fault(path: Path, given: str, inputs: Sequence[Path], overwrite: bool
         inputs: files that are read for it.
         overwrite: whether to replace an existing file.
     """
-    if format_of(path) is None:
-        return Fault("output", given, "has an unknown ending", f"known are {KNOWN_ENDINGS}")
+    if format_of(path) not in (TEXT, PARQUET, ARROW):
+        return Fault("output", given, "has an unknown ending", f"known are {_ENDINGS}")
     if path.is_dir():
         return Fault("output", given, "is a folder", "name a file in it, for example predictions.csv")
     if not path.exists():

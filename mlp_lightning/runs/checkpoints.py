@@ -75,17 +75,29 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config) ->
     before = _decisive(parse_complete(checkpoint[CONFIG_KEY], is_stored=True).to_dict())
     now = _decisive(config.to_dict())
     # A schedule over the whole run is another one when the run has another length.
-    if config.scheduler.name in ("cosine", "one_cycle"):
+    if spans_the_run(config):
         for key in ("max_steps", "max_epochs"):
             before[f"trainer.{key}"] = checkpoint[CONFIG_KEY]["trainer"][key]
             now[f"trainer.{key}"] = config.to_dict()["trainer"][key]
     different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if different:
         lines = "\n".join(f"  {key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in different)
+        why = ""
+        if spans_the_run(config) and {"trainer.max_steps", "trainer.max_epochs"} & set(different):
+            why = (
+                f"The schedule {config.scheduler.name} spans the whole run: in a run of another length every step has"
+                " another learning rate. Only a run that began with scheduler=none, step or plateau can be made"
+                " longer.\n"
+            )
         raise CheckpointError(
-            f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n"
+            f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n{why}"
             "Give the same settings to continue that run, or leave ckpt_path out to start a new one."
         )
+
+
+def spans_the_run(config: Config) -> bool:
+    """Whether the learning rates depend on how long the run is."""
+    return config.scheduler.name in ("cosine", "one_cycle")
 
 
 def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:

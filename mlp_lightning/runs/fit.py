@@ -107,7 +107,7 @@ def train(
         raise ValueError("train() takes data or frame, not both: each has the rows.")
     source = frame
     if frame is not None and not isinstance(frame, TableSource):
-        config, source = _of_frame(config), MemorySource(arrow_table(frame, "frame"), "frame")
+        config, source = _of_frame(config, frame)
     if not isinstance(config, Config):
         config = parse_config(config)
     refuse_validation_hooks(callbacks)
@@ -175,8 +175,16 @@ def train_stack(
     return results
 
 
-def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
-    """The configuration of a run whose rows are a data frame."""
+def _of_frame(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, MemorySource]:
+    """The configuration of a run whose rows are a data frame, and these rows."""
+    given = _named_frame(config)
+    parsed = given if isinstance(given, Config) else parse_config(given)
+    ignored = [name for name, one in parsed.data.columns.items() if one.kind == "ignored"]
+    return parsed, MemorySource(arrow_table(frame, "frame", ignored), "frame")
+
+
+def _named_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
+    """The configuration with ``data.name`` frame."""
     section: Any = vars(config.data) if isinstance(config, Config) else config.get("data", {})
     section = {"option": section} if isinstance(section, str) else section
     if not isinstance(section, Mapping):

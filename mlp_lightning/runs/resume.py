@@ -22,7 +22,7 @@ from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.checkpoints import SavedRun, check_same_run, read_checkpoint, saved_run
+from mlp_lightning.runs.checkpoints import SavedRun, check_same_run, read_checkpoint, saved_run, spans_the_run
 from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.policies import Best, Policies
@@ -97,9 +97,14 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
         )
     run = saved_run(checkpoint, config)
     if run.state.step >= training.last_step:
+        hint = "Raise trainer.max_steps (or trainer.max_epochs) to continue it."
+        if spans_the_run(config):
+            hint = (
+                f"It is complete, and its schedule {config.scheduler.name} spans the whole run, so that it cannot be"
+                " made longer: leave ckpt_path out and start a longer one, or one with scheduler=none, which can be."
+            )
         raise CheckpointError(
-            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or"
-            " before. Raise trainer.max_steps (or trainer.max_epochs) to train on."
+            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or before. {hint}"
         )
     patience = 0 if config.callbacks.early_stopping is None else config.callbacks.early_stopping.patience
     if run.stopping is not None and run.stopping.wait >= patience:

@@ -66,7 +66,7 @@ def encoded_batches(
         DataError: a column is missing, or a value cannot be read.
     """
     types = dict(further) if isinstance(further, Mapping) else {}
-    types |= {one.name: one.arrow_type for one in columns}
+    types |= {one.name: one.read_type for one in columns}
     if target is not None:
         types |= target.arrow_types
     names = list(dict.fromkeys([*types, *further]))

@@ -16,6 +16,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.config import ColumnConfig
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import frequent, tidied
 from mlp_lightning.tables.reading.types import CastError, first_failure
@@ -71,6 +72,7 @@ class Column:
         name: as in the file.
         kind: ``numeric``, ``boolean``, ``datetime`` or ``categorical``.
         type: a name in :data:`ARROW_TYPES`, as which the column is read.
+        format: in which texts are read as moments; empty: as ISO writes them.
         missing: whether a training row has no value here.
         vocabulary: the categories, in order; texts, whole numbers or truth values.
         encoding: of a categorical column: ``one_hot`` or ``embedding``.
@@ -86,6 +88,7 @@ class Column:
     encoding: str = ""
     parts: tuple[str, ...] = ()
     is_capped: bool = False
+    format: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a checkpoint."""
@@ -101,6 +104,11 @@ class Column:
     @property
     def arrow_type(self) -> pa.DataType:
         return ARROW_TYPES[self.type]
+
+    @property
+    def read_type(self) -> pa.DataType:
+        """The type to read the column as: texts where moments have a form."""
+        return pa.string() if self.format else self.arrow_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,20 +131,20 @@ def infer_columns(
     names: Sequence[str],
     training_rows: NDArray[np.int64],
     wanted: Mapping[str, ColumnConfig],
-    max_one_hot: int,
+    most: tuple[int, int],
     origin: Origin,
-    max_categories: int = 1000,
+    forms: Mapping[str, str] | None = None,
 ) -> ColumnReport:
     """Infer what each column is.
 
     Args:
-        table: all rows.
+        table: all rows; it needs no column that is to be ignored.
         names: columns that may be seen by the model.
         training_rows: row numbers of the training rows.
         wanted: kinds that the user sets.
-        max_one_hot: most categories of a one-hot column.
+        most: categories of a one-hot column, and of any column: the rarest of more are one.
         origin: of the table, for messages.
-        max_categories: most categories of a column; the rarest of more are one.
+        forms: of columns whose texts were read as moments.
 
     Raises:
         DataError: a column has an infinite number, a kind that does not fit, or no column is
@@ -146,20 +154,22 @@ def infer_columns(
     spare: list[Column] = []
     of_training = origin.of(training_rows)
     for name in names:
-        kind = wanted[name].kind if name in wanted else "auto"
+        kind, reason = wanted[name].kind if name in wanted else "auto", ""
+        if kind == "ignored":
+            ignored[name] = "as asked"
+            continue
         values = tidied(without_nan(table.column(name)))
         training = pa.chunked_array([values.combine_chunks().take(pa.array(training_rows))])
         if kind == "auto":
             kind, reason = _inferred_kind(name, training)
-        else:
-            reason = "as asked"
         if kind == "ignored":
             ignored[name] = reason
             if reason in _REASONS_OF_IDENTIFIERS:
                 kind, _ = _inferred_kind("", training, False)
-                spare.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
+                spare.append(_fitted(name, kind, values, training, most, origin, of_training))
             continue
-        columns.append(_fitted(name, kind, values, training, max_one_hot, max_categories, origin, of_training))
+        column = _fitted(name, kind, values, training, most, origin, of_training)
+        columns.append(dataclasses.replace(column, format=(forms or {}).get(name, "")))
         notes += _notes_on(columns[-1], training)
     if not columns:
         # Better to learn from what looks like names of rows than from nothing.
@@ -169,7 +179,8 @@ def infer_columns(
         why = "; ".join(f"{name}: {reason}" for name, reason in ignored.items())
         raise DataError(
             f"{origin.name} has no column to learn from ({why or 'there is none beside the target'})."
-            " Name one with data.columns.NAME.kind=numeric or =categorical."
+            " Give one a kind, for example "
+            f"{column_option(next(iter(ignored), 'NAME'), 'kind', 'categorical')}."
         )
     return ColumnReport(columns, ignored, notes)
 
@@ -223,8 +234,7 @@ def _fitted(
     kind: str,
     values: pa.ChunkedArray,
     training: pa.ChunkedArray,
-    max_one_hot: int,
-    max_categories: int,
+    most: tuple[int, int],
     origin: Origin,
     of_training: Origin,
 ) -> Column:
@@ -236,8 +246,9 @@ def _fitted(
     if kind == "categorical":
         type_name = "string" if type_name in ("float64", "timestamp") else type_name
         cast = converted(name, training, ARROW_TYPES[type_name], of_training.place)
-        vocabulary, share = frequent(cast, max_categories)
-        encoding = "one_hot" if len(vocabulary) <= max_one_hot else "embedding"
+        most_one_hot, most_categories = most
+        vocabulary, share = frequent(cast, most_categories)
+        encoding = "one_hot" if len(vocabulary) <= most_one_hot else "embedding"
         return Column(name, kind, type_name, missing, tuple(vocabulary), encoding, is_capped=share > 0)
     if kind == "datetime":
         seconds = to_seconds(converted(name, training, ARROW_TYPES["timestamp"], of_training.place))
@@ -249,7 +260,7 @@ def _fitted(
         row = pc.index(infinite, True).as_py()
         raise DataError(
             f"{origin.place(row)}: column {name!r} is infinite ({numbers[row].as_py()}). Correct or remove the value,"
-            f" or leave the column out with data.columns.{name}.kind=ignored."
+            f" or leave the column out with {column_option(name, 'kind', 'ignored')}."
         )
     return Column(name, kind, type_name, missing)
 
@@ -290,7 +301,7 @@ def converted(name: str, values: pa.ChunkedArray, wanted: pa.DataType, place: Pl
         row = first_failure(values, wanted)
         raise DataError(
             f"{place(row)}: column {name!r} has {values[row].as_py()!r}, which cannot be read as {wanted}."
-            f" Correct the value, or set another data.columns.{name}.kind."
+            f" Correct the value, or set another kind, for example {column_option(name, 'kind', 'categorical')}."
         ) from error
 
 

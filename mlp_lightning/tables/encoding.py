@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import positions
 from mlp_lightning.tables.columns import Column, Place, converted, to_seconds
+from mlp_lightning.tables.reading.moments import converted_moments
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -81,13 +82,25 @@ def encode(
         values = table.column(column.name)
         if isinstance(values, pa.Array):
             values = pa.chunked_array([values])
-        if values.type != column.arrow_type:
-            values = converted(column.name, values, column.arrow_type, place)
+        values = as_typed(values, column, place)
         raw_BF[:, number] = _codes(values, column) if column.kind == "categorical" else _numbers(values, column)
         _refuse_infinite(raw_BF[:, number], column, place)
         if surprises is not None:
             count_surprises(surprises, column, raw_BF[:, number])
     return raw_BF
+
+
+def as_typed(values: pa.ChunkedArray, column: Column, place: Place) -> pa.ChunkedArray:
+    """Values with the type of their column.
+
+    Raises:
+        DataError: one cannot be read as it.
+    """
+    if values.type == column.arrow_type:
+        return values
+    if column.format and pa.types.is_string(values.type):
+        return converted_moments(column.name, values, column.format, place)
+    return converted(column.name, values, column.arrow_type, place)
 
 
 def _numbers(values: pa.ChunkedArray, column: Column) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.config import DataConfig
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import tidied
 from mlp_lightning.tables.randomness import derived_seed
@@ -110,6 +111,14 @@ def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.i
     if values.null_count:
         raise DataError(
             f"{name}: data.{option} {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them out."
+        )
+    kinds = pa.types
+    is_ordered = kinds.is_timestamp(values.type) or kinds.is_integer(values.type) or kinds.is_floating(values.type)
+    if option == "time_column" and not is_ordered:
+        raise DataError(
+            f"{name}: data.time_column {column!r} has {values[0].as_py()!r}, and must hold dates, times or numbers: the"
+            " order of other values is not that of time. If it is a date or a time, say how it is written with"
+            f" {column_option(column, 'format', '%d/%m/%Y')}, for example."
         )
     return pc.rank(tidied(values), tiebreaker="dense").to_numpy().astype(np.int64)
 

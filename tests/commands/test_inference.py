@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.commands import ROOT, run_forked
+from support.commands import ROOT, environment, run_forked
 
 WRONG = {
     "evaluate.py": [
@@ -68,3 +69,17 @@ def test_models_of_xor(tmp_path: Path) -> None:
     assert [line.split(",")[0] for line in lines] == ["predicted_xor", "1", "0", "0"]
     assert "accuracy" in run("evaluate.py", "ckpt_path=last", "data.path=new.csv")
     assert "Predicts as the checkpoint does" in run("export.py", "ckpt_path=best")
+
+
+@pytest.mark.slow
+def test_a_table_from_standard_input(tmp_path: Path) -> None:
+    rows = "".join(f"{row % 13 / 4},{row % 2}\n" for row in range(80))
+    for script, *words in (
+        ("train.py", "data=table", "data.target=high", "trainer.max_epochs=2", "logger=none", "verbosity=0"),
+        ("predict.py", "ckpt_path=last", "output=out.csv"),
+    ):
+        command = [sys.executable, str(ROOT / "scripts" / script), "data.path=-", *words]
+        settings: dict[str, Any] = {"cwd": tmp_path, "env": environment(), "capture_output": True, "encoding": "utf-8"}
+        done = subprocess.run(command, input=f"x,high\n{rows}", timeout=300, **settings)
+        assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 81

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,6 +14,7 @@ from support.commands import train, train_forked
 from support.override_faults import fault_of
 
 from mlp_lightning.config import ColumnConfig
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.config.overrides import check_overrides, with_open_sections
 
 TABLE = ["data=table", "data.path=rows.csv", "data.target=y"]
@@ -82,7 +84,7 @@ def test_the_kind_of_a_column_may_be_swept_over() -> None:
         ('data.columns={"my col": {kind: cat}}', "data.columns.my col.kind"),
         ('data.columns={"my col": 5}', "data.columns.my col"),
         ('data.columns={"my col": {kind: numeric}', "data.columns"),
-        ("data.columns.my col.kind=numeric", "data.columns.my col.kind"),
+        ("data.columns.my col.kind=cat", "data.columns.my col.kind"),
         ("data.columns.age.kind=[1,", "data.columns.age.kind"),
     ],
 )
@@ -131,3 +133,37 @@ def test_a_sweep_takes_columns_without_a_plus_sign(tmp_path: Path) -> None:
     kinds = kinds_after(train_forked, *given, folder=tmp_path)
     assert sorted(one["code"] for one in kinds) == ["categorical", "ignored"]
     assert [one["my col"] for one in kinds] == ["categorical"] * 2
+
+
+@pytest.mark.parametrize("name", ["my ratio", "a.b", "größe", "true", "3", "x (cm)", "a-b", "日本"])
+def test_an_option_of_a_column_with_any_name(name: str) -> None:
+    assert kinds_of(f"data.columns.{name}.kind=ignored", "data.columns.age.kind=numeric") == {
+        name: "ignored",
+        "age": "numeric",
+    }
+
+
+@pytest.mark.parametrize("name", [*NAMES, "age", "3", '"', 'it\'s "so"'])
+@pytest.mark.parametrize(("option", "value"), [("kind", "ignored"), ("format", "%b %d, %Y"), ("format", "%d/%m/%Y")])
+def test_advice_can_be_typed(name: str, option: str, value: str) -> None:
+    (typed,) = shlex.split(column_option(name, option, value))
+    columns = check_overrides([*TABLE, typed]).data.columns
+    assert columns == {name: ColumnConfig(**{option: value})}
+
+
+@pytest.mark.parametrize("key", ["data.target", "data.weight_column", "data.group_column", "data.time_column"])
+def test_a_column_called_by_a_number(key: str) -> None:
+    config = check_overrides([*TABLE, f"{key}=3"])
+    assert getattr(config.data, key.removeprefix("data.")) == "3"
+
+
+def test_columns_called_by_numbers() -> None:
+    assert check_overrides([*TABLE, "data.target=[3,y,10]"]).data.target == ["3", "y", "10"]
+
+
+@pytest.mark.parametrize("value", ["3.5", "true"])
+def test_a_column_called_like_another_value(value: str) -> None:
+    fault = fault_of(*TABLE, f"data.target={value}")
+    assert fault.key == "data.target"
+    typed = shlex.split(fault.hint.rpartition(": ")[2])
+    assert check_overrides([*TABLE, *typed]).data.target.lower() == value

@@ -84,7 +84,7 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("data.csv.delimiter", "tabs", "auto, ,, ;, tab, |, space", "did you mean tab?"),
         ("data.csv.decimal", ";", "auto, ., ,", ""),
         ("model.numeric_embedding", "periodical", "none, periodic, piecewise_linear", "did you mean periodic?"),
-        ("task", "multi", "auto, binary, multiclass, regression", "did you mean multiclass?"),
+        ("task", "multi", "auto, binary, multiclass, multilabel, regression", "did you mean multiclass?"),
         ("optimizer.name", "adam", "ASGD, Adadelta", "did you mean Adam?"),
         ("optimizer.name", "LBFGS", "ASGD, Adadelta", ""),
         ("scheduler.name", "cosin", "none, cosine, one_cycle, step, plateau", "did you mean cosine?"),

@@ -24,6 +24,7 @@ from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.runs.build import build_data, build_module
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.datasets.synthetic import synthetic_table
+from mlp_lightning.tables.reading.moments import FIELDS
 from mlp_lightning.tables.reading.sources import FileSource
 
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
@@ -40,6 +41,10 @@ def test_no_name_is_listed_twice(listed: Any) -> None:
 
 def test_activations() -> None:
     assert tuple(ACTIVATIONS) == names.activations()
+
+
+def test_letters_of_moments() -> None:
+    assert set(names.MOMENT_LETTERS) == set(FIELDS)
 
 
 def test_norms() -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from mlp_lightning.config import ColumnConfig, Config, CsvConfig, parse_config
-from mlp_lightning.config.inference import CsvAsTrained, EvaluateConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.inference import (
+    CsvAsTrained,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    RowsConfig,
+    idle_options,
+)
 from mlp_lightning.config.names import data_sets
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault
@@ -68,6 +75,10 @@ OF_TABLES = {
 @pytest.mark.parametrize("key", OF_TABLES)
 def test_every_data_set_is_a_table(key: str, name: str) -> None:
     plain = nested({**(TABLE if name == "table" else {"data.name": name, "trainer.max_steps": 1}), key: OF_TABLES[key]})
+    if name == "xor" and key in ("data.group_column", "data.time_column"):
+        with pytest.raises(ConfigError, match="has no effect: no rows are split off"):
+            parse_config(plain)
+        plain["data"]["cv"] = {"folds": 2}
     assert parse_config(plain) != parse_config(nested(TABLE))
 
 
@@ -162,6 +173,33 @@ def test_parity_has_only_training_rows(key: str) -> None:
     accepted(**parity)
 
 
+@pytest.mark.parametrize(
+    ("key", "deciding"),
+    [
+        ("data.val_fraction", {"data.val_path": "v.csv"}),
+        ("data.val_fraction", {"data.split_column": "s"}),
+        ("data.test_fraction", {"data.test_path": "t.csv"}),
+        ("data.test_fraction", {"data.split_column": "s"}),
+        ("data.test_fraction", {"data.cv.folds": 3}),
+    ],
+)
+def test_fractions_of_rows_that_something_else_decides(key: str, deciding: dict[str, Any]) -> None:
+    assert getattr(accepted(**deciding).data, key.removeprefix("data.")) > 0  # the default of a table gives way
+    fault = fault_of(**deciding, **{key: 0.2})
+    rule = f"has no effect: {next(iter(deciding))} decides these rows"
+    assert fault == Fault(key, 0.2, rule, "leave one of them out")
+    accepted(**deciding, **{key: 0.0})
+
+
+@pytest.mark.parametrize("way", ["group_column", "time_column"])
+def test_ways_to_split_nothing(way: str) -> None:
+    nothing = {"data.val_fraction": 0.0, "data.test_fraction": 0.0, f"data.{way}": "c"}
+    assert fault_of(**nothing).rule == "has no effect: no rows are split off"
+    accepted(**nothing, **{"data.cv.folds": 3})
+    files = {"data.val_path": "v.csv", "data.test_path": "t.csv", f"data.{way}": "c"}
+    assert fault_of(**files).key == f"data.{way}"
+
+
 # ---- cross-validation ------------------------------------------------------------------------------------
 
 
@@ -242,7 +280,7 @@ def test_columns_become_sections() -> None:
 def test_columns_survive_being_written_and_read() -> None:
     config = accepted(**{"data.columns": {"zip code": {"kind": "categorical"}}, "data.csv.null_values": ["?"]})
     assert parse_config(config.to_dict()) == config
-    assert config.to_dict()["data"]["columns"] == {"zip code": {"kind": "categorical"}}
+    assert config.to_dict()["data"]["columns"] == {"zip code": {"kind": "categorical", "format": None}}
 
 
 @pytest.mark.parametrize("value", [5, "age", None, ["age"], True])
@@ -255,7 +293,7 @@ def test_columns_that_are_not_a_mapping(value: Any) -> None:
 @pytest.mark.parametrize("value", ["numeric", None, ["numeric"], 5])
 def test_column_that_is_not_a_section(value: Any) -> None:
     fault = fault_of(**{"data.columns": {"age": value}})
-    assert fault == Fault("data.columns.age", value, "must be a section", "its keys are kind")
+    assert fault == Fault("data.columns.age", value, "must be a section", "its keys are kind, format")
 
 
 def test_every_fault_of_columns_has_its_key() -> None:
@@ -267,12 +305,59 @@ def test_every_fault_of_columns_has_its_key() -> None:
         Fault(
             "data.columns.zip code.knd",
             "numeric",
-            "is not a key of data.columns.zip code (kind)",
+            "is not a key of data.columns.zip code (kind, format)",
             "did you mean data.columns.zip code.kind?",
         ),
-        Fault("data.columns.town", 5, "must be a section", "its keys are kind"),
+        Fault("data.columns.town", 5, "must be a section", "its keys are kind, format"),
         Fault("data.columns.x.kind", None, "must be a text"),
     ]
+
+
+@pytest.mark.parametrize(("kind", "task"), [("numeric", "multiclass"), ("categorical", "regression")])
+def test_the_kind_of_a_target_against_the_task(kind: str, task: str) -> None:
+    columns = {"data.columns": {"y": {"kind": kind}}}
+    fault = fault_of(**columns, task=task)
+    assert (fault.key, fault.value) == ("data.columns.y.kind", kind)
+    assert f"contradicts task = {task!r}" in fault.rule
+    accepted(**columns)
+
+
+@pytest.mark.parametrize("kind", ["ignored", "datetime"])
+@pytest.mark.parametrize("target", ["y", ["z", "y"]])
+def test_a_target_is_not_left_out(kind: str, target: Any) -> None:
+    fault = fault_of(**{"data.columns": {"y": {"kind": kind}}, "data.target": target})
+    assert fault.rule == "contradicts data.target, which names this column"
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%Y%m%d", "%b %d, %y", "%H:%M", "%d.%m.%Y %H.%M", "%I:%M %p"])
+def test_formats(form: str) -> None:
+    column = accepted(**{"data.columns": {"when": {"format": form}}}).data.columns["when"]
+    assert column == ColumnConfig("auto", form)
+
+
+@pytest.mark.parametrize("form", ["", "dd.mm.yyyy", "%d.%m", "%d %d %Y %m", "%Q %Y %m", "%Y", "%m %b %Y", "%Y %m %"])
+def test_formats_that_are_none(form: str) -> None:
+    fault = fault_of(**{"data.columns": {"when": {"format": form}}})
+    assert (fault.key, fault.value) == ("data.columns.when.format", form)
+    assert "such as %d/%m/%Y" in fault.rule
+
+
+@pytest.mark.parametrize(
+    ("column", "further"),
+    [
+        ({"kind": "numeric"}, {}),
+        ({"kind": "ignored"}, {}),
+        ({}, {"data.target": "when"}),
+        ({}, {"data.group_column": "when"}),
+        ({}, {"data.weight_column": "when"}),
+    ],
+)
+def test_formats_without_effect(column: dict[str, str], further: dict[str, Any]) -> None:
+    settings = {"data.columns": {"when": {"format": "%d/%m/%Y", **column}}}
+    fault = fault_of(**settings, **further)
+    assert (fault.key, fault.value) == ("data.columns.when.format", "%d/%m/%Y")
+    assert "has no effect" in fault.rule
+    accepted(**settings, **{"data.time_column": "when"})
 
 
 @pytest.mark.parametrize("value", ["auto", [], [""], ["NA", "?"]])
@@ -308,6 +393,19 @@ def test_section_alone() -> None:
     )
     assert options.data.csv == CsvAsTrained(decimal=",")
     assert parse_section(ExportConfig, {}) == ExportConfig()
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "key"),
+    [
+        (EvaluateConfig(data=RowsConfig("new.csv"), split="val"), ["data.path", "split"], "split"),
+        (EvaluateConfig(data=RowsConfig(csv=CsvAsTrained(decimal=","))), ["data.csv.decimal"], "data.csv.decimal"),
+    ],
+)
+def test_options_of_a_command_without_effect(command: EvaluateConfig, given: list[str], key: str) -> None:
+    (fault,) = idle_options(command, given)
+    assert fault.key == key
+    assert idle_options(command, ["data.path"]) == []
 
 
 def test_every_fault_of_a_section_at_once() -> None:

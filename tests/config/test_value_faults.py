@@ -35,8 +35,8 @@ from mlp_lightning.errors import ConfigError, Fault
         ("model.activation", ["relu"], "must be a text"),
         ("model.activation", True, "must be a text"),
         ("model.activation", None, "must be a text"),
-        ("name", 5, "must be a text"),
-        ("ckpt_path", 5, "must be a text or null"),
+        ("name", ["a"], "must be a text"),
+        ("ckpt_path", ["a"], "must be a text or null"),
         ("model.depth", 2.5, "must be a whole number or null"),
         ("model.depth", False, "must be a whole number or null"),
         ("model.hidden_units", "wide", "must be a whole number or a list of whole numbers or null"),
@@ -49,8 +49,8 @@ from mlp_lightning.errors import ConfigError, Fault
         ("trainer.threads", None, "must be a whole number or auto"),
         ("data.suggested_lr", 0.1, "must be a mapping of names to numbers"),
         ("data.batch_size", "all", "must be a whole number or auto or null"),
-        ("data.target", 5, "must be a text or a list of texts or null"),
-        ("data.target", ["a", 5], "must be a text or a list of texts or null"),
+        ("data.target", {"a": 1}, "must be a text or a list of texts or null"),
+        ("data.target", ["a", None], "must be a text or a list of texts or null"),
         ("data.csv.null_values", ["?", 9], "must be a list of texts or auto"),
         ("data.csv.null_values", None, "must be a list of texts or auto"),
         ("data.cv.folds", 2.5, "must be a whole number or null"),
@@ -88,7 +88,7 @@ def test_every_accepted_type_is_named() -> None:
 @pytest.mark.parametrize(
     ("section", "hint"),
     [
-        ("data.csv", "its keys are delimiter, decimal, encoding, null_values"),
+        ("data.csv", "its keys are delimiter, decimal, thousands, encoding, null_values"),
         ("data.cv", "its keys are folds, fold"),
         ("model", "its keys are hidden_units, depth, "),
         ("data", "its keys are name, batch_size, "),
@@ -258,3 +258,17 @@ def test_betas_are_two_numbers(value: Any) -> None:
 def test_betas_out_of_range(value: list[float]) -> None:
     fault = fault_of({"optimizer.name": "Adam", "optimizer.betas": value})
     assert fault == Fault("optimizer.betas", value, "must have only values at least 0 and less than 1")
+
+
+@pytest.mark.parametrize("key", ["name", "ckpt_path", "data.target", "data.weight_column", "sweep.name"])
+def test_a_whole_number_is_a_text_where_texts_are_taken(key: str) -> None:
+    config = accepted({key: 2024})
+    *sections, last = key.split(".")
+    section = getattr(config, sections[0]) if sections else config
+    assert getattr(section, last) == "2024"
+
+
+@pytest.mark.parametrize("value", [2.5, True])
+def test_other_values_have_to_be_quoted(value: Any) -> None:
+    hint = fault_of({"data.target": value}).hint
+    assert hint == f"""quote a text that looks like something else: 'data.target="{value}"'"""

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from support.tables import finite_tables, mixed_table, module_of, rows_of, set_up, table_options
 from support.tolerances import assert_close, assert_same_bits, assert_same_state
 
+from mlp_lightning.config.inference import CsvAsTrained
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.preparation import Given, refuse_idle_csv
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
-from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.optimizers import build_optimizer
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.batches import encoded_batches
@@ -327,3 +328,23 @@ def test_a_table_of_scikit_learn_needs_no_target() -> None:
     assert (data.task, train.features_BF.shape) == ("multiclass", (178, 13))
     assert_close(train.features_BF.mean(0), torch.zeros(13), 1e-5)
     assert_close(train.features_BF.std(0, correction=0), torch.ones(13), 1e-5)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather", "csv"])
+def test_how_text_is_written_where_no_file_is_text(tmp_path, ending: str) -> None:
+    table = pa.table({"x": np.arange(60) % 7 / 3, "y": ["u", "v"] * 30})
+    path = WRITERS[f"rows.{ending}"](table, tmp_path / f"rows.{ending}")
+    options: dict[str, Any] = {"name": "table", "path": path, "target": "y", "csv": CsvConfig(null_values=["?"])}
+    if ending == "csv":
+        TabularDataModule(**options).setup()
+        return
+    with pytest.raises(ConfigError) as caught:
+        TabularDataModule(**options).setup()
+    rule = f"has no effect: rows.{ending} is no text"
+    assert caught.value.faults == (Fault("data.csv.null_values", ["?"], rule, "leave it out"),)
+    text = write_csv(table, tmp_path / "more.csv")
+    TabularDataModule(**options, test_path=text).setup()
+    # What a command is given for its rows, on top of the options of the training.
+    with pytest.raises(ConfigError, match=r"data\.csv\.decimal"):
+        refuse_idle_csv(CsvAsTrained(decimal=","), [FileSource.open(path, CsvConfig())])
+    refuse_idle_csv(CsvAsTrained(), [FileSource.open(path, CsvConfig())])

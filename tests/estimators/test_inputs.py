@@ -227,3 +227,31 @@ def test_one_word_among_numbers_is_refused_unless_they_are_categories() -> None:
     categories = faulty.set_column(0, "sales", pa.array(texts).dictionary_encode())
     kinds = [one.kind for one in MLPClassifier(**FAST).fit(categories, y).module_.preprocessor.columns]
     assert kinds == ["categorical", "numeric"]
+
+
+def dated(form: str, rows: int = 60) -> tuple[Any, NDArray[Any]]:
+    pd = pytest.importorskip("pandas")
+    when = pd.date_range("2021-01-05", periods=rows, freq="6D")
+    return pd.DataFrame({"when": when.strftime(form), "x": np.arange(rows) % 7 / 3}), np.arange(rows) % 2
+
+
+def test_texts_of_dates_are_learned_from_as_dates() -> None:
+    pd = pytest.importorskip("pandas")
+    frame, y = dated("%d/%m/%Y")
+    fitted = MLPClassifier(**FAST).fit(frame, y)
+    stamps = frame.assign(when=pd.to_datetime(frame["when"], format="%d/%m/%Y"))
+    expected = MLPClassifier(**FAST).fit(stamps, y)
+    assert fitted.module_.preprocessor.columns[0].format == "%d/%m/%Y"
+    assert np.array_equal(fitted.predict_proba(frame), expected.predict_proba(stamps))
+    # Alone, these rows could be read otherwise.
+    first = frame.iloc[:1]
+    assert first["when"][0] == "05/01/2021"
+    assert np.allclose(fitted.predict_proba(first), expected.predict_proba(stamps.iloc[:1]))
+
+
+def test_texts_of_dates_in_no_certain_form() -> None:
+    frame, y = dated("%d/%m/%Y")
+    frame["when"] = ["03/04/2021", "05/06/2021"] * 30
+    with pytest.raises(DataError, match=r"X, row 1: column 'when' has '03/04/2021'.*pandas\.to_datetime"):
+        MLPClassifier(**FAST).fit(frame, y)
+    MLPClassifier(**FAST).fit(frame.astype({"when": "category"}), y)

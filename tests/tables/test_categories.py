@@ -48,13 +48,13 @@ def test_blanks_around_texts_are_no_part_of_them(tmp_path) -> None:
     train = write(tmp_path / "t.csv", "job, city, y\n" + "baker, Bonn, yes \nsmith, Ulm , no\n" * 20)
     data = set_up(path=str(train))
     assert [one.vocabulary for one in data.preprocessor.columns] == [("baker", "smith"), ("Bonn", "Ulm")]
-    assert data.class_names == ("no", "yes")
+    assert data.target.class_names == ("no", "yes")
     new = write(tmp_path / "new.csv", "job,city,y\nsmith,Ulm,no\n  baker ,  Bonn,yes\n")
     data = set_up(path=str(train), test_path=str(new))
     assert data.splits["test"].targets[:, 0].tolist() == [0, 1]
     assert data.splits["test"].features_BF.tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]]
     frame = pa.table({"job": ["baker", " baker", "smith\t", "smith"] * 5, "y": [" u", "u", "v ", "v"] * 5})
-    assert set_up(frame).class_names == ("u", "v")
+    assert set_up(frame).target.class_names == ("u", "v")
     assert set_up(frame).preprocessor.columns[0].vocabulary == ("baker", "smith")
 
 
@@ -91,7 +91,7 @@ def test_a_class_may_be_called_none(tmp_path) -> None:
     path = table_of(tmp_path / "t.csv", [f"{row}.5" for row in range(ROWS)])
     path.write_text(path.read_text().replace(",a\n", ",None\n"))
     data = set_up(path=str(path))
-    assert data.class_names == ("None", "b")
+    assert data.target.class_names == ("None", "b")
     assert data.rows.dropped == 0
     (line,) = (line for line in data.describe() if line.startswith("y: "))
     assert line == "y: 'None' is kept as a text (20 rows); \"data.csv.null_values=['None']\" takes it as missing"

@@ -32,7 +32,7 @@ def report_of(
 ) -> ColumnReport:
     rows = np.arange(table.num_rows) if train is None else np.array(train)
     wanted = {name: ColumnConfig(kind) for name, kind in (kinds or {}).items()}
-    return infer_columns(table, table.column_names, rows, wanted, max_one_hot, ORIGIN)
+    return infer_columns(table, table.column_names, rows, wanted, (max_one_hot, 1000), ORIGIN)
 
 
 def kind_of(values: Any, name: str = "x", kind: str = "auto") -> str:
@@ -231,7 +231,7 @@ def test_nothing_to_learn_from() -> None:
     with pytest.raises(DataError, match=r"the table has no column to learn from \(a: is always 1; b: has no value\)"):
         report_of(pa.table({"a": [1, 1], "b": pa.nulls(2)}))
     with pytest.raises(DataError, match="there is none beside the target"):
-        infer_columns(pa.table({"y": [1, 2]}), [], np.arange(2), {}, 9, ORIGIN)
+        infer_columns(pa.table({"y": [1, 2]}), [], np.arange(2), {}, (9, 1000), ORIGIN)
 
 
 # ---- faults ------------------------------------------------------------------------------------------------

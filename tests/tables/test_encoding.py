@@ -133,7 +133,7 @@ def test_what_training_rows_had_is_no_surprise() -> None:
 def test_every_category_of_the_training_rows_has_its_code(table: pa.Table) -> None:
     names = [name for name in table.column_names if name != "y"]
     kinds = {name: ColumnConfig("categorical") for name in names}
-    columns = infer_columns(table, names, np.arange(table.num_rows), kinds, 9, Origin("", place)).columns
+    columns = infer_columns(table, names, np.arange(table.num_rows), kinds, (9, 1000), Origin("", place)).columns
     raw_BF = encode(table, columns, place)
     for column, raw_B in zip(columns, raw_BF.T, strict=True):
         values = table.column(column.name)

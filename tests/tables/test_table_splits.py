@@ -143,14 +143,13 @@ def assert_one_after_the_other(times: Any, parts: Parts) -> None:
     st.lists(st.integers(0, 30), min_size=6, max_size=40),
     st.sampled_from([0.0, 0.1, 0.3]),
     st.sampled_from([0.0, 0.2]),
-    st.sampled_from(["whole", "number", "text", "moment"]),
+    st.sampled_from(["whole", "number", "moment"]),
 )
 def test_every_split_is_later_than_the_one_before(times: list[int], val: float, test: float, kind: str) -> None:
     epoch = datetime.datetime(2024, 1, 1)
     column: Any = {
         "whole": times,
         "number": [one / 7 for one in times],
-        "text": [f"{one:03}" for one in times],
         "moment": [epoch + datetime.timedelta(hours=one) for one in times],
     }[kind]
     try:
@@ -161,6 +160,13 @@ def test_every_split_is_later_than_the_one_before(times: list[int], val: float, 
     assert_all_rows(parts, len(times))
     assert_one_after_the_other(times, parts)
     assert [bool(len(parts[split])) for split in SPLITS] == [True, val > 0, test > 0]
+
+
+@pytest.mark.parametrize("values", [[f"week {one}" for one in range(12)], [True, False] * 6])
+def test_times_are_moments_or_numbers(values: list[Any]) -> None:
+    text = f"the table: data.time_column 't' has {values[0]!r}, and must hold dates, times or numbers"
+    with pytest.raises(DataError, match=re.escape(text)):
+        parts_of({"t": values}, time_column="t", val_fraction=0.2)
 
 
 def test_the_last_rows_are_the_test_rows() -> None:

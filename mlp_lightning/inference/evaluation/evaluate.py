@@ -224,7 +224,9 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     data = build_data(model.config)
     if split not in data.splits:
         has = ", ".join(data.splits)
-        raise ConfigError([Fault("split", split, "is not a split of the run", f"it has {has}; or name a data_path")])
+        raise ConfigError(
+            [Fault("split", split, "is not a split of the run", f"it has {has}; or name a table with data.path")]
+        )
     _refuse_changed(model, data)
     device = model.module.device
     parameter = next(model.module.parameters())
@@ -253,7 +255,7 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
         table = model.config.data.path or model.config.data.name
         raise CheckpointError(
             f"ckpt_path: {model.path} was trained on other rows than {table} has now, so its splits are no longer"
-            " known. Restore the table, or name rows that the model has not seen with data_path."
+            " known. Restore the table, or name rows that the model has not seen with data.path."
         )
 
 

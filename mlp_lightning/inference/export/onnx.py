@@ -41,7 +41,7 @@ from mlp_lightning.inference.export.torch import PredictionNetwork, quiet_export
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.tables.columns import Column, to_seconds
-from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
+from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN, as_typed
 
 _OPSET = 18
 _OPSET_OF_LABEL_ENCODER = 3
@@ -105,7 +105,7 @@ def feeds(table: pa.Table, columns: Iterable[Column]) -> dict[str, NDArray[Any]]
 
 
 def _values(values: pa.ChunkedArray, column: Column) -> NDArray[Any]:
-    values = values.cast(column.arrow_type)
+    values = as_typed(values, column, lambda row: f"row {row + 1}")
     kind = value_type(column)
     if kind == "string":
         return np.array(values.fill_null(missing_text(column)).to_pylist(), dtype=object)

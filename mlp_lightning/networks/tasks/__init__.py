@@ -53,12 +53,14 @@ def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origi
     Args:
         table: rows, all of which have a target.
         names: target columns.
-        task: one of :data:`TASKS`, or ``auto``: the first that the columns pose.
+        task: one of :data:`TASKS`; ``auto``: the first that the columns pose; ``classes``: the one of so many classes.
         origin: of the table, for messages.
 
     Raises:
         DataError: there is only one class, or the columns do not fit the task.
     """
+    if task == "classes":
+        task = "multilabel" if len(names) > 1 else "binary" if len(table.column(names[0]).unique()) <= 2 else "multiclass"
     if task == "auto":
         columns = [table.column(name) for name in names]
         task = next(name for name, one in TASKS.items() if one.poses(columns))

@@ -64,6 +64,7 @@ class ColumnarFile(ABC):
     """
 
     kind: str
+    notes: Sequence[str] = ()  # on what of it is read
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -17,12 +18,13 @@ def is_frame(rows: Any) -> bool:
     return hasattr(rows, "columns") and any(hasattr(rows, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow"))
 
 
-def arrow_table(frame: Any, name: str) -> pa.Table:
+def arrow_table(frame: Any, name: str, unread: Collection[str] = ()) -> pa.Table:
     """The columns of a data frame; the index of a pandas frame is left out.
 
     Args:
         frame: of pandas, polars, Arrow, or of another library with Arrow's interface.
         name: what messages call it.
+        unread: columns whose values are not asked for, which may be anything; of a pandas frame they come out empty.
 
     Raises:
         DataError: it is none, or a column has values of several types.
@@ -35,6 +37,10 @@ def arrow_table(frame: Any, name: str) -> pa.Table:
         if isinstance(frame, pa.RecordBatch):
             return pa.Table.from_batches([frame])
         if hasattr(frame, "iloc"):
+            empty = [column for column in frame.columns if str(column) in unread]
+            if empty:
+                frame = frame.copy(deep=False)
+                frame[empty] = None
             return pa.Table.from_pandas(frame, preserve_index=False)
         # By default, polars hands over categories of a type that Arrow cannot look up.
         return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)

@@ -1,23 +1,36 @@
-"""Which files a path means: one table, a folder of them, or a pattern with ``*``."""
+"""Which files a path means: one table, a folder of them, a pattern with ``*``, standard input, or an address."""
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import functools
 import glob
+import itertools
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
 
 from mlp_lightning.errors import DataError
 
-TEXT, PARQUET, ARROW = "text", "Parquet", "Arrow"
+TEXT, JSON, PARQUET, ARROW, EXCEL = "text", "JSON lines", "Parquet", "Arrow", "Excel"
 FORMATS = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), TEXT),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), JSON),
     **dict.fromkeys((".parquet", ".pq"), PARQUET),
     **dict.fromkeys((".feather", ".arrow", ".ipc"), ARROW),
+    **dict.fromkeys((".xlsx", ".xlsm"), EXCEL),
 }
 COMPRESSED = (".gz", ".zst", ".bz2")
-KNOWN_ENDINGS = ".csv .tsv .txt (also with .gz, .zst or .bz2 behind it), .parquet .pq, .feather .arrow .ipc"
+KNOWN_ENDINGS = (
+    ".csv .tsv .txt .jsonl .ndjson .json (also with .gz, .zst or .bz2 behind it), .parquet .pq, .feather .arrow .ipc,"
+    " .xlsx .xlsm"
+)
 
 
 def format_of(path: Path) -> str | None:
@@ -28,7 +41,8 @@ def format_of(path: Path) -> str | None:
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
-        return TEXT if len(suffixes) > 1 and FORMATS.get(suffixes[-2]) == TEXT else None
+        found = FORMATS.get(suffixes[-2]) if len(suffixes) > 1 else None
+        return found if found in (TEXT, JSON) else None
     return FORMATS.get(suffixes[-1]) if suffixes else None
 
 
@@ -38,7 +52,7 @@ def find_files(given: str) -> tuple[list[Path], Path]:
     Raises:
         DataError: there is nothing, nothing that is a table, or tables of several formats.
     """
-    path = Path(given).expanduser()
+    path = fetched(given) if given == "-" or "://" in given else Path(given).expanduser()
     try:
         if path.is_dir():
             with os.scandir(path):  # rglob ignores folders that it may not read
@@ -71,15 +85,37 @@ def fixed_part(pattern: Path) -> Path:
     return Path(*parts[:fixed])
 
 
+def partition_values(path: Path, root: Path) -> dict[str, str | None]:
+    """The columns that the folders of a file stand for, as in ``region=north/rows.parquet``.
+
+    Args:
+        path: of the file.
+        root: the folder of the table; what folders directly above it stand for counts too.
+
+    >>> partition_values(Path("sales/region=north/year=2024/rows.csv"), Path("sales"))
+    {'region': 'north', 'year': '2024'}
+    """
+    above = list(itertools.takewhile(lambda part: "=" in part, reversed(root.parts)))[::-1]
+    parts = [one for one in (*above, *path.parent.relative_to(root).parts) if one.find("=") > 0]
+    names = [one.partition("=")[0] for one in parts]
+    if not names:
+        return {}
+    import pyarrow.dataset as ds
+
+    partitioning = ds.HivePartitioning(pa.schema([(name, pa.string()) for name in dict.fromkeys(names)]))
+    found = ds.get_partition_keys(partitioning.parse("/".join([*parts, ""])))
+    return {name: found.get(name) for name in dict.fromkeys(names)}  # what has no value is missing
+
+
 def tables_in(paths: Sequence[Path], root: Path) -> list[Path]:
-    """The files of known endings; hidden ones and those that begin with ``_`` belong to other programs.
+    """The files of known endings; hidden ones and those that begin with ``_`` or ``~$`` belong to other programs.
 
     Raises:
         DataError: there are none.
     """
 
     def is_left_out(path: Path) -> bool:
-        return any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
+        return any(part.startswith((".", "_", "~$")) for part in path.relative_to(root).parts)
 
     files = [path for path in paths if path.is_file() and not is_left_out(path)]
     tables = [path for path in files if format_of(path)]
@@ -105,6 +141,70 @@ def of_one_format(files: list[Path], given: str) -> list[Path]:
             "choose with a pattern such as data.path='folder/*.csv'."
         )
     return files
+
+
+def fetched(given: str) -> Path:
+    """What standard input or an address has, as a file or a folder that is kept until the process ends.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    folder = _standard_input() if given == "-" else _copy_of(given)
+    return next(folder.iterdir())
+
+
+def _folder() -> Path:
+    """A new folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="mlp-lightning-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _standard_input() -> Path:
+    """A folder with the content of standard input: it can be read only once, and a run reads its table several times.
+
+    Raises:
+        DataError: it is empty, or a terminal.
+    """
+    content = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    if not content.strip():
+        raise DataError("data.path = - is standard input, and it is empty. Pipe a table into the command.")
+    folder = _folder()
+    (folder / f"standard-input{_ending(content)}").write_bytes(content)
+    return folder
+
+
+def _ending(content: bytes) -> str:
+    """The ending of a table, by its first bytes."""
+    of_magic = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"PK\x03\x04": ".xlsx", b"\xff\xff\xff\xff": ".arrow"}
+    compressed = {b"\x1f\x8b": ".csv.gz", b"\x28\xb5\x2f\xfd": ".csv.zst", b"BZh": ".csv.bz2", b"{": ".jsonl"}
+    return next((end for magic, end in (of_magic | compressed).items() if content.startswith(magic)), ".csv")
+
+
+@functools.cache
+def _copy_of(address: str) -> Path:
+    """A folder with a copy of what an address has."""
+    import pyarrow.fs
+
+    try:
+        try:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(address)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # Arrow does not know the scheme
+            import fsspec
+
+            known, path = fsspec.core.url_to_fs(address)
+            filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(known))
+        folder = _folder()
+        target = folder / PurePosixPath(address.partition("?")[0]).name
+        if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+            target.mkdir()
+        pyarrow.fs.copy_files(path, str(target), filesystem, pyarrow.fs.LocalFileSystem())
+    except ImportError as error:
+        raise DataError(f"{address}: reading it needs a package that is not installed ({error}).") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{address} cannot be read: {error}.") from None
+    return folder
 
 
 def not_found(path: Path) -> str:

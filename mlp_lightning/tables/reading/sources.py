@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 import pyarrow as pa
 
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.errors import DataError
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.tables.reading.columnar import ArrowFile, ColumnarFile, ParquetFile, cast_table, row_place
 from mlp_lightning.tables.reading.csv import CsvFile
 from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, check_names, read_dialect
+from mlp_lightning.tables.reading.documents import ExcelFile, JsonFile
 from mlp_lightning.tables.reading.faults import raise_encoding_fault, readable
-from mlp_lightning.tables.reading.paths import PARQUET, TEXT, find_files, format_of
+from mlp_lightning.tables.reading.paths import (
+    ARROW,
+    EXCEL,
+    JSON,
+    PARQUET,
+    TEXT,
+    find_files,
+    format_of,
+    partition_values,
+)
 from mlp_lightning.tables.reading.types import (
     cast_column,
     common_type,
@@ -34,6 +45,8 @@ from mlp_lightning.tables.reading.types import (
 Types = Mapping[str, pa.DataType]
 TableFile = Union[CsvFile, ColumnarFile]
 BATCH_ROWS = 65_536
+COLUMNAR: dict[str, type[ColumnarFile]] = {PARQUET: ParquetFile, ARROW: ArrowFile, JSON: JsonFile, EXCEL: ExcelFile}
+_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
 
 
 class TableSource(ABC):
@@ -45,6 +58,7 @@ class TableSource(ABC):
         targets: the columns to predict, where the table says so.
         categorical: columns whose values are categories, where the table says so; they may be numbers.
         dialects: how the text files of the table are written; none if it stores values with their types.
+        notes: lines on what of it is read.
     """
 
     name: str
@@ -52,6 +66,7 @@ class TableSource(ABC):
     targets: Sequence[str] = ()
     categorical: Sequence[str] = ()
     dialects: Sequence[CsvDialect] = ()
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -131,15 +146,22 @@ class FileSource(TableSource):
 
     Attributes:
         files: the files, in the order of their rows.
+        partitions: columns that the folders of the files stand for, each with one value for each file.
     """
 
-    def __init__(self, files: Sequence[TableFile], name: str) -> None:
+    def __init__(
+        self, files: Sequence[TableFile], name: str, partitions: Sequence[Mapping[str, str | None]] = ()
+    ) -> None:
         self.files = list(files)
         self.name = name
         self.column_names = list(files[0].column_names)
         self.dialects = [file.dialect for file in files if isinstance(file, CsvFile)]
+        self.notes = [note for file in files if isinstance(file, ColumnarFile) for note in file.notes]
+        # What a file itself has is exact; its folders only repeat it.
+        self.partitions = partition_columns(partitions or [{} for _ in files], files[0].column_names)
         for file in self.files[1:]:
             check_same_columns(file, self.files[0])
+        self.column_names = [*files[0].column_names, *self.partitions]
 
     @classmethod
     def open(cls, path: str, csv: CsvConfig) -> FileSource:
@@ -153,6 +175,13 @@ class FileSource(TableSource):
             ConfigError: an invalid option of ``csv``.
             DataError: nothing there, nothing that can be read, or files that do not fit together.
         """
+        if not isinstance(path, (str, Path)):
+            rule, hint = (
+                "is not a path",
+                "train on a data frame with train(config, run_dir, frame=…), or write it to a file",
+            )
+            raise ConfigError([Fault("data.path", f"a {type(path).__name__}", rule, hint)])
+        path = str(path)
         paths, root = find_files(path)
         names = [one.relative_to(root).as_posix() for one in paths]
         files: list[TableFile] = []
@@ -160,19 +189,21 @@ class FileSource(TableSource):
             dialects = read_dialects(paths, names, csv)
             files += [CsvFile(*each) for each in zip(paths, names, dialects, strict=True)]
         else:
-            opened = ParquetFile if format_of(paths[0]) == PARQUET else ArrowFile
+            opened = COLUMNAR[str(format_of(paths[0]))]
             files += [opened(*each) for each in zip(paths, names, strict=True)]
-        return cls(files, names[0] if len(files) == 1 else f"{Path(path).name or path} ({len(files)} files)")
+        name = names[0] if len(files) == 1 else f"{Path(path).name or path} ({len(files)} files)"
+        return cls(files, name, [partition_values(one, root) for one in paths])
 
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
         chosen = self.chosen(columns)
         types = types or {}
         if not chosen:
             return self.read(self.column_names[:1]).select([])
-        tables = [file.read(chosen, types) for file in self.files]
+        stored = [name for name in chosen if name not in self.partitions] or self.files[0].column_names[:1]
+        tables = [file.read(stored, types) for file in self.files]
         if len(tables) > 1:
-            tables = self._of_one_schema(tables, chosen, types)
-        table = pa.concat_tables(tables)
+            tables = self._of_one_schema(tables, stored, types)
+        table = pa.concat_tables(self._with_partitions(one, at, chosen, types) for at, one in enumerate(tables))
         if not table.num_rows:
             raise self._no_rows()
         return table
@@ -185,14 +216,15 @@ class FileSource(TableSource):
         if not chosen:
             yield from self.read([]).to_batches(rows)
             return
+        stored = [name for name in chosen if name not in self.partitions] or self.files[0].column_names[:1]
         if all(isinstance(file, ColumnarFile) for file in self.files):
-            given = self._stored_types(chosen) | given
+            given = self._stored_types(stored) | given
         is_empty = True
-        for file in self.files:
-            for batch in file.batches(chosen, given, rows):
+        for at, file in enumerate(self.files):
+            for batch in file.batches(stored, given, rows):
                 is_empty = False
                 given = {field.name: field.type for field in batch.schema if field.type != pa.null()} | given
-                yield batch
+                yield self._with_partitions(batch, at, chosen, given)
         if is_empty:
             raise self._no_rows()
 
@@ -213,6 +245,15 @@ class FileSource(TableSource):
             else:
                 found |= text_columns(file.schema, columns)
         return found
+
+    def _with_partitions(self, rows: _Rows, file: int, columns: Sequence[str], types: Types) -> _Rows:
+        """Rows of a file with the columns that its folders stand for, in the order of ``columns``."""
+        for name in columns:
+            if name in self.partitions:
+                value = self.partitions[name].slice(file, 1)
+                value = cast_column(value, types.get(name, value.type), name, lambda _: self.files[file].name)
+                rows = rows.append_column(name, pa.repeat(value[0], rows.num_rows))
+        return rows.select(list(columns))
 
     def _stored_types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
         files = [file for file in self.files if isinstance(file, ColumnarFile)]
@@ -253,6 +294,26 @@ class FileSource(TableSource):
 def text_columns(schema: pa.Schema, columns: Sequence[str]) -> set[str]:
     """Those of the columns that hold texts."""
     return {name for name in columns if normal_type(schema.field(name).type) == pa.string()}
+
+
+def partition_columns(
+    partitions: Sequence[Mapping[str, str | None]], known: Sequence[str]
+) -> dict[str, pa.ChunkedArray]:
+    """What the folders of files say, as columns with one value for each file; whole numbers if all are.
+
+    Raises:
+        DataError: the folders of some files do not say the same columns.
+    """
+    columns = {}
+    for name in dict.fromkeys(name for one in partitions for name in one if name not in known):
+        if not all(name in one for one in partitions):
+            raise DataError(
+                f"Some files of the table lie in folders {name}=…, and others do not. Give all of them one."
+            )
+        values = [one[name] for one in partitions]
+        whole = all(one is None or re.fullmatch("0|-?[1-9][0-9]{0,17}", one) for one in values)
+        columns[name] = pa.chunked_array([pa.array(values, pa.string())]).cast(pa.int64() if whole else pa.string())
+    return columns
 
 
 def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -> list[CsvDialect]:
@@ -297,6 +358,7 @@ class KeptSource(TableSource):
         self.name = source.name
         self.column_names = source.column_names
         self.targets, self.categorical, self.dialects = source.targets, source.categorical, source.dialects
+        self.notes = source.notes
         self._source = source
         self._tables: dict[tuple[Any, ...], pa.Table] = {}
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 
 # Its functions are made when it is imported, where a type checker does not see them.
@@ -59,7 +60,7 @@ def readable_type(given: pa.DataType, column: str, name: str) -> pa.DataType:
     if normal is None:
         raise DataError(
             f"{name}: column {column!r} holds values of the type {given}; a column must hold numbers, texts, booleans, "
-            f"dates or time stamps. Store it as such, or leave it out with data.columns.{column}.kind=ignored."
+            f"dates or time stamps. Store it as such, or leave it out with {column_option(column, 'kind', 'ignored')}."
         )
     return normal
 

@@ -159,7 +159,7 @@ def test_data_sets_that_are_not_tables(xor_model, iris_model, tmp_path) -> None:
     iris = evaluate(iris_model.checkpoint, tmp_path)
     assert iris.metrics["accuracy"] == pytest.approx(iris_model.result.metrics["test"]["accuracy"])
     with pytest.raises(
-        ConfigError, match=r"split = 'test' is not a split of the run; it has train; or name a data_path"
+        ConfigError, match=r"split = 'test' is not a split of the run; it has train; or name a table with data\.path"
     ):
         evaluate(xor_model.checkpoint, tmp_path)
     with pytest.raises(DataError, match="iris has no column 'w'"):

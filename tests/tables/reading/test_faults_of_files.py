@@ -51,9 +51,9 @@ def test_a_path_that_is_not_there(tmp_path) -> None:
 
 def test_endings(tmp_path) -> None:
     with pytest.raises(
-        DataError, match=r"t.xlsx: files with this ending are not supported; supported are \.csv .*\.parquet"
+        DataError, match=r"t.xls: files with this ending are not supported; supported are \.csv .*\.parquet"
     ):
-        source(written(tmp_path / "t.xlsx", b"PK"))
+        source(written(tmp_path / "t.xls", b"PK"))
     with pytest.raises(DataError, match="files with this ending are not supported"):
         source(written(tmp_path / "t.parquet.gz", b""))
     with pytest.raises(DataError, match="files with this ending are not supported"):

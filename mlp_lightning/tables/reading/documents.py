@@ -1,0 +1,103 @@
+"""Files that are read as a whole: JSON lines and Excel workbooks."""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json
+
+from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.columnar import ColumnarFile
+from mlp_lightning.tables.reading.dialect import open_bytes
+
+
+class WholeFile(ColumnarFile):
+    """A file whose columns are known only when all of it has been read."""
+
+    _table: pa.Table
+
+    def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
+        self._table = self._load()
+        return self._table.schema, self._table.num_rows
+
+    def _read(self, columns: Sequence[str]) -> pa.Table:
+        return self._table.select(list(columns))
+
+    def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        yield from self._table.select(list(columns)).to_batches(rows)
+
+    @abstractmethod
+    def _load(self) -> pa.Table: ...
+
+
+class JsonFile(WholeFile):
+    """JSON lines: an object on each line, with a value for each column."""
+
+    kind = "JSON lines (an object on each line)"
+
+    def _load(self) -> pa.Table:
+        with open_bytes(self.path) as file:
+            return pyarrow.json.read_json(file)
+
+
+class ExcelFile(WholeFile):
+    """The first sheet of a workbook that has rows; its first row has the names of the columns.
+
+    Cells have the values that Excel showed when it saved them; ``#N/A`` is a missing value.
+    """
+
+    kind = "an Excel workbook"
+
+    def _load(self) -> pa.Table:
+        try:
+            import openpyxl
+        except ImportError:
+            raise DataError(
+                f"{self.name}: reading Excel workbooks needs openpyxl: pip install 'mlp-lightning[excel]'."
+            ) from None
+        try:
+            workbook = openpyxl.load_workbook(self.path, read_only=True, data_only=True)
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise OSError(str(error)) from error
+        try:
+            sheets = {sheet.title: sheet for sheet in workbook.worksheets}
+            for title, sheet in sheets.items():
+                rows = [row for row in sheet.iter_rows(values_only=True) if any(one is not None for one in row)]
+                if rows:
+                    others = [one for one in sheets if one != title]
+                    if others:
+                        self.notes = [
+                            f"{self.name}: the sheet {title!r} is read, and not {', '.join(map(repr, others))}"
+                        ]
+                    return _table(rows)
+        finally:
+            workbook.close()
+        raise DataError(f"{self.name} has no sheet with rows.")
+
+
+def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
+    """The columns of the rows of a sheet; columns without a name and without a value are left out."""
+    header, *body = rows
+    width = max(len(row) for row in rows)
+    columns = [[row[at] if at < len(row) else None for row in body] for at in range(width)]
+    names = ["" if at >= len(header) or header[at] is None else str(header[at]).strip() for at in range(width)]
+    kept = [at for at in range(width) if names[at] or any(one is not None for one in columns[at])]
+    return pa.table([_array(columns[at]) for at in kept], [names[at] for at in kept])
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """The cells of a column; as texts if they are of several types."""
+    values = [None if one == "#N/A" else one for one in values]
+    if any(isinstance(one, datetime.date) and not isinstance(one, datetime.datetime) for one in values):
+        values = [
+            datetime.datetime(one.year, one.month, one.day) if type(one) is datetime.date else one for one in values
+        ]
+    kinds = {bool if isinstance(one, bool) else type(one) for one in values if one is not None}
+    if kinds == {int, float}:
+        return pa.array(values, pa.float64())
+    return pa.array(values if len(kinds) <= 1 else [None if one is None else str(one) for one in values])
