@@ -39,7 +39,7 @@ TIMES = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
 moments = st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2068, 12, 31))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(moments, min_size=1, max_size=30), st.sampled_from(DATES), st.sampled_from(TIMES))
 def test_what_strftime_writes_is_read(drawn: list[datetime.datetime], date: str, time: str) -> None:
     # Two of them tell days from months and from years, whatever the form.
@@ -50,7 +50,7 @@ def test_what_strftime_writes_is_read(drawn: list[datetime.datetime], date: str,
     assert read_moments(texts(list(written)), date + time).to_pylist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)), st.integers(-40, 40), st.sampled_from("/.-"))
 def test_days_that_do_not_exist_are_missing(day: datetime.date, shift: int, mark: str) -> None:
     form = f"%d{mark}%m{mark}%Y"
