@@ -88,7 +88,7 @@ def test_every_accepted_type_is_named() -> None:
 @pytest.mark.parametrize(
     ("section", "hint"),
     [
-        ("data.csv", "its keys are delimiter, decimal, encoding, null_values"),
+        ("data.csv", "its keys are delimiter, decimal, thousands, encoding, null_values"),
         ("data.cv", "its keys are folds, fold"),
         ("model", "its keys are hidden_units, depth, "),
         ("data", "its keys are name, batch_size, "),
