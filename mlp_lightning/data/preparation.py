@@ -227,7 +227,7 @@ class Preparation:
         kinds |= dict.fromkeys(targets, of_targets)
         kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
         read = read_numbers(table, source, kinds, targets)
-        seen = [name for name in table.column_names if name in kinds or name in targets]
+        seen = [name for name in table.column_names if name not in wanted or wanted[name].kind != "ignored"]
         self.forms = read.forms
         self.notes += [*read.notes, *word_notes(read.table, source, seen)]
         return read.table

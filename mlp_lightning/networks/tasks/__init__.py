@@ -60,7 +60,8 @@ def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origi
         DataError: there is only one class, or the columns do not fit the task.
     """
     if task == "classes":
-        task = "multilabel" if len(names) > 1 else "binary" if len(table.column(names[0]).unique()) <= 2 else "multiclass"
+        of_one = "binary" if len(table.column(names[0]).unique()) <= 2 else "multiclass"
+        task = of_one if len(names) == 1 else "multilabel"
     if task == "auto":
         columns = [table.column(name) for name in names]
         task = next(name for name, one in TASKS.items() if one.poses(columns))
