@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, Metric
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
+from mlp_lightning.data.own_trainer import trainer_faults
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import StepTrace
@@ -148,6 +149,18 @@ class MLPModule(pl.LightningModule):
         self._schedule = self._loop = None
         self._meters, self._measured = {}, set()
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """No callbacks: it is the first hook, and refuses what the Trainer cannot have before Lightning does.
+
+        Raises:
+            ConfigError: with all that the Trainer asks for and would not get.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        steps = datamodule.steps_per_execution if isinstance(datamodule, TabularDataModule) else 1
+        if faults := [*trainer_faults(self.trainer, datamodule, steps)]:
+            raise ConfigError(faults)
+        return []
+
     def setup(self, stage: str) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
@@ -166,15 +179,30 @@ class MLPModule(pl.LightningModule):
         # Lightning saves and restores the scheduler; stepping it is up to the step loop.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler}}
 
+    def on_fit_start(self) -> None:
+        """Give the loggers the hyperparameters: of the module without its preprocessing, and of the rows."""
+        kept = self.config.to_dict()
+        del kept["preprocessing"]
+        data = self._datamodule
+        of_rows = {**dataclasses.asdict(data.options), "seed": data.seed}
+        of_rows["accumulate_grad_batches"] = data.accumulate_grad_batches
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams({**kept, "data": of_rows})
+
     def on_train_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
+        if self._schedule is None and self.trainer.lr_scheduler_configs:
+            # From LightningCLI, or a subclass: Lightning steps no schedule of a module that makes its own steps.
+            name = type(self.trainer.lr_scheduler_configs[0].scheduler).__name__
+            hint = 'give the module its own, such as scheduler={"name": "cosine"}'
+            raise ConfigError([Fault("lr_scheduler", name, "is never stepped", hint)])
         self._loop = StepLoop(
             self.mlp,
             self.task,
             optimizer,
             self._schedule,
-            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]  # set by a connector of the Trainer
+            self.trainer.log_every_n_steps or None,  # type: ignore[attr-defined]  # set by a connector of the Trainer
             self.config.histograms_every_n_steps,
             self.config.gradient_clip_val,
             self.config.gradient_clip_algorithm,
@@ -188,12 +216,28 @@ class MLPModule(pl.LightningModule):
         """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
         assert self._loop is not None
         trace = self._loop.run(execution)
+        if trace.steps:
+            self._log_training(trace)
         count_steps(self.trainer, trace.steps)
         if trace.steps:
             set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)
         if self.stop_requested:
             self.trainer.should_stop = True
         return {"trace": trace}
+
+    def _log_training(self, trace: StepTrace) -> None:
+        """Give the loggers the logged steps, at their true numbers, and the callbacks the newest loss."""
+        # With self.log alone, an execution of many steps would have one point.
+        self.log("loss/train", trace.losses[-1], prog_bar=True, logger=False)
+        for logger in self.trainer.loggers if trace.logged else ():
+            for one in trace.logged:
+                metrics = {
+                    "loss/train": one.loss,
+                    f"{self.task.metric_name}/train": one.metric,
+                    "learning_rate": one.lr,
+                }
+                logger.log_metrics(metrics, one.step)
+            logger.save()
 
     @property
     def _datamodule(self) -> Any:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from mlp_lightning.config import Config
 from mlp_lightning.config.targets import argument_faults, import_target
+from mlp_lightning.data.own_trainer import OF_LIGHTNING_STEPS, overridden_hooks
 from mlp_lightning.errors import ConfigError, Fault
 
 
@@ -74,9 +75,17 @@ def refuse_validation_hooks(callbacks: Sequence[pl.Callback]) -> None:
     """
     for one in callbacks:
         for name in dir(pl.Callback):
-            unused = "validation" in name or "_test_" in name or "sanity" in name
-            if unused and getattr(type(one), name) is not getattr(pl.Callback, name):
-                raise ValueError(
-                    f"{type(one).__name__}.{name} is never called: validations are made inside of training_step. Read"
-                    ' outputs["outputs"].validations in on_train_batch_end, or use MLPModule with your own Trainer.'
+            of_step = name in OF_LIGHTNING_STEPS
+            unused = of_step or "validation" in name or "_test_" in name or "sanity" in name
+            if not unused or not overridden_hooks(one, [name]):
+                continue
+            if of_step:
+                reason, instead = "optimizer steps", 'Read outputs["outputs"].traces in on_train_batch_end.'
+            else:
+                reason = "validations"
+                instead = (
+                    'Read outputs["outputs"].validations in on_train_batch_end, or use MLPModule with your own Trainer.'
                 )
+            raise ValueError(
+                f"{type(one).__name__}.{name} is never called: {reason} are made inside of training_step. {instead}"
+            )
