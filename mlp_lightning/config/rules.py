@@ -7,11 +7,11 @@ message cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from mlp_lightning.config.nearest import nearest
 from mlp_lightning.config.targets import is_dotted_name
 from mlp_lightning.errors import Fault
 
@@ -95,15 +95,6 @@ def option(default: Any, rule: Rule | Choice | None = None, *, meaning: str) -> 
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def nearest(word: str, names: Collection[str]) -> str | None:
-    """The valid name that a mistyped word most likely meant, or ``None``."""
-    found = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    lowered = {name.lower(): name for name in names}
-    return lowered.get(str(word).lower())
 
 
 def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:
