@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mlp_lightning.config.nearest import nearest
-from mlp_lightning.config.targets import is_dotted_name
+from mlp_lightning.config.targets import is_dotted_name, is_import_path
 from mlp_lightning.errors import Fault
 
 
@@ -33,9 +33,15 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The rule of a choice whose names are looked up when they are needed."""
+    """The rule of a choice whose names are looked up when they are needed.
+
+    Attributes:
+        listed: looks them up.
+        or_path_of: of what an import path may be instead; empty if none may.
+    """
 
     listed: Callable[[], Sequence[str]]
+    or_path_of: str = ""
 
     @property
     def names(self) -> Sequence[str]:
@@ -43,10 +49,11 @@ class Choice:
 
     @property
     def sentence(self) -> str:
-        return "one of " + ", ".join(self.names)
+        listed = "one of " + ", ".join(self.names)
+        return f"{listed}, or the import path of a {self.or_path_of}" if self.or_path_of else listed
 
     def holds(self, value: Any) -> bool:
-        return value in self.names
+        return value in self.names or (bool(self.or_path_of) and is_import_path(value))
 
 
 def at_least(minimum: float) -> Rule:
@@ -63,8 +70,8 @@ def between(low: float, high: float, *, high_included: bool = False) -> Rule:
     return Rule(f"at least {low} and less than {high}", lambda value: low <= value < high)
 
 
-def one_of(names: Sequence[str] | Callable[[], Sequence[str]]) -> Choice:
-    return Choice(names if callable(names) else lambda: names)
+def one_of(names: Sequence[str] | Callable[[], Sequence[str]], or_path_of: str = "") -> Choice:
+    return Choice(names if callable(names) else lambda: names, or_path_of)
 
 
 def folder_name() -> Rule:

@@ -25,6 +25,11 @@ def is_dotted_name(text: Any) -> bool:
     return isinstance(text, str) and all(name.isidentifier() for name in text.split("."))
 
 
+def is_import_path(value: Any) -> bool:
+    """Whether a value names something inside of a module, as far as a name shows it."""
+    return isinstance(value, str) and "." in value
+
+
 def target_fault(key: str, path: Any, allowed: Sequence[str]) -> Fault | None:
     """What is wrong with an import path, as far as it is known without an import; ``None`` if nothing.
 
@@ -34,7 +39,10 @@ def target_fault(key: str, path: Any, allowed: Sequence[str]) -> Fault | None:
         allowed: packages and modules that may be imported, each with all that lies below it. Those of
             :func:`installed_targets` may be, too.
     """
-    if not is_dotted_name(path) or "." not in path or any(one.startswith("__") for one in path.split(".")):
+    names = path.split(".") if isinstance(path, str) else []
+    hidden = [one for one in names if one.startswith("__")]
+    # The script that runs is a module like any other, where the caller allows it.
+    if not is_dotted_name(path) or "." not in path or (hidden and (hidden != names[:1] or names[0] != "__main__")):
         return Fault(key, path, "must be the import path of a class", "for example my_package.MyPart")
     module = path.rpartition(".")[0]
     if _is_allowed(module, allowed):
@@ -80,6 +88,12 @@ def argument_faults(prefix: str, value: Any) -> Iterator[Fault]:
             yield from argument_faults(f"{prefix}.{number}", one)
     elif not isinstance(value, _PLAIN):
         yield Fault(prefix, value, "must be plain data: numbers, texts, lists, mappings")
+
+
+def name_of_object(part: Any) -> str:
+    """The import path of a class or function; of others, such as a partial one, that of what they are."""
+    found = part if hasattr(part, "__qualname__") else getattr(part, "func", type(part))
+    return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', type(found).__qualname__)}"
 
 
 def import_target(key: str, path: str, allowed: Sequence[str], base: type) -> type[Any]:
