@@ -1,4 +1,4 @@
-"""A network, an optimizer and a callback, each in the form that mlp_lightning takes it."""
+"""A network, an activation, an optimizer and a callback, each in the form that mlp_lightning takes it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class GatedNet(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.output(self.values(features) * torch.sigmoid(self.gates(features)))
+
+
+class Snake(nn.Module):
+    """``x + sin(x)²``: grows, and repeats itself (Ziyin et al., 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.sin(x) ** 2
 
 
 class SignDescent(torch.optim.Optimizer):

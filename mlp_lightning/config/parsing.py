@@ -16,7 +16,7 @@ from mlp_lightning.config.conf_files import optimizer_arguments
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.rules import Choice, Rule, at_least, between, unknown_key, unknown_name
-from mlp_lightning.config.targets import argument_faults, target_fault
+from mlp_lightning.config.targets import argument_faults, is_dotted_name, is_import_path, target_fault
 from mlp_lightning.errors import ConfigError, Fault
 
 # Rules for arguments of torch's optimizers, by argument name: the same name means the same in all of them.
@@ -35,13 +35,14 @@ _OPTIMIZER_RULES: dict[str, Rule] = {
 }
 
 
-def parse_config(plain: Mapping[str, Any]) -> schema.Config:
+def parse_config(plain: Mapping[str, Any], given: Collection[str] = ()) -> schema.Config:
     """Check a configuration and turn it into dataclasses. Imports no torch, reads no data.
 
     What it leaves out is what the command line would choose; see :mod:`mlp_lightning.config.completion`.
 
     Args:
         plain: nested dicts, with the keys and groups of the command line.
+        given: keys of import paths of what the caller has, so that nothing is imported.
 
     Raises:
         ConfigError: with every fault that could be found: unknown keys, wrong types, values out of range,
@@ -53,7 +54,7 @@ def parse_config(plain: Mapping[str, Any]) -> schema.Config:
     """
     faults: list[Fault] = []
     full, explicit = completed(plain, faults) if isinstance(plain, Mapping) else (plain, ())
-    return _parsed(full, explicit, faults)
+    return _parsed(full, explicit, faults, given=given)
 
 
 def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
@@ -73,11 +74,15 @@ def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_
 
 
 def _parsed(
-    plain: Mapping[str, Any], explicit: Collection[str], faults: list[Fault], is_stored: bool = False
+    plain: Mapping[str, Any],
+    explicit: Collection[str],
+    faults: list[Fault],
+    is_stored: bool = False,
+    given: Collection[str] = (),
 ) -> schema.Config:
     config = _build(schema.Config, plain, "", faults)
-    if not faults and not is_stored:
-        faults = _refused_targets(config)
+    if not is_stored and isinstance(plain, Mapping):
+        faults.extend(_refused_targets(plain, given))
     if not faults:
         faults = contradictions(config, explicit)
     if faults:
@@ -86,12 +91,22 @@ def _parsed(
     return dataclasses.replace(config, model=model, trainer=_one_limit(config.trainer, explicit))
 
 
-def _refused_targets(config: schema.Config) -> list[Fault]:
-    """The parts of the user's own whose import is not allowed."""
-    parts: list[tuple[str, Any]] = [("model", config.model), ("optimizer", config.optimizer)]
-    parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(config.callbacks.extra)]
-    paths = [(f"{key}._target_", one._target_) for key, one in parts if hasattr(one, "_target_")]
-    faults = (target_fault(key, path, config.allow_targets) for key, path in paths)
+def _refused_targets(plain: Mapping[str, Any], given: Collection[str]) -> list[Fault]:
+    """The parts of the user's own whose import is not allowed, in a configuration that may have other faults."""
+    listed = plain.get("allow_targets", [])
+    allowed = [one for one in listed if is_dotted_name(one)] if isinstance(listed, (list, tuple)) else []
+    callbacks = plain.get("callbacks")
+    extra = callbacks.get("extra") if isinstance(callbacks, Mapping) else None
+    parts = [("model", plain.get("model")), ("optimizer", plain.get("optimizer"))]
+    parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(extra if isinstance(extra, list) else [])]
+    paths = [
+        (f"{key}._target_", one["_target_"]) for key, one in parts if isinstance(one, Mapping) and "_target_" in one
+    ]
+    model = plain.get("model")
+    if isinstance(model, Mapping) and "_target_" not in model and is_import_path(model.get("activation")):
+        paths.append(("model.activation", model["activation"]))
+    # One that is null is missing, which is said where the part is built.
+    faults = (target_fault(key, path, allowed) for key, path in paths if path is not None and key not in given)
     return [one for one in faults if one is not None]
 
 

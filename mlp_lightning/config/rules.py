@@ -7,14 +7,14 @@ message cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from mlp_lightning.config.names import MOMENT_LETTERS
-from mlp_lightning.config.targets import is_dotted_name
+from mlp_lightning.config.nearest import nearest
+from mlp_lightning.config.targets import is_dotted_name, is_import_path
 from mlp_lightning.errors import Fault
 
 
@@ -35,9 +35,15 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The rule of a choice whose names are looked up when they are needed."""
+    """The rule of a choice whose names are looked up when they are needed.
+
+    Attributes:
+        listed: looks them up.
+        or_path_of: of what an import path may be instead; empty if none may.
+    """
 
     listed: Callable[[], Sequence[str]]
+    or_path_of: str = ""
 
     @property
     def names(self) -> Sequence[str]:
@@ -45,10 +51,11 @@ class Choice:
 
     @property
     def sentence(self) -> str:
-        return "one of " + ", ".join(self.names)
+        listed = "one of " + ", ".join(self.names)
+        return f"{listed}, or the import path of a {self.or_path_of}" if self.or_path_of else listed
 
     def holds(self, value: Any) -> bool:
-        return value in self.names
+        return value in self.names or (bool(self.or_path_of) and is_import_path(value))
 
 
 def at_least(minimum: float) -> Rule:
@@ -65,8 +72,8 @@ def between(low: float, high: float, *, high_included: bool = False) -> Rule:
     return Rule(f"at least {low} and less than {high}", lambda value: low <= value < high)
 
 
-def one_of(names: Sequence[str] | Callable[[], Sequence[str]]) -> Choice:
-    return Choice(names if callable(names) else lambda: names)
+def one_of(names: Sequence[str] | Callable[[], Sequence[str]], or_path_of: str = "") -> Choice:
+    return Choice(names if callable(names) else lambda: names, or_path_of)
 
 
 def folder_name() -> Rule:
@@ -113,15 +120,6 @@ def option(default: Any, rule: Rule | Choice | None = None, *, meaning: str) -> 
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def nearest(word: str, names: Collection[str]) -> str | None:
-    """The valid name that a mistyped word most likely meant, or ``None``."""
-    found = difflib.get_close_matches(str(word), list(names), n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    lowered = {name.lower(): name for name in names}
-    return lowered.get(str(word).lower())
 
 
 def unknown_key(key: str, value: Any, known: Collection[str]) -> Fault:

@@ -36,7 +36,9 @@ class ModelConfig:
     depth: Union[int, None] = option(
         None, at_least(0), meaning="number of hidden layers; null: 1 for a width, the length of a list"
     )
-    activation: str = option("relu", one_of(names.activations), meaning="after every hidden layer")
+    activation: str = option(
+        "relu", one_of(names.activations, or_path_of="torch.nn.Module"), meaning="after every hidden layer"
+    )
     dropout: float = option(0.0, between(0, 1), meaning="probability of zeroing a hidden unit in training")
     norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
     bias: bool = option(True, meaning="whether the linear layers have a bias")

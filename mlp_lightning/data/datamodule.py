@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config import Config, DataConfig
 from mlp_lightning.data.description import describe
+from mlp_lightning.data.own_trainer import batches_per_epoch, epochs_between_ends, overfit_batches, steps_between_ends
 from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
@@ -72,8 +72,10 @@ class TabularDataModule(pl.LightningDataModule):
         **further: Any,
     ) -> None:
         super().__init__()
-        options = DataConfig(name="table") if options is None else options
-        self.options = dataclasses.replace(options, **further)
+        if options is not None:
+            further = {**vars(options), **further}
+        further.setdefault("name", "table")
+        self.options = DataConfig(**further)  # like this, LightningCLI knows the single options
         self.seed = seed
         self.accumulate_grad_batches = accumulate_grad_batches
         self.steps_per_execution = steps_per_execution
@@ -189,12 +191,17 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def training_steps(self) -> TrainingSteps:
         """Which training rows each optimizer step sees."""
-        rows, shuffle = self.rows_on_device("train"), self.options.shuffle
-        return TrainingSteps(rows, self._batch_rows, self.accumulate_grad_batches, shuffle, self.seed)
+        # Lightning too takes the same batches in every epoch when it is to overfit them.
+        shuffle = self.options.shuffle and not (self.trainer is not None and overfit_batches(self.trainer))
+        return self._steps(self.rows_on_device("train"), shuffle, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
-        return TrainingSteps(self.splits["train"], self._batch_rows, self.accumulate_grad_batches).steps_per_epoch
+        return self._steps(self.splits["train"]).steps_per_epoch
+
+    def _steps(self, rows: Rows, shuffle: bool = True, seed: int = 0) -> TrainingSteps:
+        limit = batches_per_epoch(self.trainer)
+        return TrainingSteps(rows, self._batch_rows, self.accumulate_grad_batches, shuffle, seed, limit)
 
     @property
     def _batch_rows(self) -> int | None:
@@ -236,8 +243,8 @@ class TabularDataModule(pl.LightningDataModule):
             ends.append(trainer.max_epochs * self.steps_per_epoch)
         return ExecutionLimits(
             self.steps_per_execution,
-            trainer.check_val_every_n_epoch if "val" in self.splits else None,
-            self.steps_between_checkpoints,
+            epochs_between_ends(trainer, "val" in self.splits),
+            steps_between_ends(trainer, self.steps_between_checkpoints),
             min(ends, default=None),
         )
 
@@ -245,12 +252,12 @@ class TabularDataModule(pl.LightningDataModule):
 class XORDataModule(TabularDataModule):
     """The four points of exclusive or, as they are: 2 features, 1 binary target."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"name": "xor", "scaling": "none", **options})
+    def __init__(self, scaling: str = "none", **options: Any) -> None:
+        super().__init__(name="xor", scaling=scaling, **options)
 
 
 class IrisDataModule(TabularDataModule):
     """Fisher's iris as it is: four lengths in cm of 150 flowers, of three species."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"name": "iris", "scaling": "none", **options})
+    def __init__(self, scaling: str = "none", **options: Any) -> None:
+        super().__init__(name="iris", scaling=scaling, **options)

@@ -34,6 +34,7 @@ class TrainingSteps:
         accumulate_grad_batches: batches whose gradients make one optimizer step.
         shuffle: whether to draw a new order in every epoch; a full batch is never reordered.
         seed: seed of the run.
+        batches_per_epoch: an epoch ends after so many batches; ``None``: after all rows.
 
     Raises:
         ValueError: for a number of rows or batches below 1.
@@ -46,14 +47,22 @@ class TrainingSteps:
         accumulate_grad_batches: int = 1,
         shuffle: bool = True,
         seed: int = 0,
+        batches_per_epoch: int | None = None,
     ) -> None:
-        for name, count in (("batch_size", batch_size), ("accumulate_grad_batches", accumulate_grad_batches)):
+        counts = {
+            "batch_size": batch_size,
+            "accumulate_grad_batches": accumulate_grad_batches,
+            "batches_per_epoch": batches_per_epoch,
+        }
+        for name, count in counts.items():
             if count is not None and count < 1:
                 raise ValueError(f"{name} = {count} must be at least 1")
         self.rows = rows
         self.batch_size = len(rows) if batch_size is None else min(batch_size, len(rows))
-        self.rows_per_step = min(self.batch_size * accumulate_grad_batches, len(rows))
-        self.steps_per_epoch = -(-len(rows) // self.rows_per_step)
+        limit = len(rows) if batches_per_epoch is None else batches_per_epoch * self.batch_size
+        self.rows_per_epoch = min(limit, len(rows))
+        self.rows_per_step = min(self.batch_size * accumulate_grad_batches, self.rows_per_epoch)
+        self.steps_per_epoch = -(-self.rows_per_epoch // self.rows_per_step)
         self.shuffle = shuffle
         self.seed = seed
         self._last_order: tuple[int, Tensor] | None = None
@@ -67,13 +76,14 @@ class TrainingSteps:
 
     def batches(self, first_step: int, count: int) -> Iterator[Batch]:
         """Features, targets and weights of ``count`` steps from ``first_step`` on."""
-        if self.steps_per_epoch == 1:
+        if self.rows_per_step == len(self.rows):
             yield from itertools.repeat((self.rows.features_BF, self.rows.targets, self.rows.weights_B), count)
             return
         while count > 0:
             epoch, position = divmod(first_step, self.steps_per_epoch)
             steps = min(count, self.steps_per_epoch - position)
-            here = slice(position * self.rows_per_step, (position + steps) * self.rows_per_step)
+            end = min((position + steps) * self.rows_per_step, self.rows_per_epoch)
+            here = slice(position * self.rows_per_step, end)
             part = self.rows[self.order(epoch)[here] if self.shuffle else here]
             weights = itertools.repeat(None) if part.weights_B is None else part.weights_B.split(self.rows_per_step)
             # The features end the iteration: without weights, repeat() does not.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
@@ -21,7 +21,7 @@ from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.own_parts import network_class
+from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
@@ -103,14 +103,14 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
             the checkpoint itself says of that does not count.
 
     Raises:
-        ConfigError: the network is the user's own, and may not or cannot be imported.
+        ConfigError: the network or its activation is the user's own, and may not or cannot be imported.
         CheckpointError: there is no such file, or it is not a checkpoint of this package.
     """
     path = Path(path).expanduser().absolute()
     checkpoint = read_checkpoint(path)
-    network = network_class(hyperparameters_of(checkpoint).get("model"), allow_targets)
+    own = model_parts(hyperparameters_of(checkpoint).get("model"), allow_targets)
     try:
-        module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], network)
+        module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], own)
         model = TrainedModel.of(module, parse_complete(checkpoint[CONFIG_KEY], is_stored=True), path)
     except ConfigError:  # of the user's own network
         raise
@@ -129,19 +129,19 @@ def hyperparameters_of(content: Mapping[str, Any], key: str = "hyper_parameters"
 
 
 def rebuilt_module(
-    hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor], network: type[nn.Module] | None = None
+    hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Any]
 ) -> MLPModule:
     """The module of these hyperparameters and weights, in the precision of the weights and in evaluation mode.
 
     Args:
         hyperparameters: what it is made of.
         state: its weights.
-        network: the class of a network of the user's own.
+        own: parts of the user's own, as :func:`~mlp_lightning.runs.own_parts.model_parts` finds them.
 
     Raises:
         KeyError, TypeError, RuntimeError, ValueError: the two do not belong to a module of this version.
     """
-    module = MLPModule(**hyperparameters, network=network)
+    module = MLPModule(**hyperparameters, **own)
     # A new module is in single precision, to which loading would round the weights of a run with precision 64.
     name, _ = next(module.mlp.named_parameters())
     module.to(state[f"mlp.{name}"].dtype)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.activations import ACTIVATIONS, Activation
 from mlp_lightning.networks.embeddings import FeatureEmbedding
 from mlp_lightning.networks.residual import ResidualBlock
 
@@ -33,7 +33,7 @@ class MLP(nn.Module):
         in_features: F.
         out_features: C.
         hidden_units: width H of each hidden layer, first to last; empty for a linear model.
-        activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`.
+        activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`, or what makes one.
         dropout: probability of zeroing a hidden unit in training.
         norm: a name in :data:`NORMS`.
         bias: whether the linear layers have a bias.
@@ -56,7 +56,7 @@ class MLP(nn.Module):
         in_features: int,
         out_features: int,
         hidden_units: Sequence[int] = (),
-        activation: str = "relu",
+        activation: str | Callable[[], nn.Module] = "relu",
         dropout: float = 0.0,
         norm: str = "none",
         bias: bool = True,
@@ -72,7 +72,9 @@ class MLP(nn.Module):
             raise ValueError(f"hidden_units = {list(hidden_units)} must be equal widths for residual blocks")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         width = in_features if embedding is None else embedding.out_features
-        make_norm, make_activation = NORMS[norm], ACTIVATIONS[activation].module
+        make_norm = NORMS[norm]
+        known = ACTIVATIONS[activation] if isinstance(activation, str) else Activation(activation)
+        make_activation, named = known.module, activation if isinstance(activation, str) else "activation"
         if residual:
             parts["input"] = nn.Linear(width, hidden_units[0], bias=bias)
             width = hidden_units[0]
@@ -80,20 +82,20 @@ class MLP(nn.Module):
                 parts[f"block_{number}"] = ResidualBlock(width, make_activation, make_norm, dropout, bias)
             if make_norm is not None:
                 parts["norm"] = make_norm(width)
-            parts[activation] = make_activation()
+            parts[named] = make_activation()
         else:
             for number, units in enumerate(hidden_units, start=1):
                 parts[f"linear_{number}"] = nn.Linear(width, units, bias=bias)
                 if make_norm is not None:
                     parts[f"norm_{number}"] = make_norm(units)
-                parts[f"{activation}_{number}"] = make_activation()
+                parts[f"{named}_{number}"] = make_activation()
                 if dropout > 0:
                     parts[f"dropout_{number}"] = nn.Dropout(dropout)
                 width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)
         if init != "default":
-            self._draw_weights(INITS[init], ACTIVATIONS[activation].gain)
+            self._draw_weights(INITS[init], known.gain)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of features ``(B, F)``."""

@@ -1,4 +1,4 @@
-"""A network of the user's own in the place of the MLP.
+"""A network of the user's own in the place of the MLP, and an activation of the user's own inside of it.
 
 Shapes: ``B`` rows, ``F`` input features, ``C`` outputs (logits).
 """
@@ -80,6 +80,33 @@ class OwnNetwork(nn.Module):
             raise _fault(path, rule, "one row for each row of features, and out_features logits in it")
         if next(self.network.parameters(), None) is None:
             raise _fault(path, "has no parameters: there is nothing to train")
+
+
+@torch.no_grad()
+def try_activation(path: str, make: Callable[..., Any], width: int) -> None:
+    """Try an activation on two rows.
+
+    Args:
+        path: what it is called in the configuration.
+        make: makes it, without arguments.
+        width: H, of a hidden layer.
+
+    Raises:
+        ConfigError: it cannot be made, or does not take ``(B, H)`` to ``(B, H)``.
+    """
+    shape = (_ROWS_TO_TRY, width)
+    try:
+        activation = make()
+        there = activation(torch.zeros(shape))
+    except Exception as error:  # the class is code of the user's own
+        rule = f"cannot be made and applied to rows of shape {shape} ({type(error).__name__}: {error})"
+        raise ConfigError([Fault("model.activation", path, rule, "it is made without arguments")]) from error
+    if not isinstance(activation, nn.Module):
+        rule = f"made a {type(activation).__name__} and must make a torch.nn.Module"
+        raise ConfigError([Fault("model.activation", path, rule)])
+    if not isinstance(there, Tensor) or tuple(there.shape) != shape:
+        found = tuple(there.shape) if isinstance(there, Tensor) else type(there).__name__
+        raise ConfigError([Fault("model.activation", path, f"returned {found} for rows of shape {shape}")])
 
 
 def _fault(path: str, rule: str, hint: str = "") -> ConfigError:

@@ -12,7 +12,7 @@ from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.module_config import ModuleConfig
-from mlp_lightning.runs.own_parts import network_class, optimizer_class
+from mlp_lightning.runs.own_parts import OwnParts
 
 # Enough for probabilities that are not too sure; benchmarks/quality.py measures them.
 AUTO_LABEL_SMOOTHING = 0.01
@@ -74,9 +74,9 @@ def label_smoothing(config: Config, data: TabularDataModule) -> float:
     return float(wanted)
 
 
-def build_module(config: Config, data: TabularDataModule) -> MLPModule:
+def build_module(config: Config, data: TabularDataModule, own: OwnParts) -> MLPModule:
     """The module with its initial weights, and the statistics of the training rows in its preprocessing."""
-    parts = {"network": network_class(config.model, config.allow_targets), "optimizer_class": optimizer_class(config)}
+    parts = {"network": own.network, "activation_class": own.activation, "optimizer_class": own.optimizer}
     module = MLPModule(**vars(module_config(config, data)), **parts)
     module.take_statistics(data)
     return module

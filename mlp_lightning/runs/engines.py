@@ -23,7 +23,6 @@ from mlp_lightning.networks.tasks import Task, make_task
 from mlp_lightning.runs.build import build_module, label_smoothing, layer_widths, steps_per_execution, threads
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.own_parts import optimizer_class
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.tables.randomness import derived_seed
 
@@ -58,7 +57,7 @@ def sizing(engine: str, members: Sequence[Member]) -> Sizing:
 
 def autograd_model(member: Member) -> MLPModule:
     """The module of a single run, with its initial weights."""
-    return build_module(member.config, member.data)
+    return build_module(member.config, member.data, member.own)
 
 
 def stacked_model(members: Sequence[Member]) -> StackedMLP:
@@ -108,7 +107,7 @@ def task_of(members: Sequence[Member]) -> Task:
 
 def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member, last_step: int) -> AutogradEngine:
     config, data = member.config, member.data
-    optimizer = build_optimizer(module.parameters(), config.optimizer, optimizer_class(config))
+    optimizer = build_optimizer(module.parameters(), config.optimizer, member.own.optimizer)
     loop = StepLoop(
         module.mlp,
         module.task,

@@ -18,7 +18,7 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log
-from mlp_lightning.runs.own_parts import refuse_validation_hooks
+from mlp_lightning.runs.own_parts import refuse_validation_hooks, without_objects
 from mlp_lightning.runs.progress import ProgressDisplay
 from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
@@ -71,11 +71,11 @@ def train(
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
-    The caller's random number generators, thread count, signal handlers and warning filters are as before when it
-    returns.
+    The caller's random number generators, threads, signal handlers and warning filters are as before when it returns.
 
     Args:
-        config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes.
+        config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes. In these an import
+            path may be the class itself, or what else makes the part; it needs no ``allow_targets``.
         run_dir: folder of the run; created if it is not there, claimed exclusively.
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
         data: a data module that is set up, to train on instead of what ``config.data`` names.
@@ -105,17 +105,17 @@ def train(
     """
     if data is not None and frame is not None:
         raise ValueError("train() takes data or frame, not both: each has the rows.")
-    source = frame
-    if frame is not None and not isinstance(frame, TableSource):
-        config, source = _of_frame(config, frame)
+    is_frame = frame is not None and not isinstance(frame, TableSource)
+    config, objects = without_objects(_of_frame(config) if is_frame else config)
     if not isinstance(config, Config):
-        config = parse_config(config)
+        config = parse_config(config, objects.keys())
+    source = _rows_of_frame(config, frame) if is_frame else frame
     refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
     of_run = None if data is None else [data]
-    options = Options(of_run, source, callbacks, keeps_modules=True, claims=False, logs_live=True)
+    options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
         return run.execute(options)
 
@@ -164,7 +164,7 @@ def train_stack(
         is_other = config.trainer.engine == "autograd"
         if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, keep_modules, state_file=checkpoint)
+    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -175,15 +175,13 @@ def train_stack(
     return results
 
 
-def _of_frame(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, MemorySource]:
-    """The configuration of a run whose rows are a data frame, and these rows."""
-    given = _named_frame(config)
-    parsed = given if isinstance(given, Config) else parse_config(given)
-    ignored = [name for name, one in parsed.data.columns.items() if one.kind == "ignored"]
-    return parsed, MemorySource(arrow_table(frame, "frame", ignored), "frame")
+def _rows_of_frame(config: Config, frame: Any) -> MemorySource:
+    """The rows of a data frame, but for the columns that are left out, which may hold what cannot be read."""
+    ignored = [name for name, one in config.data.columns.items() if one.kind == "ignored"]
+    return MemorySource(arrow_table(frame, "frame", ignored), "frame")
 
 
-def _named_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
+def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
     """The configuration with ``data.name`` frame."""
     section: Any = vars(config.data) if isinstance(config, Config) else config.get("data", {})
     section = {"option": section} if isinstance(section, str) else section

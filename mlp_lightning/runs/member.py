@@ -6,6 +6,7 @@ import dataclasses
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.runs.own_parts import OwnParts
 from mlp_lightning.runs.run_folder import RunFolder
 
 
@@ -17,8 +18,10 @@ class Member:
         config: what to train.
         folder: claimed for it.
         data: its rows.
+        own: its parts that are the user's own.
     """
 
     config: Config
     folder: RunFolder
     data: TabularDataModule
+    own: OwnParts = OwnParts()

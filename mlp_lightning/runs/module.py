@@ -16,19 +16,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, ScheduleConfig
+from mlp_lightning.config import ModelConfig, OptimizerConfig, ScheduleConfig
 from mlp_lightning.data.datamodule import TabularDataModule
+from mlp_lightning.data.own_trainer import trainer_faults
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import StepTrace
 from mlp_lightning.errors import ConfigError, Fault
-from mlp_lightning.networks.embeddings import FeatureEmbedding
-from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
-from mlp_lightning.networks.own import OwnNetwork
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.module_config import ModuleConfig
+from mlp_lightning.runs.network import build_mlp
 from mlp_lightning.runs.step_count import count_steps, set_epoch, set_steps
 from mlp_lightning.tables.targets import Target
 
@@ -55,6 +54,8 @@ class MLPModule(pl.LightningModule):
         network: makes a network of your own in the place of the MLP, given ``in_features``, ``out_features`` and
             ``model.options``; needed where ``model`` has a ``_target_``, which is never imported from here.
         optimizer_class: likewise makes the optimizer.
+        activation_class: likewise makes the activations, without arguments, where ``model.activation`` is an import
+            path.
         further: other fields of :class:`~mlp_lightning.runs.module_config.ModuleConfig`, such as
             ``gradient_clip_val=1.0`` or ``label_smoothing=0.1``.
     """
@@ -73,6 +74,7 @@ class MLPModule(pl.LightningModule):
         seed: int = 0,
         network: Callable[..., nn.Module] | None = None,
         optimizer_class: Callable[..., Optimizer] | None = None,
+        activation_class: Callable[[], nn.Module] | None = None,
         **further: Any,
     ) -> None:
         super().__init__()
@@ -82,7 +84,9 @@ class MLPModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             # What torch.manual_seed does for the CPU; for the other devices it would keep a stack trace of every call.
             torch.default_generator.manual_seed(seed)
-            self.mlp = build_mlp(self.config, self.preprocessor, network)
+            self.mlp = build_mlp(self.config, self.preprocessor, network, activation_class)
+        #: Of the user's own; with the hyperparameters they make the module again.
+        self.own_parts: dict[str, Any] = {"network": network, "activation_class": activation_class}
         self._optimizer_class = optimizer_class
         self.stop_requested = False
         self._schedule: Schedule | None = None
@@ -148,6 +152,18 @@ class MLPModule(pl.LightningModule):
         self._schedule = self._loop = None
         self._meters, self._measured = {}, set()
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """No callbacks: it is the first hook, and refuses what the Trainer cannot have before Lightning does.
+
+        Raises:
+            ConfigError: with all that the Trainer asks for and would not get.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        steps = datamodule.steps_per_execution if isinstance(datamodule, TabularDataModule) else 1
+        if faults := [*trainer_faults(self.trainer, datamodule, steps)]:
+            raise ConfigError(faults)
+        return []
+
     def setup(self, stage: str) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit":
@@ -166,15 +182,30 @@ class MLPModule(pl.LightningModule):
         # Lightning saves and restores the scheduler; stepping it is up to the step loop.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule.scheduler}}
 
+    def on_fit_start(self) -> None:
+        """Give the loggers the hyperparameters: of the module without its preprocessing, and of the rows."""
+        kept = self.config.to_dict()
+        del kept["preprocessing"]
+        data = self._datamodule
+        of_rows = {**dataclasses.asdict(data.options), "seed": data.seed}
+        of_rows["accumulate_grad_batches"] = data.accumulate_grad_batches
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams({**kept, "data": of_rows})
+
     def on_train_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
+        if self._schedule is None and self.trainer.lr_scheduler_configs:
+            # From LightningCLI, or a subclass: Lightning steps no schedule of a module that makes its own steps.
+            name = type(self.trainer.lr_scheduler_configs[0].scheduler).__name__
+            hint = 'give the module its own, such as scheduler={"name": "cosine"}'
+            raise ConfigError([Fault("lr_scheduler", name, "is never stepped", hint)])
         self._loop = StepLoop(
             self.mlp,
             self.task,
             optimizer,
             self._schedule,
-            self.trainer.log_every_n_steps,  # type: ignore[attr-defined]  # set by a connector of the Trainer
+            self.trainer.log_every_n_steps or None,  # type: ignore[attr-defined]  # set by a connector of the Trainer
             self.config.histograms_every_n_steps,
             self.config.gradient_clip_val,
             self.config.gradient_clip_algorithm,
@@ -188,12 +219,28 @@ class MLPModule(pl.LightningModule):
         """Make all optimizer steps of an execution; the trace of them goes to the callbacks."""
         assert self._loop is not None
         trace = self._loop.run(execution)
+        if trace.steps:
+            self._log_training(trace)
         count_steps(self.trainer, trace.steps)
         if trace.steps:
             set_epoch(self.trainer, (trace.next_step - 1) // execution.training_steps.steps_per_epoch)
         if self.stop_requested:
             self.trainer.should_stop = True
         return {"trace": trace}
+
+    def _log_training(self, trace: StepTrace) -> None:
+        """Give the loggers the logged steps, at their true numbers, and the callbacks the newest loss."""
+        # With self.log alone, an execution of many steps would have one point.
+        self.log("loss/train", trace.losses[-1], prog_bar=True, logger=False)
+        for logger in self.trainer.loggers if trace.logged else ():
+            for one in trace.logged:
+                metrics = {
+                    "loss/train": one.loss,
+                    f"{self.task.metric_name}/train": one.metric,
+                    "learning_rate": one.lr,
+                }
+                logger.log_metrics(metrics, one.step)
+            logger.save()
 
     @property
     def _datamodule(self) -> Any:
@@ -296,51 +343,3 @@ class MLPModule(pl.LightningModule):
             for split, (loss, metric) in self._meters.items()
             if split in self._measured
         }
-
-
-def build_mlp(
-    config: ModuleConfig, preprocessor: Preprocessor | nn.Identity, network: Callable[..., nn.Module] | None = None
-) -> MLP | OwnNetwork:
-    """The network, with weights drawn from torch's default generator."""
-    model = config.model
-    if isinstance(model, OwnModelConfig):
-        if not callable(network):
-            rule, hint = "is not imported automatically", "give MLPModule its class as network"
-            raise ConfigError([Fault("model._target_", model._target_, rule, hint)])
-        embedding = build_embedding(model, config.in_features, preprocessor)
-        features = config.in_features, config.out_features
-        return OwnNetwork(*features, network, model._target_, model.options, embedding)
-    if network is not None:
-        raise ConfigError([Fault("network", network, "has no effect: model has no _target_", "give both, or neither")])
-    return MLP(
-        config.in_features,
-        config.out_features,
-        model.layer_widths,
-        model.activation,
-        model.dropout,
-        model.norm,
-        model.bias,
-        model.init,
-        build_embedding(model, config.in_features, preprocessor),
-        model.residual,
-    )
-
-
-def build_embedding(
-    model: ModelConfig, in_features: int, preprocessor: Preprocessor | nn.Identity
-) -> FeatureEmbedding | None:
-    """What features go through before the MLP; ``None`` if they enter it as they are."""
-    numbers, cardinalities = in_features, []
-    if isinstance(preprocessor, Preprocessor):
-        numbers, cardinalities = preprocessor.numeric_features, preprocessor.cardinalities
-    if not cardinalities and (model.numeric_embedding == "none" or not numbers):
-        return None
-    return FeatureEmbedding(
-        in_features,
-        numbers,
-        cardinalities,
-        model.numeric_embedding,
-        model.embedding_size,
-        model.embedding_frequencies,
-        model.embedding_sigma,
-    )

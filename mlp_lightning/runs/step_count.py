@@ -1,8 +1,9 @@
 """The one place that writes to the Trainer's private counters.
 
-Lightning counts optimizer steps in ``LightningOptimizer.step`` and epochs in its fit loop, one at a time.
+Lightning counts optimizer steps in ``LightningOptimizer.step``, batches and epochs in its loops, one at a time.
 An execution makes many steps with torch's own optimizer, so it tells the Trainer afterwards; then
-``trainer.global_step``, ``trainer.current_epoch``, ``max_steps`` and ``max_epochs`` count what they say.
+``trainer.global_step``, ``trainer.current_epoch``, ``max_steps`` and ``max_epochs`` count what they say, and what is
+logged without a step has the true one.
 ``tests/runs/test_step_count.py`` holds these against the Lightning version in use.
 """
 
@@ -13,7 +14,13 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 
 
 def count_steps(trainer: pl.Trainer, steps: int) -> None:
-    """Add ``steps`` optimizer steps to ``trainer.global_step``."""
+    """Add ``steps`` optimizer steps to ``trainer.global_step``, in the batch that made them."""
+    _add(trainer, steps)
+    trainer.fit_loop.epoch_loop._batches_that_stepped -= 1  # Lightning adds the batch
+
+
+def _add(trainer: pl.Trainer, steps: int) -> None:
+    trainer.fit_loop.epoch_loop._batches_that_stepped += steps
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tracker in (progress.total, progress.current):
         tracker.ready += steps
@@ -22,7 +29,7 @@ def count_steps(trainer: pl.Trainer, steps: int) -> None:
 
 def set_steps(trainer: pl.Trainer, steps: int) -> None:
     """Let ``trainer.global_step`` be ``steps``, as when a run continues from a checkpoint."""
-    count_steps(trainer, steps - trainer.global_step)
+    _add(trainer, steps - trainer.global_step)
 
 
 def set_epoch(trainer: pl.Trainer, epoch: int) -> None:

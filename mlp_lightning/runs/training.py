@@ -24,7 +24,7 @@ from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, siz
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
-from mlp_lightning.runs.own_parts import own_callbacks
+from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
 from mlp_lightning.runs.policies import Milestones, Policies
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
@@ -67,6 +67,7 @@ class Options:
         data: for each run a data module that is set up, to train on instead of what its configuration names.
         source: of the rows of all runs, instead of what their configurations name.
         callbacks: further callbacks of the Trainer.
+        objects: parts of the user's own that the caller has, by the key of their import paths.
         keeps_modules: whether the results have the trained modules.
         claims: whether the folders have to be claimed yet.
         logs_live: whether ``train.log`` is written by the host.
@@ -76,6 +77,7 @@ class Options:
     data: Sequence[TabularDataModule] | None = None
     source: TableSource | None = None
     callbacks: Sequence[pl.Callback] = ()
+    objects: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keeps_modules: bool = False
     claims: bool = True
     logs_live: bool = False
@@ -161,7 +163,7 @@ class Training:
         else:
             self._distinct, self._of_member = _without_repetition(self.options.data)
         self.members = [
-            Member(config, RunFolder(folder), self._distinct[number])
+            Member(config, RunFolder(folder), self._distinct[number], OwnParts.of(config, self.options.objects))
             for config, folder, number in zip(self.configs, self._run_dirs, self._of_member, strict=True)
         ]
         keeps_state = self.options.state_file is not None

@@ -317,7 +317,7 @@ class FolderWriter:
         if not self._training.keeps_modules or last is None or result.status == "failed":
             return result
         state = best if member.config.report_weights == "best" and best is not None else last
-        module = build_module(member.config, member.data).to(member.data.dtype)
+        module = build_module(member.config, member.data, member.own).to(member.data.dtype)
         module.load_state_dict(state.weights)
         return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))
 

@@ -22,6 +22,7 @@ from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP, make_task, mlp
 from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.runs.build import build_data, build_module
+from mlp_lightning.runs.own_parts import OwnParts
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.datasets.synthetic import synthetic_table
 from mlp_lightning.tables.reading.moments import FIELDS
@@ -130,7 +131,7 @@ def test_scalings(scaling: str, compose_config: ComposeConfig) -> None:
 @pytest.mark.parametrize("kind", names.NUMERIC_EMBEDDINGS)
 def test_numeric_embeddings(kind: str, compose_config: ComposeConfig) -> None:
     config = compose_config("data=moons", f"model.numeric_embedding={kind}", "trainer.max_steps=1")
-    module = build_module(config, build_data(config))
+    module = build_module(config, build_data(config), OwnParts())
     embeds = any(type(one).__name__.endswith("Embedding") for one in module.modules())
     assert embeds == (kind != "none")
 

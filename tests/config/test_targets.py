@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import ROOT, environment
 
 from mlp_lightning.config import parse_complete, parse_config
-from mlp_lightning.config.targets import import_target, target_fault
+from mlp_lightning.config.targets import import_target, installed_targets, target_fault
 from mlp_lightning.errors import ConfigError
 
 LENGTH = {"trainer": {"max_steps": 1}}
@@ -193,3 +195,102 @@ def test_names_are_checked_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "model._target_ = 'other.Net' is not imported" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+# ---- entry points ------------------------------------------------------------------------------------------
+
+
+def install(folder: Path, name: str, entries: dict[str, str], packages: tuple[str, ...]) -> None:
+    """A package as pip leaves it, whose modules leave a file behind when they are imported."""
+    record = []
+    for one in packages:
+        (folder / one).mkdir(parents=True)
+        text = f"{TRACE}import torch\n\n\nclass Net(torch.nn.Linear):\n    pass\n"
+        (folder / one / "__init__.py").write_text(text, encoding="utf-8")
+        record.append(f"{one}/__init__.py,,")
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "top_level.txt").write_text("\n".join(packages), encoding="utf-8")  # what Python 3.10 looks at
+    points = "\n".join(f"{key} = {value}" for key, value in entries.items())
+    (info / "entry_points.txt").write_text(f"[mlp_lightning.targets]\n{points}\n", encoding="utf-8")
+    (info / "RECORD").write_text("\n".join([*record, f"{info.name}/METADATA,,"]), encoding="utf-8")
+
+
+def test_an_installed_package_allows_its_own_modules_and_is_not_imported_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "net-parts", {"any": "net_parts"}, ("net_parts", "net_parts_2"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert installed_targets() == ["net_parts"]
+    config = parse_config({**LENGTH, "model": {"_target_": "net_parts.Net"}})
+    assert config.allow_targets == []
+    found = faults(model={"_target_": "net_parts_2.Net"})
+    assert len(found) == 1
+    assert "is not in allow_targets = []" in found[0]
+    assert not (tmp_path / MARKER).exists()
+    import torch
+
+    assert import_target("model._target_", "net_parts.Net", [], torch.nn.Module).__module__ == "net_parts"
+    assert (tmp_path / MARKER).exists()
+    monkeypatch.delitem(sys.modules, "net_parts")
+
+
+def test_an_installed_package_cannot_allow_what_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"a": "os", "b": "torch", "c": "subprocess", "d": "net_parts:Net", "e": "hydra.utils", "f": "net_parts.x"}
+    install(tmp_path, "net-parts", entries, ("net_parts",))
+    install(tmp_path, "other-parts", {"a": "net_parts"}, ("other_parts",))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_targets() == ["net_parts.x"]
+    for path in ("os.system", "torch.nn.Linear", "hydra.utils.call", "net_parts.Net"):
+        assert target_fault("model._target_", path, []) is not None
+
+
+def test_a_command_finds_what_an_installed_package_allows(tmp_path: Path) -> None:
+    install(tmp_path / "site", "net-parts", {"any": "net_parts"}, ("net_parts",))
+    words = ["data=iris", "model=own", "model._target_=net_parts.Net", "trainer.max_steps=3", "hydra.run.dir=run"]
+    variables = {**environment(), "PYTHONPATH": str(tmp_path / "site") + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+# ---- other faults beside them ------------------------------------------------------------------------------
+
+
+def test_faults_of_targets_come_with_all_others() -> None:
+    found = faults(
+        allow_targets=["my_package", 3],
+        model={"_target_": "my_packge.Net"},
+        optimizer={"_target_": "other.Optimizer", "lr": -1},
+        callbacks={"extra": [{"_target_": "Callback"}]},
+        data={"nam": "iris"},
+    )
+    keys = [one.split(" = ")[0] for one in found]
+    sections = {"allow_targets", "model._target_", "optimizer._target_", "optimizer.lr", "data.nam"}
+    assert sorted(keys) == sorted({*sections, "callbacks.extra.0._target_"})
+    (of_model,) = (one for one in found if one.startswith("model"))
+    assert of_model.endswith("did you mean my_package.Net?")
+
+
+def test_nearest_name_of_a_class_that_its_module_has_not() -> None:
+    import torch
+
+    with pytest.raises(ConfigError, match=r"has no GatedNets; did you mean my_package\.parts\.GatedNet\?"):
+        import_target("model._target_", "my_package.parts.GatedNets", ["my_package"], torch.nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ({"experiment": "hidden_units"}, "iris_hidden_units"),
+        ({"experiment": "lab8_2_wide_dep"}, "lab8_2_wide_deep"),
+        ({"model": "wide_dep"}, "wide_deep"),
+        ({"data": "spiral"}, "spirals"),
+    ],
+)
+def test_nearest_names_of_options(section: dict[str, str], meant: str) -> None:
+    (found,) = faults(**section)
+    assert found.endswith(f"did you mean {meant}?")

@@ -50,7 +50,8 @@ def trainer_at(step: int, **settings: Any) -> Any:
     """The attributes of a Trainer that a data module reads."""
     defaults: dict[str, Any] = {"max_steps": -1, "max_epochs": -1, "check_val_every_n_epoch": 1}
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    return SimpleNamespace(global_step=step, strategy=strategy, **{**defaults, **settings})
+    asked = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "callbacks": [], "checkpoint_callbacks": []}
+    return SimpleNamespace(global_step=step, strategy=strategy, **{**asked, **defaults, **settings})
 
 
 # ---- setup -------------------------------------------------------------------------------------------------

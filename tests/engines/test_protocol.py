@@ -143,6 +143,15 @@ class Validates(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None: ...
 
 
+class ClipsGradients(pl.Callback):
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None: ...
+
+
+def test_hook_of_steps_that_is_never_called_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
+    with pytest.raises(ValueError, match=r"ClipsGradients\.on_after_backward is never called: optimizer steps"):
+        mlp_lightning.train(compose_config("data=iris"), tmp_path / "run", callbacks=[ClipsGradients()])
+
+
 def test_hook_that_is_never_called_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
     config = compose_config("data=iris")
     with pytest.raises(ValueError, match=r"Validates\.on_validation_end is never called.*outputs"):

@@ -30,7 +30,7 @@ class StepLoop:
         task: the loss.
         optimizer: torch's, over the parameters of ``model``.
         schedule: the learning-rate schedule; ``None`` for a constant learning rate.
-        log_interval: a step whose number is a multiple of it is logged.
+        log_interval: a step whose number is a multiple of it is logged; ``None``: no step.
         histogram_interval: likewise for histograms; ``None`` for none.
         clip_val: largest norm, or value, of the gradient; ``None`` for no limit.
         clip_algorithm: ``norm`` or ``value``.
@@ -43,7 +43,7 @@ class StepLoop:
     task: Task
     optimizer: Optimizer
     schedule: Schedule | None = None
-    log_interval: int = 1
+    log_interval: int | None = 1
     histogram_interval: int | None = None
     clip_val: float | None = None
     clip_algorithm: str = "norm"
@@ -81,7 +81,7 @@ class StepLoop:
             if self.clip_val is not None:
                 self._clip(self.clip_val)
             trace.losses.append(loss)
-            if step % self.log_interval == 0:
+            if self.log_interval is not None and step % self.log_interval == 0:
                 lr = optimizer.param_groups[0]["lr"]
                 trace.to_log.append(ToLog(step, loss, logits_BC, targets, weights_B, lr))
             if self.histogram_interval is not None and step % self.histogram_interval == 0:

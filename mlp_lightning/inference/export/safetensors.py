@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlp_lightning.config import parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
 from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of, rebuilt_module
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.runs.own_parts import network_class
+from mlp_lightning.runs.own_parts import model_parts
 
 _ENDING = ".safetensors"
 
@@ -34,9 +34,7 @@ def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...]
         "config": model.config.to_dict(),
     }
     description = json_bytes(content)
-    network = getattr(model.module.mlp, "network", None)
-    made_anew = json.loads(description), safetensors.torch.load(weights), path
-    rebuilt = _rebuilt(*made_anew, None if network is None else type(network))
+    rebuilt = _rebuilt(json.loads(description), safetensors.torch.load(weights), path, model.module.own_parts)
     checked = check(model, lambda table, raw_BF: rebuilt.predict(raw_BF), tolerance=0.0)
     json_path = path.with_suffix(".json")
     for file_path, data in ((path, weights), (json_path, description)):
@@ -80,9 +78,9 @@ def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> Traine
             f"{weights_path} is not the file that {json_path.name} was written with: it is damaged, or the two are of"
             " different exports. Export the model again."
         )
-    network = network_class(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
+    own = model_parts(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
     try:
-        return _rebuilt(content, safetensors.torch.load(weights), weights_path, network)
+        return _rebuilt(content, safetensors.torch.load(weights), weights_path, own)
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
@@ -91,8 +89,6 @@ def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> Traine
         ) from error
 
 
-def _rebuilt(
-    content: dict[str, Any], state: dict[str, Tensor], path: Path, network: type[nn.Module] | None
-) -> TrainedModel:
-    module = rebuilt_module(content["hyperparameters"], state, network)
+def _rebuilt(content: dict[str, Any], state: dict[str, Tensor], path: Path, own: Mapping[str, Any]) -> TrainedModel:
+    module = rebuilt_module(content["hyperparameters"], state, own)
     return TrainedModel.of(module, parse_complete(content["config"], is_stored=True), path)
