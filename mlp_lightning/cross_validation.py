@@ -115,7 +115,7 @@ class _CrossValidation:
             self._train(sizes)
             interrupted = any(one.status == "interrupted" for one in self.outcomes.values())
             result = self._summary("interrupted") if interrupted else self._evaluated()
-            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
+            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at, self._fingerprint)})
             self._report(result)
         return result
 
@@ -128,7 +128,7 @@ class _CrossValidation:
             for folds in [*grouping.stacks, *([fold] for fold, _ in grouping.alone)]:
                 part_progress = _PartProgress(self, folds, progress)
                 of_part = [self.configs[one] for one in folds], [self._folder(one) for one in folds]
-                train_part(*of_part, part_progress, source=self._source)
+                train_part(*of_part, part_progress, source=self._source, rows=self._fingerprint)
                 if any(one.status == "interrupted" for one in self.outcomes.values()):
                     break
         failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
@@ -138,6 +138,7 @@ class _CrossValidation:
 
     def _announce(self, stacked: int, reasons: set[str]) -> None:
         data = self._data(0)
+        self._fingerprint = data.fingerprint
         for line in data.describe():
             self.console.line(line)
         how = "as one stack" if stacked == len(self.configs) else "one after another"

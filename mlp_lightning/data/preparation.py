@@ -25,6 +25,7 @@ from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.fingerprint import RowsHasher, table_fingerprint
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
@@ -64,6 +65,7 @@ class Preparation:
         preprocessor: what prepares raw columns.
         report: which columns a model sees, and which it does not.
         dropped: number of rows without a target.
+        fingerprint: of the rows that have a target, as :mod:`mlp_lightning.tables.fingerprint` describes it.
         surprises: what the rows of a file for one split have that no training row had.
 
     Raises:
@@ -79,6 +81,7 @@ class Preparation:
         self.splits: dict[str, Rows] = {}
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
         self.dropped = 0
+        self.fingerprint: dict[str, Any] = {}
         self.surprises: dict[str, Surprises] = {}
         self._dtype = dtype
         self._read_all(task, seed, given)
@@ -96,6 +99,8 @@ class Preparation:
         categories = {name: ColumnConfig("categorical") for name in source.categorical if name in seen}
         wanted = {**categories, **options.columns}
         table, numbers = self._labelled(source.read(types=_types(wanted, names)), names, source)
+        ignored = {name for name, one in options.columns.items() if one.kind == "ignored"}
+        self.fingerprint["data"] = table_fingerprint(table.drop_columns(sorted(ignored & set(table.column_names))))
         origin = Origin(source.name, source.place).of(numbers)
         target = given.target or infer_target(table, names, task, origin)
         targets_BT = target.numbers(table, origin.place)
@@ -211,9 +216,10 @@ class Preparation:
     def _add_split(self, split: str, source: TableSource) -> None:
         """Add a split that has its own file."""
         surprises = self.surprises.setdefault(split, Surprises())
-        features, targets, rows = [], [], []
+        features, targets, rows, hasher = [], [], [], RowsHasher()
         for batch in encoded_batches(source, self.report.columns, self.target, surprises):
             kept = ~np.isnan(batch.targets_BT).any(1)
+            hasher.add(batch.batch.filter(pa.array(kept)))
             features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self._dtype))
             targets.append(batch.targets_BT[kept])
             rows.append(batch.first_row + np.flatnonzero(kept))
@@ -221,6 +227,7 @@ class Preparation:
         if not len(targets_BT):
             raise DataError(f"{source.name}: no row has a value of {', '.join(self.target.names)}.")
         self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
+        self.fingerprint[split] = hasher.fingerprint()
         self.row_numbers[split] = np.concatenate(rows)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.networks.preprocessor import Preprocessor
-from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
+from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import network_class
 from mlp_lightning.tables.columns import Column
@@ -38,6 +38,7 @@ class TrainedModel:
         target: what it predicts.
         config: what it was trained with.
         path: of its checkpoint.
+        fingerprint: of the rows that it was trained on; ``None`` if it is not known.
     """
 
     module: MLPModule
@@ -45,9 +46,12 @@ class TrainedModel:
     target: Target
     config: Config
     path: Path
+    fingerprint: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, module: MLPModule, config: Config, path: Path) -> TrainedModel:
+    def of(
+        cls, module: MLPModule, config: Config, path: Path, fingerprint: Mapping[str, Any] | None = None
+    ) -> TrainedModel:
         """The model of a rebuilt module.
 
         Raises:
@@ -55,7 +59,7 @@ class TrainedModel:
         """
         if not isinstance(module.preprocessor, Preprocessor) or module.target is None:
             raise ValueError("it does not say what its columns are")
-        return cls(module, module.preprocessor, module.target, config, path)
+        return cls(module, module.preprocessor, module.target, config, path, fingerprint)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -101,7 +105,8 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     network = network_class(hyperparameters_of(checkpoint).get("model"), allow_targets)
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], network)
-        model = TrainedModel.of(module, parse_complete(checkpoint[CONFIG_KEY], is_stored=True), path)
+        config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
+        model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -21,6 +21,7 @@ from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.policies import Best, Stopping
 
 CONFIG_KEY = "config"
+FINGERPRINT_KEY = "fingerprint"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
 _MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
@@ -155,6 +156,7 @@ def run_checkpoint(
         CONFIG_KEY: config.to_dict(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
+        FINGERPRINT_KEY: data.fingerprint,
     }
 
 

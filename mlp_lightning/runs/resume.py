@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
@@ -22,7 +21,7 @@ from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.checkpoints import SavedRun, check_same_run, read_checkpoint, saved_run
+from mlp_lightning.runs.checkpoints import FINGERPRINT_KEY, SavedRun, check_same_run, read_checkpoint, saved_run
 from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.policies import Best, Policies
@@ -88,12 +87,12 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
     (member,), milestones = training.members, training.policies.milestones
     checkpoint = read_checkpoint(path)
     check_same_run(checkpoint, path, config)
-    saved, prepared = checkpoint["state_dict"], member.data.preprocessor.state_dict()
-    same = all(torch.equal(saved[f"preprocessor.{name}"].cpu(), one.cpu()) for name, one in prepared.items())
-    if checkpoint["hyper_parameters"].get("preprocessing") != member.data.preprocessing or not same:
+    state = {name.removeprefix("preprocessor."): one for name, one in checkpoint["state_dict"].items()}
+    preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
+    if changes := member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state):
         raise CheckpointError(
-            f"ckpt_path: {path} was trained on other rows than {config.data.path or config.data.name} has"
-            " now: its columns, categories, scales or targets differ. Train anew, or bring the table back as it was."
+            f"ckpt_path: {path} was trained on other rows than {member.data.table_name} has now: {changes}. Bring the"
+            " table back as it was, or train anew on it (leave ckpt_path out)."
         )
     run = saved_run(checkpoint, config)
     if run.state.step >= training.last_step:

@@ -138,14 +138,23 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def surroundings(config: Config, started_at: datetime.datetime) -> dict[str, Any]:
-    """What ``result.json`` says of a run that ends now besides its result."""
+def surroundings(
+    config: Config, started_at: datetime.datetime, fingerprint: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What ``result.json`` says of a run that ends now besides its result.
+
+    Args:
+        config: of the run.
+        started_at: when it began.
+        fingerprint: of its rows; ``None`` if they could not be read.
+    """
     return {
         "seed": config.seed,
         "config_hash": config_hash(config),
         "started_at": started_at.isoformat(),
         "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
         "versions": versions(),
+        "fingerprint": fingerprint,
     }
 
 

@@ -351,7 +351,7 @@ class FolderWriter:
         """``result.json`` says that all the rest of its folder is there; so it comes last."""
         members, started_at = self._training.members, self._training.started_at
         contents = {
-            one.member: {**result.to_json(), **surroundings(members[one.member].config, started_at)}
+            one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
             for one, result in zip(endings, results, strict=True)
         }
         if self._is_single:
@@ -367,6 +367,10 @@ class FolderWriter:
         """Write a file of a folder that no other process looks into yet."""
         path.write_bytes(content)
         self._written.append(path)
+
+
+def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
+    return surroundings(member.config, started_at, member.data.fingerprint)
 
 
 def _parameters(member: Member) -> int:

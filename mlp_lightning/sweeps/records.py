@@ -36,6 +36,7 @@ class RunRecord:
         steps: optimizer steps made.
         wall_time_s: seconds from the start of the run to its end.
         error: why the run did not finish.
+        fingerprint: of the rows that it was trained on; ``None`` if it is not known.
     """
 
     number: int | None
@@ -47,6 +48,7 @@ class RunRecord:
     steps: int = 0
     wall_time_s: float = 0.0
     error: str = ""
+    fingerprint: Mapping[str, Any] | None = None
 
     @property
     def sort_key(self) -> tuple[str, bool, int, str]:
@@ -97,6 +99,7 @@ def read_record(folder: Path) -> RunRecord:
         steps=int(_number(result_path, result.get("steps", 0))),
         wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
         error=cause(str(result.get("error") or "")),
+        fingerprint=result.get("fingerprint"),
     )
 
 
