@@ -175,7 +175,7 @@ class _CrossValidation:
 
         from mlp_lightning.inference.loading import load_model
 
-        path = self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt"
+        path = self._folder(fold) / "checkpoints" / f"{self.outcomes[fold].weights}.ckpt"
         module = load_model(path, allow_targets=self.config.allow_targets).module
         with torch.no_grad():
             batches = data.splits["test"].features_BF.split(65_536)

@@ -271,7 +271,9 @@ class _SingleRun:
             module.model.to(member.data.dtype).load_state_dict(self._start.weights)
         if self._checkpoint_path is not None:
             self._resumed = resume(self._checkpoint_path, config, training)
-            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}")
+            rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
+            rate = rate if self._resumed.trains_on else ""
+            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}{rate}")
         parameters = sum(one.numel() for one in module.model.parameters())
         for line in [
             *member.data.describe(),
@@ -315,7 +317,7 @@ class _SingleRun:
             status=status,
             run_dir=self.folder.path,
             metrics={},
-            weights=self.config.report_weights,
+            weights="last" if training is None or training.trainer is None else training.writer.weights,
             steps=steps,
             epochs=epochs,
             wall_time_s=now - self._started,

@@ -138,7 +138,7 @@ class Training:
             self._build(chosen)
             callbacks = [*own_callbacks(config), *self.options.callbacks, *self._host.begins(self)]
             self.trainer = build_trainer(config, self.members[0].folder.path, callbacks)
-            self._check_best()
+            self.writer.weights = self._reported_weights()
             self.writer.device = str(self.trainer.strategy.root_device)
             if self.options.claims:
                 self._claim()
@@ -228,13 +228,18 @@ class Training:
         make_engine = engine_maker(members, task, data)
         self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)
 
-    def _check_best(self) -> None:
-        """Refuse to report the weights of a best that cannot come."""
-        if self.configs[0].report_weights != "best" or self._has_best or self.policies.monitor == "loss/train":
-            return
-        interval = self.policies.milestones.validation_interval
-        if interval is None or (self._first_step // interval + 1) * interval <= self.last_step:
-            return
+    def _reported_weights(self) -> str:
+        """``last`` or ``best``; refuses to report the weights of a best that cannot come."""
+        config, interval = self.configs[0], self.policies.milestones.validation_interval
+        wanted, comes = config.report_weights, True
+        if interval is not None and not self._has_best and self.policies.monitor != "loss/train":
+            comes = (self._first_step // interval + 1) * interval <= self.last_step
+        if wanted == "auto":
+            is_kept = config.callbacks.checkpoint is not None and self.policies.monitor.endswith("/val")
+            return "best" if is_kept and comes else "last"
+        if wanted == "last" or comes:
+            return wanted
+        assert interval is not None
         rule = f"needs a validation at the end of an epoch, and the run ends before one, after {self.last_step} steps"
         enough = (self._first_step // interval + 1) * interval
         hint = f"set trainer.max_steps={enough} or more, lower trainer.check_val_every_n_epoch, or use last"

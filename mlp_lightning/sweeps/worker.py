@@ -36,6 +36,7 @@ class Outcome:
     steps: int = 0
     wall_time_s: float = 0.0
     error: str = ""
+    weights: str = "last"
 
 
 #: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, and the fingerprint
@@ -225,13 +226,20 @@ def _failed(config: Config, folder: Path, failure: _Failure) -> Outcome:
 
 def unexpected_message(error: Exception, folder: Path) -> str:
     """The message for an error that is a bug of this package or of a library."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return system_message(error)
     first_line = str(error).splitlines()[0] if str(error) else ""
     log = folder / "train.log"
     return f"{type(error).__name__}: {first_line}\nThe full traceback is in {log}; HYDRA_FULL_ERROR=1 shows it here."
 
 
+def system_message(error: OSError) -> str:
+    """What the system says of a file, without its numbers."""
+    return f"{error.strerror}: {error.filename}" if error.filename is not None else str(error)
+
+
 def _outcome(result: TrainingResult) -> Outcome:
-    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error))
+    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error), result.weights)
 
 
 class _ProgressRecorder:
