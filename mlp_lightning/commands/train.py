@@ -218,8 +218,6 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
         else:
             folder = command.created = new_run_dir(OUTPUT_FOLDER / config.name)
         extra.append(f"{key}={_quoted(folder)}")
-    if folder.is_dir():  # Hydra writes there next, and would show a traceback
-        refuse_full_disk(folder)
     if multirun:
         if not {"hydra/sweeper", "search"} & explicit_keys(overrides):
             # Not in conf/train.yaml, because then an option of ``search`` could not select another sweeper.
@@ -228,6 +226,8 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
 
         program = f"{_program()} hydra.mode=RUN" if checked.is_sweep_by_file else _program()
         command.sweep = Sweep(folder, config.sweep, program, config.verbosity).open()
+    if folder.is_dir():  # Hydra writes there next, and would show a traceback
+        refuse_full_disk(folder)
     return extra
 
 

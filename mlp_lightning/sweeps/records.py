@@ -99,7 +99,7 @@ def read_record(folder: Path) -> RunRecord:
         steps=int(_number(result_path, result.get("steps", 0))),
         wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
         error=cause(str(result.get("error") or "")),
-        fingerprint=result.get("fingerprint"),
+        fingerprint=_fingerprint(result_path, result.get("fingerprint")),
     )
 
 
@@ -155,6 +155,17 @@ def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
         split: {name: _number(path, one) for name, one in _checked(path, of_split, dict, expected).items()}
         for split, of_split in splits.items()
     }
+
+
+def _fingerprint(path: Path, value: Any) -> dict[str, dict[str, Any]] | None:
+    if value is None:
+        return None
+    expected = "the fingerprint of tables as {name: {rows, columns, as_set}}"
+    for one in _checked(path, value, dict, expected).values():
+        _checked(path, _checked(path, one, dict, expected).get("columns"), dict, expected)
+        _number(path, one.get("rows"))
+        _checked(path, one.get("as_set"), str, expected)
+    return value
 
 
 def _number(path: Path, value: Any) -> float:

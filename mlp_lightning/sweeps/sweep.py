@@ -145,7 +145,7 @@ class Sweep:
                 self._others = read_records([self.folder])  # another launcher trained the runs
             any_ended = any(one.outcome is not None for one in self._runs)
             if not self._is_refused and (any_ended or self._done or self._others):
-                records = [*self._others, *self._done, *(_record(one) for one in self._runs)]
+                records = [*self._others, *self._done, *map(self._record, self._runs)]
                 console = self.console.rich if self.console.verbosity > 0 else None
                 write_leaderboard(records, self.folder, console, self.program)
         finally:
@@ -322,6 +322,22 @@ class Sweep:
             self._report_failure(run)
         return not self.ends_here
 
+    def _record(self, run: _Run) -> RunRecord:
+        outcome = run.outcome
+        name = run.folder.name
+        return RunRecord(
+            int(name) if name.isdigit() else None,
+            run.folder,
+            "unended" if outcome is None else outcome.status,
+            run.job.overrides,
+            run.job.plain if run.config is None else run.config.to_dict(),
+            {} if outcome is None else outcome.metrics,
+            0 if outcome is None else outcome.steps,
+            0.0 if outcome is None else outcome.wall_time_s,
+            "it was not started" if outcome is None else outcome.error,
+            self._rows(run) if outcome is not None and outcome.status == "finished" else None,
+        )
+
     def _report_failure(self, run: _Run) -> None:
         assert run.outcome is not None
         print_error(f"{run.name} failed: {run.outcome.error}")
@@ -369,22 +385,6 @@ def _config(run: _Run) -> Config:
 def _tables(config: Config) -> tuple[str | None, ...]:
     """The tables of a run, by name."""
     return config.data.name, config.data.path, config.data.val_path, config.data.test_path
-
-
-def _record(run: _Run) -> RunRecord:
-    outcome = run.outcome
-    name = run.folder.name
-    return RunRecord(
-        int(name) if name.isdigit() else None,
-        run.folder,
-        "unended" if outcome is None else outcome.status,
-        run.job.overrides,
-        run.job.plain if run.config is None else run.config.to_dict(),
-        {} if outcome is None else outcome.metrics,
-        0 if outcome is None else outcome.steps,
-        0.0 if outcome is None else outcome.wall_time_s,
-        "it was not started" if outcome is None else outcome.error,
-    )
 
 
 def _objective(metrics: Any) -> float:

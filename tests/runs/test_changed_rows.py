@@ -14,6 +14,7 @@ import torch
 from support.configurations import ComposeConfig
 
 import mlp_lightning
+from mlp_lightning.config import parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError, DataError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
@@ -103,6 +104,22 @@ def test_texts_that_have_changed(tmp_path: Path, case: str) -> None:
     write_towns(path)
     assert mlp_lightning.train(longer, tmp_path / "fourth", rows=fingerprint).steps == 8
     evaluate(last, tmp_path / "evaluation", split="val")
+
+
+def test_a_member_of_a_stack_does_not_continue_on_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "towns.csv"
+    write_towns(path)
+    configs = [parse_config({**towns(path), "seed": seed}) for seed in range(2)]
+    train_stack(configs, [tmp_path / "0", tmp_path / "1"])
+    fingerprints = [json.loads((tmp_path / one / "result.json").read_text())["fingerprint"] for one in "01"]
+    assert fingerprints[0] == fingerprints[1]  # whatever the seed has split off
+    last = tmp_path / "1" / "checkpoints" / "last.ckpt"
+    longer = {**towns(path, steps=8), "seed": 1, "ckpt_path": str(last)}
+    write_towns(path, count=49)
+    with pytest.raises(CheckpointError, match="49 rows instead of 48"):
+        mlp_lightning.train(longer, tmp_path / "refused")
+    write_towns(path)
+    assert mlp_lightning.train(longer, tmp_path / "continued").steps == 8
 
 
 def test_a_column_that_is_to_be_ignored_may_change(tmp_path: Path) -> None:
