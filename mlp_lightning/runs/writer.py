@@ -13,10 +13,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
@@ -25,6 +22,7 @@ from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, wri
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
+from mlp_lightning.runs.measured import Measured, Metrics, of_slot
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
@@ -33,23 +31,6 @@ from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import result_bytes, surroundings
 
 _LINES_OF_A_LOG = 20
-# Metrics by name, one value per slot.
-_Metrics = Mapping[str, Sequence[float]]
-
-
-class _Measured(NamedTuple):
-    """What members that finish are measured for; one value or row per slot.
-
-    Attributes:
-        splits: metrics of every split, of the weights that are reported.
-        validation: metrics of the validation rows, of the ``best`` and the ``last`` weights; empty where validation
-            decides no best.
-        predictions: of the training rows; ``None`` if they are not described.
-    """
-
-    splits: Mapping[str, _Metrics]
-    validation: Mapping[str, _Metrics]
-    predictions: NDArray[np.float32] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +163,7 @@ class FolderWriter:
         measured = self._measured(policies, endings)
         slots = [policies.present.index(one.member) for one in endings]
         metrics = [
-            {split: _of_slot(named, slot) for split, named in measured.splits.items()}
+            {split: of_slot(named, slot) for split, named in measured.splits.items()}
             if one.status == "finished"
             else {}
             for one, slot in zip(endings, slots, strict=True)
@@ -200,7 +181,7 @@ class FolderWriter:
             result = self._result(policies, ending, own, fit_time_s)
             said = ""
             if result.status == "finished":
-                result = dataclasses.replace(result, validation=_validation(measured, slot, result))
+                result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
                 if measured.predictions is not None:
                     said = member.data.describe_predictions(measured.predictions[slot])
             result = self._with_module(result, member, states)
@@ -212,23 +193,23 @@ class FolderWriter:
         for ending, result, said in zip(endings, results, details, strict=True):
             self._on_end(ending.member, result, said)
 
-    def _measured(self, policies: Policies, endings: Sequence[Ending]) -> _Measured:
+    def _measured(self, policies: Policies, endings: Sequence[Ending]) -> Measured:
         """Metrics over all rows of every split, and training predictions."""
         finished = [one for one in endings if one.status == "finished"]
         if not finished:
-            return _Measured({}, {}, None)
+            return Measured({}, {}, None)
         engine, first = policies.engine, self._training.members[0]
         metrics = {split: engine.evaluate(split) for split in first.data.splits}
         policies.consider_end(metrics["train"]["loss"], finished[0].steps, [one.member for one in finished])
         has_best = any(policies.best[one.member].step for one in finished)
-        validation: dict[str, _Metrics] = {}
+        validation: dict[str, Metrics] = {}
         if has_best and policies.monitor.endswith("/val"):
             validation = {"best": engine.evaluate("val", best=True), "last": metrics["val"]}
         best = self.weights == "best" and has_best
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
         predictions = engine.predictions("train", best) if first.data.describes_predictions else None
-        return _Measured(metrics, validation, predictions)
+        return Measured(metrics, validation, predictions)
 
     def _states(
         self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
@@ -392,18 +373,6 @@ class FolderWriter:
         with names_file(path):
             path.write_bytes(content)
         self._written.append(path)
-
-
-def _of_slot(metrics: _Metrics, slot: int) -> dict[str, float]:
-    return {name: values[slot] for name, values in metrics.items()}
-
-
-def _validation(measured: _Measured, slot: int, result: TrainingResult) -> dict[str, dict[str, float]] | None:
-    """What ``result.json`` says of the validation rows."""
-    if not measured.validation or result.best is None:
-        return None
-    steps = {"best": result.best["step"], "last": result.steps}
-    return {which: {"step": steps[which], **_of_slot(one, slot)} for which, one in measured.validation.items()}
 
 
 def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
