@@ -116,7 +116,7 @@ class _CrossValidation:
             self._train(sizes)
             interrupted = any(one.status == "interrupted" for one in self.outcomes.values())
             result = self._summary("interrupted") if interrupted else self._evaluated()
-            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at)})
+            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at, self._fingerprint)})
             self._report(result)
         return result
 
@@ -129,7 +129,7 @@ class _CrossValidation:
             for folds in [*grouping.stacks, *([fold] for fold, _ in grouping.alone)]:
                 part_progress = _PartProgress(self, folds, progress)
                 of_part = [self.configs[one] for one in folds], [self._folder(one) for one in folds]
-                train_part(*of_part, part_progress, source=self._source)
+                train_part(*of_part, part_progress, source=self._source, rows=self._fingerprint)
                 if any(one.status == "interrupted" for one in self.outcomes.values()):
                     break
         failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
@@ -139,6 +139,7 @@ class _CrossValidation:
 
     def _announce(self, stacked: int, reasons: set[str]) -> None:
         data = self._data(0)
+        self._fingerprint = data.fingerprint
         for line in data.describe():
             self.console.line(line)
         how = "as one stack" if stacked == len(self.configs) else "one after another"
@@ -175,7 +176,7 @@ class _CrossValidation:
 
         from mlp_lightning.inference.loading import load_model
 
-        path = self._folder(fold) / "checkpoints" / f"{self.config.report_weights}.ckpt"
+        path = self._folder(fold) / "checkpoints" / f"{self.outcomes[fold].weights}.ckpt"
         model = load_model(path, allow_targets=self.config.allow_targets)
         with torch.no_grad():
             batches = data.splits["test"].features_BF.split(65_536)

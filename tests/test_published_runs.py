@@ -53,7 +53,7 @@ def test_logged_losses_are_the_published_ones(run: tuple[str, Path, str]) -> Non
 @pytest.mark.slow
 def test_hypotheses_are_printed_as_the_source_prints_them(run: tuple[str, Path, str]) -> None:
     model, _, printed = run
-    text = re.search(r"Hypothesis:  (\[\[.*?\]\])\nCorrect:  (\[\[.*?\]\])\nAccuracy:  (\S+)", printed, re.DOTALL)
+    text = re.search(r"Hypothesis:  (\[\[.*?\]\])\nPrediction:  (\[\[.*?\]\])\nAccuracy:  (\S+)", printed, re.DOTALL)
     assert text is not None
     hypotheses = [float(number) for number in re.findall(r"[\d.e-]+", text[1])]
     classes = [float(number) for number in re.findall(r"[\d.]+", text[2])]

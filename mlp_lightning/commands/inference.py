@@ -20,7 +20,7 @@ from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, Predict
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
-from mlp_lightning.runs.run_folder import newest_checkpoint
+from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
 _Options = TypeVar("_Options", EvaluateConfig, PredictConfig, ExportConfig)
@@ -81,12 +81,11 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
 def _checkpoint(wanted: str) -> Path:
     """The checkpoint that ``ckpt_path`` names."""
     if wanted in ("last", "best"):
-        found = [newest_checkpoint(parent, wanted) for parent in OUTPUT_FOLDER.glob("*")]
-        files = [one for one in found if one is not None]
-        if not files:
+        found = newest_checkpoint(OUTPUT_FOLDER.glob("*"), wanted, prefers_finished=True)
+        if found is None:
             rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER}, and no run there has one"
             raise ConfigError([Fault("ckpt_path", wanted, rule, "train one first, or give the path of a checkpoint")])
-        return max(files, key=lambda one: (one.parents[1] / "config.yaml").stat().st_mtime_ns)
+        return found
     path = Path(wanted).expanduser()
     if path.is_dir():
         if (path / "fold-0").is_dir():
@@ -96,6 +95,16 @@ def _checkpoint(wanted: str) -> Path:
     if not path.is_file():
         raise ConfigError([Fault("ckpt_path", wanted, "is not a file", _WHICH_MODEL)])
     return path
+
+
+def _model_line(wanted: str | None, checkpoint: Path) -> str:
+    """Which model it is, and why it is this one if you named no file."""
+    if wanted not in ("last", "best"):
+        return f"Model: {checkpoint}"
+    which = (
+        "the newest finished run" if is_finished(checkpoint.parents[1]) else "the newest run, which has not finished"
+    )
+    return f"Model: {checkpoint} (ckpt_path={wanted}: of {which})"
 
 
 def _device(accelerator: str) -> str:
@@ -131,7 +140,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     which = options.data.path, csv, options.split, options.weight_column
     report = evaluate_model(checkpoint, folder, *which, device, options.allow_targets)
     console = RunConsole(options.verbosity)
-    console.line(f"Model: {checkpoint}")
+    console.line(_model_line(options.ckpt_path, checkpoint))
     if console.is_terminal:
         for table in report.tables():
             console.line(in_terminal=table)
@@ -163,7 +172,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
         allow_targets=options.allow_targets,
     )
     console = RunConsole(options.verbosity)
-    console.line(f"Model: {checkpoint}")
+    console.line(_model_line(options.ckpt_path, checkpoint))
     for line in report.surprises:
         console.line(line)
     console.line(f"{report.rows:,} rows predicted in {report.seconds:.1f} s: {report.path}")
@@ -177,6 +186,7 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
     output = None if options.output is None else Path(options.output)
     report = export_model(checkpoint, options.format, output, options.allow_targets)
     console = RunConsole(options.verbosity)
+    console.line(_model_line(options.ckpt_path, checkpoint))
     for file in report.files:
         console.line(f"Written: {file}")
     console.line(

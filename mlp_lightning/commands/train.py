@@ -23,9 +23,10 @@ from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import parse_arguments
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
-from mlp_lightning.sweeps.worker import unexpected_message
+from mlp_lightning.sweeps.worker import system_message, unexpected_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,10 @@ def main() -> None:
 def report_error(error: Exception) -> int:
     """Print an error. Returns its exit code."""
     known = isinstance(error, MLPLightningError)
-    print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
+    if isinstance(error, OSError) and not known and error.filename is not None:
+        print(system_message(error), file=sys.stderr)
+    else:
+        print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
     return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
@@ -162,7 +166,7 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
 
 
 def _checkpoint_of_newest_run(config: Config) -> Path | None:
-    return newest_checkpoint(OUTPUT_FOLDER / config.name, str(config.ckpt_path))
+    return newest_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
 
 
 def _check_sweep(config: Config, overrides: list[str]) -> None:
@@ -222,6 +226,8 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
 
         program = f"{_program()} hydra.mode=RUN" if checked.is_sweep_by_file else _program()
         command.sweep = Sweep(folder, config.sweep, program, config.verbosity).open()
+    if folder.is_dir():  # Hydra writes there next, and would show a traceback
+        refuse_full_disk(folder)
     return extra
 
 

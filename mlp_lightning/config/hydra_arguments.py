@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 from typing import Any
 
+import hydra
 from hydra._internal.utils import get_args_parser
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line of this process, as Hydra parses it."""
+    """The command line of this process, as Hydra parses it; ``--version`` prints the version of this package."""
     allow_lazy_help()
-    return get_args_parser().parse_args()
+    parser = get_args_parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._VersionAction):
+            action.version = version_text()
+    return parser.parse_args()
+
+
+def version_text() -> str:
+    """What ``--version`` prints."""
+    return f"mlp-lightning {importlib.metadata.version('mlp-lightning')} (Hydra {hydra.__version__})"
 
 
 def allow_lazy_help() -> None:

@@ -28,6 +28,11 @@ from mlp_lightning.config.rules import nearest, unknown_name
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
+# Plugins of Hydra that are extras: which package each needs, and the name of the extra.
+_EXTRAS = {
+    "hydra/sweeper/optuna": ("Optuna", "optuna"),
+    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+}
 _COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
@@ -341,14 +346,17 @@ class _Check:
             node = node.get(part) if isinstance(node, dict) else None
         match = nearest(last, list(node)) if isinstance(node, dict) and last not in node else None
         hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
-        self._add(Fault(fault.key, fault.value, fault.rule, hint))
+        self._add(Fault(fault.key, fault.value, fault.rule, hint or fault.hint))
 
 
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
     """The message of Hydra or OmegaConf, in one line."""
     text = " ".join(str(error).split())
-    if "Could not find 'hydra/sweeper/optuna'" in text:
-        return Fault(key, value, "needs Optuna, which is not installed", "pip install 'mlp-lightning[optuna]'")
+    for plugin, (package, extra) in _EXTRAS.items():
+        if f"Could not find '{plugin}'" in text:
+            return Fault(
+                key, value, f"needs {package}, which is not installed", f"pip install 'mlp-lightning[{extra}]'"
+            )
     return Fault(key, value, f"cannot be composed: {text}")
 
 

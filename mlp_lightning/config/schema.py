@@ -320,8 +320,10 @@ class CallbacksConfig:
     checkpoint: Union[CheckpointConfig, None] = dataclasses.field(default_factory=CheckpointConfig)
     early_stopping: Union[EarlyStoppingConfig, None] = None
     lr_monitor: bool = option(True, meaning="log the learning rate")
-    histograms_every_n_steps: Union[int, None] = option(
-        None, at_least(1), meaning="steps between two histograms of weights and gradients; null: none"
+    histograms_every_n_steps: Union[int, Auto, None] = option(
+        None,
+        at_least(1),
+        meaning="steps between two histograms of weights and gradients; null: none, auto: at least 20 over a run",
     )
     extra: list[OwnCallbackConfig] = option([], meaning="callbacks of your own, each with its _target_ and arguments")
 
@@ -364,7 +366,9 @@ class Config:
     logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     report_weights: str = option(
-        "last", one_of(("last", "best")), meaning="which weights the final metrics are measured with"
+        "auto",
+        one_of(("auto", "last", "best")),
+        meaning="which weights the final metrics are measured with; auto: those of the best validation, else the last",
     )
     ckpt_path: Union[str, None] = option(
         None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlp_lightning.config import Config, DataConfig
 from mlp_lightning.data.description import describe
@@ -17,9 +18,11 @@ from mlp_lightning.data.own_trainer import batches_per_epoch, epochs_between_end
 from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
+from mlp_lightning.errors import CheckpointError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.datasets import describer
+from mlp_lightning.tables.fingerprint import differences
 from mlp_lightning.tables.targets import Target
 
 if TYPE_CHECKING:
@@ -147,6 +150,11 @@ class TabularDataModule(pl.LightningDataModule):
         return self.rows.row_numbers
 
     @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of its tables, as :mod:`mlp_lightning.tables.fingerprint` describes it."""
+        return self.rows.fingerprint
+
+    @property
     def task(self) -> str:
         return self.target.task
 
@@ -170,6 +178,46 @@ class TabularDataModule(pl.LightningDataModule):
         forms = {name: form.to_dict() for name, form in self.rows.forms.items()}
         of_texts = {"number_forms": forms} if forms else {}
         return {**self.preprocessor.to_dict(), "target": self.target.to_dict(), **of_texts}
+
+    def changes_since(
+        self, fingerprint: Mapping[str, Any] | None, preprocessing: Any, statistics: Mapping[str, Tensor]
+    ) -> str:
+        """How its rows differ from those that a model was trained on; empty if they do not.
+
+        Args:
+            fingerprint: of those rows; ``None`` for a model of a version that did not keep it.
+            preprocessing: of the model, as :attr:`preprocessing`.
+            statistics: state dict of the model's preprocessor.
+        """
+        changes = "" if fingerprint is None else differences(fingerprint, self.fingerprint)
+        state = self.preprocessor.state_dict()
+        same = preprocessing == self.preprocessing and all(
+            torch.equal(value.cpu(), statistics[name].cpu()) for name, value in state.items()
+        )
+        return changes or ("" if same else "its columns, categories, scales or targets differ")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of a Trainer of your own keeps of the rows."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to continue a training on other rows; other rows may be validated and tested.
+
+        Raises:
+            CheckpointError: the rows have changed.
+        """
+        is_fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        changes = differences(state_dict["fingerprint"], self.fingerprint) if is_fitting else ""
+        if changes:
+            raise CheckpointError(
+                f"ckpt_path: the checkpoint was trained on other rows than {self.table_name} has now: {changes}. Bring"
+                " the table back as it was, or train anew on it (leave ckpt_path out)."
+            )
+
+    @property
+    def table_name(self) -> str:
+        """What messages call the table."""
+        return self.options.path or self.options.name
 
     def describe(self) -> list[str]:
         """What was read, what is predicted, and what each column is."""

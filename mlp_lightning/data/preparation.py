@@ -28,6 +28,7 @@ from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
+from mlp_lightning.tables.fingerprint import RowsHasher, table_fingerprint
 from mlp_lightning.tables.reading.moments import has_zone, with_moments
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
@@ -73,6 +74,7 @@ class Preparation:
         preprocessor: what prepares raw columns.
         report: which columns a model sees, and which it does not.
         dropped: number of rows without a target.
+        fingerprint: of the rows that have a target, as :mod:`mlp_lightning.tables.fingerprint` describes it.
         surprises: what the rows of a file for one split have that no training row had.
         forms: how the numbers of columns are written that are not written as programs do it.
         notes: what else to tell the user of the table, a line each.
@@ -91,6 +93,7 @@ class Preparation:
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
         self.dropped = 0
         self.notes: list[str] = []
+        self.fingerprint: dict[str, Any] = {}
         self.surprises: dict[str, Surprises] = {}
         self.forms: dict[str, NumberForm] = {}
         self._dtype = dtype
@@ -115,6 +118,8 @@ class Preparation:
         table = source.read(self._columns_to_read(source, wanted, names), _types(wanted, names))
         table = self._with_numbers(table, source, names, wanted, task, given)
         table, numbers = self._labelled(table, names, source)
+        ignored = {name for name, one in options.columns.items() if one.kind == "ignored"}
+        self.fingerprint["data"] = table_fingerprint(table.drop_columns(sorted(ignored & set(table.column_names))))
         origin = Origin(source.name, source.place).of(numbers)
         table, forms = self._with_moments(table, candidates, wanted, given, origin)
         target = given.target or infer_target(table, names, task, origin)
@@ -333,9 +338,10 @@ class Preparation:
     def _add_split(self, split: str, source: TableSource) -> None:
         """Add a split that has its own file."""
         surprises = self.surprises.setdefault(split, Surprises())
-        features, targets, rows = [], [], []
+        features, targets, rows, hasher = [], [], [], RowsHasher()
         for batch in encoded_batches(source, self.report.columns, self.target, surprises, trained=self.forms):
             kept = ~np.isnan(batch.targets_BT).any(1)
+            hasher.add(batch.batch.filter(pa.array(kept)))
             features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self._dtype))
             targets.append(batch.targets_BT[kept])
             rows.append(batch.first_row + np.flatnonzero(kept))
@@ -343,6 +349,7 @@ class Preparation:
         if not len(targets_BT):
             raise DataError(f"{source.name}: no row has a value of {', '.join(self.target.names)}.")
         self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
+        self.fingerprint[split] = hasher.fingerprint()
         self.row_numbers[split] = np.concatenate(rows)
 
 

@@ -31,6 +31,7 @@ class Trace:
         logged_steps: the steps to log.
         measure: gives :attr:`logged_SK3`; an engine may measure the steps of several traces together.
         histograms: the steps with histograms.
+        rates: gives the learning rates of one of the steps, by its position among them: one per slot.
     """
 
     first_step: int
@@ -38,6 +39,7 @@ class Trace:
     logged_steps: list[int]
     measure: Callable[[], Tensor]
     histograms: Sequence[Histogram] = ()
+    rates: Callable[[int], Sequence[float]] = lambda position: ()
 
     @property
     def logged_SK3(self) -> Tensor:
@@ -110,11 +112,6 @@ class Engine(Protocol):
     @property
     def members(self) -> int:
         """Number of slots."""
-        ...
-
-    @property
-    def learning_rates(self) -> list[float]:
-        """The present learning rate of each slot."""
         ...
 
     @property

@@ -81,6 +81,7 @@ class StepTrace:
     Attributes:
         first_step: number of updates made before the execution.
         losses: the training loss of each step, detached scalars.
+        rates: the learning rate of each step.
         to_log: the steps to log, not yet measured.
         histograms: the steps with histograms.
         logged: the steps to log, once they are measured.
@@ -88,6 +89,7 @@ class StepTrace:
 
     first_step: int
     losses: list[Tensor] = dataclasses.field(default_factory=list)
+    rates: list[float] = dataclasses.field(default_factory=list)
     to_log: list[ToLog] = dataclasses.field(default_factory=list)
     histograms: list[Histogram] = dataclasses.field(default_factory=list)
     logged: list[LoggedStep] = dataclasses.field(default_factory=list)

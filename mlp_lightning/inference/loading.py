@@ -19,7 +19,7 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task
-from mlp_lightning.runs.checkpoints import CONFIG_KEY, read_checkpoint
+from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.tables.columns import Column
@@ -41,6 +41,7 @@ class TrainedModel:
         target: what it predicts.
         config: what it was trained with.
         path: of its checkpoint.
+        fingerprint: of the rows that it was trained on; ``None`` if it is not known.
     """
 
     module: MLPModule
@@ -48,9 +49,12 @@ class TrainedModel:
     target: Target
     config: Config
     path: Path
+    fingerprint: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, module: MLPModule, config: Config, path: Path) -> TrainedModel:
+    def of(
+        cls, module: MLPModule, config: Config, path: Path, fingerprint: Mapping[str, Any] | None = None
+    ) -> TrainedModel:
         """The model of a rebuilt module.
 
         Raises:
@@ -58,7 +62,7 @@ class TrainedModel:
         """
         if not isinstance(module.preprocessor, Preprocessor) or module.target is None:
             raise ValueError("it does not say what its columns are")
-        return cls(module, module.preprocessor, module.target, config, path)
+        return cls(module, module.preprocessor, module.target, config, path, fingerprint)
 
     @property
     def task(self) -> Task:
@@ -111,7 +115,8 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     own = model_parts(hyperparameters_of(checkpoint).get("model"), allow_targets)
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], own)
-        model = TrainedModel.of(module, parse_complete(checkpoint[CONFIG_KEY], is_stored=True), path)
+        config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
+        model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

@@ -16,6 +16,8 @@ from mlp_lightning.runs.own_parts import OwnParts
 
 # Enough for probabilities that are not too sure; benchmarks/quality.py measures them.
 AUTO_LABEL_SMOOTHING = 0.01
+# How often there are histograms unless you say it: seldom enough to cost little, often enough to show a development.
+_HISTOGRAM_INTERVAL, _LEAST_HISTOGRAMS = 100, 20
 # What threads and executions are sized for, of a network of the user's own.
 _WIDTH_OF_OWN = 512
 
@@ -61,10 +63,16 @@ def module_config(config: Config, data: TabularDataModule) -> ModuleConfig:
         config.seed,
         config.trainer.gradient_clip_val,
         config.trainer.gradient_clip_algorithm,
-        config.callbacks.histograms_every_n_steps,
+        histogram_interval(config, run_length(config, data.steps_per_epoch)),
         label_smoothing(config, data),
         data.preprocessing,
     )
+
+
+def histogram_interval(config: Config, last_step: int) -> int | None:
+    """Steps between two histograms of a run of so many steps; ``None`` for none."""
+    wanted = config.callbacks.histograms_every_n_steps
+    return max(1, min(_HISTOGRAM_INTERVAL, last_step // _LEAST_HISTOGRAMS)) if wanted == "auto" else wanted
 
 
 def label_smoothing(config: Config, data: TabularDataModule) -> float:

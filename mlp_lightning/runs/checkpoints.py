@@ -15,12 +15,15 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.build import build_early_stopping, module_config
+from mlp_lightning.runs.build import build_early_stopping, module_config, run_length
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.policies import Best, Stopping
 
+# Schedules that depend on the length of the run.
+OVER_THE_RUN = ("cosine", "one_cycle")
 CONFIG_KEY = "config"
+FINGERPRINT_KEY = "fingerprint"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
 _MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
@@ -65,39 +68,56 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config) -> None:
+def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, steps_per_epoch: int) -> bool:
     """A run continues only with what the checkpoint was trained with.
+
+    When a schedule over the whole run has come to its end, the run may train on at a constant learning rate.
+
+    Args:
+        checkpoint: its content.
+        path: of it.
+        config: of the run that continues.
+        steps_per_epoch: of its rows.
+
+    Returns:
+        Whether it continues at a constant learning rate after its schedule.
 
     Raises:
         CheckpointError: naming every key that differs, with both values.
     """
     # An option that was not there yet had the effect of its default.
-    before = _decisive(parse_complete(checkpoint[CONFIG_KEY], is_stored=True).to_dict())
-    now = _decisive(config.to_dict())
+    saved = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
+    before, now = _decisive(saved.to_dict()), _decisive(config.to_dict())
+    has_ended = checkpoint["global_step"] >= run_length(saved, steps_per_epoch)
+    trains_on = saved.scheduler.name in OVER_THE_RUN and config.scheduler.name == "none" and has_ended
+    if trains_on:
+        for flat in (before, now):
+            for key in [one for one in flat if one.startswith("scheduler.") or one == "optimizer.lr"]:
+                del flat[key]
     # A schedule over the whole run is another one when the run has another length.
-    if spans_the_run(config):
+    if config.scheduler.name in OVER_THE_RUN:
         for key in ("max_steps", "max_epochs"):
             before[f"trainer.{key}"] = checkpoint[CONFIG_KEY]["trainer"][key]
             now[f"trainer.{key}"] = config.to_dict()["trainer"][key]
     different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if different:
         lines = "\n".join(f"  {key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in different)
-        why = ""
-        if spans_the_run(config) and {"trainer.max_steps", "trainer.max_epochs"} & set(different):
-            why = (
-                f"The schedule {config.scheduler.name} spans the whole run: in a run of another length every step has"
-                " another learning rate. Only a run that began with scheduler=none, step or plateau can be made"
-                " longer.\n"
-            )
+        is_longer = config.scheduler.name in OVER_THE_RUN and {"trainer.max_steps", "trainer.max_epochs"} & {*different}
         raise CheckpointError(
-            f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n{why}"
+            f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n"
             "Give the same settings to continue that run, or leave ckpt_path out to start a new one."
+            + (f" {about_schedule(config)}" if is_longer else "")
         )
+    return trains_on
 
 
-def spans_the_run(config: Config) -> bool:
-    """Whether the learning rates depend on how long the run is."""
-    return config.scheduler.name in ("cosine", "one_cycle")
+def about_schedule(config: Config) -> str:
+    """Why a run with a schedule over its whole length cannot be made longer, and what to do instead."""
+    return (
+        f"scheduler={config.scheduler.name} spans the whole run, so a longer run is another one from its first step on."
+        f" When it has ended, it can train on at a constant learning rate: scheduler=none"
+        f" optimizer.lr={config.optimizer.lr / 10:g} ckpt_path=… with a larger trainer.max_epochs or trainer.max_steps."
+    )
 
 
 def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +187,7 @@ def run_checkpoint(
         CONFIG_KEY: config.to_dict(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
+        FINGERPRINT_KEY: data.fingerprint,
     }
 
 

@@ -20,7 +20,14 @@ from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSch
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 from mlp_lightning.networks.tasks import Task, make_task
-from mlp_lightning.runs.build import build_module, label_smoothing, layer_widths, steps_per_execution, threads
+from mlp_lightning.runs.build import (
+    build_module,
+    histogram_interval,
+    label_smoothing,
+    layer_widths,
+    steps_per_execution,
+    threads,
+)
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.training_module import TrainingModule
@@ -114,7 +121,7 @@ def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member
         optimizer,
         build_schedule(optimizer, config.scheduler, last_step, "val" in data.splits),
         config.trainer.log_every_n_steps,
-        config.callbacks.histograms_every_n_steps,
+        histogram_interval(config, last_step),
         config.trainer.gradient_clip_val,
         config.trainer.gradient_clip_algorithm,
         lambda: training.stop_requested,

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+# Bytes that the configuration and the logs of a run take.
+_SMALL_FILES = 1 << 16
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -28,10 +31,44 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
         _replace(Path(name), path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        # torch's writer fails once more over the failure itself, and hides it behind a message of its own.
+        first = error if isinstance(error, OSError) else error.__context__
+        if isinstance(first, OSError) and _is_nameless(first):
+            raise OSError(first.errno, first.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Errors of the system that are raised inside name ``path``: those of writing name no file by themselves.
+
+    Raises:
+        OSError: as the system raised it, with the name of the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if _is_nameless(error):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _is_nameless(error: OSError) -> bool:
+    return error.errno is not None and error.filename is None
+
+
+def refuse_full_disk(folder: Path) -> None:
+    """Find out whether small files can be written into a folder, before something else tries and fails less clearly.
+
+    Raises:
+        OSError: they cannot; it names the folder.
+    """
+    with names_file(folder), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_SMALL_FILES))
+        file.flush()
 
 
 def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
@@ -47,7 +84,8 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
     """
     waiting = {path: path.with_name(f".{path.name}.tmp") for path in contents}
     for path, content in contents.items():
-        waiting[path].write_bytes(content)
+        with names_file(path):
+            waiting[path].write_bytes(content)
     bring_to_disk(waiting.values())
     with atomic_write(journal) as file:
         file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())

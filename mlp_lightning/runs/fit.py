@@ -68,6 +68,7 @@ def train(
     start: TrainingStart | None = None,
     callbacks: Sequence[pl.Callback] = (),
     frame: Any = None,
+    rows: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
@@ -85,6 +86,7 @@ def train(
         callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
+        rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -115,7 +117,7 @@ def train(
     folder = claim(Path(run_dir).absolute(), config)
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
     of_run = None if data is None else [data]
-    options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True)
+    options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
         return run.execute(options)
 
@@ -129,6 +131,7 @@ def train_stack(
     keep_modules: bool = False,
     checkpoint: Path | None = None,
     source: TableSource | None = None,
+    rows: Mapping[str, Any] | None = None,
 ) -> list[TrainingResult]:
     """Train several runs together and leave the record of each in its folder.
 
@@ -148,6 +151,7 @@ def train_stack(
             members that still trained. It is removed when all runs have ended, and kept when they were interrupted.
             ``None``: a stack that is killed is lost.
         source: of the rows of all runs, instead of what their configurations name.
+        rows: fingerprint that the rows must have; ``None``: any.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -164,7 +168,7 @@ def train_stack(
         is_other = config.trainer.engine == "autograd"
         if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint)
+    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -273,7 +277,9 @@ class _SingleRun:
             module.model.to(member.data.dtype).load_state_dict(self._start.weights)
         if self._checkpoint_path is not None:
             self._resumed = resume(self._checkpoint_path, config, training)
-            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}")
+            rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
+            rate = rate if self._resumed.trains_on else ""
+            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}{rate}")
         parameters = sum(one.numel() for one in module.model.parameters())
         for line in [
             *member.data.describe(),
@@ -311,12 +317,13 @@ class _SingleRun:
             fit_time_s = training.writer.fit_time_s
             if training.has_begun:
                 training.files.finish([0], [status], [{}], [steps])
+        fingerprint = training.members[0].data.fingerprint if training is not None and training.members else None
         now = time.monotonic()
         result = TrainingResult(
             status=status,
             run_dir=self.folder.path,
             metrics={},
-            weights=self.config.report_weights,
+            weights="last" if training is None or training.trainer is None else training.writer.weights,
             steps=steps,
             epochs=epochs,
             wall_time_s=now - self._started,
@@ -327,4 +334,4 @@ class _SingleRun:
             engine=engine,
             error=f"{type(error).__name__}: {error}",
         )
-        self.folder.write_result({**result.to_json(), **surroundings(self.config, self._started_at)})
+        self.folder.write_result({**result.to_json(), **surroundings(self.config, self._started_at, fingerprint)})

@@ -31,6 +31,7 @@ from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.own import OwnNetwork
 from mlp_lightning.runs.console import log
 from mlp_lightning.runs.event_bytes import event_record, file_header, scalar_records
+from mlp_lightning.runs.files import names_file
 from mlp_lightning.runs.history import MetricsHistory, Series
 from mlp_lightning.runs.hyperparameters import session_end, session_start
 from mlp_lightning.runs.member import Member
@@ -218,7 +219,7 @@ class MetricFiles:
 
     def _append(self, path: Path, content: bytes) -> None:
         if content:
-            with path.open("ab") as file:
+            with names_file(path), path.open("ab") as file:
                 file.write(content)
             self.paths.add(path)
 

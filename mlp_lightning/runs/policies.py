@@ -275,7 +275,7 @@ class Policies:
             if self._active[member]:
                 position = int((~finite_SK[:, slot]).nonzero()[0])
                 step, loss = trace.first_step + position, trace.losses_SK[position, slot].item()
-                lr = self.engine.learning_rates[slot]
+                lr = trace.rates(position)[slot]
                 error = NonFiniteLossError(non_finite_message(step, loss, self.config.optimizer.name, lr))
                 endings.append(Ending(member, "failed", step, error))
         self._end(endings)

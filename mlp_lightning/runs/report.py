@@ -12,6 +12,9 @@ from mlp_lightning.runs.console import SPLIT_NAMES, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 
+# A validation loss that ends so many times above its lowest has risen by more than it wavers.
+_OVERFITTED = 1.1
+
 
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
     """What is about to be trained."""
@@ -61,6 +64,7 @@ def report_lines(result: TrainingResult, details: str) -> list[str]:
 def _facts(result: TrainingResult, details: str) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
     facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
+    facts += _overfitting(result)
     if details:
         facts.append(details)
     folder = short_path(result.run_dir)
@@ -70,18 +74,38 @@ def _facts(result: TrainingResult, details: str) -> list[str]:
     return facts
 
 
+def _overfitting(result: TrainingResult) -> list[str]:
+    """What to say of a validation loss that has risen again."""
+    if result.validation is None:
+        return []
+    best, last = result.validation["best"], result.validation["last"]
+    if last["step"] <= best["step"] or last["loss"] <= _OVERFITTED * best["loss"]:
+        return []
+    line = f"Overfitting: the validation loss was {best['loss']:.4g} after {best['step']} steps and ends at"
+    return [
+        f"{line} {last['loss']:.4g}" + ("" if result.stopped_by else "; callbacks=early_stopping ends a run sooner")
+    ]
+
+
 def _title(result: TrainingResult) -> str:
-    return f"Final metrics ({result.weights} weights)"
+    if result.weights == "last" or result.validation is None:
+        return f"Final metrics ({result.weights} weights)"
+    return f"Final metrics (best weights, of step {result.validation['best']['step']})"
 
 
 def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
+    """The metrics of every split, and those of the validation rows by the weights that are not reported."""
+    named = {SPLIT_NAMES[split]: values for split, values in result.metrics.items()}
+    if result.validation is not None and result.validation["best"]["step"] != result.validation["last"]["step"]:
+        other = "last" if result.weights == "best" else "best"
+        values = result.validation[other]
+        named[f"validation, {other} weights (step {values['step']})"] = values
     names = list(next(iter(result.metrics.values())))
-    return names, [
-        [SPLIT_NAMES[split], *(f"{values[name]:.6g}" for name in names)] for split, values in result.metrics.items()
-    ]
+    return names, [[title, *(f"{values[name]:.6g}" for name in names)] for title, values in named.items()]
 
 
 def _metric_lines(result: TrainingResult) -> list[str]:
     names, rows = _metrics(result)
-    lines = [f"  {name:<10}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"  {name:<{width}}" + "".join(f"{cell:>14}" for cell in cells) for name, *cells in [["", *names], *rows]]
     return [_title(result), *lines]

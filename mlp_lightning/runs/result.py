@@ -27,6 +27,8 @@ class TrainingResult:
             member of a stack, its share of the stack's.
         device: where it was trained, e.g. ``cpu`` or ``cuda:0``.
         best: ``{"monitor": …, "value": …, "step": …}`` of ``best.ckpt``; ``None`` without one.
+        validation: ``{"best": {"step": …, "loss": …, metric: …}, "last": …}``: what the validation rows say of the best
+            weights and of the last ones; ``None`` where validation decides no best.
         stopped_by: why the run ended before its full length; empty if it did not.
         resumed_from: the checkpoint that it continued from; ``None`` for a run from the start.
         stack: ``{"members": …, "fit_time_s": …}`` of the stack that the run was a member of; ``None`` for a run alone.
@@ -47,6 +49,7 @@ class TrainingResult:
     fit_time_s: float
     device: str
     best: dict[str, Any] | None = None
+    validation: dict[str, dict[str, float]] | None = None
     stopped_by: str = ""
     resumed_from: str | None = None
     stack: dict[str, Any] | None = None

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
@@ -22,9 +21,17 @@ from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs.checkpoints import SavedRun, check_same_run, read_checkpoint, saved_run, spans_the_run
+from mlp_lightning.runs.checkpoints import (
+    FINGERPRINT_KEY,
+    OVER_THE_RUN,
+    SavedRun,
+    about_schedule,
+    check_same_run,
+    read_checkpoint,
+    saved_run,
+)
 from mlp_lightning.runs.event_bytes import event_record
-from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.files import atomic_write, names_file
 from mlp_lightning.runs.policies import Best, Policies
 from mlp_lightning.runs.run_folder import RunFolder, newest_checkpoint
 from mlp_lightning.runs.training import Training
@@ -42,11 +49,13 @@ class Resumed:
         run: as its checkpoint has it.
         best: the state of its best checkpoint; ``None`` if there is none by this metric that belongs to this history.
         events: the history of its event file, as records.
+        trains_on: whether its schedule has ended, and it continues at a constant learning rate.
     """
 
     run: SavedRun
     best: MemberState | None
     events: bytes
+    trains_on: bool
 
     def restore(self, policies: Policies, writer: FolderWriter) -> None:
         """Bring a run that has just been built to the state of the checkpoint."""
@@ -73,7 +82,7 @@ def find_checkpoint(config: Config, run_dir: Path) -> Path | None:
         if not path.is_file():
             raise CheckpointError(f"ckpt_path: there is no file {path}")
         return path
-    found = newest_checkpoint(run_dir.absolute().parent, wanted)
+    found = newest_checkpoint([run_dir.absolute().parent], wanted)
     if found is None:
         raise CheckpointError(f"ckpt_path = {wanted}: no run in {run_dir.absolute().parent} has a {wanted}.ckpt")
     return found
@@ -87,24 +96,20 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
     """
     (member,), milestones = training.members, training.policies.milestones
     checkpoint = read_checkpoint(path)
-    check_same_run(checkpoint, path, config)
-    saved, prepared = checkpoint["state_dict"], member.data.preprocessor.state_dict()
-    same = all(torch.equal(saved[f"preprocessor.{name}"].cpu(), one.cpu()) for name, one in prepared.items())
-    if checkpoint["hyper_parameters"].get("preprocessing") != member.data.preprocessing or not same:
+    trains_on = check_same_run(checkpoint, path, config, member.data.steps_per_epoch)
+    state = {name.removeprefix("preprocessor."): one for name, one in checkpoint["state_dict"].items()}
+    preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
+    if changes := member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state):
         raise CheckpointError(
-            f"ckpt_path: {path} was trained on other rows than {config.data.path or config.data.name} has"
-            " now: its columns, categories, scales or targets differ. Train anew, or bring the table back as it was."
+            f"ckpt_path: {path} was trained on other rows than {member.data.table_name} has now: {changes}. Bring the"
+            " table back as it was, or train anew on it (leave ckpt_path out)."
         )
     run = saved_run(checkpoint, config)
     if run.state.step >= training.last_step:
-        hint = "Raise trainer.max_steps (or trainer.max_epochs) to continue it."
-        if spans_the_run(config):
-            hint = (
-                f"It is complete, and its schedule {config.scheduler.name} spans the whole run, so that it cannot be"
-                " made longer: leave ckpt_path out and start a longer one, or one with scheduler=none, which can be."
-            )
+        hint = "Raise trainer.max_steps (or trainer.max_epochs) to train on."
         raise CheckpointError(
-            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or before. {hint}"
+            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or before."
+            f" {about_schedule(config) if config.scheduler.name in OVER_THE_RUN else hint}"
         )
     patience = 0 if config.callbacks.early_stopping is None else config.callbacks.early_stopping.patience
     if run.stopping is not None and run.stopping.wait >= patience:
@@ -129,7 +134,7 @@ def resume(path: Path, config: Config, training: Training) -> Resumed:
     # Last: a run can continue from a folder with last.ckpt in it.
     _copy_whole(path, member.folder.last_checkpoint)
     training.resume_at(step, has_best=best is not None)
-    return Resumed(run, best, events)
+    return Resumed(run, best, events, trains_on)
 
 
 def belongs_to_history(tag: str, at_step: int, step: int, period: int | None) -> bool:
@@ -152,7 +157,8 @@ def _copy_whole(source: Path, target: Path) -> None:
 
 
 def _copy_csv(source: Path, target: Path, step: int, period: int | None) -> None:
-    with source.open(newline="", encoding="utf-8") as old, target.open("w", newline="", encoding="utf-8") as new:
+    new_file = target.open("w", newline="", encoding="utf-8")
+    with names_file(target), source.open(newline="", encoding="utf-8") as old, new_file as new:
         reader = csv.DictReader(old)
         names = reader.fieldnames or []
         writer = csv.DictWriter(new, names, lineterminator="\n")

@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import RunFolderError
-from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.files import atomic_write, names_file
 
 # libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -83,7 +83,7 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
     run_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.dump(config.to_dict(), Dumper=_YAML_DUMPER, sort_keys=False)
     try:
-        with folder.config.open("x", encoding="utf-8") as file:
+        with names_file(folder.config), folder.config.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
         raise _taken(folder) from error
@@ -138,14 +138,23 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def surroundings(config: Config, started_at: datetime.datetime) -> dict[str, Any]:
-    """What ``result.json`` says of a run that ends now besides its result."""
+def surroundings(
+    config: Config, started_at: datetime.datetime, fingerprint: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What ``result.json`` says of a run that ends now besides its result.
+
+    Args:
+        config: of the run.
+        started_at: when it began.
+        fingerprint: of its rows; ``None`` if they could not be read.
+    """
     return {
         "seed": config.seed,
         "config_hash": config_hash(config),
         "started_at": started_at.isoformat(),
         "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
         "versions": versions(),
+        "fingerprint": fingerprint,
     }
 
 
@@ -155,13 +164,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
-def newest_checkpoint(parent: Path, which: str) -> Path | None:
-    """``last.ckpt`` or ``best.ckpt`` of the newest run directly in ``parent`` that has one.
+def newest_checkpoint(parents: Iterable[Path], which: str, prefers_finished: bool = False) -> Path | None:
+    """``last.ckpt`` or ``best.ckpt`` of the newest run directly in one of ``parents`` that has one.
 
     The newest is the one that was started last: when its ``config.yaml`` was written.
+
+    Args:
+        parents: folders of runs.
+        which: ``last`` or ``best``.
+        prefers_finished: whether an older run that has finished is preferred to one that has not.
     """
-    runs = [
-        file.parent for file in parent.glob("*/config.yaml") if (file.parent / f"checkpoints/{which}.ckpt").is_file()
-    ]
-    newest = max(runs, key=lambda run: (run / "config.yaml").stat().st_mtime_ns, default=None)
+
+    def order(run: Path) -> tuple[bool, int]:
+        return prefers_finished and is_finished(run), (run / "config.yaml").stat().st_mtime_ns
+
+    runs = [file.parent for parent in parents for file in parent.glob("*/config.yaml")]
+    newest = max((run for run in runs if (run / f"checkpoints/{which}.ckpt").is_file()), key=order, default=None)
     return None if newest is None else newest / "checkpoints" / f"{which}.ckpt"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the ``result.json`` of a run folder says so."""
+    try:
+        return json.loads((run / "result.json").read_text(encoding="utf-8"))["status"] == "finished"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

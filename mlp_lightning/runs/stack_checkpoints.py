@@ -10,7 +10,6 @@ Shapes: ``K`` slots.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 
 from mlp_lightning.config import Config, parse_complete
-from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.engines import Sizing
 from mlp_lightning.runs.files import atomic_write
@@ -27,8 +25,9 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.policies import Best, Policies, Stopping
 from mlp_lightning.runs.run_folder import config_hash
+from mlp_lightning.tables.fingerprint import differences
 
-_FORMAT = "mlp_lightning stack 2"
+_FORMAT = "mlp_lightning stack 3"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +73,28 @@ class SavedStack:
         """Whether every member that still trained has a best."""
         return all(one["best"][1] is not None for one in self.content["slots"] if one["active"])
 
-    def check_rows(self, digests: Sequence[str]) -> None:
+    def check_rows(self, fingerprints: Sequence[Mapping[str, Any]]) -> None:
         """Refuse rows that are not those that the stack was trained on.
 
         Args:
-            digests: of the rows of every slot.
+            fingerprints: of the rows of every slot.
 
         Raises:
             CheckpointError: the rows of a slot have changed.
         """
-        for one, digest in zip(self.content["slots"], digests, strict=True):
-            if one["rows"] != digest:
+        for one, now in zip(self.content["slots"], fingerprints, strict=True):
+            if changes := differences(one["rows"], now):
                 name = one["config"]["data"]["path"] or one["config"]["data"]["name"]
-                raise CheckpointError(f"{self.path} was trained on other rows than {name} has now")
+                raise CheckpointError(f"{self.path} was trained on other rows than {name} has now: {changes}")
 
     @property
     def hashes(self) -> list[str]:
         """Hash of the configuration of every member that still trained."""
         return [one["hash"] for one in self.content["slots"] if one["active"]]
+
+    def rows_of(self, hash_of_config: str) -> Mapping[str, Any]:
+        """The fingerprint of the rows of a member."""
+        return next(one["rows"] for one in self.content["slots"] if one["hash"] == hash_of_config)
 
     def slots(self, configs: Sequence[Config]) -> list[tuple[Config, int | None]]:
         """For every slot its configuration, and which of ``configs`` it is.
@@ -118,7 +121,7 @@ class SavedStack:
 
 
 def save_stack(
-    path: Path, policies: Policies, history: MetricsHistory, members: Sequence[tuple[Member, str]], fixed: Sizing
+    path: Path, policies: Policies, history: MetricsHistory, members: Sequence[Member], fixed: Sizing
 ) -> None:
     """Write the state of a stack between two steps.
 
@@ -126,17 +129,17 @@ def save_stack(
         path: of the file; an earlier one is replaced.
         policies: of the stack.
         history: what was measured.
-        members: of all that the stack has had, with the digest of its rows.
+        members: of all that the stack has had.
         fixed: what a stack that continues takes over as it is: another number of threads may change the last bit.
     """
     slots = []
     for number in policies.present:
-        (member, rows), best = members[number], policies.best[number]
+        member, best = members[number], policies.best[number]
         slots.append(
             {
                 "config": member.config.to_dict(),
                 "hash": config_hash(member.config),
-                "rows": rows,
+                "rows": member.data.fingerprint,
                 "active": policies.is_active(number),
                 "stopping": list(policies.stopping[number]),
                 "best": [best.value, best.step, None if best.stopping is None else list(best.stopping)],
@@ -163,14 +166,3 @@ def restore_stack(policies: Policies, history: MetricsHistory, saved: SavedStack
         value, step, stopping = one["best"]
         best = Best(value, step, None if stopping is None else Stopping(*stopping))
         policies.restore_member(slot, one["active"], best, Stopping(*one["stopping"]))
-
-
-def digest_of_rows(data: TabularDataModule) -> str:
-    """SHA-256 of all rows of a data module: a table that has changed has another one."""
-    digest = hashlib.sha256()
-    for name, rows in data.splits.items():
-        for values in (rows.features_BF, rows.targets, rows.weights_B):
-            if values is not None:
-                digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-                digest.update(values.contiguous().cpu().numpy().data)
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ from mlp_lightning.data.preparation import Given, open_source
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.build import build_data, run_length
 from mlp_lightning.runs.console import print_error
@@ -28,13 +28,14 @@ from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
 from mlp_lightning.runs.policies import Milestones, Policies
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
-from mlp_lightning.runs.stack_checkpoints import SavedStack, digest_of_rows, restore_stack, save_stack
+from mlp_lightning.runs.stack_checkpoints import SavedStack, restore_stack, save_stack
 from mlp_lightning.runs.step_count import set_epoch, set_steps
 from mlp_lightning.runs.stop import stop_signals
 from mlp_lightning.runs.surroundings import frozen_heap
 from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
+from mlp_lightning.tables.fingerprint import differences
 from mlp_lightning.tables.reading.sources import KeptSource, TableSource
 
 
@@ -72,6 +73,7 @@ class Options:
         claims: whether the folders have to be claimed yet.
         logs_live: whether ``train.log`` is written by the host.
         state_file: for the state of all members together; if it is there, the training continues from it.
+        rows: fingerprint that the rows must have; ``None``: any.
     """
 
     data: Sequence[TabularDataModule] | None = None
@@ -82,6 +84,7 @@ class Options:
     claims: bool = True
     logs_live: bool = False
     state_file: Path | None = None
+    rows: Mapping[str, Any] | None = None
 
 
 class Training:
@@ -108,6 +111,7 @@ class Training:
         self._saved: SavedStack | None = None
         self._first_step, self._has_best = 0, False
         self._save_failed = False
+        self.members: list[Member] = []
         if options.state_file is not None and options.state_file.is_file():
             assert options.data is None, "rows that were handed over are not part of the state"
             self._saved = SavedStack.read(options.state_file)
@@ -130,13 +134,13 @@ class Training:
         self.last_step = run_length(config, self.members[0].data.steps_per_epoch)
         chosen = sizing(self.choice.name, self.members)
         if self._saved is not None:
-            self._saved.check_rows(self._digests)
+            self._saved.check_rows([one.data.fingerprint for one in self.members])
             chosen = self._saved.sizing
         with cpu_threads(chosen.threads):
             self._build(chosen)
             callbacks = [*own_callbacks(config), *self.options.callbacks, *self._host.begins(self)]
             self.trainer = build_trainer(config, self.members[0].folder.path, callbacks)
-            self._check_best()
+            self.writer.weights = self._reported_weights()
             self.writer.device = str(self.trainer.strategy.root_device)
             if self.options.claims:
                 self._claim()
@@ -162,13 +166,14 @@ class Training:
             self._distinct, self._of_member = _data_modules(self.configs, self.options.source)
         else:
             self._distinct, self._of_member = _without_repetition(self.options.data)
+        for one in self._distinct if self.options.rows is not None else ():
+            assert self.options.rows is not None
+            if changes := differences(self.options.rows, one.fingerprint):
+                raise DataError(f"{one.table_name} has other rows now than before: {changes}. Bring it back as it was.")
         self.members = [
             Member(config, RunFolder(folder), self._distinct[number], OwnParts.of(config, self.options.objects))
             for config, folder, number in zip(self.configs, self._run_dirs, self._of_member, strict=True)
         ]
-        keeps_state = self.options.state_file is not None
-        digests = [digest_of_rows(one) if keeps_state else "" for one in self._distinct]
-        self._digests = [digests[number] for number in self._of_member]
         if self._saved is not None:
             self.resume_at(self._saved.step, self._saved.has_best)
 
@@ -225,13 +230,18 @@ class Training:
         make_engine = engine_maker(members, task, data)
         self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)
 
-    def _check_best(self) -> None:
-        """Refuse to report the weights of a best that cannot come."""
-        if self.configs[0].report_weights != "best" or self._has_best or self.policies.monitor == "loss/train":
-            return
-        interval = self.policies.milestones.validation_interval
-        if interval is None or (self._first_step // interval + 1) * interval <= self.last_step:
-            return
+    def _reported_weights(self) -> str:
+        """``last`` or ``best``; refuses to report the weights of a best that cannot come."""
+        config, interval = self.configs[0], self.policies.milestones.validation_interval
+        wanted, comes = config.report_weights, True
+        if interval is not None and not self._has_best and self.policies.monitor != "loss/train":
+            comes = (self._first_step // interval + 1) * interval <= self.last_step
+        if wanted == "auto":
+            is_kept = config.callbacks.checkpoint is not None and self.policies.monitor.endswith("/val")
+            return "best" if is_kept and comes else "last"
+        if wanted == "last" or comes:
+            return wanted
+        assert interval is not None
         rule = f"needs a validation at the end of an epoch, and the run ends before one, after {self.last_step} steps"
         enough = (self._first_step // interval + 1) * interval
         hint = f"set trainer.max_steps={enough} or more, lower trainer.check_val_every_n_epoch, or use last"
@@ -281,12 +291,10 @@ class Training:
     # ---- the state of all members together ---------------------------------------------------------------
 
     def _saver(self, chosen: Sizing) -> Callable[[Policies], None]:
-        members = list(zip(self.members, self._digests, strict=True))
-
         def save(policies: Policies) -> None:
             assert self.options.state_file is not None
             try:
-                save_stack(self.options.state_file, policies, self.history, members, chosen)
+                save_stack(self.options.state_file, policies, self.history, self.members, chosen)
             except OSError as error:
                 # The runs are worth more than what would spare them a new start.
                 if not self._save_failed:

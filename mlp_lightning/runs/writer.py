@@ -15,16 +15,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.build import build_module, layer_widths
 from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
-from mlp_lightning.runs.files import bring_to_disk, write_all
+from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
+from mlp_lightning.runs.measured import Measured, Metrics, of_slot
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
@@ -33,8 +31,6 @@ from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import result_bytes, surroundings
 
 _LINES_OF_A_LOG = 20
-# Metrics by split and name, one value per slot.
-_Measured = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +96,8 @@ class FolderWriter:
         self._saved_best = Best()
         self._fit_started: float | None = None
         self.device = ""
+        #: Which weights are reported where both are there: ``last`` or ``best``.
+        self.weights = "last"
 
     def fit_begins(self) -> None:
         """From now on the time counts as that of the training."""
@@ -162,10 +160,10 @@ class FolderWriter:
         if self._is_single and has_checkpoints and endings[0].status != "failed" and not was_saved:
             # Before it is measured, which may take long.
             self._save_run(policies, snapshot)
-        measured, predictions = self._measured(policies, endings)
+        measured = self._measured(policies, endings)
         slots = [policies.present.index(one.member) for one in endings]
         metrics = [
-            {split: {name: values[slot] for name, values in named.items()} for split, named in measured.items()}
+            {split: of_slot(named, slot) for split, named in measured.splits.items()}
             if one.status == "finished"
             else {}
             for one, slot in zip(endings, slots, strict=True)
@@ -180,10 +178,13 @@ class FolderWriter:
         results, details = [], []
         for ending, slot, own, states in zip(endings, slots, metrics, zip(last, best, strict=True), strict=True):
             member = members[ending.member]
-            result = self._with_module(self._result(policies, ending, own, fit_time_s), member, states)
+            result = self._result(policies, ending, own, fit_time_s)
             said = ""
-            if result.status == "finished" and predictions is not None:
-                said = member.data.describe_predictions(predictions[slot])
+            if result.status == "finished":
+                result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
+                if measured.predictions is not None:
+                    said = member.data.describe_predictions(measured.predictions[slot])
+            result = self._with_module(result, member, states)
             results.append(result)
             details.append(said)
         if not self._training.logs_live:
@@ -192,19 +193,23 @@ class FolderWriter:
         for ending, result, said in zip(endings, results, details, strict=True):
             self._on_end(ending.member, result, said)
 
-    def _measured(self, policies: Policies, endings: Sequence[Ending]) -> tuple[_Measured, NDArray[np.float32] | None]:
-        """Metrics over all rows of every split and training predictions, of the weights that are reported."""
+    def _measured(self, policies: Policies, endings: Sequence[Ending]) -> Measured:
+        """Metrics over all rows of every split, and training predictions."""
         finished = [one for one in endings if one.status == "finished"]
         if not finished:
-            return {}, None
+            return Measured({}, {}, None)
         engine, first = policies.engine, self._training.members[0]
         metrics = {split: engine.evaluate(split) for split in first.data.splits}
         policies.consider_end(metrics["train"]["loss"], finished[0].steps, [one.member for one in finished])
-        best = first.config.report_weights == "best" and any(policies.best[one.member].step for one in finished)
+        has_best = any(policies.best[one.member].step for one in finished)
+        validation: dict[str, Metrics] = {}
+        if has_best and policies.monitor.endswith("/val"):
+            validation = {"best": engine.evaluate("val", best=True), "last": metrics["val"]}
+        best = self.weights == "best" and has_best
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
         predictions = engine.predictions("train", best) if first.data.describes_predictions else None
-        return metrics, predictions
+        return Measured(metrics, validation, predictions)
 
     def _states(
         self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
@@ -263,7 +268,7 @@ class FolderWriter:
         for ending, own in zip(endings, metrics, strict=True):
             config = self._training.members[ending.member].config
             # The last validation is in the curves already.
-            splits = ("train", "test") if config.report_weights == "last" else ("test",)
+            splits = ("train", "test") if self.weights == "last" else ("test",)
             final.append({f"{name}/{split}": value for split in splits for name, value in own.get(split, {}).items()})
             if not all(math.isfinite(value) for one in own.values() for value in one.values()):
                 error = NonFiniteLossError(non_finite_metrics_message(ending.steps, own, config.optimizer.lr))
@@ -286,7 +291,7 @@ class FolderWriter:
             status=ending.status,
             run_dir=member.folder.path,
             metrics=metrics,
-            weights=member.config.report_weights,
+            weights=self.weights if policies.best[ending.member].step is not None else "last",
             steps=ending.steps,
             epochs=ending.steps // member.data.steps_per_epoch,
             wall_time_s=time.monotonic() - training.started,
@@ -316,7 +321,7 @@ class FolderWriter:
         last, best = states
         if not self._training.keeps_modules or last is None or result.status == "failed":
             return result
-        state = best if member.config.report_weights == "best" and best is not None else last
+        state = best if result.weights == "best" and best is not None else last
         module = build_module(member.config, member.data, member.own).to(member.data.dtype)
         module.load_state_dict(state.weights)
         return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))
@@ -351,7 +356,7 @@ class FolderWriter:
         """``result.json`` says that all the rest of its folder is there; so it comes last."""
         members, started_at = self._training.members, self._training.started_at
         contents = {
-            one.member: {**result.to_json(), **surroundings(members[one.member].config, started_at)}
+            one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
             for one, result in zip(endings, results, strict=True)
         }
         if self._is_single:
@@ -365,8 +370,13 @@ class FolderWriter:
 
     def _put(self, path: Path, content: bytes) -> None:
         """Write a file of a folder that no other process looks into yet."""
-        path.write_bytes(content)
+        with names_file(path):
+            path.write_bytes(content)
         self._written.append(path)
+
+
+def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
+    return surroundings(member.config, started_at, member.data.fingerprint)
 
 
 def _parameters(member: Member) -> int:

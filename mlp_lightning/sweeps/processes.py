@@ -6,21 +6,17 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from mlp_lightning.config import Config
 from mlp_lightning.errors import ConfigError, Fault
-from mlp_lightning.sweeps.worker import Outcome, train_part
+from mlp_lightning.sweeps.worker import Outcome, PartTask, train_part
 
 
-def parts_in_processes(
-    parts: Sequence[tuple[Sequence[Config], Sequence[Path], Path | None]], processes: int, backend: str
-) -> Iterator[tuple[int, list[Outcome]]]:
+def parts_in_processes(parts: Sequence[PartTask], processes: int, backend: str) -> Iterator[tuple[int, list[Outcome]]]:
     """Train the parts, each in one of several processes, and yield the number and the outcomes of each as it ends.
 
     Args:
-        parts: configurations and folders of the runs of each part, and the file for its state.
+        parts: what each is made of.
         processes: number of processes; -1: one for every core.
         backend: joblib's: ``loky`` (processes of this machine), ``ray`` or ``dask`` (a cluster that this process is
             connected to, or one that is started on this machine), ``threading``, ``multiprocessing``.
@@ -37,7 +33,7 @@ def parts_in_processes(
         except (ValueError, KeyError) as error:
             hint = "use loky, ray or dask"
             raise ConfigError([Fault("hydra.launcher.backend", backend, "is not known to joblib", hint)]) from error
-        work = (delayed(_numbered)(number, *part) for number, part in enumerate(parts))
+        work = (delayed(_numbered)(number, part) for number, part in enumerate(parts))
         yield from _parallel()(work)
 
 
@@ -51,10 +47,9 @@ def _parallel() -> Any:
         return Parallel()
 
 
-def _numbered(
-    number: int, configs: Sequence[Config], folders: Sequence[Path], checkpoint: Path | None
-) -> tuple[int, list[Outcome]]:
-    return number, train_part(configs, folders, None, checkpoint)
+def _numbered(number: int, part: PartTask) -> tuple[int, list[Outcome]]:
+    configs, folders, checkpoint, rows = part
+    return number, train_part(configs, folders, None, checkpoint, rows=rows)
 
 
 def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:

@@ -36,6 +36,7 @@ class RunRecord:
         steps: optimizer steps made.
         wall_time_s: seconds from the start of the run to its end.
         error: why the run did not finish.
+        fingerprint: of the rows that it was trained on; ``None`` if it is not known.
     """
 
     number: int | None
@@ -47,6 +48,7 @@ class RunRecord:
     steps: int = 0
     wall_time_s: float = 0.0
     error: str = ""
+    fingerprint: Mapping[str, Any] | None = None
 
     @property
     def sort_key(self) -> tuple[str, bool, int, str]:
@@ -97,6 +99,7 @@ def read_record(folder: Path) -> RunRecord:
         steps=int(_number(result_path, result.get("steps", 0))),
         wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
         error=cause(str(result.get("error") or "")),
+        fingerprint=_fingerprint(result_path, result.get("fingerprint")),
     )
 
 
@@ -152,6 +155,17 @@ def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
         split: {name: _number(path, one) for name, one in _checked(path, of_split, dict, expected).items()}
         for split, of_split in splits.items()
     }
+
+
+def _fingerprint(path: Path, value: Any) -> dict[str, dict[str, Any]] | None:
+    if value is None:
+        return None
+    expected = "the fingerprint of tables as {name: {rows, columns, as_set}}"
+    for one in _checked(path, value, dict, expected).values():
+        _checked(path, _checked(path, one, dict, expected).get("columns"), dict, expected)
+        _number(path, one.get("rows"))
+        _checked(path, one.get("as_set"), str, expected)
+    return value
 
 
 def _number(path: Path, value: Any) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mlp_lightning.config import Config
 from mlp_lightning.config.schema import CrossValidationConfig, plain
@@ -14,6 +15,12 @@ from mlp_lightning.sweeps.grouping import Sizes
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.tables.reading.sources import TableSource
+
+# Options of ``data`` that say what is made of the rows that were read.
+_OF_READ_ROWS = frozenset(
+    {"val_fraction", "test_fraction", "cv", "batch_size", "shuffle", "suggested_lr"}
+    | {"scaling", "max_one_hot", "class_weight"}
+)
 
 
 class SizesOf:
@@ -27,6 +34,7 @@ class SizesOf:
         self._source = source
         self._sources: dict[str, TableSource] = {}
         self._known: dict[str, Sizes | MLPLightningError] = {}
+        self._fingerprints: dict[str, Mapping[str, Any]] = {}
 
     def __call__(self, config: Config) -> Sizes:
         """The sizes of a run.
@@ -43,13 +51,32 @@ class SizesOf:
         key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:
-                self._known[key] = _sizes(config, self._source or self._source_of(config))
+                built = self._built(config)
+                self._known[key] = sizes_of_data(config, built)
+                self._fingerprints.setdefault(_rows_key(config), built.fingerprint)
             except MLPLightningError as error:
                 self._known[key] = error
         known = self._known[key]
         if isinstance(known, MLPLightningError):
             raise known
         return known
+
+    def fingerprint(self, config: Config) -> Mapping[str, Any]:
+        """The fingerprint of the rows of a run, as they were when they were read first.
+
+        Raises:
+            MLPLightningError: the data cannot be used.
+        """
+        key = _rows_key(config)
+        if key not in self._fingerprints:
+            self._fingerprints[key] = self._built(config).fingerprint
+        return self._fingerprints[key]
+
+    def _built(self, config: Config) -> TabularDataModule:
+        from mlp_lightning.data.preparation import Given
+        from mlp_lightning.runs.build import build_data
+
+        return build_data(config, Given(self._source or self._source_of(config)))
 
     def _source_of(self, config: Config) -> TableSource | None:
         """The rows of a data set that needs no file, made once for all seeds; a file may have too many to keep."""
@@ -71,11 +98,10 @@ class SizesOf:
             return 0
 
 
-def _sizes(config: Config, source: TableSource | None) -> Sizes:
-    from mlp_lightning.data.preparation import Given
-    from mlp_lightning.runs.build import build_data
-
-    return sizes_of_data(config, build_data(config, Given(source)))
+def _rows_key(config: Config) -> str:
+    """What decides which rows are read, whatever is made of them."""
+    content = config.to_dict()["data"]
+    return json.dumps({name: value for name, value in content.items() if name not in _OF_READ_ROWS})
 
 
 def sizes_of_data(config: Config, data: TabularDataModule) -> Sizes:

@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlp_lightning.config import Config, SweepConfig, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.errors import CheckpointError, DataError, MLPLightningError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.run_folder import config_hash, record_refusal
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
@@ -24,7 +24,7 @@ from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.sizes import SizesOf
-from mlp_lightning.sweeps.worker import Outcome, train_part
+from mlp_lightning.sweeps.worker import Outcome, PartTask, train_part
 
 # One stack uses at most this share of the free memory: other stacks and programs may run at the same time.
 _SHARE_OF_MEMORY = 0.25
@@ -58,10 +58,6 @@ class _Part:
     checkpoint: Path | None = None
     steps_made: int = 0
 
-    @property
-    def task(self) -> tuple[list[Config], list[Path], Path | None]:
-        return [_config(one) for one in self.runs], [one.folder for one in self.runs], self.checkpoint
-
 
 class Sweep:
     """The runs of one command. A sweeper that searches passes them in several batches.
@@ -85,6 +81,8 @@ class Sweep:
         self._is_vectorized = False
         self._ledger: Ledger | None = None
         self._closing = contextlib.ExitStack()
+        self._sizes = SizesOf()
+        self._is_refused = False
         self._seen: set[Path] = set()  # saved states of stacks that were already read
 
     @property
@@ -146,8 +144,8 @@ class Sweep:
             elif not self._is_vectorized and self.folder.is_dir():
                 self._others = read_records([self.folder])  # another launcher trained the runs
             any_ended = any(one.outcome is not None for one in self._runs)
-            if any_ended or self._done or self._others:
-                records = [*self._others, *self._done, *(_record(one) for one in self._runs)]
+            if not self._is_refused and (any_ended or self._done or self._others):
+                records = [*self._others, *self._done, *map(self._record, self._runs)]
                 console = self.console.rich if self.console.verbosity > 0 else None
                 write_leaderboard(records, self.folder, console, self.program)
         finally:
@@ -184,7 +182,8 @@ class Sweep:
 
     def _train(self, runs: Sequence[_Run], n_jobs: int, backend: str) -> None:
         """Group the runs and train them part by part."""
-        sizes = SizesOf()
+        sizes = self._sizes
+        self._refuse_changed_rows(runs)
         processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
         memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
         parts = self._unfinished_stacks(runs)
@@ -203,7 +202,8 @@ class Sweep:
                     if self.ends_here:
                         break
                     self._begin(part)
-                    train_part(*part.task[:2], _PartProgress(self, part, progress), part.checkpoint)
+                    configs, folders, checkpoint, rows = self._task(part)
+                    train_part(configs, folders, _PartProgress(self, part, progress), checkpoint, rows=rows)
             else:
                 self._spread(parts, processes, backend, progress)
 
@@ -213,13 +213,24 @@ class Sweep:
 
         for part in parts:
             self._begin(part)
-        for number, outcomes in parts_in_processes([part.task for part in parts], processes, backend):
+        for number, outcomes in parts_in_processes([self._task(part) for part in parts], processes, backend):
             part_progress = _PartProgress(self, parts[number], progress)
             for index, outcome in enumerate(outcomes):
                 part_progress.steps_made(outcome.steps, 1)
                 part_progress.ended(index, outcome)
             if self.ends_here:
                 break
+
+    def _task(self, part: _Part) -> PartTask:
+        configs, folders = [_config(one) for one in part.runs], [one.folder for one in part.runs]
+        return configs, folders, part.checkpoint, self._rows(part.runs[0])
+
+    def _rows(self, run: _Run) -> Mapping[str, Any] | None:
+        """The fingerprint of the rows of a run when the sweep began; ``None`` if they cannot be used."""
+        try:
+            return self._sizes.fingerprint(_config(run))
+        except MLPLightningError:
+            return None  # the run itself fails by it
 
     def _begin(self, part: _Part) -> None:
         for one in part.runs:
@@ -232,6 +243,7 @@ class Sweep:
         if not files:
             return []
         from mlp_lightning.runs.stack_checkpoints import SavedStack
+        from mlp_lightning.tables.fingerprint import differences
 
         done = {config_hash(parse_complete(one.config, is_stored=True)) for one in self._done}
         remaining: dict[str, list[_Run]] = {}
@@ -253,9 +265,44 @@ class Sweep:
             if not members:
                 file.unlink()
                 continue
+            config, now = _config(members[0]), self._rows(members[0])
+            changes = "" if now is None else differences(saved.rows_of(config_hash(config)), now)
+            if changes:
+                name = config.data.path or config.data.name
+                raise self._refusal(f"{short_path(file)} trained on other rows than {name} has now: {changes}")
             self.console.line(f"Continuing a stack of {_count(len(members), 'run')} from step {saved.step:,}")
             parts.append(_Part(members, file, saved.step))
         return parts
+
+    def _refuse_changed_rows(self, runs: Sequence[_Run]) -> None:
+        """Refuse to train runs beside those of an earlier command that were trained on other rows of the same table.
+
+        Raises:
+            DataError: the table has changed since then.
+        """
+        from mlp_lightning.tables.fingerprint import differences
+
+        assert self._ledger is not None
+        tables = {_tables(_config(one)) for one in runs}
+        changed: dict[str, list[str]] = {}
+        for record in [*self._done, *self._ledger.others()]:
+            config = parse_complete(record.config, is_stored=True)
+            if record.status == "finished" and record.fingerprint is not None and _tables(config) in tables:
+                changes = differences(record.fingerprint, self._sizes.fingerprint(config))
+                if changes:
+                    name = config.data.path or config.data.name
+                    changed.setdefault(f"other rows than {name} has now: {changes}", []).append(record.folder.name)
+        for rows, names in changed.items():
+            which = f"Run {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            raise self._refusal(f"{which} of {short_path(self.folder)} trained on {rows}")
+
+    def _refusal(self, reason: str) -> DataError:
+        """The error of a sweep that does not continue, and so leaves the leaderboard as it is."""
+        self._is_refused = True
+        return DataError(
+            f"{reason}. Runs on different rows cannot be compared. Bring the table back as it was, or start a new sweep"
+            " (leave sweep.resume out, choose another sweep.name)."
+        )
 
     @property
     def _stacks(self) -> Path:
@@ -274,6 +321,22 @@ class Sweep:
         if outcome.status == "failed":
             self._report_failure(run)
         return not self.ends_here
+
+    def _record(self, run: _Run) -> RunRecord:
+        outcome = run.outcome
+        name = run.folder.name
+        return RunRecord(
+            int(name) if name.isdigit() else None,
+            run.folder,
+            "unended" if outcome is None else outcome.status,
+            run.job.overrides,
+            run.job.plain if run.config is None else run.config.to_dict(),
+            {} if outcome is None else outcome.metrics,
+            0 if outcome is None else outcome.steps,
+            0.0 if outcome is None else outcome.wall_time_s,
+            "it was not started" if outcome is None else outcome.error,
+            self._rows(run) if outcome is not None and outcome.status == "finished" else None,
+        )
 
     def _report_failure(self, run: _Run) -> None:
         assert run.outcome is not None
@@ -319,20 +382,9 @@ def _config(run: _Run) -> Config:
     return run.config
 
 
-def _record(run: _Run) -> RunRecord:
-    outcome = run.outcome
-    name = run.folder.name
-    return RunRecord(
-        int(name) if name.isdigit() else None,
-        run.folder,
-        "unended" if outcome is None else outcome.status,
-        run.job.overrides,
-        run.job.plain if run.config is None else run.config.to_dict(),
-        {} if outcome is None else outcome.metrics,
-        0 if outcome is None else outcome.steps,
-        0.0 if outcome is None else outcome.wall_time_s,
-        "it was not started" if outcome is None else outcome.error,
-    )
+def _tables(config: Config) -> tuple[str | None, ...]:
+    """The tables of a run, by name."""
+    return config.data.name, config.data.path, config.data.val_path, config.data.test_path
 
 
 def _objective(metrics: Any) -> float:

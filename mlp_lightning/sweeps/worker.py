@@ -8,9 +8,9 @@ import logging
 import os
 import shutil
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import CheckpointError, MLPLightningError, RunFolderError
@@ -36,6 +36,12 @@ class Outcome:
     steps: int = 0
     wall_time_s: float = 0.0
     error: str = ""
+    weights: str = "last"
+
+
+#: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, and the fingerprint
+#: that its rows must have (``None``: any).
+PartTask = tuple[list[Config], list[Path], Optional[Path], Optional[Mapping[str, Any]]]
 
 
 class PartProgress(Protocol):
@@ -55,6 +61,7 @@ def train_part(
     progress: PartProgress | None = None,
     checkpoint: Path | None = None,
     source: TableSource | None = None,
+    rows: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Train runs, as one stack if there are several.
 
@@ -68,9 +75,10 @@ def train_part(
         progress: receives the steps made and the outcomes.
         checkpoint: file for the state of the stack; if it exists, the stack continues from it.
         source: of the rows of all runs, instead of what their configurations name.
+        rows: fingerprint that the rows must have; ``None``: any.
     """
     if len(configs) == 1 and (checkpoint is None or not checkpoint.is_file()):
-        outcome = _train_single(configs[0], folders[0], source)
+        outcome = _train_single(configs[0], folders[0], source, rows)
         if progress is not None:
             progress.steps_made(outcome.steps, 1)
             progress.ended(0, outcome)
@@ -83,7 +91,7 @@ def train_part(
     unclaimed = [not RunFolder(one).config.exists() for one in folders]
     recorder = _ProgressRecorder(progress)
     try:
-        results = train_stack(configs, folders, recorder, checkpoint=checkpoint, source=source)
+        results = train_stack(configs, folders, recorder, checkpoint=checkpoint, source=source, rows=rows)
         return [_outcome(one) for one in results]
     except Exception as error:
         failure = _Failure(error, "".join(traceback.format_exception(error)))
@@ -94,7 +102,7 @@ def train_part(
     failure.release_frames()
     remaining = [index for index in range(len(configs)) if index not in recorder.outcomes and unclaimed[index]]
     if restart:
-        part = _Part(configs, folders, checkpoint, source)
+        part = _Part(configs, folders, checkpoint, source, rows)
         _restart(part, remaining, recorder, failure if continued else None)
     for index in range(len(configs)):
         if index not in recorder.outcomes:
@@ -122,6 +130,7 @@ class _Part:
     folders: Sequence[Path]
     checkpoint: Path | None
     source: TableSource | None
+    rows: Mapping[str, Any] | None
 
 
 def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, resume_failure: _Failure | None) -> None:
@@ -147,7 +156,7 @@ def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, res
         file = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
         progress = _SubsetProgress(recorder, indices)
         of_part = [configs[index] for index in indices], [folders[index] for index in indices]
-        train_part(*of_part, progress, file, part.source)
+        train_part(*of_part, progress, file, part.source, part.rows)
 
 
 @dataclasses.dataclass
@@ -191,12 +200,12 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(one in str(error) for one in texts)
 
 
-def _train_single(config: Config, folder: Path, source: TableSource | None) -> Outcome:
+def _train_single(config: Config, folder: Path, source: TableSource | None, rows: Mapping[str, Any] | None) -> Outcome:
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()
     try:
-        return _outcome(train(config, folder, silent(), frame=source))
+        return _outcome(train(config, folder, silent(), frame=source, rows=rows))
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -217,13 +226,20 @@ def _failed(config: Config, folder: Path, failure: _Failure) -> Outcome:
 
 def unexpected_message(error: Exception, folder: Path) -> str:
     """The message for an error that is a bug of this package or of a library."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return system_message(error)
     first_line = str(error).splitlines()[0] if str(error) else ""
     log = folder / "train.log"
     return f"{type(error).__name__}: {first_line}\nThe full traceback is in {log}; HYDRA_FULL_ERROR=1 shows it here."
 
 
+def system_message(error: OSError) -> str:
+    """What the system says of a file, without its numbers."""
+    return f"{error.strerror}: {error.filename}" if error.filename is not None else str(error)
+
+
 def _outcome(result: TrainingResult) -> Outcome:
-    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error))
+    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error), result.weights)
 
 
 class _ProgressRecorder:

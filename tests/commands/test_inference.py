@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import ROOT, environment, run_forked
+from support.commands import ROOT, environment, run_forked, train_forked
 
 WRONG = {
     "evaluate.py": [
@@ -83,3 +85,30 @@ def test_a_table_from_standard_input(tmp_path: Path) -> None:
         done = subprocess.run(command, input=f"x,high\n{rows}", timeout=300, **settings)
         assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 81
+
+
+def test_the_best_is_that_of_a_finished_run(tmp_path: Path) -> None:
+    """It is named, and why it is this one."""
+    for overrides in (["trainer.max_epochs=2"], ["trainer.max_epochs=3"]):
+        assert train_forked("data=iris", *overrides, folder=tmp_path).returncode == 0
+    first, second = sorted((tmp_path / "lightning_logs" / "iris").iterdir())
+    evaluate = str(ROOT / "scripts" / "evaluate.py")
+    done = run_forked(evaluate, "ckpt_path=best", folder=tmp_path)
+    assert f"{second.name}/checkpoints/best.ckpt (ckpt_path=best: of the newest finished run)" in done.stdout
+    (second / "result.json").unlink()  # as if it still trained
+    done = run_forked(evaluate, "ckpt_path=best", folder=tmp_path)
+    assert f"{first.name}/checkpoints/best.ckpt (ckpt_path=best: of the newest finished run)" in done.stdout
+    (first / "result.json").unlink()
+    done = run_forked(evaluate, "ckpt_path=last", folder=tmp_path)
+    assert f"{second.name}/checkpoints/last.ckpt (ckpt_path=last: of the newest run, which has not" in done.stdout
+
+
+@pytest.mark.parametrize("script", [*WRONG, "train.py", "leaderboard.py"])
+def test_version_is_that_of_this_package(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"mlp-lightning {importlib.metadata.version('mlp-lightning')} ")

@@ -92,7 +92,7 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("trainer.gradient_clip_algorithm", "norms", "norm, value", "did you mean norm?"),
         ("callbacks.checkpoint.monitor", "loss/vl", "auto, loss/train, loss/val", "did you mean loss/val?"),
         ("callbacks.early_stopping.monitor", "loss/train", "loss/val, accuracy/val", "did you mean loss/val?"),
-        ("report_weights", "lst", "last, best", "did you mean last?"),
+        ("report_weights", "lst", "auto, last, best", "did you mean last?"),
     ],
 )
 def test_unknown_option(key: str, value: str, first: str, hint: str) -> None:

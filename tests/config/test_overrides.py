@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hydra.errors import MissingConfigException
 from support.override_faults import fault_of, faults_of
 
 from mlp_lightning.config import conf_dir
+from mlp_lightning.config import overrides as overrides_module
 from mlp_lightning.config.overrides import check_overrides, explicit_keys
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -234,3 +238,20 @@ def test_explicit_keys(override: str, key: str) -> None:
 def test_explicit_keys_of_several_overrides() -> None:
     assert explicit_keys([]) == frozenset()
     assert explicit_keys(iter(["a=1", "b.c=2", "a=3"])) == {"a", "b.c"}
+
+
+@pytest.mark.parametrize(("override", "extra"), [("search=optuna", "optuna"), ("hydra/launcher=joblib", "joblib")])
+def test_a_plugin_that_is_not_installed(override: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is what can be typed."""
+    plugin = {"optuna": "hydra/sweeper/optuna", "joblib": "hydra/launcher/joblib"}[extra]
+    compose = overrides_module.compose
+
+    def composed(name: str, overrides: list[str], **options: Any) -> Any:
+        if override in overrides:  # what Hydra says where the plugin is missing
+            raise MissingConfigException(f"In 'hydra/config': Could not find '{plugin}'\n\nAvailable options", plugin)
+        return compose(name, overrides, **options)
+
+    monkeypatch.setattr(overrides_module, "compose", composed)
+    with pytest.raises(ConfigError) as caught:
+        check_overrides([override, "data=iris"], multirun=True)
+    assert f"which is not installed; pip install 'mlp-lightning[{extra}]'" in str(caught.value)

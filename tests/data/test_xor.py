@@ -33,19 +33,19 @@ def test_the_published_run_is_described_as_published() -> None:
     text = described(hypothesis_BC)
     assert text == (
         "\nHypothesis:  [[0.00106364]\n [0.99889404]\n [0.99889404]\n [0.00165861]]"
-        "\nCorrect:  [[0.]\n [1.]\n [1.]\n [0.]]"
+        "\nPrediction:  [[0.]\n [1.]\n [1.]\n [0.]]"
         "\nAccuracy:  1.0"
     )
 
 
 def test_a_model_that_always_says_one_is_right_half_the_time() -> None:
     text = described(np.full((4, 1), 0.9, dtype=np.float32))
-    assert text.endswith("\nCorrect:  [[1.]\n [1.]\n [1.]\n [1.]]\nAccuracy:  0.5")
+    assert text.endswith("\nPrediction:  [[1.]\n [1.]\n [1.]\n [1.]]\nAccuracy:  0.5")
 
 
 def test_one_half_is_class_zero() -> None:
     text = described(np.full((4, 1), 0.5, dtype=np.float32))
-    assert "Correct:  [[0.]\n [0.]\n [0.]\n [0.]]" in text
+    assert "Prediction:  [[0.]\n [0.]\n [0.]\n [0.]]" in text
 
 
 def test_another_task_is_not_described() -> None:

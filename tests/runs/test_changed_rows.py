@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from support.configurations import ComposeConfig
 
 import mlp_lightning
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.config import parse_config
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.errors import CheckpointError, DataError
+from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.runs import train_stack
+from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.sizes import SizesOf
 
@@ -35,9 +42,158 @@ def test_a_run_does_not_continue_on_rows_of_another_scale(tmp_path: Path) -> Non
     first = mlp_lightning.train(FRAME, tmp_path / "first", frame=rows())
     longer = {**FRAME, "trainer": {**FRAME["trainer"], "max_steps": 9}}
     longer["ckpt_path"] = str(first.run_dir / "checkpoints" / "last.ckpt")
+    with pytest.raises(CheckpointError, match="than frame has now: other values in the column 'a'"):
+        mlp_lightning.train(longer, tmp_path / "second", frame=rows(scale=-1000))
+    assert mlp_lightning.train(longer, tmp_path / "third", frame=rows()).steps == 9
+
+
+def test_a_checkpoint_without_a_fingerprint_is_compared_by_its_scales(tmp_path: Path) -> None:
+    first = mlp_lightning.train(FRAME, tmp_path / "first", frame=rows())
+    path = first.run_dir / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["fingerprint"]
+    torch.save(content, path)
+    longer = {**FRAME, "trainer": {**FRAME["trainer"], "max_steps": 9}, "ckpt_path": str(path)}
     with pytest.raises(CheckpointError, match="columns, categories, scales or targets differ"):
         mlp_lightning.train(longer, tmp_path / "second", frame=rows(scale=-1000))
     assert mlp_lightning.train(longer, tmp_path / "third", frame=rows()).steps == 9
+
+
+TOWNS = ["Bergen", "Turku", "Malmo", "Aarhus"]
+
+
+def write_towns(path: Path, count: int = 48, first: int = 0, extra: str = "") -> None:
+    """Texts alone: no scale changes, and every category was there before."""
+    lines = [f"{TOWNS[row % 4]},{'wet' if row % 3 else 'dry'},{'ab'[row % 2]}" for row in range(first, first + count)]
+    path.write_text("\n".join(["town,weather,y", *lines]) + f"\n{extra}")
+
+
+def towns(path: Path, steps: int = 4, **data: Any) -> dict[str, Any]:
+    section = {"name": "table", "path": str(path), "target": "y", "val_fraction": 0.25, "test_fraction": 0.25, **data}
+    return {**FRAME, "data": section, "trainer": {"max_steps": steps, "accelerator": "cpu"}}
+
+
+CHANGES = {
+    "grown": ({"count": 49}, "49 rows instead of 48"),
+    "other order": ({"first": 1}, "the same rows in another order"),
+    "replaced": ({"count": 47, "extra": "Turku,dry,b\n"}, r"other values in the column"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_texts_that_have_changed(tmp_path: Path, case: str) -> None:
+    """Training, evaluation and continuing by Python; the split of a changed table is another one."""
+    path, (change, message) = tmp_path / "towns.csv", CHANGES[case]
+    write_towns(path)
+    first = mlp_lightning.train(towns(path), tmp_path / "first")
+    fingerprint = json.loads((tmp_path / "first" / "result.json").read_text())["fingerprint"]
+    assert fingerprint["data"]["rows"] == 48
+    last = first.run_dir / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["fingerprint"] == fingerprint
+    write_towns(path, **change)
+    longer = {**towns(path, steps=8), "ckpt_path": str(last)}
+    with pytest.raises(CheckpointError, match=message):
+        mlp_lightning.train(longer, tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "result.json").read_text())["status"] == "failed"
+    for split in ("train", "val", "test"):
+        with pytest.raises(CheckpointError, match=message):
+            evaluate(last, tmp_path / "evaluation", split=split)
+    assert evaluate(last, tmp_path / "evaluation", data_path=str(path)).rows == 48 + (case == "grown")
+    with pytest.raises(DataError, match=message):
+        mlp_lightning.train(towns(path), tmp_path / "third", rows=fingerprint)
+    write_towns(path)
+    assert mlp_lightning.train(longer, tmp_path / "fourth", rows=fingerprint).steps == 8
+    evaluate(last, tmp_path / "evaluation", split="val")
+
+
+def test_a_member_of_a_stack_does_not_continue_on_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "towns.csv"
+    write_towns(path)
+    configs = [parse_config({**towns(path), "seed": seed}) for seed in range(2)]
+    train_stack(configs, [tmp_path / "0", tmp_path / "1"])
+    fingerprints = [json.loads((tmp_path / one / "result.json").read_text())["fingerprint"] for one in "01"]
+    assert fingerprints[0] == fingerprints[1]  # whatever the seed has split off
+    last = tmp_path / "1" / "checkpoints" / "last.ckpt"
+    longer = {**towns(path, steps=8), "seed": 1, "ckpt_path": str(last)}
+    write_towns(path, count=49)
+    with pytest.raises(CheckpointError, match="49 rows instead of 48"):
+        mlp_lightning.train(longer, tmp_path / "refused")
+    write_towns(path)
+    assert mlp_lightning.train(longer, tmp_path / "continued").steps == 8
+
+
+def test_a_column_that_is_to_be_ignored_may_change(tmp_path: Path) -> None:
+    path = tmp_path / "towns.csv"
+    write_towns(path)
+    options: dict[str, Any] = {"columns": {"weather": {"kind": "ignored"}}}
+    first = mlp_lightning.train(towns(path, **options), tmp_path / "first")
+    path.write_text(path.read_text().replace("dry", "fog"))
+    last = first.run_dir / "checkpoints" / "last.ckpt"
+    longer = {**towns(path, steps=8, **options), "ckpt_path": str(last)}
+    assert mlp_lightning.train(longer, tmp_path / "second").steps == 8
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_file_for_one_split_that_has_changed(tmp_path: Path, split: str) -> None:
+    path, own = tmp_path / "towns.csv", tmp_path / "own.csv"
+    write_towns(path)
+    write_towns(own, count=12)
+    options = {f"{split}_path": str(own), f"{split}_fraction": 0}
+    first = mlp_lightning.train(towns(path, **options), tmp_path / "first")
+    write_towns(own, count=12, first=1)
+    last = first.run_dir / "checkpoints" / "last.ckpt"
+    message = f"in data.{split}_path, the same rows in another order"
+    with pytest.raises(CheckpointError, match=message):
+        mlp_lightning.train({**towns(path, steps=8, **options), "ckpt_path": str(last)}, tmp_path / "second")
+    with pytest.raises(CheckpointError, match=message):
+        evaluate(last, tmp_path / "evaluation", split="train")
+
+
+def test_folds_of_a_table_that_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "towns.csv"
+    write_towns(path)
+    config = towns(path, cv={"folds": 3}, val_fraction=0, test_fraction=0)
+    mlp_lightning.cross_validate(config, tmp_path / "folds")
+    records = [tmp_path / "folds" / "result.json", *(tmp_path / "folds").glob("fold-*/result.json")]
+    assert len(records) == 4
+    assert len({json.dumps(json.loads(one.read_text())["fingerprint"]) for one in records}) == 1
+    fold = tmp_path / "folds" / "fold-1" / "checkpoints" / "last.ckpt"
+    evaluate(fold, tmp_path / "evaluation")
+    write_towns(path, count=50)
+    with pytest.raises(CheckpointError, match="50 rows instead of 48"):
+        evaluate(fold, tmp_path / "evaluation")
+
+
+def test_a_trainer_of_your_own(tmp_path: Path) -> None:
+    def fit(data: TabularDataModule, epochs: int, checkpoint: str | None = None) -> pl.Trainer:
+        module = MLPModule(data.in_features, 1, "binary", preprocessing=data.preprocessing)
+        options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            default_root_dir=tmp_path,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            **options,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return trainer
+
+    path, last = tmp_path / "towns.csv", str(tmp_path / "last.ckpt")
+    write_towns(path)
+    fit(data_of(path), 1).save_checkpoint(last)
+    write_towns(path, first=1)
+    with pytest.raises(CheckpointError, match="the same rows in another order"):
+        fit(data_of(path), 2, last)
+    trainer = fit(data_of(path), 1)
+    trainer.validate(datamodule=data_of(path), ckpt_path=last, verbose=False, weights_only=True)  # other rows may be
+    write_towns(path)
+    assert fit(data_of(path), 2, last).current_epoch == 2
+
+
+def data_of(path: Path) -> TabularDataModule:
+    data = TabularDataModule(path=str(path), target="y", val_fraction=0.25)
+    data.setup()
+    return data
 
 
 def test_runs_with_other_numbers_of_folds_have_other_rows(tmp_path: Path, compose_config: ComposeConfig) -> None:

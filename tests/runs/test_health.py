@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import mlp_lightning
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError
+from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.module import MLPModule
 
 
@@ -40,6 +42,32 @@ def test_zero_gradients(tmp_path, compose_config) -> None:
     case = ["model.init=zeros", "model.activation=relu", "model.bias=false"]
     with pytest.raises(NoParameterChangedError, match="All their gradients are zero"):
         mlp_lightning.train(compose_config(*case), tmp_path / "run")
+
+
+@pytest.mark.parametrize("schedule", [["scheduler=one_cycle", "scheduler.max_lr=1e25"], ["optimizer.lr=1e25"]])
+def test_learning_rate_of_the_step_whose_loss_is_no_number(schedule, tmp_path, compose_config) -> None:
+    """Steps after it may have been made already, at other rates."""
+    case = ["data=iris", "trainer.max_steps=60", "trainer.steps_per_execution=60", "trainer.log_every_n_steps=1"]
+    case += ["trainer.check_val_every_n_epoch=60", *schedule]
+    with pytest.raises(NonFiniteLossError) as caught:
+        mlp_lightning.train(compose_config(*case), tmp_path / "alone")
+    (stacked, _) = train_stack([compose_config(*case)] * 2, [tmp_path / "a", tmp_path / "b"])
+    for message in (str(caught.value), stacked.error):
+        step = int(re.search(r"at step (\d+)", message)[1])
+        rate = float(re.search(r"learning rate (\S+)\)", message)[1])
+        assert rate == pytest.approx(1e25 if len(schedule) == 1 else one_cycle(1e25, 60)[step], rel=1e-4)
+
+
+def one_cycle(highest: float, steps: int) -> list[float]:
+    """Torch's own schedule."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, steps + 1, cycle_momentum=False)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def test_updates_too_small_for_the_number_format(tmp_path, compose_config) -> None:

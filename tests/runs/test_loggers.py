@@ -84,6 +84,13 @@ def test_histograms_on_request(tmp_path, compose_config) -> None:
     assert without.Tags()["histograms"] == []
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(7, range(7)), (45, range(0, 45, 2)), (250, range(0, 250, 12))])
+def test_histograms_of_short_runs(steps, expected, tmp_path, compose_config) -> None:
+    case = [f"trainer.max_steps={steps}", "callbacks=histograms"]
+    events = events_of(mlp_lightning.train(compose_config(*case), tmp_path / "run").run_dir)
+    assert [one.step for one in events.Histograms("weights/layers.output.weight")] == list(expected)
+
+
 @pytest.mark.parametrize(("logger", "has_events", "has_csv"), [("tensorboard", 1, 0), ("csv", 0, 1), ("none", 0, 0)])
 def test_choice_of_loggers(logger, has_events, has_csv, tmp_path, compose_config) -> None:
     result = mlp_lightning.train(compose_config(f"logger={logger}", "trainer.max_steps=3"), tmp_path / "run")

@@ -86,6 +86,37 @@ def test_schedule_over_the_whole_run(scheduler, tmp_path, compose_config) -> Non
         )
 
 
+@pytest.mark.parametrize("scheduler", ["cosine", "one_cycle"])
+def test_a_run_trains_on_after_its_schedule_has_ended(scheduler, tmp_path, compose_config) -> None:
+    case = [*MINI_BATCHES, f"scheduler={scheduler}", "trainer.log_every_n_steps=1"]
+    interrupt_after(compose_config(*case, "trainer.max_steps=40"), tmp_path / "first", 23)
+    within = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    whole = mlp_lightning.train(compose_config(*case, "trainer.max_steps=40"), tmp_path / "whole")
+    last = whole.run_dir / "checkpoints" / "last.ckpt"
+    # Neither as it is, nor longer, but the message says how.
+    for steps in (40, 60):
+        longer = compose_config(*case, f"trainer.max_steps={steps}", f"ckpt_path={last}")
+        with pytest.raises(CheckpointError, match="spans the whole run") as caught:
+            mlp_lightning.train(longer, tmp_path / f"refused{steps}")
+    advice = ["scheduler=none", "optimizer.lr=0.005"]
+    assert " ".join(advice) in str(caught.value)
+    case += [*advice, "trainer.max_steps=60"]
+    with pytest.raises(CheckpointError, match=r"scheduler\.name: '.*' in the checkpoint, 'none' now"):
+        mlp_lightning.train(compose_config(*case, f"ckpt_path={within}"), tmp_path / "within")
+    on = mlp_lightning.train(compose_config(*case, f"ckpt_path={last}"), tmp_path / "on")
+    assert on.steps == 60
+    assert "at the constant learning rate 0.005: its schedule has ended" in (on.run_dir / "train.log").read_text()
+    rates = dict(scalars(on.run_dir)["learning_rate"])
+    assert rates[20] == pytest.approx(dict(scalars(whole.run_dir)["learning_rate"])[20])
+    assert [rates[step] for step in range(40, 60)] == pytest.approx([0.005] * 20)
+    # Its own checkpoint continues like any other.
+    part = mlp_lightning.train(compose_config(*case, "trainer.max_steps=50", f"ckpt_path={last}"), tmp_path / "part")
+    again = mlp_lightning.train(
+        compose_config(*case, f"ckpt_path={part.run_dir / 'checkpoints' / 'last.ckpt'}"), tmp_path / "again"
+    )
+    assert weights(again) == weights(on)
+
+
 def interrupt_after(config: mlp_lightning.Config, run_dir: Path, step: int) -> mlp_lightning.TrainingResult:
     """Train in this process and send it Ctrl-C once ``step`` steps have been made."""
     from mlp_lightning.runs.policies import Policies

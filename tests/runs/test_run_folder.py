@@ -146,7 +146,7 @@ def test_hash_depends_on_what_changes_results(compose_config) -> None:
 
 
 def test_newest_checkpoint_is_that_of_the_run_started_last(tmp_path) -> None:
-    assert newest_checkpoint(tmp_path, "last") is None
+    assert newest_checkpoint([tmp_path], "last") is None
     for age, name in enumerate(("c", "b", "a")):  # a is the newest
         config = tmp_path / name / "config.yaml"
         config.parent.mkdir()
@@ -157,5 +157,24 @@ def test_newest_checkpoint_is_that_of_the_run_started_last(tmp_path) -> None:
         file.parent.mkdir()
         file.touch()
         os.utime(file, (100 if name == "c" else 0,) * 2)
-    assert newest_checkpoint(tmp_path, "last") == tmp_path / "b" / "checkpoints" / "last.ckpt"
-    assert newest_checkpoint(tmp_path, "best") is None
+    assert newest_checkpoint([tmp_path], "last") == tmp_path / "b" / "checkpoints" / "last.ckpt"
+    assert newest_checkpoint([tmp_path], "best") is None
+
+
+def test_newest_checkpoint_of_a_finished_run(tmp_path) -> None:
+    """A run that still trains, or that failed, may have a best already."""
+    for age, (name, status) in enumerate((("a", "finished"), ("b", "finished"), ("c", "failed"), ("d", None))):
+        folder = tmp_path / "name" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "best.ckpt").touch()
+        (folder / "config.yaml").touch()
+        os.utime(folder / "config.yaml", (age, age))
+        if status is not None:
+            (folder / "result.json").write_text(json.dumps({"status": status}))
+    parents = [tmp_path / "name", tmp_path / "nothing"]
+    for prefers_finished, expected in ((True, "b"), (False, "d")):
+        found = newest_checkpoint(parents, "best", prefers_finished)
+        assert found == tmp_path / "name" / expected / "checkpoints" / "best.ckpt"
+    for name in "ab":
+        (tmp_path / "name" / name / "result.json").write_text("{")
+    assert newest_checkpoint(parents, "best", True) == tmp_path / "name" / "d" / "checkpoints" / "best.ckpt"

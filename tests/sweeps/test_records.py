@@ -78,6 +78,12 @@ def test_order_and_ignored_folders(tmp_path) -> None:
         ("result.json", b'{"status": "finished", "metrics": {"train": 3}}', "metrics as"),
         ("result.json", b'{"status": "finished", "metrics": {"train": {"loss": "low"}}}', "'low' where a number"),
         ("result.json", b'{"status": "finished", "steps": true}', "True where a number"),
+        ("result.json", b'{"status": "finished", "fingerprint": [1]}', "the fingerprint of tables as"),
+        (
+            "result.json",
+            b'{"status": "finished", "fingerprint": {"data": {"rows": 3}}}',
+            "the fingerprint of tables as",
+        ),
     ],
 )
 def test_damaged_file_is_named(tmp_path, file, content, message) -> None:

@@ -82,10 +82,6 @@ class AutogradEngine:
     def optimizer(self) -> Optimizer:
         return self.loop.optimizer
 
-    @property
-    def learning_rates(self) -> list[float]:
-        return [self.optimizer.param_groups[0]["lr"]]
-
     def begin_execution(self) -> None:
         """Read the generators again: others may have drawn from them."""
         self._generators = None
@@ -102,8 +98,12 @@ class AutogradEngine:
         if logged_steps:
             self._unmeasured.append(done)
         # The trace waits to be measured; copies of weights and gradients on the device do not.
-        histograms, done.histograms, done.losses = done.histograms, [], []
-        return Trace(first_step, losses_S[:, None], logged_steps, lambda: self._measured(done), histograms)
+        histograms, rates, done.histograms, done.rates, done.losses = done.histograms, done.rates, [], [], []
+
+        def rates_of(position: int) -> list[float]:
+            return [rates[position]]
+
+        return Trace(first_step, losses_S[:, None], logged_steps, lambda: self._measured(done), histograms, rates_of)
 
     def _measured(self, trace: StepTrace) -> Tensor:
         self._measure()
@@ -190,9 +190,14 @@ class AutogradEngine:
     def load(self, state: MemberState, best: MemberState | None) -> None:
         """Continue from a state that :meth:`states` returned, and from the best before it."""
         self.module.load_state_dict(state.weights)
-        # The options of the optimizer come from its state: a schedule has changed them.
+        # The options of the optimizer come from its state: a schedule has changed them. Without one the learning rate
+        # is the configured one, also after a schedule that has ended.
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(dict(state.optimizer))
-        if self.loop.schedule is not None:
+        if self.loop.schedule is None:
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        else:
             self.loop.schedule.scheduler.load_state_dict(dict(state.schedule))
         self.loop.epoch_loss, self._step = state.epoch_loss, state.step
         if best is not None:  # evaluated on the device of the module

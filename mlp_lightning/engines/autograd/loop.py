@@ -81,8 +81,9 @@ class StepLoop:
             if self.clip_val is not None:
                 self._clip(self.clip_val)
             trace.losses.append(loss)
+            lr = optimizer.param_groups[0]["lr"]
+            trace.rates.append(lr)
             if self.log_interval is not None and step % self.log_interval == 0:
-                lr = optimizer.param_groups[0]["lr"]
                 trace.to_log.append(ToLog(step, loss, logits_BC, targets, weights_B, lr))
             if self.histogram_interval is not None and step % self.histogram_interval == 0:
                 trace.histograms.append(self._histogram(step))

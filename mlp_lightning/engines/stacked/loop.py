@@ -136,7 +136,7 @@ class StackedLoop:
         """Losses of all steps and the metric of the logged ones, each in one operation."""
         if not targets_S:
             nothing = torch.empty(0, self.model.members)
-            return _Measured(nothing, [], nothing, nothing, nothing.double())
+            return _Measured(nothing, [], nothing, nothing, nothing.double(), [])
         targets, weights = self._of_steps(targets_S), None
         if weights_S[0] is not None:
             weights = self._of_steps([one for one in weights_S if one is not None])
@@ -151,7 +151,7 @@ class StackedLoop:
         )
         learning_rates = torch.stack([learning_rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
         steps = [first_step + s for s in logged]
-        return _Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates)
+        return _Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates, learning_rates_S)
 
     def _of_steps(self, values_S: list[Tensor]) -> Tensor:
         """Targets or weights of all steps together; of one step for a full batch, which is always the same."""
@@ -218,11 +218,13 @@ class StackedLoop:
             torch.cat([one.learning_rates for one in parts]),
         )
         logged_SK3 = torch.stack(logged, -1)
+        rates_S = [rates for one in parts for rates in one.rates_S]
         return Trace(
             first_step,
             torch.cat([one.losses_SK for one in parts]).cpu(),
             [step for one in parts for step in one.steps],
             lambda: logged_SK3,
+            rates=lambda position: rates_S[position].tolist(),
         )
 
 
@@ -235,3 +237,4 @@ class _Measured:
     losses: Tensor
     metrics: Tensor
     learning_rates: Tensor
+    rates_S: list[Tensor]

@@ -247,15 +247,12 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
 
 def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
     """Rows of a changed table would be split differently: training rows would be treated as new ones."""
-    state, known = data.preprocessor.state_dict(), model.module.preprocessor.state_dict()
-    same = model.module.hparams["preprocessing"] == data.preprocessing and all(
-        torch.equal(value, known[name].cpu()) for name, value in state.items()
-    )
-    if not same:
-        table = model.config.data.path or model.config.data.name
+    preprocessing, state = model.module.hparams["preprocessing"], model.module.preprocessor.state_dict()
+    if changes := data.changes_since(model.fingerprint, preprocessing, state):
         raise CheckpointError(
-            f"ckpt_path: {model.path} was trained on other rows than {table} has now, so its splits are no longer"
-            " known. Restore the table, or name rows that the model has not seen with data.path."
+            f"ckpt_path: {model.path} was trained on other rows than {data.table_name} has now, so its splits are no"
+            f" longer known: {changes}. Bring the table back as it was, or name rows that the model has not seen with"
+            " data.path."
         )
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from mlp_lightning.config.hydra_arguments import version_text
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="output folder (default: the only PATH, or the common parent of all of them)",
     )
+    parser.add_argument("--version", action="version", version=version_text())
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 import os
 import shlex
@@ -74,7 +75,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One combination of the swept keys other than ``seed``.
+    """One combination of the swept keys other than ``seed``, of runs on the same rows.
 
     Attributes:
         values: of :attr:`Leaderboard.line_keys`.
@@ -119,6 +120,12 @@ class Leaderboard:
     def has_spread(self) -> bool:
         """Whether some line has several runs."""
         return any(len(line.runs) > 1 for line in self.lines)
+
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether runs of one combination were trained on different rows of a table that has changed."""
+        values = [tuple(map(value_text, line.values.values())) for line in self.lines]
+        return len(set(values)) < len(values)
 
     @property
     def best(self) -> Run | None:
@@ -308,7 +315,8 @@ def _lowest_first(value: float) -> tuple[bool, float]:
 def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tuple[Line, ...]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in finished:
-        groups.setdefault(tuple(value_text(run.values[key]) for key in keys), []).append(run)
+        values = [value_text(run.values[key]) for key in keys]
+        groups.setdefault((*values, _rows_of(run.record)), []).append(run)
     lines = [
         Line(
             {key: runs[0].values[key] for key in keys},
@@ -320,6 +328,12 @@ def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tupl
     # Lines with equal means keep the order of their earliest runs.
     lines.sort(key=lambda line: min(run.record.sort_key for run in line.runs))
     return tuple(sorted(lines, key=lambda line: _lowest_first(line.metrics[ranked_by].mean)))
+
+
+def _rows_of(record: RunRecord) -> str:
+    """On which rows a run was trained. Of tables for one split the columns that are read depend on the seed."""
+    tables = (record.fingerprint or {}).items()
+    return json.dumps([(name, one["rows"], one["columns"] if name == "data" else None) for name, one in tables])
 
 
 def _spread(runs: Sequence[Run], name: str) -> Spread:

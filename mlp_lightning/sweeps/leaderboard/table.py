@@ -28,6 +28,12 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
     """
     if leaderboard.lines:
         _print_lines(leaderboard, console)
+    if leaderboard.mixes_rows:
+        _print(
+            console,
+            "\nRuns of one combination were trained on different rows (a table has changed, see fingerprint in their"
+            " result.json): they are on different lines, and cannot be compared.",
+        )
     for line in _about_others(leaderboard):
         _print(console, line)
     for line in _about_best(leaderboard, program):

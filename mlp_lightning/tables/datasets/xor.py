@@ -17,7 +17,7 @@ def load(options: DataConfig) -> tuple[pa.Table, list[str]]:
 def describe_predictions(predictions_BC: NDArray[np.float32], targets_BT: NDArray[np.float32]) -> str:
     """The four hypotheses, the classes they mean, and their accuracy, as the source prints them."""
     predictions_BC = predictions_BC[:, 1:]
-    correct_BT = (predictions_BC > 0.5).astype(np.float32)
-    accuracy = float((correct_BT == targets_BT).mean())
+    predicted_BT = (predictions_BC > 0.5).astype(np.float32)
+    accuracy = float((predicted_BT == targets_BT).mean())
     with np.printoptions(precision=8, suppress=True):
-        return f"\nHypothesis:  {predictions_BC}\nCorrect:  {correct_BT}\nAccuracy:  {accuracy}"
+        return f"\nHypothesis:  {predictions_BC}\nPrediction:  {predicted_BT}\nAccuracy:  {accuracy}"

@@ -12,6 +12,7 @@ import random
 import shlex
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -327,3 +328,25 @@ def test_only_failures() -> None:
     assert "run 0 failed: NonFiniteLossError: nan at step 3" in text
     assert "run 1 unended: it has no result.json: killed, or still running" in text
     assert "No run finished with a finite training loss." in text
+
+
+def test_runs_on_different_rows_are_not_averaged() -> None:
+    """A table has changed between runs that differ in the seed alone."""
+
+    def on(count: int) -> dict[str, dict[str, Any]]:
+        return {"data": {"rows": count, "columns": {"a": f"{count:016x}"}, "as_set": "0" * 16}}
+
+    records = [run(number, 0.1, 0.2, seed=number) for number in range(4)]
+    mixed = [dataclasses.replace(one, fingerprint=on(60 + number // 2)) for number, one in enumerate(records)]
+    board = build_leaderboard(mixed, FOLDER)
+    assert [len(line.runs) for line in board.lines] == [2, 2]
+    assert "were trained on different rows" in printed(board)
+    board = build_leaderboard([dataclasses.replace(one, fingerprint=on(60)) for one in records], FOLDER)
+    assert [len(line.runs) for line in board.lines] == [4]
+    assert "different rows" not in printed(board)
+    # Of a file for one split the columns that are read depend on the seed.
+    own = [{**on(60), "val": {**on(9 + number)["data"], "rows": 9}} for number in range(4)]
+    board = build_leaderboard(
+        [dataclasses.replace(one, fingerprint=two) for one, two in zip(records, own, strict=True)], FOLDER
+    )
+    assert [len(line.runs) for line in board.lines] == [4]

@@ -1,0 +1,67 @@
+"""Files that cannot be written: the error names them, and what was there before stays."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support.configurations import ComposeConfig
+
+import mlp_lightning
+from mlp_lightning.runs.checkpoints import write_checkpoint
+from mlp_lightning.runs.files import atomic_write, refuse_full_disk, write_all
+from mlp_lightning.sweeps.worker import train_part, unexpected_message
+
+pytestmark = pytest.mark.posix
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system refuses to make any file longer than 20,000 bytes, as a full disk would."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path, small_files: None) -> None:
+    """Torch's own message is about positions inside of the file."""
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="File too large") as caught:
+        write_checkpoint(path, {"weights": torch.zeros(100_000)})
+    assert caught.value.filename == str(path)
+    assert unexpected_message(caught.value, tmp_path) == f"File too large: {path}"
+    assert [one.name for one in tmp_path.iterdir()] == ["last.ckpt"]
+    assert path.read_bytes() == b"before"
+
+
+def test_other_files_that_do_not_fit(tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(OSError, match="File too large") as caught, atomic_write(tmp_path / "a") as file:
+        file.write(bytes(30_000))
+    assert caught.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match="File too large") as caught:
+        write_all({tmp_path / "b": bytes(30_000)}, tmp_path / ".1.journal")
+    assert caught.value.filename == str(tmp_path / "b")
+    with pytest.raises(OSError, match="File too large") as caught:
+        refuse_full_disk(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    with pytest.raises(ValueError, match="of the caller"), atomic_write(tmp_path / "c"):
+        raise ValueError("of the caller")
+
+
+def test_a_training_names_the_file(tmp_path: Path, compose_config: ComposeConfig, small_files: None) -> None:
+    config = compose_config("data=iris", "model.hidden_units=2000", "trainer.max_epochs=2", "verbosity=0")
+    with pytest.raises(OSError, match=r"File too large: .*checkpoints/.*\.ckpt"):
+        mlp_lightning.train(config, tmp_path / "alone")
+    for outcome in train_part([config] * 2, [tmp_path / "a", tmp_path / "b"]):
+        assert outcome.status == "failed"
+        assert outcome.error.startswith("File too large: ")
+        assert outcome.error.endswith(".ckpt")
