@@ -59,6 +59,7 @@ class BaseMLP(BaseEstimator, ABC):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         return tags
 
     # ---- fitting -----------------------------------------------------------------------------------------
@@ -67,8 +68,9 @@ class BaseMLP(BaseEstimator, ABC):
         """Fit to rows.
 
         Args:
-            X: ``(B, F)``: array, or data frame (pandas, polars, Arrow) whose columns may also be texts, truth values,
-                dates or categories. NaN and null are missing values.
+            X: ``(B, F)``: array or data frame (pandas, polars, Arrow) whose columns may be numbers, texts, truth
+                values, dates or categories; or a sparse matrix, which is trained on with its zeros. NaN, None and null
+                are missing values.
             y: ``(B,)``, for a regression also ``(B, T)``.
             sample_weight: ``(B,)``, how much each row counts. A row of weight 0 is left out.
 
@@ -161,7 +163,11 @@ class BaseMLP(BaseEstimator, ABC):
         self.out_activation_ = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[job.data.task]
         stops_early = job.config.callbacks.early_stopping is not None
         self.validation_scores_ = self._validation_scores(job) if stops_early else None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        losses_of_validations = [one["loss"] for one in job.curves.validations]
+        #: Of the weights that are kept, those of the least validation loss.
+        self.best_validation_score_ = (
+            self.validation_scores_[int(np.argmin(losses_of_validations))] if self.validation_scores_ else None
+        )
         self.best_loss_ = None if stops_early else min(self.loss_curve_)
 
     def _seed(self, passes: int) -> int:

@@ -31,8 +31,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
     - Without ``early_stopping`` all ``max_iter`` epochs are trained, and ``tol`` has no effect. With it, training
-      stops when the accuracy on validation rows has not risen by ``tol`` in ``n_iter_no_change`` epochs, and the best
-      weights are kept.
+      stops when the loss (not the accuracy) of validation rows has not fallen by ``tol`` in ``n_iter_no_change``
+      epochs, and the weights of the least are kept. ``validation_scores_`` are accuracies, and
+      ``best_validation_score_`` that of these weights.
     - ``loss_`` and ``loss_curve_`` are of the data alone, without the penalty.
 
     Args:

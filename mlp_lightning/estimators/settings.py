@@ -89,7 +89,6 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
     _refuse_unknown(given)
     kept = given["log_dir"] is not None
     stops_early = bool(given["early_stopping"]) and not one_pass
-    monitor = "loss/val" if rows.task == "regression" else "accuracy/val"
     plain = {
         "name": "estimator",
         "seed": seed,
@@ -107,8 +106,8 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
             "label_smoothing": given.get("label_smoothing", 0.0),
         },
         "callbacks": {
-            "checkpoint": {"monitor": monitor if stops_early else "auto"} if kept or stops_early else None,
-            "early_stopping": _early_stopping(given, monitor) if stops_early else None,
+            "checkpoint": {} if kept or stops_early else None,
+            "early_stopping": _early_stopping(given) if stops_early else None,
             "lr_monitor": kept,
         },
         "logger": {"tensorboard": kept, "csv": kept, "graph": False},
@@ -197,8 +196,9 @@ def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": "none" if given["learning_rate"] == "constant" else given["learning_rate"]}
 
 
-def _early_stopping(given: Mapping[str, Any], monitor: str) -> dict[str, Any]:
-    return {"monitor": monitor, "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any]:
+    # The loss of classifiers too: their accuracy does not say when probabilities become worse than the class shares.
+    return {"monitor": "loss/val", "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
 
 
 def _patience(epochs: Any) -> Any:

@@ -125,7 +125,7 @@ def infer_target(table: pa.Table, names: Sequence[str], task: str, origin: Origi
         DataError: there is only one class, or the columns do not fit the task.
     """
     if task == "auto":
-        task = "regression" if len(names) > 1 or not _are_classes(table.column(names[0])) else "classes"
+        task = "regression" if len(names) > 1 or not are_classes(table.column(names[0])) else "classes"
     if task == "regression":
         for name in names:
             numbers = converted(name, table.column(name), pa.float64(), origin.place)
@@ -164,7 +164,8 @@ def _classes(values: pa.ChunkedArray, name: str, task: str, origin: Origin) -> T
     return Target((name,), task, kind, classes)
 
 
-def _are_classes(values: pa.ChunkedArray) -> bool:
+def are_classes(values: pa.ChunkedArray) -> bool:
+    """Whether a target column is read as classes: texts, truth values, and few different whole numbers are."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return True
