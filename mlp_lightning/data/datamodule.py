@@ -17,6 +17,7 @@ from mlp_lightning.data.description import describe
 from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
+from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.tables.datasets import describer
 from mlp_lightning.tables.targets import Target
@@ -168,7 +169,18 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What a model of these rows needs to take raw rows, as plain data."""
-        return {**self.preprocessor.to_dict(), "target": self.target.to_dict()}
+        target, baseline = self.target.to_dict(), self.baseline.to_dict()
+        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline}
+
+    @property
+    def baseline(self) -> Baseline:
+        """What would be predicted without looking at the features."""
+        return self.rows.baseline
+
+    @property
+    def baseline_metrics(self) -> dict[str, dict[str, float]]:
+        """Its loss and metric on the rows of every split."""
+        return self.rows.baseline_metrics
 
     def describe(self) -> list[str]:
         """What was read, what is predicted, and what each column is."""

@@ -8,6 +8,7 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from torch import Tensor
 from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
@@ -85,6 +88,18 @@ class Preparation:
         for split, path in (("val", options.val_path), ("test", options.test_path)):
             if path is not None:
                 self._add_split(split, FileSource.open(path, options.csv))
+
+    @functools.cached_property
+    def baseline(self) -> Baseline:
+        """What would be predicted without looking at the features; from the training rows."""
+        return Baseline.of(self.splits["train"].targets, self.target.task, len(self.target.classes))
+
+    @functools.cached_property
+    def baseline_metrics(self) -> dict[str, dict[str, float]]:
+        """Its loss and metric on the rows of every split."""
+        target = self.target
+        task = make_task(target.task, target.out_features, target.mean, target.scale)
+        return {split: self.baseline.metrics(task, rows.targets) for split, rows in self.splits.items()}
 
     def _read_all(self, task: str, seed: int, given: Given) -> None:
         """Read, split and prepare in one go: raw rows of all columns are never in memory together."""

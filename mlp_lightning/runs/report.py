@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.runs.console import SPLIT_NAMES, RunConsole, short_path
+from mlp_lightning.runs.console import SPLIT_NAMES, WARNING, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 
@@ -61,8 +61,11 @@ def report_lines(result: TrainingResult, details: str) -> list[str]:
 def _facts(result: TrainingResult, details: str) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
     facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
+    if result.baseline is not None:
+        facts.append(f"Baseline: {result.baseline['predicts']}")
     if details:
         facts.append(details)
+    facts += [f"{WARNING}{one}" for one in result.warnings]
     folder = short_path(result.run_dir)
     facts.append(f"Run folder:  {folder}")
     if any(result.run_dir.glob("events.out.tfevents.*")):
@@ -76,8 +79,13 @@ def _title(result: TrainingResult) -> str:
 
 def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
     names = list(next(iter(result.metrics.values())))
-    return names, [
-        [SPLIT_NAMES[split], *(f"{values[name]:.6g}" for name in names)] for split, values in result.metrics.items()
+    if result.baseline is None:
+        columns = [(name, name, result.metrics) for name in names]
+    else:
+        base = result.baseline["metrics"]
+        columns = [column for name in names for column in ((name, name, result.metrics), ("baseline", name, base))]
+    return [title for title, _, _ in columns], [
+        [SPLIT_NAMES[split], *(f"{values[split][name]:.6g}" for _, name, values in columns)] for split in result.metrics
     ]
 
 

@@ -36,12 +36,16 @@ from mlp_lightning.inference.evaluation.metrics import (
 from mlp_lightning.inference.evaluation.table import (
     evaluation_lines,
     evaluation_table,
+    metric_name,
+    metric_text,
     per_class_lines,
     per_class_table,
 )
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.predict import finite_predictions
+from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.runs.build import build_data
+from mlp_lightning.runs.console import WARNING
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.batches import encoded_batches
@@ -65,6 +69,8 @@ class EvaluationReport:
         surprises: lines on values that no training row had; empty if there are none.
         dropped: rows without a target, which are left out.
         title: which rows these are.
+        baseline: the same metrics of a prediction that does not look at the features; ``None`` where the checkpoint
+            does not say what that is.
     """
 
     metrics: Metrics
@@ -74,21 +80,27 @@ class EvaluationReport:
     surprises: list[str]
     dropped: int
     title: str
+    baseline: Metrics | None = None
 
     def tables(self) -> list[Table]:
         """The metrics, to show in a terminal."""
-        tables = [evaluation_table(self.metrics, self.title)]
+        tables = [evaluation_table(self.metrics, self.title, self.baseline)]
         return [*tables, per_class_table(self.parts, self._parts_title)] if self.parts else tables
 
     def lines(self) -> list[str]:
         """The metrics as plain lines."""
-        lines = evaluation_lines(self.metrics, self.title)
+        lines = evaluation_lines(self.metrics, self.title, self.baseline)
         return [*lines, *per_class_lines(self.parts, self._parts_title)] if self.parts else lines
 
     def facts(self) -> list[str]:
         """Further lines to show after the metrics."""
         lines = [f"{self.dropped:,} rows without a target are left out"] if self.dropped else []
-        return [*lines, *self.surprises, *(f"Written: {file}" for file in self.files)]
+        return [
+            *lines,
+            *self.surprises,
+            *below_baseline(self.metrics, self.baseline),
+            *(f"Written: {file}" for file in self.files),
+        ]
 
     @property
     def _parts_title(self) -> str:
@@ -158,13 +170,14 @@ def evaluate(
         else:
             rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
     metrics, parts, confusion = _metrics(model, rows)
+    baseline = baseline_metrics(model, rows)
     folder = Path(output_dir).expanduser().absolute()
     record = folder / "metrics.json"
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     files = [_write_picture(model, rows, confusion, folder), record]
     content = {
-        **_described(model, rows, metrics, parts, confusion),
+        **_described(model, rows, metrics, parts, confusion, baseline),
         "data_path": None if data_path is None else str(data_path),
         "split": split if data_path is None else None,
         "device": device,
@@ -175,7 +188,8 @@ def evaluate(
     with atomic_write(record) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     shown = parts if confusion is not None or len(parts) > 1 else []
-    return EvaluationReport(metrics, shown, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    facts = (len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    return EvaluationReport(metrics, shown, files, *facts, baseline)
 
 
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
@@ -291,6 +305,7 @@ def _described(
     metrics: Metrics,
     parts: list[dict[str, Any]],
     confusion: NDArray[np.int64] | None,
+    baseline: Metrics | None,
 ) -> dict[str, Any]:
     """What ``metrics.json`` has about the model and its rows."""
     per_part = {"per_output" if confusion is None else "per_class": parts}
@@ -303,7 +318,8 @@ def _described(
         "weight_column": rows.weight_column,
         "rows": len(rows.targets_BT),
         "dropped": rows.dropped,
-        "metrics": {name: value for name, value in metrics.items() if name != "rows"},
+        "metrics": _without_rows(metrics),
+        "baseline": None if baseline is None else _without_rows(baseline),
         **per_part,
         "surprises": rows.surprises,
     }
@@ -322,6 +338,45 @@ def _metrics(
     metrics = classification_metrics(labels_B, predictions_BC, weights_B)
     parts = per_class(labels_B, predicted_B, target.class_names, weights_B)
     return metrics, parts, confusion_matrix(labels_B, predicted_B, len(target.classes))
+
+
+def baseline_metrics(model: TrainedModel, rows: EvaluatedRows) -> Metrics | None:
+    """The metrics of a prediction that does not look at the features: what the training rows are most, or on average.
+
+    Accuracies are those of the most frequent class, log-loss and the like those of the shares of the classes; squared
+    errors are those of the mean, absolute ones those of the median.
+    """
+    plain = (model.module.hparams["preprocessing"] or {}).get("baseline")
+    task = model.target.task
+    if plain is None or task not in ("binary", "multiclass", "regression"):
+        return None
+    baseline, count = Baseline.from_dict(plain), len(rows.targets_BT)
+    if task != "regression":
+        labels_B = rows.targets_BT[:, 0].astype(np.int64)
+        return classification_metrics(labels_B, baseline.predictions(count), rows.weights_B)
+    of_mean, of_median = (
+        regression_metrics(rows.targets_BT, np.broadcast_to(constant_T, rows.targets_BT.shape), rows.weights_B)
+        for constant_T in baseline.values(model.module.task)
+    )
+    return {**of_mean, **{name: of_median[name] for name in ("mae", "median_absolute_error")}}
+
+
+def below_baseline(metrics: Metrics, baseline: Metrics | None) -> list[str]:
+    """A line that warns of the metrics in which a model is worse than its baseline; none if it is not."""
+    worse = []
+    for name, sign in (("accuracy", 1), ("log_loss", -1), ("rmse", -1), ("mae", -1)):
+        value, base = metrics.get(name), (baseline or {}).get(name)
+        if value is not None and base is not None and sign * value < sign * base:
+            worse.append(f"{metric_name(name)} ({metric_text(value)} against {metric_text(base)})")
+    if not worse:
+        return []
+    return [
+        f"{WARNING}On these rows the model is worse than one that does not look at the features: {', '.join(worse)}"
+    ]
+
+
+def _without_rows(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name != "rows"}
 
 
 def _write_picture(model: TrainedModel, rows: EvaluatedRows, confusion: NDArray[np.int64] | None, folder: Path) -> Path:
