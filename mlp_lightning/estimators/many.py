@@ -17,6 +17,7 @@ from mlp_lightning.estimators.base import BaseMLP, with_parameters
 from mlp_lightning.estimators.classifier import MLPClassifier
 from mlp_lightning.estimators.fitting import Job, rows_of, train_together
 from mlp_lightning.estimators.inputs import Inputs
+from mlp_lightning.estimators.messages import translated
 from mlp_lightning.estimators.regressor import MLPRegressor
 from mlp_lightning.tables.targets import are_classes
 
@@ -95,7 +96,7 @@ class Fits:
             config = estimator.configuration(inputs)
             self._fits.append((estimator, inputs, Job(config, self._rows(key, config, inputs), estimator.log_dir)))
         except Exception as error:
-            self._fits.append(error)
+            self._fits.append(translated(error))
 
     def train(self) -> list[Exception | None]:
         """Train all; this fits the estimators.
@@ -109,7 +110,7 @@ class Fits:
         for one in self._fits:
             outcome = one if isinstance(one, Exception) else next(results)
             if isinstance(outcome, Exception):
-                outcomes.append(outcome)
+                outcomes.append(translated(outcome))
                 continue
             assert not isinstance(one, Exception)
             estimator, inputs, job = one

@@ -68,11 +68,11 @@ def train(
     start: TrainingStart | None = None,
     callbacks: Sequence[pl.Callback] = (),
     frame: Any = None,
+    keeps_folder: bool = True,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
-    The caller's random number generators, thread count, signal handlers and warning filters are as before when it
-    returns.
+    Random number generators, threads, signal handlers and warning filters of the caller are as before afterwards.
 
     Args:
         config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes.
@@ -85,6 +85,8 @@ def train(
         callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
+
+        keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -113,7 +115,7 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
-    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
+    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path, keeps_folder)
     of_run = None if data is None else [data]
     options = Options(of_run, source, callbacks, keeps_modules=True, claims=False, logs_live=True)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -229,7 +231,9 @@ class _SingleRun:
         console: RunConsole,
         start: TrainingStart | None,
         checkpoint_path: Path | None,
+        keeps_folder: bool = True,
     ) -> None:
+        self._keeps_folder = keeps_folder
         self.config = config
         self.folder = folder
         self.console = console
@@ -290,7 +294,7 @@ class _SingleRun:
         if result.status == "interrupted":
             self.console.line(how_to_continue(self.config, self.folder))
         if result.status != "failed":
-            report(result, self.console, details)
+            report(result, self.console, details, self._keeps_folder)
         return True
 
     def _record_failure(self, training: Training | None, error: BaseException) -> None:

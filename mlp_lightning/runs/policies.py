@@ -275,7 +275,8 @@ class Policies:
             if self._active[member]:
                 position = int((~finite_SK[:, slot]).nonzero()[0])
                 step, loss = trace.first_step + position, trace.losses_SK[position, slot].item()
-                lr = self.engine.learning_rates[slot]
+                # A schedule has gone on since that step.
+                lr = self.engine.learning_rates[slot] if self.config.scheduler.name == "none" else None
                 error = NonFiniteLossError(non_finite_message(step, loss, self.config.optimizer.name, lr))
                 endings.append(Ending(member, "failed", step, error))
         self._end(endings)

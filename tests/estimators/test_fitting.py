@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from sklearn.preprocessing import StandardScaler
 from support.estimator_rows import FAST, numbers
 
 from mlp_lightning.errors import ConfigError
-from mlp_lightning.estimators import MLPClassifier, MLPRegressor
+from mlp_lightning.estimators import MLPClassifier, MLPRegressor, fit_many
+from mlp_lightning.estimators.messages import in_parameters
 from mlp_lightning.runs.module import MLPModule
 
+# Keys of the configuration, which a user of an estimator does not have.
+KEYS = re.compile(r"\b(data|model|optimizer|scheduler|trainer|callbacks)\.[a-z_]+")
 # Full batch, without randomness: two trainings on the same sums are equal except for rounding.
 FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}
 
@@ -105,7 +109,7 @@ def test_parameters_are_only_stored_by_the_constructor() -> None:
     ("parameters", "names"),
     [
         ({"solver": "lbfgs"}, ["solver", "scikit-learn"]),
-        ({"learning_rate": "invscaling"}, ["learning_rate"]),
+        ({"learning_rate": "invscaling", "solver": "sgd"}, ["learning_rate"]),
         ({"activation": "step"}, ["activation"]),
         ({"hidden_layer_sizes": (4, 0)}, ["hidden_layer_sizes"]),
         ({"batch_size": 0}, ["batch_size"]),
@@ -371,7 +375,109 @@ def test_log_dir_keeps_the_run_folder(tmp_path) -> None:
 
 def test_verbose_prints(capfd) -> None:
     MLPClassifier(**FAST, verbose=True).fit(*numbers())
-    assert "loss" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "loss" in shown
+    assert "Run folder" not in shown  # it is gone by now
+    assert "TensorBoard" not in shown
+    assert not KEYS.search(shown)
+
+
+def test_verbose_names_the_run_folder_that_is_kept(tmp_path, capfd) -> None:
+    MLPClassifier(**FAST, verbose=True, log_dir=tmp_path).fit(*numbers())
+    assert str(next(tmp_path.iterdir())) in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "theirs"),
+    [
+        (MLPClassifier, sklearn.neural_network.MLPClassifier()),
+        (MLPRegressor, sklearn.neural_network.MLPRegressor()),
+        (MLPClassifier, sklearn.neural_network.MLPClassifier(learning_rate="invscaling", power_t=0.3, max_fun=9)),
+    ],
+)
+def test_takes_all_parameters_of_scikit_learn(model, theirs) -> None:
+    """Its Adam ignores learning_rate, so that a schedule of its SGD changes nothing."""
+    given = {**theirs.get_params(), "max_iter": 3, "random_state": 0}
+    X, y = numbers()
+    fitted = model(**given).fit(X, y)
+    assert np.array_equal(fitted.predict(X), model(**{**given, "learning_rate": "constant"}).fit(X, y).predict(X))
+    assert len(fitted.loss_curve_) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "named"),
+    [
+        (MLPRegressor, {"loss": "poisson"}, "loss = 'poisson' must be 'squared_error'"),
+        (MLPClassifier, {"learning_rate": "invscaling", "solver": "sgd"}, "learning_rate"),
+    ],
+)
+def test_what_would_train_another_model_is_refused(model, options, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        model(**FAST, **options).fit(*numbers())
+
+
+# ---- in the words of the caller --------------------------------------------------------------------------
+
+
+def frame_and_labels() -> tuple[Any, Any]:
+    pandas = pytest.importorskip("pandas")
+    X, _ = numbers(gaps=False)
+    return pandas.DataFrame(X, columns=["height", "mass", "share", "count"]), np.where(X[:, 0] > 0, "high", "low")
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "labels", "named"),
+    [
+        ({"early_stopping": True}, {}, {7: "odd"}, ["'odd'", "row 7", "early_stopping=False"]),
+        ({}, {"city": ["x", 3] * 20}, {}, ["city"]),
+        ({}, {"city": ["x", "y"] * 20, "mass": [np.inf] + [0.0] * 39}, {}, ["'mass'", "inf"]),
+        ({}, {"city": [[1], [2]] * 20}, {}, ["'city'"]),
+        ({"solver": "sgd", "learning_rate_init": 1e25, "learning_rate": "constant"}, {}, {}, ["learning_rate_init"]),
+        ({"learning_rate_init": 0.0, "alpha": 0.0}, {}, {}, ["learning_rate_init"]),
+        ({"accelerator": "gpu"}, {}, {}, ["accelerator"]),
+    ],
+)
+def test_messages_name_what_the_caller_has(options, change, labels, named) -> None:
+    if options.get("accelerator") == "gpu" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    X, y = frame_and_labels()
+    y = y.astype(object)
+    for row, label in labels.items():
+        y[row] = label
+    model: Any = MLPRegressor if options.get("solver") == "sgd" else MLPClassifier
+    y = X["mass"] if model is MLPRegressor else y
+    parameters = {**FAST, "max_iter": 200, **options}
+    for fit in (
+        lambda: model(**parameters).fit(X.assign(**change), y),
+        lambda: fit_many([{}], X.assign(**change), y, estimator=model(**parameters)),
+    ):
+        with pytest.raises((ValueError, RuntimeError)) as raised:
+            fit()
+        message = str(raised.value)
+        assert all(one in message for one in named), message
+        assert not KEYS.search(message), message
+
+
+def test_a_text_in_a_column_of_numbers_at_prediction() -> None:
+    X, y = frame_and_labels()
+    fitted = MLPClassifier(**FAST).fit(X.assign(city="x"), y)
+    with pytest.raises(ValueError, match="'mass' holds 'heavy'") as raised:
+        fitted.predict(X.assign(city="x", mass="heavy"))
+    assert not KEYS.search(str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Lower optimizer.lr, set trainer.gradient_clip_val=1, or look.", "Lower learning_rate_init, or look."),
+        ("All are zero: choose another model.activation or model.init.", "All are zero: choose another activation."),
+        ("Wrong. Leave it out with data.columns.a.kind=ignored. Or not.", "Wrong. Or not."),
+        ("Keep it: report_weights=best data.val_fraction=0.2, or go.", "Keep it: early_stopping=True, or go."),
+        ("Nothing to do with model or data.", "Nothing to do with model or data."),
+    ],
+)
+def test_advice_that_an_estimator_cannot_follow_is_left_out(message, said) -> None:
+    assert in_parameters(message) == said
 
 
 @pytest.mark.parametrize("model", [MLPClassifier(**FAST), MLPRegressor(**FAST)])

@@ -221,6 +221,27 @@ def test_candidates_that_cannot_be_fitted_are_scored_as_errors() -> None:
         search.set_params(error_score=np.nan, param_grid={"alpha": [-1.0]}).fit(X, y)
 
 
+@pytest.mark.parametrize("scoring", ["one", "several"])
+def test_candidates_that_cannot_be_scored_are_scored_as_errors(scoring) -> None:
+    def fails_for_large_alpha(model: Any, X: Any, y: Any) -> float:
+        if model.alpha > 0:
+            raise ValueError("no score for this one")
+        return model.score(X, y)
+
+    X, y = numbers()
+    scorers: Any = {"one": fails_for_large_alpha, "several": {"a": fails_for_large_alpha, "b": "accuracy"}}
+    arguments = {"scoring": scorers[scoring], "refit": False, "cv": 2, "error_score": -3.0}
+    found = []
+    for search in (VectorizedSearchCV, GridSearchCV):
+        with pytest.warns(UserWarning, match="(?s)Scoring failed.*no score for this one"):
+            found.append(search(MLPClassifier(**FAST), {"alpha": [0.0, 0.2]}, **arguments).fit(X, y))
+    same_search(*found)
+    name = "mean_test_score" if scoring == "one" else "mean_test_a"
+    assert found[0].cv_results_[name][1] == -3.0
+    with pytest.raises(ValueError, match="no score"):
+        found[0].set_params(error_score="raise").fit(X, y)
+
+
 def test_a_search_without_refit() -> None:
     search = VectorizedSearchCV(MLPClassifier(**FAST), {"alpha": [0.0, 0.1]}, cv=2, refit=False).fit(*numbers())
     assert set(search.best_params_) == {"alpha"}
