@@ -19,6 +19,7 @@ from mlp_lightning.data.preparation import Given, Preparation
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.errors import CheckpointError
+from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.datasets import describer
@@ -177,7 +178,8 @@ class TabularDataModule(pl.LightningDataModule):
         """What a model of these rows needs to take raw rows, as plain data."""
         forms = {name: form.to_dict() for name, form in self.rows.forms.items()}
         of_texts = {"number_forms": forms} if forms else {}
-        return {**self.preprocessor.to_dict(), "target": self.target.to_dict(), **of_texts}
+        target, baseline = self.target.to_dict(), self.baseline.to_dict()
+        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline, **of_texts}
 
     def changes_since(
         self, fingerprint: Mapping[str, Any] | None, preprocessing: Any, statistics: Mapping[str, Tensor]
@@ -218,6 +220,21 @@ class TabularDataModule(pl.LightningDataModule):
     def table_name(self) -> str:
         """What messages call the table."""
         return self.options.path or self.options.name
+
+    @property
+    def baseline(self) -> Baseline:
+        """What would be predicted without looking at the features."""
+        return self.rows.baseline
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """The share of the training rows of each class, or of the second class of each of several targets."""
+        return self.rows.shares
+
+    @property
+    def baseline_metrics(self) -> dict[str, dict[str, float]]:
+        """Its loss and metric on the rows of every split."""
+        return self.rows.baseline_metrics
 
     def describe(self) -> list[str]:
         """What was read, what is predicted, and what each column is."""

@@ -8,6 +8,7 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,9 @@ from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.config.contradictions import target_kinds
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
-from mlp_lightning.networks.tasks import infer_target, task_class
+from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
 from mlp_lightning.tables.datasets import load_dataset
@@ -105,6 +107,26 @@ class Preparation:
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)
+
+    @functools.cached_property
+    def baseline(self) -> Baseline:
+        """What would be predicted without looking at the features; from the training rows."""
+        return Baseline.of(self.splits["train"].targets, self._task)
+
+    @functools.cached_property
+    def shares(self) -> Sequence[float]:
+        """The share of the training rows of each class, or of the second class of each of several targets."""
+        return self.baseline.shares(self._task)
+
+    @functools.cached_property
+    def baseline_metrics(self) -> dict[str, dict[str, float]]:
+        """Its loss and metric on the rows of every split."""
+        return {split: self.baseline.metrics(self._task, rows.targets) for split, rows in self.splits.items()}
+
+    @property
+    def _task(self) -> Task:
+        target = self.target
+        return make_task(target.task, task_class(target.task).out_features(target), target.mean, target.scale)
 
     def _read_all(self, source: TableSource, task: str, seed: int, given: Given) -> None:
         """Read, split and prepare in one go: raw rows of all columns are never in memory together."""

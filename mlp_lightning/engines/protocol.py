@@ -96,6 +96,10 @@ class Unchanged:
     is_held: bool = True
 
 
+#: Rows that :meth:`Engine.gradient_norms` looks at, at most.
+ROWS_OF_GRADIENTS = 4_096
+
+
 class Engine(Protocol):
     """Makes optimizer steps for all of its members, and keeps the best state of each."""
 
@@ -170,6 +174,14 @@ class Engine(Protocol):
 
     def unchanged(self) -> list[Unchanged]:
         """The members in which no parameter has changed since the start of the run; call it once."""
+        ...
+
+    def gradient_norms(self) -> list[dict[str, float]]:
+        """For each slot the norm of the gradient of the training loss with respect to the outputs of each linear layer.
+
+        By layer, first to last, at the present weights, over at most some thousand of the training rows. (The gradient
+        of the weights is no measure of what passes a layer: where nothing was learned, the rows cancel each other.)
+        """
         ...
 
     def network(self, slot: int) -> nn.Module:

@@ -5,7 +5,6 @@ Shapes: ``B`` rows, ``F`` columns, ``C`` outputs, ``T`` targets.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from mlp_lightning.engines.sizing import auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
+from mlp_lightning.estimators.messages import in_parameters, speaking_of_parameters
 from mlp_lightning.estimators.settings import configuration
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.preprocessor import Preprocessor
@@ -56,10 +56,12 @@ class BaseMLP(BaseEstimator, ABC):
     warm_start: bool
     early_stopping: bool
     log_dir: Any
+    verbose: Any
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
         return tags
 
     # ---- fitting -----------------------------------------------------------------------------------------
@@ -68,8 +70,9 @@ class BaseMLP(BaseEstimator, ABC):
         """Fit to rows.
 
         Args:
-            X: ``(B, F)``: array, or data frame (pandas, polars, Arrow) whose columns may also be texts, truth values,
-                dates or categories. NaN and null are missing values.
+            X: ``(B, F)``: array or data frame (pandas, polars, Arrow) whose columns may be numbers, texts, truth
+                values, dates or categories; or a sparse matrix, which is trained on with its zeros. NaN, None and null
+                are missing values.
             y: ``(B,)``; ``(B, T)`` of several numbers, or of several labels of 0 and 1.
             sample_weight: ``(B,)``, how much each row counts. A row of weight 0 is left out.
 
@@ -79,22 +82,24 @@ class BaseMLP(BaseEstimator, ABC):
             TrainingError: the loss became NaN or infinite.
         """
         continues = bool(self.warm_start) and hasattr(self, "module_")
-        inputs = self.read_inputs(X, y, sample_weight, continues=continues)
-        job = self.job(inputs, self._preprocessor if continues else None)
-        start = self._start(job, with_optimizer=False) if continues else None
-        before = self.loss_curve_ if continues else []
-        self.take(job, inputs, train_alone(job, start), before)
+        with speaking_of_parameters():
+            inputs = self.read_inputs(X, y, sample_weight, continues=continues)
+            job = self.job(inputs, self._preprocessor if continues else None)
+            start = self._start(job, with_optimizer=False) if continues else None
+            before = self.loss_curve_ if continues else []
+            self.take(job, inputs, train_alone(job, start), before)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         if self.early_stopping:
             raise ConfigError([Fault("early_stopping", True, "cannot be used with partial_fit, which makes one pass")])
         continues = hasattr(self, "module_")
-        inputs = self.read_inputs(X, y, sample_weight, continues=continues, classes=classes)
-        before = self.loss_curve_ if continues else []
-        job = self.job(inputs, self._preprocessor if continues else None, one_pass=True, passes=len(before))
-        result = train_alone(job, self._start(job, with_optimizer=True) if continues else None)
-        self.take(job, inputs, result, before)
+        with speaking_of_parameters():
+            inputs = self.read_inputs(X, y, sample_weight, continues=continues, classes=classes)
+            before = self.loss_curve_ if continues else []
+            job = self.job(inputs, self._preprocessor if continues else None, one_pass=True, passes=len(before))
+            result = train_alone(job, self._start(job, with_optimizer=True) if continues else None)
+            self.take(job, inputs, result, before)
         self.n_iter_ = len(self.loss_curve_)
         self._optimizer_state = result.optimizer_state
         return self
@@ -150,6 +155,9 @@ class BaseMLP(BaseEstimator, ABC):
         """
         module = result.module
         assert module is not None
+        if self.verbose:
+            for one in result.warnings:
+                print(f"Warning: {in_parameters(one)}")  # noqa: T201 - as scikit-learn's estimators print
         module.release()
         for name, value in inputs.attributes.items():
             setattr(self, name, value)
@@ -165,7 +173,11 @@ class BaseMLP(BaseEstimator, ABC):
         self.out_activation_ = self.module_.task.output_activation
         stops_early = job.config.callbacks.early_stopping is not None
         self.validation_scores_ = self._validation_scores(job) if stops_early else None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        losses_of_validations = [one["loss"] for one in job.curves.validations]
+        #: Of the weights that are kept, those of the least validation loss.
+        self.best_validation_score_ = (
+            self.validation_scores_[int(np.argmin(losses_of_validations))] if self.validation_scores_ else None
+        )
         self.best_loss_ = None if stops_early else min(self.loss_curve_)
 
     def _seed(self, passes: int) -> int:
@@ -208,17 +220,24 @@ class BaseMLP(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> NDArray[np.float64]:
         """Probabilities ``(B, C)`` or values ``(B, T)``, as :meth:`Task.predictions` has them."""
         check_is_fitted(self, "module_")
-        raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
-        # In double precision a prediction does not depend on the rows predicted with it.
+        with speaking_of_parameters():
+            raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
+        # In double precision a prediction does not depend on the rows predicted with it. The weights alone are copied:
+        # copying the modules around them takes longer than the prediction of a few rows.
         module = self.module_
-        mlp = copy.deepcopy(module.mlp).double()
+        tensors = {**dict(module.mlp.named_parameters()), **dict(module.mlp.named_buffers())}
+        weights = {name: one.double() for name, one in tensors.items() if one.is_floating_point()}
         widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]
         parts = []
         with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), ROWS_AT_ONCE))):
             # torch warns of read-only rows (of a memory map, say), although they are only read here.
             raw_BF = np.require(raw_BF, requirements="W")
             for rows_BF in torch.from_numpy(raw_BF).split(ROWS_AT_ONCE):
-                parts.append(module.task.predictions(mlp(module.preprocessor(rows_BF))))
+                parts.append(
+                    module.task.predictions(
+                        torch.func.functional_call(module.mlp, weights, (module.preprocessor(rows_BF),))
+                    )
+                )
         return torch.cat(parts).numpy()
 
     def _matrices(self) -> list[torch.Tensor]:

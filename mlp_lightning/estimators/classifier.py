@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.estimators.base import BaseMLP
 from mlp_lightning.estimators.fitting import Job
 from mlp_lightning.estimators.settings import DEFAULTS
@@ -31,8 +31,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
     - Without ``early_stopping`` all ``max_iter`` epochs are trained, and ``tol`` has no effect. With it, training
-      stops when the accuracy on validation rows has not risen by ``tol`` in ``n_iter_no_change`` epochs, and the best
-      weights are kept.
+      stops when the loss (not the accuracy) of validation rows has not fallen by ``tol`` in ``n_iter_no_change``
+      epochs, and the weights of the least are kept. ``validation_scores_`` are accuracies, and
+      ``best_validation_score_`` that of these weights.
     - ``loss_`` and ``loss_curve_`` are of the data alone, without the penalty.
 
     Args:
@@ -65,6 +66,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
         log_dir: folder in which the run folder of every fit (curves for TensorBoard, checkpoints, configuration) is
             kept; ``None``: nothing is kept.
+        max_fun: accepted and without effect: it belongs to scikit-learn's ``lbfgs``.
+        power_t: accepted and without effect: it belongs to ``invscaling``.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -104,6 +107,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         precision: str = "32",
         accelerator: str = "auto",
         log_dir: Any = None,
+        max_fun: int = 15_000,
+        power_t: float = 0.5,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -118,21 +123,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.tol = tol
         self.verbose = verbose
         self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
+        self.momentum, self.nesterovs_momentum = momentum, nesterovs_momentum
+        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
+        self.beta_1, self.beta_2 = beta_1, beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.dropout = dropout
         self.scaling = scaling
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
-        self.precision = precision
-        self.accelerator = accelerator
+        self.precision, self.accelerator = precision, accelerator
         self.log_dir = log_dir
+        self.max_fun, self.power_t = max_fun, power_t
 
     _targets_are_numbers = False
 
@@ -186,6 +188,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 )
         else:
             self.classes_, codes = np.unique(y, return_inverse=True)
+        if self.early_stopping and not continues:
+            counts = np.bincount(codes)
+            rare = int(counts.argmin())
+            if counts[rare] == 1:
+                label, row = self.classes_.tolist()[rare], int((codes == rare).argmax())
+                raise DataError(
+                    f"y has the class {label!r} in row {row} alone, which cannot be a training and a validation row."
+                    " Add rows of it, merge or remove the class, or train on all rows with early_stopping=False."
+                )
         # A single class is trained against a second one without rows.
         count = max(2, len(self.classes_))
         task = "binary" if count == 2 else "multiclass"

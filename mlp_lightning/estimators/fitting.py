@@ -67,7 +67,8 @@ def train_alone(job: Job, start: TrainingStart | None = None) -> TrainingResult:
         TrainingError, DeviceError: it could not be trained.
     """
     with _ONE_AT_A_TIME, _folders([job.log_dir]) as (folder,):
-        result = train(job.config, folder, data=job.data, start=start, callbacks=[CurveRecorder([job.curves])])
+        curves, keeps_folder = [CurveRecorder([job.curves])], job.log_dir is not None
+        result = train(job.config, folder, data=job.data, start=start, callbacks=curves, keeps_folder=keeps_folder)
     if result.status == "interrupted":
         raise KeyboardInterrupt
     return result

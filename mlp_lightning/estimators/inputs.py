@@ -20,10 +20,11 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_co
 
 from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
+from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
-from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable
+from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable, without_intervals
 from mlp_lightning.tables.reading.moments import inferred_form
 from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, may_be_numbers, shown
 from mlp_lightning.tables.reading.sources import MemorySource
@@ -71,6 +72,13 @@ class Features:
         return [f"x{number}" for number in range(count)]
 
     @property
+    def array(self) -> NDArray[Any]:
+        """An array of the shape of ``X``, for checks of its shape."""
+        if self.matrix_BF is not None:
+            return self.matrix_BF
+        return np.empty((self._table.num_rows, self._table.num_columns), dtype=np.bool_)
+
+    @property
     def _table(self) -> pa.Table:
         assert self.table is not None
         return self.table
@@ -89,7 +97,7 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
 
     Args:
         estimator: its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
-        X: array, list of lists or data frame.
+        X: array (also sparse), list of lists or data frame.
         y: only checked for presence.
         reset: whether to set them.
 
@@ -99,19 +107,11 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
     """
     checked: dict[str, Any] = {"reset": reset, "skip_check_array": True}
     if not is_frame(X):
-        # Only a model of a data frame can have columns that are not numbers.
-        numbers = reset or all(one.kind == "numeric" for one in _fitted_columns(estimator))
-        if numbers:
-            numeric = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
-            X = check_array(X, estimator=estimator, input_name="X", accept_sparse=False, **numeric)
-            _check_names(estimator, X, y, checked)
-            return Features(X, None)
-        as_they_are: dict[str, Any] = {"dtype": object, "ensure_all_finite": False}
-        X = check_array(X, estimator=estimator, input_name="X", **as_they_are)
-        _check_names(estimator, X, y, checked)
-        return Features(None, _table_of_objects(X))
-    # Under numbers as names: those of a pandas frame need not be texts.
-    table = arrow_table(X.set_axis(_numbered(X), axis=1) if hasattr(X, "iloc") else X, "X")
+        features = _of_array(estimator, X, reset)
+        _check_names(estimator, features.array, y, checked)
+        return features
+    # Names of a pandas frame need not be texts, nor differ.
+    table = arrow_table(X.set_axis(_texts_of_names(X), axis=1) if hasattr(X, "iloc") else X, "X")
     # Not every scikit-learn sees the names of every library's frames; all of them see those of pandas and Arrow.
     _check_names(estimator, X if hasattr(X, "iloc") else table, y, checked)
     if not table.num_rows or not table.num_columns:
@@ -292,15 +292,85 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def _table_of_objects(X: NDArray[Any]) -> pa.Table:
+def _of_array(estimator: BaseEstimator, X: Any, reset: bool) -> Features:
+    """The columns of an array: numbers where all are, else each as its values are."""
+    named: dict[str, Any] = {"estimator": estimator, "input_name": "X"}
+    numeric: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
+    if scipy.sparse.issparse(X):
+        X = check_array(X, **{**named, **numeric, "accept_sparse": ["csr", "csc", "coo"]})
+        return Features(_dense(X), None)
+    if reset or all(one.kind == "numeric" for one in _fitted_columns(estimator)):
+        try:
+            return Features(check_array(X, **named, **numeric), None)
+        except (ValueError, TypeError):
+            if np.asarray(X).dtype.kind not in "OU":
+                raise
+            features = Features(None, _table_of_values(_as_it_is(X, named)))
+            if all(_kind(field.type) == "numeric" for field in features._table.schema) or not reset:
+                raise  # what is wrong is not that there are texts
+            return features
+    return Features(None, _table_of_values(_as_it_is(X, named)))
+
+
+def _as_it_is(X: Any, named: dict[str, Any]) -> NDArray[Any]:
+    kept: Any = None if np.asarray(X).dtype.kind == "U" else object
+    return check_array(X, dtype=kept, ensure_all_finite=False, **named)
+
+
+def _dense(X: Any) -> NDArray[np.float64]:
+    """A sparse matrix with its zeros.
+
+    Raises:
+        ValueError: it would not fit into memory.
+    """
+    rows, columns = X.shape
+    # In double precision here, once more as a table, and prepared in single precision.
+    needed, available = 20 * rows * columns, available_memory()
+    if needed > available:
+        raise ValueError(
+            f"X is a sparse matrix of {rows:,} x {columns:,} numbers, which is trained on with its zeros: that takes"
+            f" about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are free. Make fewer columns of it, for"
+            " example with TfidfVectorizer(max_features=1000) or TruncatedSVD(100) in the pipeline."
+        )
+    return np.asarray(X.toarray(), dtype=np.float64)
+
+
+def _table_of_values(X: NDArray[Any]) -> pa.Table:
+    """Columns of Python objects or of texts; texts of an array of texts are numbers where all of a column are."""
+    columns = []
+    for number, values_B in enumerate(X.T):
+        if X.dtype.kind == "U":
+            columns.append(_numbers_or_texts(values_B))
+            continue
+        try:
+            columns.append(pa.array(without_intervals(values_B), from_pandas=True))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            _refuse_objects(values_B, number)
+            raise unreadable("X", ValueError(f"column {number}: {error}")) from error
+    return pa.table(columns, [f"x{number}" for number in range(X.shape[1])])
+
+
+def _numbers_or_texts(values_B: NDArray[np.str_]) -> pa.Array:
+    # numpy makes texts of the numbers beside them.
     try:
-        return pa.table([pa.array(one, from_pandas=True) for one in X.T], _numbered(X))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise unreadable("X", error) from error
+        return pa.array(values_B.astype(np.float64), from_pandas=True)
+    except ValueError:
+        return pa.array(values_B)
 
 
-def _numbered(X: Any) -> list[str]:
-    return [f"x{number}" for number in range(X.shape[1])]
+def _refuse_objects(values_B: NDArray[Any], column: int) -> None:
+    for row, value in enumerate(values_B):
+        if isinstance(value, (dict, list, tuple, set, np.ndarray)):
+            raise TypeError(
+                f"X has a {type(value).__name__} in row {row}, column {column}; this argument must be a string, a"
+                " number, a truth value or a date."
+            )
+
+
+def _texts_of_names(X: Any) -> list[str]:
+    """The names of the columns of a pandas frame as texts, or numbers where they are not unique."""
+    names = [str(one) for one in X.columns]
+    return names if len(set(names)) == len(names) else [f"x{number}" for number in range(X.shape[1])]
 
 
 def _column_names(estimator: BaseEstimator, features: Features) -> list[str]:

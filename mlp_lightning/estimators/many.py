@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from sklearn.utils.multiclass import type_of_target
 
 from mlp_lightning.config import Config
@@ -15,7 +17,9 @@ from mlp_lightning.estimators.base import BaseMLP, with_parameters
 from mlp_lightning.estimators.classifier import MLPClassifier
 from mlp_lightning.estimators.fitting import Job, rows_of, train_together
 from mlp_lightning.estimators.inputs import Inputs
+from mlp_lightning.estimators.messages import translated
 from mlp_lightning.estimators.regressor import MLPRegressor
+from mlp_lightning.tables.targets import are_classes
 
 
 def fit_many(
@@ -36,7 +40,8 @@ def fit_many(
         X: as for ``fit``.
         y: likewise.
         sample_weight: likewise.
-        estimator: what to fit; ``None``: a classifier or a regressor, depending on ``y``. It is not changed.
+        estimator: what to fit; ``None``: by the rule of ``data.target`` a classifier where ``y`` holds texts, truth
+            values or few different whole numbers, else a regressor. It is not changed.
 
     Returns:
         The fitted estimators, in order.
@@ -52,8 +57,7 @@ def fit_many(
         [(4, 8), (4, 64)]
     """
     if estimator is None:
-        is_regression = type_of_target(y, input_name="y").startswith("continuous")
-        estimator = MLPRegressor() if is_regression else MLPClassifier()
+        estimator = MLPClassifier() if _are_classes(y) else MLPRegressor()
     estimators = [with_parameters(estimator, params) for params in params_list]
     fits = Fits()
     for one in estimators:
@@ -92,7 +96,7 @@ class Fits:
             config = estimator.configuration(inputs)
             self._fits.append((estimator, inputs, Job(config, self._rows(key, config, inputs), estimator.log_dir)))
         except Exception as error:
-            self._fits.append(error)
+            self._fits.append(translated(error))
 
     def train(self) -> list[Exception | None]:
         """Train all; this fits the estimators.
@@ -106,7 +110,7 @@ class Fits:
         for one in self._fits:
             outcome = one if isinstance(one, Exception) else next(results)
             if isinstance(outcome, Exception):
-                outcomes.append(outcome)
+                outcomes.append(translated(outcome))
                 continue
             assert not isinstance(one, Exception)
             estimator, inputs, job = one
@@ -121,6 +125,14 @@ class Fits:
         if key not in self._data:
             self._data[key] = rows_of(config, inputs)
         return self._data[key]
+
+
+def _are_classes(y: Any) -> bool:
+    """Whether a run of the command would classify rows with these targets."""
+    values = np.asarray(y)
+    if values.ndim > 1 and values.shape[1] > 1:
+        return type_of_target(values, input_name="y") == "multilabel-indicator"
+    return are_classes(pa.chunked_array([pa.array(values.reshape(-1), from_pandas=True)]))
 
 
 def _weights_of_classes(estimator: BaseMLP) -> str:

@@ -24,6 +24,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     All parameters are those of :class:`~mlp_lightning.estimators.MLPClassifier`, where they are explained, except
     ``class_weight`` and ``label_smoothing``. Targets are standardised, so learning does not depend on their unit.
 
+    - ``loss`` is ``squared_error``; scikit-learn's ``poisson`` is refused.
     - ``loss_`` and ``loss_curve_`` are mean squared errors of standardised targets.
     - With ``early_stopping``, training stops when that of the validation rows has not fallen by ``tol`` in
       ``n_iter_no_change`` epochs; ``validation_scores_`` are R²; for several targets, that of their standardised sum
@@ -65,6 +66,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         precision: str = "32",
         accelerator: str = "auto",
         log_dir: Any = None,
+        max_fun: int = 15_000,
+        power_t: float = 0.5,
+        loss: str = "squared_error",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -79,19 +83,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.tol = tol
         self.verbose = verbose
         self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
+        self.momentum, self.nesterovs_momentum = momentum, nesterovs_momentum
+        self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
+        self.beta_1, self.beta_2 = beta_1, beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.dropout = dropout
         self.scaling = scaling
-        self.precision = precision
-        self.accelerator = accelerator
+        self.precision, self.accelerator = precision, accelerator
         self.log_dir = log_dir
+        self.max_fun, self.power_t = max_fun, power_t
+        self.loss = loss
 
     _targets_are_numbers = True
     _single_output: bool

@@ -13,6 +13,7 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._validation import _score
 from sklearn.utils import _safe_indexing, indexable
 
 from mlp_lightning.errors import ConfigError, Fault
@@ -45,7 +46,7 @@ class VectorizedSearchCV(BaseSearchCV):
         cv: number of folds, or how to split.
         random_state: decides which candidates are drawn.
         verbose: whether to print the number of fits.
-        error_score: score of a candidate that cannot be fitted, or ``raise``.
+        error_score: score of a candidate that cannot be fitted or scored, or ``raise``.
         return_train_score: whether to score the training rows of each fold, too.
 
     Example:
@@ -176,7 +177,9 @@ class VectorizedSearchCV(BaseSearchCV):
         scores: dict[str, Any] = {}
         for name, (X, y, sample_weight) in scored.items():
             if failure is None:
-                scores[name] = scorers(estimator, X, y, **({"sample_weight": sample_weight} if weighted else {}))
+                of_scorer = {"sample_weight": sample_weight} if weighted else None
+                error_score: Any = self.error_score
+                scores[name] = _score(estimator, X, y, scorers, of_scorer, error_score)
             else:
                 names = getattr(scorers, "_scorers", None)
                 scores[name] = self.error_score if names is None else dict.fromkeys(names, self.error_score)

@@ -12,6 +12,7 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.names import activations
 from mlp_lightning.data.datamodule import auto_batch_size
 from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.messages import parameter_of
 
 #: Defaults chosen with benchmarks/quality.py, the same as those of ``data=table``. scikit-learn's defaults are in the
 #: constructors.
@@ -30,28 +31,6 @@ DEFAULTS: dict[str, Any] = {
 }
 _SOLVERS = ("adam", "adamw", "sgd")
 _SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
-# The parameter of an estimator for each configuration key; a key also stands for those below it.
-_PARAMETER_OF = {
-    "model.hidden_units": "hidden_layer_sizes",
-    "model.dropout": "dropout",
-    "optimizer.lr": "learning_rate_init",
-    "optimizer.weight_decay": "alpha",
-    "optimizer.betas": "beta_1, beta_2",
-    "optimizer.eps": "epsilon",
-    "optimizer.momentum": "momentum",
-    "optimizer.nesterov": "nesterovs_momentum",
-    "data.batch_size": "batch_size",
-    "data.shuffle": "shuffle",
-    "data.scaling": "scaling",
-    "data.val_fraction": "validation_fraction",
-    "trainer.max_epochs": "max_iter",
-    "trainer.precision": "precision",
-    "trainer.accelerator": "accelerator",
-    "trainer.label_smoothing": "label_smoothing",
-    "callbacks.early_stopping.patience": "n_iter_no_change",
-    "callbacks.early_stopping.min_delta": "tol",
-    "seed": "random_state",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +68,6 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
     _refuse_unknown(given)
     kept = given["log_dir"] is not None
     stops_early = bool(given["early_stopping"]) and not one_pass
-    monitor = "loss/val" if rows.task == "regression" else "accuracy/val"
     plain = {
         "name": "estimator",
         "seed": seed,
@@ -107,8 +85,8 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
             "label_smoothing": given.get("label_smoothing", 0.0),
         },
         "callbacks": {
-            "checkpoint": {"monitor": monitor if stops_early else "auto"} if kept or stops_early else None,
-            "early_stopping": _early_stopping(given, monitor) if stops_early else None,
+            "checkpoint": {} if kept or stops_early else None,
+            "early_stopping": _early_stopping(given) if stops_early else None,
             "lr_monitor": kept,
         },
         "logger": {"tensorboard": kept, "csv": kept, "graph": False},
@@ -118,7 +96,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
     try:
         return parse_complete(plain)
     except ConfigError as error:
-        raise ConfigError([dataclasses.replace(one, key=_parameter(one.key)) for one in error.faults]) from None
+        raise ConfigError([dataclasses.replace(one, key=parameter_of(one.key)) for one in error.faults]) from None
 
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
@@ -133,8 +111,13 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
             "one_cycle and cosine also decrease" if given["learning_rate"] == "invscaling" else "",
         ),
     ):
+        if name == "learning_rate" and given[name] == "invscaling" and given["solver"] in ("adam", "adamw"):
+            continue  # constant, as in scikit-learn, which decreases that of sgd only
         if given[name] not in known:
             faults.append(Fault(name, given[name], f"must be one of {', '.join(known)}", hint))
+    if given.get("loss", "squared_error") != "squared_error":
+        rule = "must be 'squared_error'"
+        faults.append(Fault("loss", given["loss"], rule, "for poisson use scikit-learn's estimator"))
     if not (given["batch_size"] == "auto" or isinstance(given["batch_size"], int)):
         faults.append(Fault("batch_size", given["batch_size"], "must be 'auto' or a whole number of rows"))
     if faults:
@@ -194,19 +177,14 @@ def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["learning_rate"] == "adaptive":
         patience = _patience(given["n_iter_no_change"])
         return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": given["tol"], "min_lr": 1e-6}
-    return {"name": "none" if given["learning_rate"] == "constant" else given["learning_rate"]}
+    constant = given["learning_rate"] in ("constant", "invscaling")
+    return {"name": "none" if constant else given["learning_rate"]}
 
 
-def _early_stopping(given: Mapping[str, Any], monitor: str) -> dict[str, Any]:
-    return {"monitor": monitor, "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any]:
+    # The loss of classifiers too: their accuracy does not say when probabilities become worse than the class shares.
+    return {"monitor": "loss/val", "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
 
 
 def _patience(epochs: Any) -> Any:
     return 2**31 if epochs == float("inf") else epochs
-
-
-def _parameter(key: str) -> str:
-    for known, name in _PARAMETER_OF.items():
-        if key == known or key.startswith((f"{known}.", f"{known}[")):
-            return name
-    return key

@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 log = logging.getLogger("mlp_lightning")
+#: How a line begins that warns.
+WARNING = "Warning: "
 # What the splits of the rows are called in prose.
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -33,6 +35,11 @@ class _PatientConsole(Console):
             if sys.platform != "win32" or error.errno != errno.EINVAL:
                 raise
             self.on_broken_pipe()
+
+
+def level_of(line: str) -> str:
+    """The level at which a line is logged."""
+    return "WARNING" if line.startswith(WARNING) else "INFO"
 
 
 def print_error(text: str) -> None:
@@ -77,7 +84,7 @@ class RunConsole:
         elif self.verbosity > 0:
             self.rich.print(text, markup=False)
         for one in text.splitlines():
-            log.info(one)
+            log.log(logging.getLevelName(level_of(one)), one)
 
     @contextmanager
     def logging_to(self, path: Path | None) -> Iterator[None]:

@@ -69,6 +69,7 @@ def train(
     callbacks: Sequence[pl.Callback] = (),
     frame: Any = None,
     rows: Mapping[str, Any] | None = None,
+    keeps_folder: bool = True,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
@@ -87,6 +88,7 @@ def train(
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
         rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
+        keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -115,7 +117,7 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
-    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path)
+    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path, keeps_folder)
     of_run = None if data is None else [data]
     options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -239,7 +241,9 @@ class _SingleRun:
         console: RunConsole,
         start: TrainingStart | None,
         checkpoint_path: Path | None,
+        keeps_folder: bool = True,
     ) -> None:
+        self._keeps_folder = keeps_folder
         self.config = config
         self.folder = folder
         self.console = console
@@ -302,7 +306,7 @@ class _SingleRun:
         if result.status == "interrupted":
             self.console.line(how_to_continue(self.config, self.folder))
         if result.status != "failed":
-            report(result, self.console, details)
+            report(result, self.console, details, self._keeps_folder)
         return True
 
     def _record_failure(self, training: Training | None, error: BaseException) -> None:

@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from mlp_lightning.engines.protocol import Unchanged
 
 
-def non_finite_message(step: int, loss: float, optimizer: str, lr: float) -> str:
-    """What to say of a training loss that is no longer a number."""
+def non_finite_message(step: int, loss: float, optimizer: str, lr: float | None) -> str:
+    """What to say of a training loss that is no longer a number.
+
+    Args:
+        step: where it was the first time.
+        loss: what it was.
+        optimizer: its name.
+        lr: its learning rate at that step; ``None`` where it changes and that of the step is not known.
+    """
+    rate = "" if lr is None else f", learning rate {lr:g}"
     return (
-        f"The training loss became {loss} at step {step} ({optimizer}, learning rate {lr:g})."
+        f"The training loss became {loss} at step {step} ({optimizer}{rate})."
         " Lower optimizer.lr, limit the gradient with trainer.gradient_clip_val=1, or look for"
         " values in the data that are not finite or very large."
     )

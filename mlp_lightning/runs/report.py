@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.runs.console import SPLIT_NAMES, RunConsole, short_path
+from mlp_lightning.runs.console import SPLIT_NAMES, WARNING, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 
@@ -37,13 +37,14 @@ def how_to_continue(config: Config, folder: RunFolder) -> str:
     return f"Stopped as asked. To continue, give the same command with ckpt_path={folder.last_checkpoint}"
 
 
-def report(result: TrainingResult, console: RunConsole, details: str) -> None:
+def report(result: TrainingResult, console: RunConsole, details: str, is_kept: bool = True) -> None:
     """Show the metrics of every split, the run's facts, the run folder and how to look at it.
 
     Args:
         result: of the run.
         console: where to show it.
         details: what the data set has to say about the predictions, possibly empty.
+        is_kept: whether the run folder stays.
     """
     if result.metrics:
         names, rows = _metrics(result)
@@ -51,7 +52,7 @@ def report(result: TrainingResult, console: RunConsole, details: str) -> None:
         for row in rows:
             table.add_row(*row)
         console.line("\n".join(_metric_lines(result)), in_terminal=table)
-    for line in _facts(result, details):
+    for line in _facts(result, details, is_kept):
         console.line(line)
 
 
@@ -61,12 +62,17 @@ def report_lines(result: TrainingResult, details: str) -> list[str]:
     return [line for text in [*lines, *_facts(result, details)] for line in text.splitlines()]
 
 
-def _facts(result: TrainingResult, details: str) -> list[str]:
+def _facts(result: TrainingResult, details: str, is_kept: bool = True) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
     facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
     facts += _overfitting(result)
+    if result.baseline is not None:
+        facts.append(f"Baseline: {result.baseline['predicts']}")
     if details:
         facts.append(details)
+    if not is_kept:  # who trained without a folder has no command line to follow the advice of a warning
+        return facts
+    facts += [f"{WARNING}{one}" for one in result.warnings]
     folder = short_path(result.run_dir)
     facts.append(f"Run folder:  {folder}")
     if any(result.run_dir.glob("events.out.tfevents.*")):
@@ -101,7 +107,15 @@ def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
         values = result.validation[other]
         named[f"validation, {other} weights (step {values['step']})"] = values
     names = list(next(iter(result.metrics.values())))
-    return names, [[title, *(f"{values[name]:.6g}" for name in names)] for title, values in named.items()]
+    if result.baseline is None:
+        return names, [[title, *(f"{values[name]:.6g}" for name in names)] for title, values in named.items()]
+    # That of the weights that are not reported is the same.
+    base = {SPLIT_NAMES[split]: values for split, values in result.baseline["metrics"].items()}
+    columns = [title for name in names for title in (name, "baseline")]
+    return columns, [
+        [title, *(f"{one[name]:.6g}" for name in names for one in (values, base[title.partition(",")[0]]))]
+        for title, values in named.items()
+    ]
 
 
 def _metric_lines(result: TrainingResult) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ class TrainingResult:
         run_dir: folder of the run.
         metrics: ``{split: {"loss": …, metric: …}}`` of the final weights over whole splits, in evaluation
             mode; empty unless the run is finished.
+        baseline: ``{"predicts": …, "metrics": {split: …}}``: the same metrics of a prediction that does not look at
+            the features; ``None`` unless the run is finished.
+        warnings: what the metrics say of a model that is no better than that, and what helps; mostly empty.
         weights: which weights the metrics belong to: ``last`` or ``best``.
         steps: optimizer steps made, those before a checkpoint included.
         epochs: whole passes over the training rows.
@@ -50,6 +54,8 @@ class TrainingResult:
     device: str
     best: dict[str, Any] | None = None
     validation: dict[str, dict[str, float]] | None = None
+    baseline: dict[str, Any] | None = None
+    warnings: Sequence[str] = ()
     stopped_by: str = ""
     resumed_from: str | None = None
     stack: dict[str, Any] | None = None

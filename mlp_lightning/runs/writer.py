@@ -17,8 +17,10 @@ from typing import Any
 
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
+from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
 from mlp_lightning.runs.build import build_module, layer_widths
 from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
+from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
@@ -175,10 +177,11 @@ class FolderWriter:
         self._files.finish(
             [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
         )
+        gradients = gradients_of_plateaus(policies.engine, policies.present, members, endings, metrics)
         results, details = [], []
         for ending, slot, own, states in zip(endings, slots, metrics, zip(last, best, strict=True), strict=True):
             member = members[ending.member]
-            result = self._result(policies, ending, own, fit_time_s)
+            result = self._result(policies, ending, own, fit_time_s, gradients.get(ending.member))
             said = ""
             if result.status == "finished":
                 result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
@@ -282,10 +285,16 @@ class FolderWriter:
         return judged, kept, final
 
     def _result(
-        self, policies: Policies, ending: Ending, metrics: dict[str, dict[str, float]], fit_time_s: float
+        self,
+        policies: Policies,
+        ending: Ending,
+        metrics: dict[str, dict[str, float]],
+        fit_time_s: float,
+        gradients: Mapping[str, float] | None = None,
     ) -> TrainingResult:
         training = self._training
         member = training.members[ending.member]
+        baseline = member.data.baseline_metrics
         count = len(training.members)
         return TrainingResult(
             status=ending.status,
@@ -298,6 +307,8 @@ class FolderWriter:
             fit_time_s=fit_time_s / count,
             device=self.device,
             best=self.best_of(policies, ending.member),
+            baseline={"predicts": describe_baseline(member.data), "metrics": baseline} if metrics else None,
+            warnings=assess(member.config, member.data, metrics, baseline, ending.steps, gradients),
             stopped_by=ending.stopped_by,
             resumed_from=training.resumed_from,
             engine=training.engine,
@@ -349,7 +360,7 @@ class FolderWriter:
             if result.status == "interrupted":
                 lines.append(how_to_continue(member.config, member.folder))
             lines += report_lines(result, said)
-            text = "".join(f"[{stamp}][mlp_lightning][INFO] {line}\n" for line in lines)
+            text = "".join(f"[{stamp}][mlp_lightning][{level_of(line)}] {line}\n" for line in lines)
             self._put(member.folder.log, text.encode())
 
     def _write_results(self, endings: Sequence[Ending], results: Sequence[TrainingResult]) -> None:

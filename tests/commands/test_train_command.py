@@ -118,9 +118,12 @@ def test_plain_lines_without_a_terminal(tmp_path) -> None:
     shown = run.relative_to(tmp_path)
     assert lines[-2:] == [f"Run folder:  {shown}", f"TensorBoard: tensorboard --logdir {shown}"]
     table = next(number for number, line in enumerate(lines) if line.startswith("Final metrics"))
-    assert lines[table + 1].split() == ["loss", "accuracy"]
+    assert lines[table + 1].split() == ["loss", "baseline", "accuracy", "baseline"]
     assert [line.split()[0] for line in lines[table + 2 : table + 5]] == ["training", "validation", "test"]
     assert re.fullmatch(r"40 steps \(40 epochs\) in \d+\.\d s on cpu", lines[table + 5])
+    assert lines[table + 6] == (
+        "Baseline: always 'setosa' (33.3 % of the training rows); for the loss, the shares of the classes"
+    )
     # Everything that was printed can be read again later.
     log = (run / "train.log").read_text()
     assert all(line in log for line in lines if line)

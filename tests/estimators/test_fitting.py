@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ import sklearn.neural_network
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.estimator_rows import FAST, numbers
 
 from mlp_lightning.errors import ConfigError
-from mlp_lightning.estimators import MLPClassifier, MLPRegressor
+from mlp_lightning.estimators import MLPClassifier, MLPRegressor, fit_many
+from mlp_lightning.estimators.messages import in_parameters
 from mlp_lightning.runs.module import MLPModule
 
+# Keys of the configuration, which a user of an estimator does not have.
+KEYS = re.compile(r"\b(data|model|optimizer|scheduler|trainer|callbacks)\.[a-z_]+")
 # Full batch, without randomness: two trainings on the same sums are equal except for rounding.
 FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}
 
@@ -104,7 +109,7 @@ def test_parameters_are_only_stored_by_the_constructor() -> None:
     ("parameters", "names"),
     [
         ({"solver": "lbfgs"}, ["solver", "scikit-learn"]),
-        ({"learning_rate": "invscaling"}, ["learning_rate"]),
+        ({"learning_rate": "invscaling", "solver": "sgd"}, ["learning_rate"]),
         ({"activation": "step"}, ["activation"]),
         ({"hidden_layer_sizes": (4, 0)}, ["hidden_layer_sizes"]),
         ({"batch_size": 0}, ["batch_size"]),
@@ -309,10 +314,26 @@ def test_early_stopping_keeps_the_best_weights(model, load) -> None:
     scores = fitted.validation_scores_
     assert fitted.n_iter_ == len(scores) == len(fitted.loss_curve_) < 100
     assert fitted.best_loss_ is None
-    assert fitted.best_validation_score_ == max(scores)
-    assert int(np.argmax(scores)) == len(scores) - 5 or max(scores) - max(scores[:-4]) < fitted.tol
+    assert fitted.best_validation_score_ in scores
+    if model is MLPRegressor:
+        assert fitted.best_validation_score_ == max(scores)
+        assert int(np.argmax(scores)) == len(scores) - 5 or max(scores) - max(scores[:-4]) < fitted.tol
     assert 0.3 < fitted.best_validation_score_ <= 1
     assert fitted.score(X, y) > 0.4
+
+
+@pytest.mark.parametrize("random_state", range(4))
+def test_probabilities_stop_before_they_are_worse_than_the_shares_of_the_classes(random_state) -> None:
+    """The accuracy of labels that hardly depend on the features rises while the probabilities become ever worse."""
+    draw = np.random.default_rng(random_state)
+    X = draw.normal(size=(600, 12))
+    y = np.where(draw.random(600) < 0.25 + 0.1 * (X[:, 0] > 0), "b", "a")
+    fitted = MLPClassifier(early_stopping=True, validation_fraction=0.3, random_state=random_state, max_iter=60)
+    fitted.fit(X[:300], y[:300])
+    share = np.mean(y[:300] == "b")
+    of_shares = log_loss(y[300:], np.full(300, share))
+    assert log_loss(y[300:], fitted.predict_proba(X[300:])[:, 1]) < 1.06 * of_shares
+    assert fitted.best_validation_score_ == fitted.validation_scores_[fitted.n_iter_ - 11]
 
 
 # ---- files and copies ------------------------------------------------------------------------------------
@@ -354,7 +375,109 @@ def test_log_dir_keeps_the_run_folder(tmp_path) -> None:
 
 def test_verbose_prints(capfd) -> None:
     MLPClassifier(**FAST, verbose=True).fit(*numbers())
-    assert "loss" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "loss" in shown
+    assert "Run folder" not in shown  # it is gone by now
+    assert "TensorBoard" not in shown
+    assert not KEYS.search(shown)
+
+
+def test_verbose_names_the_run_folder_that_is_kept(tmp_path, capfd) -> None:
+    MLPClassifier(**FAST, verbose=True, log_dir=tmp_path).fit(*numbers())
+    assert str(next(tmp_path.iterdir())) in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "theirs"),
+    [
+        (MLPClassifier, sklearn.neural_network.MLPClassifier()),
+        (MLPRegressor, sklearn.neural_network.MLPRegressor()),
+        (MLPClassifier, sklearn.neural_network.MLPClassifier(learning_rate="invscaling", power_t=0.3, max_fun=9)),
+    ],
+)
+def test_takes_all_parameters_of_scikit_learn(model, theirs) -> None:
+    """Its Adam ignores learning_rate, so that a schedule of its SGD changes nothing."""
+    given = {**theirs.get_params(), "max_iter": 3, "random_state": 0}
+    X, y = numbers()
+    fitted = model(**given).fit(X, y)
+    assert np.array_equal(fitted.predict(X), model(**{**given, "learning_rate": "constant"}).fit(X, y).predict(X))
+    assert len(fitted.loss_curve_) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "named"),
+    [
+        (MLPRegressor, {"loss": "poisson"}, "loss = 'poisson' must be 'squared_error'"),
+        (MLPClassifier, {"learning_rate": "invscaling", "solver": "sgd"}, "learning_rate"),
+    ],
+)
+def test_what_would_train_another_model_is_refused(model, options, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        model(**FAST, **options).fit(*numbers())
+
+
+# ---- in the words of the caller --------------------------------------------------------------------------
+
+
+def frame_and_labels() -> tuple[Any, Any]:
+    pandas = pytest.importorskip("pandas")
+    X, _ = numbers(gaps=False)
+    return pandas.DataFrame(X, columns=["height", "mass", "share", "count"]), np.where(X[:, 0] > 0, "high", "low")
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "labels", "named"),
+    [
+        ({"early_stopping": True}, {}, {7: "odd"}, ["'odd'", "row 7", "early_stopping=False"]),
+        ({}, {"city": ["x", 3] * 20}, {}, ["city"]),
+        ({}, {"city": ["x", "y"] * 20, "mass": [np.inf] + [0.0] * 39}, {}, ["'mass'", "inf"]),
+        ({}, {"city": [[1], [2]] * 20}, {}, ["'city'"]),
+        ({"solver": "sgd", "learning_rate_init": 1e25, "learning_rate": "constant"}, {}, {}, ["learning_rate_init"]),
+        ({"learning_rate_init": 0.0, "alpha": 0.0}, {}, {}, ["learning_rate_init"]),
+        ({"accelerator": "gpu"}, {}, {}, ["accelerator"]),
+    ],
+)
+def test_messages_name_what_the_caller_has(options, change, labels, named) -> None:
+    if options.get("accelerator") == "gpu" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    X, y = frame_and_labels()
+    y = y.astype(object)
+    for row, label in labels.items():
+        y[row] = label
+    model: Any = MLPRegressor if options.get("solver") == "sgd" else MLPClassifier
+    y = X["mass"] if model is MLPRegressor else y
+    parameters = {**FAST, "max_iter": 200, **options}
+    for fit in (
+        lambda: model(**parameters).fit(X.assign(**change), y),
+        lambda: fit_many([{}], X.assign(**change), y, estimator=model(**parameters)),
+    ):
+        with pytest.raises((ValueError, RuntimeError)) as raised:
+            fit()
+        message = str(raised.value)
+        assert all(one in message for one in named), message
+        assert not KEYS.search(message), message
+
+
+def test_a_text_in_a_column_of_numbers_at_prediction() -> None:
+    X, y = frame_and_labels()
+    fitted = MLPClassifier(**FAST).fit(X.assign(city="x"), y)
+    with pytest.raises(ValueError, match="'mass' holds 'heavy'") as raised:
+        fitted.predict(X.assign(city="x", mass="heavy"))
+    assert not KEYS.search(str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Lower optimizer.lr, set trainer.gradient_clip_val=1, or look.", "Lower learning_rate_init, or look."),
+        ("All are zero: choose another model.activation or model.init.", "All are zero: choose another activation."),
+        ("Wrong. Leave it out with data.columns.a.kind=ignored. Or not.", "Wrong. Or not."),
+        ("Keep it: report_weights=best data.val_fraction=0.2, or go.", "Keep it: early_stopping=True, or go."),
+        ("Nothing to do with model or data.", "Nothing to do with model or data."),
+    ],
+)
+def test_advice_that_an_estimator_cannot_follow_is_left_out(message, said) -> None:
+    assert in_parameters(message) == said
 
 
 @pytest.mark.parametrize("model", [MLPClassifier(**FAST), MLPRegressor(**FAST)])

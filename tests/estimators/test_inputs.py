@@ -10,6 +10,10 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 from numpy.typing import NDArray
+from sklearn.ensemble import BaggingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from support.estimator_rows import FAST, NAMES, mixed, numbers
 
 from mlp_lightning.errors import DataError
@@ -74,6 +78,71 @@ def test_mixed_frames_give_the_same_as_arrow(library) -> None:
     assert np.array_equal(MLPClassifier(**FAST).fit(frame, y).predict_proba(frame), expected)
 
 
+def test_arrays_of_objects_give_the_same_as_frames() -> None:
+    table, y = mixed()
+    frame = table.to_pandas()
+    X = frame.to_numpy()
+    assert X.dtype == object
+    expected = MLPClassifier(**FAST).fit(frame, y).predict_proba(frame)
+    assert np.array_equal(MLPClassifier(**FAST).fit(X, y).predict_proba(X), expected)
+    assert np.array_equal(MLPClassifier(**FAST).fit(X.tolist(), y).predict_proba(X.tolist()), expected)
+
+
+def test_bagging_over_a_mixed_frame() -> None:
+    table, y = mixed()
+    frame = table.to_pandas()
+    bag = BaggingClassifier(MLPClassifier(**LEARNS), n_estimators=3, max_features=5, random_state=0).fit(frame, y)
+    assert bag.score(frame, y) > 0.75
+
+
+def test_numbers_beside_texts_in_an_array_of_texts_are_numbers() -> None:
+    X = [["red", 1.5], ["blue", 2], ["red", 1e3], ["blue", -4]]
+    as_texts = np.array(X)
+    assert as_texts.dtype.kind == "U"
+    fitted = MLPClassifier(**FAST).fit(as_texts, [0, 1, 0, 1])
+    assert [one.kind for one in fitted.module_.preprocessor.columns] == ["categorical", "numeric"]
+    as_objects = np.array(X, dtype=object)
+    expected = MLPClassifier(**FAST).fit(as_objects, [0, 1, 0, 1]).predict_proba(as_objects)
+    assert np.array_equal(fitted.predict_proba(as_texts), expected)
+    assert np.array_equal(fitted.predict_proba(as_objects), expected)
+
+
+@pytest.mark.parametrize("as_sparse", [scipy.sparse.csr_matrix, scipy.sparse.csc_array, scipy.sparse.coo_array])
+def test_sparse_rows_are_trained_on_with_their_zeros(as_sparse) -> None:
+    X, y = numbers(gaps=False)
+    X[np.abs(X) < np.median(np.abs(X), 0)] = 0
+    fitted = MLPClassifier(**FAST).fit(as_sparse(X), y)
+    expected = MLPClassifier(**FAST).fit(X, y)
+    assert np.array_equal(fitted.predict_proba(as_sparse(X)), expected.predict_proba(X))
+
+
+def test_sparse_rows_that_do_not_fit_into_memory_are_refused() -> None:
+    X = scipy.sparse.csr_matrix((1_000_000, 10_000_000))
+    with pytest.raises(ValueError, match=r"1,000,000 x 10,000,000.*TruncatedSVD"):
+        MLPClassifier(**FAST).fit(X, np.arange(1_000_000) % 2)
+
+
+def test_texts_and_categories_made_sparse_by_a_pipeline() -> None:
+    texts = [f"{colour} and {noise}" for noise in ("this", "that", "it") for colour in ("red", "blue") * 10]
+    y = ["red" in one for one in texts]
+    assert make_pipeline(TfidfVectorizer(), MLPClassifier(**LEARNS)).fit(texts, y).score(texts, y) == 1.0
+    X = np.array([one.split() for one in texts])
+    assert make_pipeline(OneHotEncoder(), MLPClassifier(**LEARNS)).fit(X, y).score(X, y) == 1.0
+
+
+def test_intervals_of_pandas_are_categories() -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = numbers(gaps=False)
+    frame = pandas.DataFrame({"age": pandas.cut(X[:, 0], [-9, -1, 0, 1, 9]), "other": X[:, 1]})
+    frame["other"] = frame["other"].where(X[:, 1] < 1e4)
+    y = X[:, 0] > 0
+    for rows in (frame, frame.to_numpy(), frame.assign(age=frame["age"].astype(object))):
+        fitted = MLPClassifier(**LEARNS).fit(rows, y)
+        first = fitted.module_.preprocessor.columns[0]
+        assert (first.kind, first.vocabulary) == ("categorical", ("(-1, 0]", "(-9, -1]", "(0, 1]", "(1, 9]"))
+        assert fitted.score(rows, y) == 1.0
+
+
 def test_unknown_categories_and_new_gaps_are_predicted() -> None:
     table, y = mixed()
     fitted = MLPClassifier(**FAST).fit(table, y)
@@ -131,12 +200,13 @@ def test_infinity_is_refused(where, as_frame) -> None:
 @pytest.mark.parametrize(
     ("X", "y", "error", "message"),
     [
-        (scipy.sparse.eye(4).tocsr(), [0, 1, 0, 1], TypeError, "[Ss]parse"),
         (np.eye(4), [[0, 1], [1, 2], [0, 0], [1, 0]], ValueError, "multilabel"),
         (np.eye(4), [0.5, 1.5, 0.1, 0.2], ValueError, "Unknown label type"),
         (np.eye(4), [0, 1, 0], ValueError, "inconsistent"),
         (np.eye(4), [0, 1, np.nan, 0], ValueError, "NaN"),
-        (np.array([["a"], ["b"], ["a"], ["b"]]), [0, 1, 0, 1], ValueError, "could not convert string"),
+        (np.array([[1], ["b"], [2], [3]], dtype=object), [0, 1, 0, 1], DataError, "column 0"),
+        (np.array([[1], [{}], [2], [3]], dtype=object), [0, 1, 0, 1], TypeError, "dict in row 1, column 0"),
+        (np.array([[1, "a"], [np.inf, "b"]], dtype=object), [0, 1], DataError, "infinite"),
         (pa.table({"a": [[1], [2], [3], [4]]}), [0, 1, 0, 1], DataError, "list"),
         (pa.table({"a": pa.array([], pa.float64())}), [], ValueError, "minimum of 1"),
     ],

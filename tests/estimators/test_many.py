@@ -17,6 +17,8 @@ from support.estimator_rows import FAST, mixed, numbers
 
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor, VectorizedSearchCV, fit_many, fitting
+from mlp_lightning.tables.columns import Origin
+from mlp_lightning.tables.targets import infer_target
 
 QUICK: dict[str, Any] = {"max_iter": 12, "random_state": 0, "batch_size": 32, "accelerator": "cpu"}
 GRID: dict[str, Any] = {
@@ -91,6 +93,31 @@ def test_fit_many_chooses_the_estimator_by_the_targets() -> None:
     X, y = numbers()
     assert isinstance(fit_many([FAST], X, y)[0], MLPClassifier)
     assert isinstance(fit_many([FAST], X, y + 0.5)[0], MLPRegressor)
+
+
+@pytest.mark.parametrize(
+    ("y", "model"),
+    [
+        (load_diabetes().target, MLPRegressor),  # whole numbers, of which there are 214
+        (np.arange(40) % 20, MLPClassifier),
+        (np.arange(42) % 21, MLPRegressor),
+        (np.arange(40.0) % 3, MLPClassifier),
+        (np.arange(6), MLPRegressor),
+        (np.array(["b", "a"] * 20, dtype=object), MLPClassifier),
+        (np.arange(40) % 2 == 0, MLPClassifier),
+        (np.linspace(0, 1, 40), MLPRegressor),
+        (np.linspace(0, 1, 80).reshape(40, 2), MLPRegressor),
+        (pa.array([f"class {number % 30}" for number in range(60)]), MLPClassifier),
+    ],
+)
+def test_fit_many_reads_targets_as_the_command_does(y, model) -> None:
+    X = np.random.default_rng(0).normal(size=(len(y), 3))
+    (fitted,) = fit_many([FAST], X, y)
+    assert type(fitted) is model
+    if np.ndim(y) == 1:
+        table = pa.table({"x": X[:, 0], "y": pa.array(y)})
+        task = infer_target(table, ["y"], "auto", Origin("y", str)).task
+        assert (task == "regression") == (model is MLPRegressor)
 
 
 def test_fit_many_with_columns_that_are_not_numbers(stacks) -> None:
@@ -192,6 +219,27 @@ def test_candidates_that_cannot_be_fitted_are_scored_as_errors() -> None:
         search.set_params(error_score="raise").fit(X, y)
     with pytest.raises(ConfigError, match="alpha"):
         search.set_params(error_score=np.nan, param_grid={"alpha": [-1.0]}).fit(X, y)
+
+
+@pytest.mark.parametrize("scoring", ["one", "several"])
+def test_candidates_that_cannot_be_scored_are_scored_as_errors(scoring) -> None:
+    def fails_for_large_alpha(model: Any, X: Any, y: Any) -> float:
+        if model.alpha > 0:
+            raise ValueError("no score for this one")
+        return model.score(X, y)
+
+    X, y = numbers()
+    scorers: Any = {"one": fails_for_large_alpha, "several": {"a": fails_for_large_alpha, "b": "accuracy"}}
+    arguments = {"scoring": scorers[scoring], "refit": False, "cv": 2, "error_score": -3.0}
+    found = []
+    for search in (VectorizedSearchCV, GridSearchCV):
+        with pytest.warns(UserWarning, match="(?s)Scoring failed.*no score for this one"):
+            found.append(search(MLPClassifier(**FAST), {"alpha": [0.0, 0.2]}, **arguments).fit(X, y))
+    same_search(*found)
+    name = "mean_test_score" if scoring == "one" else "mean_test_a"
+    assert found[0].cv_results_[name][1] == -3.0
+    with pytest.raises(ValueError, match="no score"):
+        found[0].set_params(error_score="raise").fit(X, y)
 
 
 def test_a_search_without_refit() -> None:

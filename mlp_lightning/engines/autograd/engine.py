@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.generators import as_plain, generator_states, restore_generators
-from mlp_lightning.engines.protocol import MemberState, Trace, Unchanged
+from mlp_lightning.engines.protocol import ROWS_OF_GRADIENTS, MemberState, Trace, Unchanged
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace, measure
@@ -224,6 +224,28 @@ class AutogradEngine:
                 any(id(one) in held for one in current.values()),
             )
         ]
+
+    def gradient_norms(self) -> list[dict[str, float]]:
+        """The norm of the gradient with respect to the outputs of each linear layer."""
+        rows, model = self._split("train"), self.loop.model
+        rows = rows[slice(None, None, -(-len(rows) // ROWS_OF_GRADIENTS))]
+        linears = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear)}
+        outputs: dict[str, Tensor] = {}
+
+        def keeping(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+            def keep(module: nn.Module, given: Any, output: Tensor) -> None:
+                outputs[name] = output
+
+            return keep
+
+        hooks = [one.register_forward_hook(keeping(name)) for name, one in linears.items()]
+        with self._evaluating(best=False), torch.enable_grad():
+            loss = self.task.loss(model(rows.features_BF), rows.targets)
+            gradients = torch.autograd.grad(loss, list(outputs.values()), allow_unused=True) if outputs else ()
+        for hook in hooks:
+            hook.remove()
+        norms = [0.0 if one is None else float(one.norm()) for one in gradients]
+        return [dict(zip((name.removeprefix("layers.") for name in outputs), norms, strict=True))]
 
     def network(self, slot: int) -> nn.Module:
         """A copy of the network, on the CPU."""

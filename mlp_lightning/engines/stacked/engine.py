@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.engines.generators import initial_generators
-from mlp_lightning.engines.protocol import MemberState, Trace, Unchanged
+from mlp_lightning.engines.protocol import ROWS_OF_GRADIENTS, MemberState, Trace, Unchanged
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.steps import StackedSteps
@@ -225,6 +225,23 @@ class StackedEngine:
             Unchanged(slot, names, learning_rates[slot], bool(no_gradient_K[slot]))
             for slot in (~changed_K).nonzero().flatten().tolist()
         ]
+
+    def gradient_norms(self) -> list[dict[str, float]]:
+        """The norm of the gradient with respect to the outputs of each linear layer, for every slot."""
+        features, targets, weights = self._split("train")
+        rows, model = features.shape[-2], self.model
+        part = _EVALUATED_NUMBERS // (model.members * max(layer.outputs for layer in model.layers))
+        interval = -(-rows // max(1, min(ROWS_OF_GRADIENTS, part)))
+        some = (slice(None, None, interval),)
+        here = some if features.dim() == 2 else (slice(None), *some)
+        with torch.enable_grad():
+            outputs = list(model.layer_outputs(features[here]))
+            part_weights = None if weights is None else weights[here]
+            losses_K = self.task.loss(outputs[-1], targets[here], weights_B=part_weights)
+            gradients = torch.autograd.grad(losses_K.sum(), outputs)
+        norms_LK = [gradient_KBO.flatten(1).norm(dim=1).tolist() for gradient_KBO in gradients]
+        names = [*(f"linear_{number}" for number in range(1, model.depth + 1)), "output"]
+        return [dict(zip(names, norms, strict=True)) for norms in zip(*norms_LK, strict=True)]
 
     def network(self, slot: int) -> MLP:
         """A copy of the network of one member, on the CPU."""

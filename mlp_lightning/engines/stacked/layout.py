@@ -223,14 +223,21 @@ class StackedMLP(nn.Module):
 
         Dropout is never applied here: this is the model as it is evaluated.
         """
+        logits = features
+        for output in self.layer_outputs(features):
+            logits = output
+        return logits
+
+    def layer_outputs(self, features: Tensor) -> Iterator[Tensor]:
+        """What each linear layer returns, ``(K, B, out)``, before the activation; the last are the logits."""
         x = features if features.dim() == 3 else features.expand(self.members, *features.shape)
         for number, layer in enumerate(self.layers):
             x = linear(x, layer.weight(self.flat_N), layer.bias(self.flat_N))
+            yield x
             if number < self.depth:
                 x = self.activate(x)
                 if self.needs_mask:
                     x = x * self.mask(number)
-        return x
 
 
 def linear(x_KBI: Tensor, weight_KIO: Tensor, bias_K1O: Tensor | None) -> Tensor:

@@ -25,11 +25,20 @@ from mlp_lightning.data.preparation import open_source
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
-from mlp_lightning.inference.evaluation.table import evaluation_lines, evaluation_table, parts_lines, parts_table
+from mlp_lightning.inference.evaluation.table import (
+    evaluation_lines,
+    evaluation_table,
+    metric_name,
+    metric_text,
+    parts_lines,
+    parts_table,
+)
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.predict import finite_predictions
-from mlp_lightning.networks.tasks.base import Evaluation, Floats
+from mlp_lightning.networks.baseline import Baseline
+from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.build import build_data
+from mlp_lightning.runs.console import WARNING
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.batches import encoded_batches
@@ -49,6 +58,8 @@ class EvaluationReport:
         surprises: lines on values that no training row had; empty if there are none.
         dropped: rows without a target, which are left out.
         title: which rows these are.
+        baseline: the same metrics of a prediction that does not look at the features; ``None`` where the checkpoint
+            does not say what that is.
     """
 
     evaluation: Evaluation
@@ -57,21 +68,27 @@ class EvaluationReport:
     surprises: list[str]
     dropped: int
     title: str
+    baseline: Metrics | None = None
 
     def tables(self) -> list[Table]:
         """The metrics, to show in a terminal."""
-        tables = [evaluation_table(self.metrics, self.title)]
+        tables = [evaluation_table(self.metrics, self.title, self.baseline)]
         return [*tables, parts_table(self._shown, self._parts_title)] if self._shown else tables
 
     def lines(self) -> list[str]:
         """The metrics as plain lines."""
-        lines = evaluation_lines(self.metrics, self.title)
+        lines = evaluation_lines(self.metrics, self.title, self.baseline)
         return [*lines, *parts_lines(self._shown, self._parts_title)] if self._shown else lines
 
     def facts(self) -> list[str]:
         """Further lines to show after the metrics."""
         lines = [f"{self.dropped:,} rows without a target are left out"] if self.dropped else []
-        return [*lines, *self.surprises, *(f"Written: {file}" for file in self.files)]
+        return [
+            *lines,
+            *self.surprises,
+            *below_baseline(self.metrics, self.baseline),
+            *(f"Written: {file}" for file in self.files),
+        ]
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -156,13 +173,14 @@ def evaluate(
         else:
             rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
     evaluation = model.task.evaluation(model.target, rows.targets_BT, rows.predictions_BC, rows.weights_B)
+    baseline = baseline_metrics(model, rows)
     folder = Path(output_dir).expanduser().absolute()
     record = folder / "metrics.json"
     folder.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     files = [_write_picture(model, rows, evaluation, folder), record]
     content = {
-        **_described(model, rows, evaluation),
+        **_described(model, rows, evaluation, baseline),
         "data_path": None if data_path is None else str(data_path),
         "split": split if data_path is None else None,
         "device": device,
@@ -172,7 +190,8 @@ def evaluate(
     }
     with atomic_write(record) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    return EvaluationReport(evaluation, files, len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    facts = (len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
+    return EvaluationReport(evaluation, files, *facts, baseline)
 
 
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
@@ -279,7 +298,9 @@ def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], pl
     return numbers_B
 
 
-def _described(model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation) -> dict[str, Any]:
+def _described(
+    model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation, baseline: Metrics | None
+) -> dict[str, Any]:
     """What ``metrics.json`` has about the model and its rows."""
     more: dict[str, Any] = {f"per_{evaluation.of_each}": evaluation.parts}
     if evaluation.confusion:
@@ -293,10 +314,41 @@ def _described(model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation)
         "weight_column": rows.weight_column,
         "rows": len(rows.targets_BT),
         "dropped": rows.dropped,
-        "metrics": {name: value for name, value in evaluation.metrics.items() if name != "rows"},
+        "metrics": _without_rows(evaluation.metrics),
+        "baseline": None if baseline is None else _without_rows(baseline),
         **more,
         "surprises": rows.surprises,
     }
+
+
+def baseline_metrics(model: TrainedModel, rows: EvaluatedRows) -> Metrics | None:
+    """The metrics of a prediction that does not look at the features; ``None`` where the checkpoint has none.
+
+    The metric that the training logs and its kind are those of the constant that is best for it (the most frequent
+    class, the median), the others those of the constant of least loss (the shares of the classes, the mean).
+    """
+    plain = (model.module.hparams["preprocessing"] or {}).get("baseline")
+    if plain is None:
+        return None
+    return Baseline.from_dict(plain).evaluation(model.task, model.target, rows.targets_BT, rows.weights_B)
+
+
+def below_baseline(metrics: Metrics, baseline: Metrics | None) -> list[str]:
+    """A line that warns of the metrics in which a model is worse than its baseline; none if it is not."""
+    worse = []
+    for name, sign in (("accuracy", 1), ("log_loss", -1), ("rmse", -1), ("mae", -1)):
+        value, base = metrics.get(name), (baseline or {}).get(name)
+        if value is not None and base is not None and sign * value < sign * base:
+            worse.append(f"{metric_name(name)} ({metric_text(value)} against {metric_text(base)})")
+    if not worse:
+        return []
+    return [
+        f"{WARNING}On these rows the model is worse than one that does not look at the features: {', '.join(worse)}"
+    ]
+
+
+def _without_rows(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name != "rows"}
 
 
 def _write_picture(model: TrainedModel, rows: EvaluatedRows, evaluation: Evaluation, folder: Path) -> Path:

@@ -36,19 +36,24 @@ def metric_text(value: str | float | None) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def evaluation_table(metrics: Mapping[str, float | None], title: str) -> Table:
+def evaluation_table(
+    metrics: Mapping[str, float | None], title: str, baseline: Mapping[str, float | None] | None = None
+) -> Table:
     """One metric per line.
 
     Args:
         metrics: as :meth:`Task.evaluation` has them.
         title: the heading.
+        baseline: the same metrics of a prediction that does not look at the features, for a further column.
     """
-    return _table(_metric_cells(metrics), title)
+    return _table(_metric_cells(metrics, baseline), title)
 
 
-def evaluation_lines(metrics: Mapping[str, float | None], title: str) -> list[str]:
+def evaluation_lines(
+    metrics: Mapping[str, float | None], title: str, baseline: Mapping[str, float | None] | None = None
+) -> list[str]:
     """The same as plain lines."""
-    return _lines(_metric_cells(metrics), title)
+    return _lines(_metric_cells(metrics, baseline), title)
 
 
 def parts_table(rows: Sequence[Row], title: str) -> Table:
@@ -67,8 +72,12 @@ def parts_lines(rows: Sequence[Row], title: str) -> list[str]:
     return [*_lines(_row_cells(rows), title), *([f"  {hidden}"] if hidden else [])]
 
 
-def _metric_cells(metrics: Mapping[str, float | None]) -> list[list[str]]:
-    return [["metric", "value"], *([metric_name(key), metric_text(value)] for key, value in metrics.items())]
+def _metric_cells(metrics: Mapping[str, float | None], baseline: Mapping[str, float | None] | None) -> list[list[str]]:
+    cells = [["metric", "value"], *([metric_name(key), metric_text(value)] for key, value in metrics.items())]
+    if baseline is None:
+        return cells
+    known = [metric_text(baseline[key]) if key in baseline and key != "rows" else "" for key in metrics]
+    return [[*row, text] for row, text in zip(cells, ["baseline", *known], strict=True)]
 
 
 def _row_cells(rows: Sequence[Row]) -> list[list[str]]:

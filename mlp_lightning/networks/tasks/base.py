@@ -56,6 +56,8 @@ class Task(abc.ABC):
     metric_name: ClassVar[str]
     #: Whether targets are classes, so that labels can be smoothed and the metric is a share of them.
     has_classes: ClassVar[bool] = True
+    #: Metrics of an evaluation that the same constant is best for as for :attr:`metric_name`.
+    like_its_metric: ClassVar[tuple[str, ...]] = ()
     #: What :meth:`predictions` applies to logits, as scikit-learn names it.
     output_activation: ClassVar[str]
 
@@ -146,6 +148,10 @@ class Task(abc.ABC):
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         """The metric, as a mean over the rows."""
 
+    @abc.abstractmethod
+    def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The constant logits ``(C,)`` of the least loss on these rows, and those of the best metric."""
+
     # ---- predicting --------------------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -180,6 +186,12 @@ class Task(abc.ABC):
         Raises:
             DataError: no rows, a number that is not finite, or invalid weights.
         """
+
+
+def logit(shares: Tensor) -> Tensor:
+    """Logits of probabilities; of what never occurs they are finite, as is scikit-learn's log-loss."""
+    least = torch.finfo(torch.float64).eps
+    return torch.logit(shares.clamp(least, 1 - least))
 
 
 def mean(of_rows_B: Tensor, weights_B: Tensor | None) -> Tensor:

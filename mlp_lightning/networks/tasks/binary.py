@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, mean, shared_out
+from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, logit, mean, shared_out
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_target
 
@@ -68,6 +68,11 @@ class BinaryTask(Task):
 
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         return mean(((logits_BC > 0) == (targets > 0.5)).float().mean(-1), weights_B)
+
+    def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the shares of the second class, ``(T,)``."""
+        logits_C = logit(targets.mean(0))
+        return logits_C, logits_C
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """Probabilities of both classes, ``(B, 2)``."""

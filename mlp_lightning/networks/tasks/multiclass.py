@@ -86,6 +86,12 @@ class MulticlassTask(Task):
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         return mean((logits_BC.argmax(-1) == targets).float(), weights_B)
 
+    def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The logarithms of the shares of the classes."""
+        shares_C = targets.bincount(minlength=self.classes).double() / len(targets)
+        logits_C = shares_C.clamp(torch.finfo(torch.float64).eps).log()
+        return logits_C, logits_C
+
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """Probabilities of all classes, ``(B, C)``."""
         return logits_BC.softmax(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ class RegressionTask(Task):
 
     name = "regression"
     metric_name = "mae"
+    like_its_metric = ("mae", "median_absolute_error")
     has_classes = False
     output_activation = "identity"
 
@@ -97,6 +99,10 @@ class RegressionTask(Task):
         if self.scale is not None:
             error_BT = error_BT * self.scale.to(error_BT)
         return mean_of(error_BT.mean(-1), weights_B)
+
+    def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and median of each target."""
+        return targets.mean(0), torch.from_numpy(np.median(targets.numpy(), axis=0))
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """Values in the units of the targets, ``(B, T)``."""

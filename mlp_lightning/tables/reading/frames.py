@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -41,11 +41,43 @@ def arrow_table(frame: Any, name: str, unread: Collection[str] = ()) -> pa.Table
             if empty:
                 frame = frame.copy(deep=False)
                 frame[empty] = None
-            return pa.Table.from_pandas(frame, preserve_index=False)
+            return pa.Table.from_pandas(_without_intervals(frame), preserve_index=False)
         # By default, polars hands over categories of a type that Arrow cannot look up.
         return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise unreadable(name, error) from error
+
+
+def without_intervals(values: Any) -> Any:
+    """Values with a text for each interval of pandas, which Arrow has no column of."""
+    if not _is_interval(_first_value(values)):
+        return values
+    return [str(one) if _is_interval(one) else one for one in values]
+
+
+def _first_value(values: Iterable[Any]) -> Any:
+    for one in values:
+        is_nan = isinstance(one, float) and one != one
+        if one is not None and not is_nan and type(one).__name__ not in ("NAType", "NaTType"):
+            return one
+    return None
+
+
+def _is_interval(value: Any) -> bool:
+    return type(value).__name__ == "Interval" and hasattr(value, "closed")
+
+
+def _without_intervals(frame: Any) -> Any:
+    """A pandas frame whose intervals, as ``cut`` makes them, are categories called as pandas shows them."""
+    changed = frame
+    for number, dtype in enumerate(frame.dtypes):
+        held = getattr(getattr(dtype, "categories", None), "dtype", dtype)
+        values = frame.iloc[:, number]
+        if str(held).startswith("interval") or (str(held) == "object" and _is_interval(_first_value(values))):
+            changed = frame.copy(deep=False) if changed is frame else changed
+            # Categories and not texts: where all differ, they are not names of rows.
+            changed.isetitem(number, values.astype("string").astype("category"))
+    return changed
 
 
 def unreadable(name: str, error: Exception) -> DataError:

@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 from sklearn import metrics
+from sklearn.dummy import DummyClassifier
 from support.inference_tables import flowers
 
 from mlp_lightning.data import TabularDataModule
@@ -90,6 +91,52 @@ def test_values_of_a_table(price_model, tmp_path) -> None:
         assert one["r2"] == pytest.approx(metrics.r2_score(truth_B, guess_B))
     assert [file.name for file in report.files] == ["residuals.png", "metrics.json"]
     assert "confusion_matrix" not in found
+
+
+def test_the_baseline_of_classes_is_that_of_the_training_rows(kind_model, tmp_path) -> None:
+    table = flowers(90, seed=5)
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    report = evaluate(kind_model.checkpoint, tmp_path / "out", str(tmp_path / "new.parquet"))
+    data = build_data(load_model(kind_model.checkpoint).config)
+    labels = data.splits["train"].targets.numpy()
+    dummy = DummyClassifier(strategy="prior").fit(np.zeros((len(labels), 1)), np.array(data.class_names)[labels])
+    nothing, truth = np.zeros((90, 1)), table["kind"].to_pylist()
+    expected = {
+        "accuracy": metrics.accuracy_score(truth, dummy.predict(nothing)),
+        "log_loss": metrics.log_loss(truth, dummy.predict_proba(nothing)),
+        "roc_auc": 0.5,
+        "balanced_accuracy": 1 / 3,
+    }
+    found = record(tmp_path / "out")["baseline"]
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert report.baseline is not None
+    assert list(report.baseline) == list(report.metrics)
+    assert report.lines()[1].split() == ["metric", "value", "baseline"]
+    assert not any("Warning" in one for one in report.facts())
+
+
+def test_the_baseline_of_numbers_is_that_of_the_training_rows(price_model, tmp_path) -> None:
+    table = flowers(50, seed=6)
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    report = evaluate(price_model.checkpoint, tmp_path / "out", str(tmp_path / "new.parquet"))
+    rows = build_data(load_model(price_model.checkpoint).config).row_numbers["train"]
+    known_BT, new_BT = (np.stack([one[name].to_numpy() for name in ("price", "age")], 1) for one in (flowers(), table))
+    means, medians = (np.broadcast_to(f(known_BT[rows], axis=0), (50, 2)) for f in (np.mean, np.median))
+    assert report.baseline is not None
+    assert report.baseline["rmse"] == pytest.approx(metrics.root_mean_squared_error(new_BT, means))
+    assert report.baseline["r2"] == pytest.approx(metrics.r2_score(new_BT, means))
+    assert report.baseline["mae"] == pytest.approx(metrics.mean_absolute_error(new_BT, medians))
+
+
+def test_a_model_that_is_worse_than_its_baseline(kind_model, tmp_path) -> None:
+    table = flowers(90, seed=5)
+    shuffled = np.random.default_rng(0).permutation(table["kind"].to_numpy(zero_copy_only=False))
+    table = table.set_column(table.column_names.index("kind"), "kind", pa.array(shuffled))
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    report = evaluate(kind_model.checkpoint, tmp_path / "out", str(tmp_path / "new.parquet"))
+    (line,) = (one for one in report.facts() if one.startswith("Warning: "))
+    assert "does not look at the features" in line
+    assert "log loss (" in line
 
 
 def test_weights(big_model, tmp_path) -> None:

@@ -58,6 +58,10 @@ class CountTask(RegressionTask):
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         return mean((logits_BC.exp() - targets).abs().mean(-1), weights_B)
 
+    def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        of_mean, of_median = super().baseline(targets)
+        return of_mean.log(), of_median.clamp(1e-9).log()
+
     def predictions(self, logits_BC: Tensor) -> Tensor:
         return logits_BC.exp()
 

@@ -1,0 +1,190 @@
+"""Whether a trained model is better than a prediction that does not look at the features, and what to do if not.
+
+Nothing is said of runs whose rows are weighted: their metrics count every row the same, and are not what they learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlp_lightning.config import Config, OwnModelConfig
+from mlp_lightning.data import TabularDataModule
+from mlp_lightning.engines.protocol import Engine
+from mlp_lightning.runs.console import SPLIT_NAMES
+from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.policies import Ending
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+# A training loss of at least this part of the baseline's has learned nothing.
+_PLATEAU = 0.99
+# Gradients that shrink by more than this from the last layer to the first vanish.
+_VANISHED = 1e-3
+# From this share of a class on, always predicting it looks like a good accuracy.
+_IMBALANCED = 0.8
+
+
+def is_plateau(metrics: Metrics, baseline: Metrics) -> bool:
+    """Whether nothing was learned of the training rows."""
+    return "train" in metrics and metrics["train"]["loss"] >= _PLATEAU * baseline["train"]["loss"] > 0
+
+
+def gradients_of_plateaus(
+    engine: Engine,
+    present: Sequence[int],
+    members: Sequence[Member],
+    endings: Sequence[Ending],
+    metrics: Sequence[Metrics],
+) -> dict[int, Mapping[str, float]]:
+    """The gradients by layer of the members that learned nothing; of all at once, and only if there are some.
+
+    Args:
+        engine: of the training.
+        present: number of the member in each of its slots.
+        members: of the training.
+        endings: of those that end now.
+        metrics: of the same.
+    """
+    numbers = [
+        ending.member
+        for ending, own in zip(endings, metrics, strict=True)
+        if is_plateau(own, members[ending.member].data.baseline_metrics)
+    ]
+    norms = engine.gradient_norms() if numbers else []
+    return {number: norms[present.index(number)] for number in numbers}
+
+
+def describe_baseline(data: TabularDataModule) -> str:
+    """What is predicted without looking at the features."""
+    if not data.shares:
+        return "the mean of the training rows for the loss, their median for the absolute error"
+    if len(data.target.columns) > 1:
+        return "for each target its most frequent class in the training rows; for the loss, the shares of the classes"
+    share, label = _majority(data)
+    return f"always {label!r} ({percent(share)} of the training rows); for the loss, the shares of the classes"
+
+
+def _majority(data: TabularDataModule) -> tuple[float, str]:
+    """The share of the most frequent class in the training rows (of equal ones the first), and its name."""
+    share = max(data.shares)
+    return share, data.target.class_names[data.shares.index(share)]
+
+
+def assess(
+    config: Config,
+    data: TabularDataModule,
+    metrics: Metrics,
+    baseline: Metrics,
+    steps: int,
+    gradients: Mapping[str, float] | None,
+) -> list[str]:
+    """Warnings for a person to read; mostly none.
+
+    Args:
+        config: of the run.
+        data: its rows.
+        metrics: of every split, of the weights that are reported.
+        baseline: the same of the baseline.
+        steps: that were made.
+        gradients: the norm of the gradient at the output of each layer, of a model that :func:`is_plateau`.
+    """
+    if not metrics or config.data.weight_column is not None or config.data.class_weight != "none":
+        return []
+    split = next(one for one in ("test", "val", "train") if one in metrics)
+    warnings = []
+    imbalance = _imbalance(data, metrics[split], baseline[split], split)
+    if imbalance:
+        warnings.append(imbalance)
+    if is_plateau(metrics, baseline):
+        return [*warnings, _plateau(config, metrics, baseline, steps, gradients or {})]
+    worse = _worse(config, metrics, baseline, split, steps, but=("accuracy",) if imbalance else ())
+    return [*warnings, worse] if worse else warnings
+
+
+def percent(share: float) -> str:
+    """A share as percents, in three digits."""
+    return f"{100 * share:.3g} %"
+
+
+def _imbalance(data: TabularDataModule, metrics: Mapping[str, float], base: Mapping[str, float], split: str) -> str:
+    if not data.shares or len(data.target.columns) > 1:
+        return ""
+    share, name = _majority(data)
+    if share < _IMBALANCED or metrics["accuracy"] > base["accuracy"]:
+        return ""
+    return (
+        f"{percent(share)} of the training rows are {name!r}, and the {SPLIT_NAMES[split]}"
+        f" accuracy ({metrics['accuracy']:.4g}) is not above that of predicting nothing else ({base['accuracy']:.4g})."
+        " data.class_weight=balanced makes all classes count the same. Judge by balanced accuracy and ROC AUC, which"
+        " evaluate.py (mlp-evaluate) prints."
+    )
+
+
+def _worse(
+    config: Config, metrics: Metrics, baseline: Metrics, split: str, steps: int, but: tuple[str, ...] = ()
+) -> str:
+    """What is worse than the baseline, and what helps."""
+    own, base = metrics[split], baseline[split]
+    found = [
+        f"the {SPLIT_NAMES[split]} {name} ({value:.4g}) is {'above' if value > base[name] else 'below'} that of the"
+        f" baseline ({base[name]:.4g})"
+        for name, value in own.items()
+        if name not in but and (value < base[name] if "accuracy" in name else value > base[name])
+    ]
+    if not found:
+        return ""
+    text = " and ".join(found)
+    # Only a loss says whether the training rows were fitted; for an accuracy there may be nothing better.
+    is_short = split == "train"
+    remedies = _longer(config, steps) if is_short else _against_overfitting(config, metrics)
+    return (
+        f"{text[:1].upper()}{text[1:]}, which does not look at the features."
+        f" {'Train longer' if is_short else 'Fit the training rows less closely'}: {remedies}."
+    )
+
+
+def _plateau(config: Config, metrics: Metrics, baseline: Metrics, steps: int, gradients: Mapping[str, float]) -> str:
+    text = (
+        f"After {steps:,} steps the training loss ({metrics['train']['loss']:.6g}) is that of the baseline"
+        f" ({baseline['train']['loss']:.6g}), which does not look at the features: nothing was learned."
+    )
+    norms = list(gradients.values())
+    shown = ", ".join(f"{name} {norm:.0e}" for name, norm in gradients.items())
+    layers = f" Norms of the gradient by layer: {shown}." if gradients else ""
+    longer = _longer(config, steps)
+    rate = f"optimizer.lr (now {config.optimizer.lr:g})"
+    if len(norms) > 1 and not any(norms[:-1]):
+        return f"{text}{layers} No gradient passes the hidden units: lower {rate}, or set {_other_activation(config)}."
+    if len(norms) > 1 and norms[0] < _VANISHED * max(norms):
+        vanished = [name for name, norm in gradients.items() if norm < _VANISHED * max(norms)]
+        remedies = f"set {_other_activation(config)}, or a smaller model.depth"
+        return f"{text}{layers} They vanish towards the input ({', '.join(vanished)}): {remedies}."
+    return (
+        f"{text}{layers} Train longer ({longer}), raise or lower {rate}, or see whether the features say anything about"
+        " the target."
+    )
+
+
+def _against_overfitting(config: Config, metrics: Metrics) -> str:
+    remedies = []
+    if "val" not in metrics:
+        keeps_best = "" if config.report_weights == "auto" else "report_weights=auto "
+        remedies.append(f"{keeps_best}data.val_fraction=0.2")
+    elif config.report_weights == "last":
+        remedies.append("report_weights=best")
+    if not isinstance(config.model, OwnModelConfig) and not config.model.dropout and config.model.layer_widths:
+        remedies.append("model.dropout=0.3")
+    return ", or ".join([*remedies, "fewer hidden units", "more rows"])
+
+
+def _longer(config: Config, steps: int) -> str:
+    if config.trainer.max_steps is not None:
+        return f"trainer.max_steps={10 * steps}"
+    return f"trainer.max_epochs={10 * (config.trainer.max_epochs or 1)}"
+
+
+def _other_activation(config: Config) -> str:
+    if isinstance(config.model, OwnModelConfig):
+        return "other initial weights in your network"
+    # The derivative of tanh is 1 at 0, that of silu is never 0 for a whole layer.
+    return "model.activation=silu" if config.model.activation in ("relu", "tanh") else "model.activation=tanh"
