@@ -142,6 +142,13 @@ def _ways_to_split(config: schema.Config) -> Iterator[Fault]:
                 yield Fault(f"data.{key}", getattr(data, key), "contradicts data.split_column", "leave one of them out")
 
 
+def _seed_of_the_split(config: schema.Config) -> Iterator[Fault]:
+    seed = config.data.split_seed
+    if seed is not None and not config.data.draws_split:
+        rule = "has no effect: nothing is drawn to split these rows"
+        yield Fault("data.split_seed", seed, rule, "leave it out, or set data.val_fraction or data.test_fraction")
+
+
 def _folds(config: schema.Config) -> Iterator[Fault]:
     data, cv = config.data, config.data.cv
     if cv.folds is None:
@@ -204,6 +211,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,
+    _seed_of_the_split,
     _folds,
     _length,
     _nesterov,

@@ -53,7 +53,7 @@ class Preparation:
     Args:
         options: where the table is and what its columns are.
         task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
-        seed: decides the split.
+        seed: decides the split, unless ``options.split_seed`` does.
         dtype: floating point type of the prepared rows.
         given: what is known of the rows already.
 
@@ -101,7 +101,8 @@ class Preparation:
         targets_BT = target.numbers(table, origin.place)
         labels_B = None if target.task == "regression" else targets_BT[:, 0].astype(np.int64)
         self._refuse_single_rows(labels_B, target, origin)
-        parts = split_rows(table, labels_B, options, seed, source.name)
+        split_seed = seed if options.split_seed is None else options.split_seed
+        parts = split_rows(table, labels_B, options, split_seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         candidates = [one for one in table.column_names if one not in self._not_seen(names)]

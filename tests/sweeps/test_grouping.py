@@ -31,6 +31,7 @@ MAY_DIFFER = {
     "data.suggested_lr",
     "data.cv.folds",
     "data.cv.fold",
+    "data.split_seed",
     "model.hidden_units",
     "model.init",
     "model.dropout",

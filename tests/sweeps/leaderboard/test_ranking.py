@@ -19,7 +19,9 @@ from support.leaderboard_records import failed, nested, run
 
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.runs.console import short_path
-from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard, repeat_command, value_text, write_csv
+from mlp_lightning.sweeps.leaderboard.keys import value_text
+from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards, write_csv
+from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 
 FOLDER = Path("/logs/sweep")
@@ -36,8 +38,14 @@ def grid():
     return [*records, failed(12, model__hidden_units=3, seed=0)]
 
 
+def build_leaderboard(records, folder):
+    """The leaderboard of runs that can be compared."""
+    (board,) = build_leaderboards(records, folder)
+    return board
+
+
 def rows_of(board, folder) -> list[dict[str, str]]:
-    path = write_csv(dataclasses.replace(board, folder=folder))
+    path = write_csv([dataclasses.replace(board, folder=folder)])
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
@@ -66,7 +74,7 @@ def test_two_spellings_of_a_value_are_one() -> None:
 
 
 def test_run_without_the_override_shows_its_configuration() -> None:
-    plain = dataclasses.replace(run(0), config=nested({"seed": 0, "model.hidden_units": 10}))
+    plain = dataclasses.replace(run(0), config=nested({"data.name": "iris", "seed": 0, "model.hidden_units": 10}))
     board = build_leaderboard([plain, run(1, model__hidden_units=7)], FOLDER)
     assert [one.values["model.hidden_units"] for one in board.finished] == [10, 7]
 
@@ -160,22 +168,22 @@ def test_ranks_are_those_of_a_sort() -> None:
     assert [one.record.number for one in board.others] == [12]
 
 
-def test_best_run_is_the_best_of_the_best_line() -> None:
+def test_the_best_is_the_combination_and_not_the_luckiest_run() -> None:
     """Width 5 has the lowest single loss, width 7 the lower mean."""
     losses = {(5, 0): 0.1, (5, 1): 0.9, (7, 0): 0.3, (7, 1): 0.2}
     records = [run(i, val=v, model__hidden_units=w, seed=s) for i, ((w, s), v) in enumerate(losses.items())]
     board = build_leaderboard(records, FOLDER)
     assert board.best is not None
-    assert board.best.record.number == 3
-    assert board.best.rank == 2
+    assert board.best.values == {"model.hidden_units": 7}
+    assert repeat_command(board.best, TRAIN) == f"{TRAIN} -m data=iris model.hidden_units=7 seed=0,1"
+    assert "Repeat the best combination (model.hidden_units=7):" in printed(board)
 
 
-def test_training_loss_ranks_when_some_run_has_no_validation() -> None:
+def test_training_losses_do_not_compete_with_validation_losses() -> None:
     records = [run(0, 0.2, 0.9, seed=0), run(1, 0.1, None, seed=1)]
-    assert build_leaderboard(records[:1], FOLDER).ranked_by == "loss/val"
-    board = build_leaderboard(records, FOLDER)
-    assert board.ranked_by == "loss/train"
-    assert [one.record.number for one in board.finished] == [1, 0]
+    boards = build_leaderboards(records, FOLDER)
+    assert [one.ranked_by for one in boards] == ["loss/val", "loss/train"]
+    assert [[run.record.number for run in one.finished] for one in boards] == [[0], [1]]
 
 
 def test_non_finite_losses_sort_last_and_ties_by_number() -> None:
@@ -190,12 +198,12 @@ def test_line_with_a_diverged_seed_sorts_below() -> None:
     board = build_leaderboard([*records, run(2, val=0.9, model__depth=2, seed=0)], FOLDER)
     assert [line.values["model.depth"] for line in board.lines] == [2, 1]
     assert math.isnan(board.lines[1].metrics["loss/val"].mean)
-    assert board.best is not None
-    assert board.best.record.number == 2
+    assert board.best is board.lines[0]
 
 
 def test_no_best_without_a_finite_loss() -> None:
-    for records in ([], [failed(0)], [run(0, val=math.nan)]):
+    assert build_leaderboards([], FOLDER) == []
+    for records in ([failed(0)], [run(0, val=math.nan)]):
         assert build_leaderboard(records, FOLDER).best is None
 
 
@@ -225,7 +233,7 @@ def test_csv_has_the_same_bytes_in_any_order(tmp_path) -> None:
     contents = set()
     for seed in range(5):
         random.Random(seed).shuffle(records)
-        contents.add(write_csv(build_leaderboard(records, tmp_path)).read_bytes())
+        contents.add(write_csv(build_leaderboards(records, tmp_path)).read_bytes())
         assert printed(build_leaderboard(records, FOLDER)) == printed(build_leaderboard(grid(), FOLDER))
     assert len(contents) == 1
 
@@ -256,7 +264,9 @@ def test_repeat_command_is_read_back_by_shell_and_hydra() -> None:
         "hydra/launcher=y",
         "sweep.z=1",
     )
-    words = shlex.split(repeat_command(dataclasses.replace(run(0), overrides=overrides), TRAIN))
+    record = dataclasses.replace(run(0), overrides=overrides, config=nested({"seed": 3}))
+    (line,) = build_leaderboard([record], FOLDER).lines
+    words = shlex.split(repeat_command(line, TRAIN))
     assert words == ["python", "scripts/train.py", "data=iris", "model.hidden_units=[32,16]", "+seed=3"]
     config = check_overrides(words[2:4])
     assert config.model.hidden_units == [32, 16]
@@ -269,7 +279,7 @@ def test_plain_table() -> None:
     board = build_leaderboard(grid(), FOLDER)
     text = printed(board)
     lines = text.splitlines()
-    start = lines.index("Leaderboard: best validation loss first, mean ± sd over runs")
+    start = lines.index("Leaderboard of iris: best validation loss first, mean ± sd over seeds")
     assert lines[start + 1].split("  ") != []
     for name in ("model.hidden_units", "training loss", "validation loss", "training accuracy", "validation accuracy"):
         assert name in lines[start + 1]
@@ -280,7 +290,7 @@ def test_plain_table() -> None:
         assert f"{spread.mean:.4g} ± {spread.sd:.2g}" in shown
     assert "  run 12 (model.hidden_units=3 seed=0) failed: NonFiniteLossError: nan at step 3" in lines
     assert board.best is not None
-    assert lines[-1] == f"  {repeat_command(board.best.record, TRAIN)}"
+    assert lines[-1] == f"  {repeat_command(board.best, TRAIN)}"
 
 
 def test_long_sweep_is_cut() -> None:
@@ -293,9 +303,9 @@ def test_long_sweep_is_cut() -> None:
 
 
 def test_command_stays_on_one_line_in_a_narrow_terminal() -> None:
-    record = run(0, model__hidden_units=[7] * 60)
-    text = printed(build_leaderboard([record, run(1, model__hidden_units=[5])], FOLDER), terminal=True, width=60)
-    assert f"  {repeat_command(record, TRAIN)}" in text.splitlines()
+    board = build_leaderboard([run(0, model__hidden_units=[7] * 60), run(1, model__hidden_units=[5])], FOLDER)
+    text = printed(board, terminal=True, width=60)
+    assert f"  {repeat_command(board.lines[0], TRAIN)}" in text.splitlines()
 
 
 def test_narrow_terminal_keeps_the_losses_whole() -> None:
@@ -318,7 +328,7 @@ def test_drawn_values_are_short_in_the_table_and_whole_in_the_command() -> None:
 
 def test_console_without_unicode() -> None:
     lines = printed(build_leaderboard(grid(), FOLDER), encoding="ascii").splitlines()
-    assert lines[1].endswith("mean +/- sd over runs")
+    assert lines[1].endswith("mean +/- sd over seeds")
     assert len({len(line) for line in lines[2:6]}) == 1
 
 
