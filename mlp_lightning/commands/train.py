@@ -25,7 +25,8 @@ from mlp_lightning.config.overrides import CheckedCommand, check_command, explic
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
-from mlp_lightning.sweeps.folds import with_shared_split
+from mlp_lightning.sweeps.folds import with_keys, with_shared_split
+from mlp_lightning.sweeps.leaderboard.keys import flat_config
 from mlp_lightning.sweeps.records import SINGLE_RUN, objective
 from mlp_lightning.sweeps.worker import unexpected_message
 
@@ -47,13 +48,13 @@ class _Command:
         sweep: the sweep; ``None`` for a single run.
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
-        shares_split: whether runs that leave their split to ``seed`` share one.
+        swept: the keys that have several values.
     """
 
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
-    shares_split: bool = False
+    swept: frozenset[str] = frozenset()
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
         """Run all jobs; the vectorized launcher calls this instead of the task."""
@@ -66,7 +67,7 @@ class _Command:
 
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, False, self.shares_split)
+        return _Command, (None, None, False, self.swept)
 
 
 def main() -> None:
@@ -225,8 +226,8 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
         from mlp_lightning.sweeps.sweep import Sweep
 
         program = f"{_program()}{SINGLE_RUN}" if checked.is_sweep_by_file else _program()
-        command.shares_split = "seed" in checked.swept
-        command.sweep = Sweep(folder, config.sweep, program, config.verbosity, command.shares_split).open()
+        command.swept = checked.swept
+        command.sweep = Sweep(folder, config.sweep, program, config.verbosity, checked.swept).open()
     return extra
 
 
@@ -248,7 +249,9 @@ def _run(composed: DictConfig, command: _Command) -> float:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
         config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
-        config = with_shared_split(config) if command.shares_split else config
+        if command.swept:
+            config = with_shared_split(config) if "seed" in command.swept else config
+            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in command.swept])
         if config.data.cv.trains_all:
             return _run_folds(config, folder)
         result = train(config, folder)

@@ -344,6 +344,9 @@ class SweepConfig:
     )
     resume: bool = option(False, meaning="continue the sweep of this name: make only the runs that are not done")
     fail_fast: bool = option(False, meaning="end at the first run that fails")
+    keys: list[str] = option(
+        [], meaning="keys that name a run in TensorBoard; a sweep fills in those in which its runs differ"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The folds of a cross-validation, the split that seeds share, and what folds say together."""
+"""What a sweep adds to the configurations of its runs, and what the folds of a cross-validation say together."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mlp_lightning.config import Config
 
@@ -24,6 +24,13 @@ def with_shared_split(config: Config) -> Config:
     if not config.data.split_follows_seed:
         return config
     return dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=0))
+
+
+def with_keys(config: Config, keys: Collection[str]) -> Config:
+    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others."""
+    if config.sweep.keys:
+        return config
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, keys=list(keys)))
 
 
 def means_of_folds(folds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mlp_lightning.config import Config, SweepConfig, parse_complete
@@ -16,9 +16,10 @@ from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
-from mlp_lightning.sweeps.folds import of_fold, with_shared_split
+from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
 from mlp_lightning.sweeps.grouping import Grouping, group_runs
 from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
+from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.parts import Part, Runs, SweepRun, config_of, loss_of, record_of, result_of_folds
@@ -39,18 +40,20 @@ class Sweep:
         options: section ``sweep`` of the configuration.
         program: the training program, for the command that repeats the best run.
         verbosity: 0: errors only.
-        shares_split: whether runs that leave it to ``seed`` have one split.
+        swept: the keys that have several values in the command.
     """
 
     def __init__(
-        self, folder: Path, options: SweepConfig, program: str, verbosity: int, shares_split: bool = False
+        self, folder: Path, options: SweepConfig, program: str, verbosity: int, swept: Collection[str] = ()
     ) -> None:
         self.folder = folder.absolute()
         self.options = options
         self.program = program
         self.console = RunConsole(verbosity)
         self.interrupted = False
-        self._shares_split = shares_split
+        self.swept = swept
+        self.shares_split = "seed" in swept
+        self._keys: list[str] = []
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._runs: list[SweepRun] = []
         self._done: list[RunRecord] = []
@@ -89,7 +92,9 @@ class Sweep:
             self._ledger = Ledger(self.folder, self.options.resume)
             for incomplete in self._stacks.glob(".*.tmp"):  # of a process that was killed while it saved
                 incomplete.unlink()
-        batch = [self._assigned(job) for job in jobs]
+        composed = [self._composed(job) for job in jobs]
+        self._find_keys([one for one in composed if isinstance(one, Config)])
+        batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
         runs = [one for of_job in batch for one in of_job]
         pending = [one for one, record in runs if record is None and one.outcome is None]
         if pending and not self.ends_here:
@@ -130,14 +135,28 @@ class Sweep:
 
     # ---- before a run ------------------------------------------------------------------------------------
 
-    def _assigned(self, job: ComposedJob) -> Runs:
-        """The runs of a job with their folders, each with its record if an earlier sweep finished it."""
-        assert self._ledger is not None
+    def _composed(self, job: ComposedJob) -> Config | Exception:
+        """The configuration of a job, or why it is refused."""
         try:
             if job.error is not None:
                 raise job.error
             config = parse_complete(job.plain, explicit_keys(job.overrides))
-        except Exception as error:
+        except Exception as error:  # any error ends this job alone
+            return error
+        return with_shared_split(config) if self.shares_split else config
+
+    def _find_keys(self, configs: Sequence[Config]) -> None:
+        """Those in which the runs differ; a search of single trials has at least those of the command."""
+        flat = [flat_config(one.to_dict()) for one in configs]
+        known = dict.fromkeys(key for one in flat for key in one)
+        differing = [key for key in known if key in self.swept or len({value_text(one.get(key)) for one in flat}) > 1]
+        self._keys = [key for key in known if key in {*self._keys, *differing} and not key.startswith("sweep.")]
+
+    def _assigned(self, job: ComposedJob, config: Config | Exception) -> Runs:
+        """The runs of a job with their folders, each with its record if an earlier sweep finished it."""
+        assert self._ledger is not None
+        if isinstance(config, Exception):
+            error = config
             run = SweepRun(job, self._ledger.free(job.output_dir))
             write_hydra_folder(job, run.folder)
             record_refusal(run.folder, job.plain, f"{type(error).__name__}: {error}")
@@ -145,7 +164,7 @@ class Sweep:
             self._runs.append(run)
             self._report_failure(run)
             return [(run, None)]
-        config = with_shared_split(config) if self._shares_split else config
+        config = with_keys(config, self._keys)
         if config.data.cv.trains_all:
             placements = self._ledger.place_folds(config, job.output_dir)
             self._cross_validated[placements[0].folder.parent] = config

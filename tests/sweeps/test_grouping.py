@@ -28,6 +28,7 @@ MAY_DIFFER = {
     "sweep.name",
     "sweep.resume",
     "sweep.fail_fast",
+    "sweep.keys",
     "data.suggested_lr",
     "data.cv.folds",
     "data.cv.fold",

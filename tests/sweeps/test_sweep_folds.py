@@ -19,9 +19,13 @@ from support.sweep_folders import leaderboard, result
 
 from mlp_lightning.cross_validation import cross_validate
 from mlp_lightning.runs.build import build_data
+from mlp_lightning.sweeps.composition import ComposedJob
+from mlp_lightning.sweeps.folds import of_fold
 from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards
 from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
-from mlp_lightning.sweeps.records import RunRecord, read_records
+from mlp_lightning.sweeps.parts import Runs, SweepRun, loss_of
+from mlp_lightning.sweeps.records import RunRecord, objective, read_records
+from mlp_lightning.sweeps.worker import Outcome
 
 QUICK = ("logger=none", "trainer.max_epochs=8", "trainer.accelerator=cpu", "optimizer.lr=0.02")
 
@@ -180,6 +184,22 @@ def test_a_search_does_not_choose_the_easiest_fold(tmp_path: Path) -> None:
     done = train_forked("-m", *table("data.cv.fold=range(3)", "hydra/sweeper=optuna"), folder=tmp_path)
     assert done.returncode == 2
     assert "data.cv.folds trains all of them" in done.stderr or "Optuna, which is not installed" in done.stderr
+
+
+def test_a_search_minimises_the_mean_loss_of_the_rows_held_out(compose_config: Any, tmp_path: Path) -> None:
+    config = compose_config("data=moons", "data.cv.folds=2")
+    job = ComposedJob(0, (), tmp_path, config.to_dict(), None, None)
+
+    def outcome(held_out: float) -> Outcome:
+        losses = {"train": 1 - held_out, "val": 7.0, "test": held_out}
+        return Outcome("finished", {split: {"loss": loss} for split, loss in losses.items()})
+
+    runs: Runs = [(SweepRun(job, tmp_path, of_fold(config, fold), fold, outcome(0.25 + fold)), None) for fold in (0, 1)]
+    assert loss_of(runs) == 0.75
+    runs[1][0].outcome = Outcome("failed", {})
+    assert loss_of(runs) == math.inf
+    assert objective({"train": {"loss": 0.5}, "val": {"loss": 0.6}, "test": {"loss": 0.7}}, held_out=False) == 0.6
+    assert objective({"train": {"loss": 0.5}}, held_out=False) == 0.5
 
 
 # ---- one split for all seeds -----------------------------------------------------------------------------

@@ -356,7 +356,7 @@ def _title(leaderboard: Leaderboard) -> str:
     sweeps = leaderboard.sweeps if len(leaderboard.sweeps) < 50 else f"{leaderboard.sweeps[:49]}…"
     text = f"{leaderboard.data}, {'sweeps' if ',' in sweeps else 'sweep'} {sweeps}: {runs:,} run{'s' * (runs != 1)}"
     if leaderboard.has_spread:
-        text += f", means over {leaderboard.repeated_over}"
+        text += f", means{' and ranges' * (len(keys) == 1)} over {leaderboard.repeated_over}"
     text += ", the best framed" if len(keys) == 2 else ", the best ringed" * (len(keys) > 2)
     if not keys and leaderboard.lines and (share := leaderboard.solved(leaderboard.lines[0])):
         text += f"; {share[0]} of {share[1]} solved"

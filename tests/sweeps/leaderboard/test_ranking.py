@@ -337,3 +337,107 @@ def test_only_failures() -> None:
     assert "run 0 failed: NonFiniteLossError: nan at step 3" in text
     assert "run 1 unended: it has no result.json: killed, or still running" in text
     assert "No run finished with a finite training loss." in text
+
+
+# ---- several sweeps
+
+
+def configured(record, **keys):
+    """The run with further options in its configuration, which are no overrides."""
+    added = nested({key.replace("__", "."): value for key, value in keys.items()})
+    sections = {name: {**record.config.get(name, {}), **some} for name, some in added.items() if isinstance(some, dict)}
+    return dataclasses.replace(record, config={**record.config, **added, **sections})
+
+
+def test_several_sweeps_show_every_key_in_which_they_differ(tmp_path) -> None:
+    """Even those that no command names, such as the seed and the schedule of an experiment's file."""
+    first = [
+        configured(run(i, model__hidden_units=5 + i), scheduler__name="none", data__suggested_lr={}) for i in (0, 1)
+    ]
+    second = configured(run(0, sweep="b", model__hidden_units=5), scheduler__name="cosine", seed=777, name="other")
+    board = build_leaderboard([*first, second], Path("/logs"))
+    assert set(board.keys) == {"model.hidden_units", "scheduler.name", "seed"}
+    assert set(board.line_keys) == {"model.hidden_units", "scheduler.name"}
+    rows = rows_of(board, tmp_path)
+    assert {(row["run"], row["seed"]) for row in rows} == {("sweep/0", "0"), ("sweep/1", "0"), ("b/0", "777")}
+    assert board.sweeps == "b, sweep"
+
+
+def test_data_sets_are_not_ranked_together(tmp_path) -> None:
+    records = [
+        run(number, val=loss, data__name=name, model__hidden_units=width)
+        for number, (name, width, loss) in enumerate(
+            [("moons", 3, 0.1), ("moons", 9, 0.2), ("friedman", 3, 0.9), ("friedman", 9, 0.8)]
+        )
+    ]
+    records.append(failed(4, data__name="friedman", model__hidden_units=27))
+    boards = build_leaderboards(records, tmp_path)
+    assert [one.data for one in boards] == ["moons", "friedman"]
+    assert [[line.values for line in one.lines] for one in boards] == [
+        [{"model.hidden_units": 3}, {"model.hidden_units": 9}],
+        [{"model.hidden_units": 9}, {"model.hidden_units": 3}],
+    ]
+    assert [len(one.others) for one in boards] == [0, 1]
+    rows = list(csv.DictReader(io.StringIO(write_csv(boards).read_text())))
+    assert [(row["rank"], row["data.name"]) for row in rows] == [
+        *(("1", "moons"), ("2", "moons"), ("1", "friedman"), ("2", "friedman"), ("", "friedman"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (
+            [{"data__path": "a/x.csv"}, {"data__path": "b/x.csv"}],
+            ["x.csv, data.path=a/x.csv", "x.csv, data.path=b/x.csv"],
+        ),
+        ([{"data__target": "y"}, {"data__target": "z"}], ["iris, data.target=y", "iris, data.target=z"]),
+        ([{"data__noise": 0.1}, {"data__noise": 0.2}], ["iris, data.noise=0.1", "iris, data.noise=0.2"]),
+        ([{"data__sample_seed": 1}, {"data__sample_seed": 2}], ["iris"]),
+        ([{"data__val_fraction": 0.1}, {"data__val_fraction": 0.2}], ["iris"]),
+    ],
+)
+def test_what_makes_a_data_set(options, names) -> None:
+    boards = build_leaderboards([run(number, **one) for number, one in enumerate(options)], FOLDER)
+    assert [one.data for one in boards] == names
+
+
+def test_a_job_that_could_not_be_composed_is_listed_with_the_others() -> None:
+    broken = dataclasses.replace(failed(1, "ConfigError: no", model__depth=2), config={})
+    board = build_leaderboard([run(0, model__depth=1), broken], FOLDER)
+    assert [one.record.number for one in board.others] == [1]
+
+
+def test_runs_that_solved_it() -> None:
+    def solving(number, accuracy, **keys):
+        metrics = {"train": {"loss": 1.1 - accuracy, "accuracy": accuracy}}
+        return dataclasses.replace(run(number, **keys), metrics=metrics)
+
+    records = [solving(i, 1.0 if i < 3 else 0.5, seed=i) for i in range(5)]
+    text = printed(build_leaderboard([*records, failed(5, seed=5)], FOLDER))
+    assert "3 of 6" in text
+    assert "solved" in text
+    assert "solved" not in printed(build_leaderboard(records[:3], FOLDER)), "where all do, it says nothing"
+    assert "solved" not in printed(build_leaderboard(grid(), FOLDER)), "validation rows say more"
+
+
+def test_what_is_said_of_the_distance_to_the_next() -> None:
+    def board(*losses):
+        return build_leaderboard(
+            [
+                run(4 * d + s, val=v, model__depth=d, seed=s)
+                for d, some in enumerate(losses)
+                for s, v in enumerate(some)
+            ],
+            FOLDER,
+        )
+
+    text = printed(board([0.1, 0.2, 0.3, 0.2], [0.2, 0.3, 0.35, 0.35]))
+    # Differences 0.1, 0.1, 0.05 and 0.15: mean 0.1, standard error 0.0204.
+    assert "The best is 4.9 standard errors better than the next (0.1 ± 0.02 over 4 seeds)." in text
+    close = printed(board([0.1, 0.2, 0.3, 0.2], [0.2, 0.1, 0.2, 0.35]))
+    assert "chance may have decided between them" in close
+    uneven = printed(board([0.1, 0.2, 0.3, 0.2], [0.5, 0.7, 0.6]))
+    # Welch: 0.4 beside the root of 0.0816²/4 + 0.1²/3.
+    assert "The best is 5.7 standard errors better than the next (0.4 ± 0.07 over 3 seeds)." in uneven
+    assert "standard errors" not in printed(board([0.1], [0.2]))
