@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlp_lightning.networks import MLP
     from mlp_lightning.runs import TrainingResult, train
     from mlp_lightning.runs.module import MLPModule
+    from mlp_lightning.sweeps.frame import load_sweep
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOME = {
     "TrainingResult": "mlp_lightning.runs",
     "XORDataModule": "mlp_lightning.data",
     "cross_validate": "mlp_lightning.cross_validation",
+    "load_sweep": "mlp_lightning.sweeps.frame",
     "parse_config": "mlp_lightning.config",
     "train": "mlp_lightning.runs",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "TrainingResult",
     "XORDataModule",
     "cross_validate",
+    "load_sweep",
     "parse_config",
     "train",
 ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +22,11 @@ from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import claim, surroundings
+from mlp_lightning.sweeps.folds import means_of_folds, of_fold
 from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
+from mlp_lightning.sweeps.records import fold_folder
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
@@ -98,9 +99,7 @@ class _CrossValidation:
         self.path = folder
         self.console = console
         self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-        cv = config.data.cv
-        folds = [dataclasses.replace(cv, fold=fold) for fold in range(cv.folds or 0)]
-        self.configs = [dataclasses.replace(config, data=dataclasses.replace(config.data, cv=one)) for one in folds]
+        self.configs = [of_fold(config, fold) for fold in range(config.data.cv.folds or 0)]
         self.outcomes: dict[int, Outcome] = {}
 
     def execute(self) -> CrossValidationResult:
@@ -149,7 +148,7 @@ class _CrossValidation:
         self.console.line(f"Training {len(self.configs)} folds {how}{why}")
 
     def _folder(self, fold: int) -> Path:
-        return self.path / f"fold-{fold}"
+        return self.path / fold_folder(fold)
 
     def _data(self, fold: int) -> TabularDataModule:
         from mlp_lightning.data.preparation import Given
@@ -197,14 +196,8 @@ class _CrossValidation:
     def _summary(
         self, status: str, folds: list[dict[str, float | None]] | None = None, out_of_fold: Path | None = None
     ) -> CrossValidationResult:
-        folds = folds or []
-        metrics = {}
-        for name in folds[0] if folds else ():
-            values = [one[name] for one in folds]
-            finite = [one for one in values if one is not None and math.isfinite(one)]
-            if len(finite) == len(values):
-                metrics[name] = {"mean": float(np.mean(finite)), "sd": float(np.std(finite, ddof=1))}
-        return CrossValidationResult(status, self.path, folds, metrics, out_of_fold, time.monotonic() - self.started)
+        folds, seconds = folds or [], time.monotonic() - self.started
+        return CrossValidationResult(status, self.path, folds, means_of_folds(folds), out_of_fold, seconds)
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":

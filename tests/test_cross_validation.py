@@ -162,8 +162,3 @@ def test_the_command(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
     assert {one.name for one in folder.glob("fold-*")} == {"fold-0", "fold-1", "fold-2"}
     assert (folder / "out_of_fold.csv").is_file()
-    refused = run_forked(script, "-m", *words, "seed=1,2", folder=tmp_path)
-    assert refused.returncode == 2
-    assert "data.cv.fold=range(3)" in refused.stderr
-    swept = run_forked(script, "-m", *words, "data.cv.fold=range(3)", "verbosity=0", folder=tmp_path)
-    assert swept.returncode == 0, swept.stderr

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +26,9 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
+from mlp_lightning.sweeps.folds import with_keys, with_shared_split
+from mlp_lightning.sweeps.leaderboard.keys import flat_config
+from mlp_lightning.sweeps.records import SINGLE_RUN, objective
 from mlp_lightning.sweeps.worker import system_message, unexpected_message
 
 if TYPE_CHECKING:
@@ -46,11 +49,13 @@ class _Command:
         sweep: the sweep; ``None`` for a single run.
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
+        swept: the keys that have several values.
     """
 
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
+    swept: frozenset[str] = frozenset()
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
         """Run all jobs; the vectorized launcher calls this instead of the task."""
@@ -61,9 +66,9 @@ class _Command:
             # Hydra would show a traceback; this ends it without one.
             sys.exit(report_error(error))
 
-    def __reduce__(self) -> tuple[type[_Command], tuple[()]]:
+    def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, ()
+        return _Command, (None, None, False, self.swept)
 
 
 def main() -> None:
@@ -140,7 +145,7 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
         _check_checkpoint(checked.config, checked.is_sweep)
         _check_output(overrides, checked.is_sweep)
         if checked.is_sweep:
-            _check_sweep(checked.config, overrides)
+            _check_sweep(checked, overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_WRONG_USE)
@@ -169,12 +174,12 @@ def _checkpoint_of_newest_run(config: Config) -> Path | None:
     return newest_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
 
 
-def _check_sweep(config: Config, overrides: list[str]) -> None:
+def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
     """Refuse an existing sweep without ``sweep.resume``, and ``sweep.resume`` with a launcher that cannot resume."""
-    cv = config.data.cv
-    if cv.folds is not None and cv.fold is None:
-        rule, hint = "trains several models per run of a sweep", f"sweep the folds: 'data.cv.fold=range({cv.folds})'"
-        raise ConfigError([Fault("data.cv.folds", cv.folds, rule, hint)])
+    config, cv = checked.config, checked.config.data.cv
+    if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
+        rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
+        raise ConfigError([Fault("data.cv.fold", cv.fold, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
         rule = f"already exists ({_sweep_folder(config)})"
         hint = "continue it with sweep.resume=true, or choose another name"
@@ -224,8 +229,9 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
             extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 
-        program = f"{_program()} hydra.mode=RUN" if checked.is_sweep_by_file else _program()
-        command.sweep = Sweep(folder, config.sweep, program, config.verbosity).open()
+        program = f"{_program()}{SINGLE_RUN}" if checked.is_sweep_by_file else _program()
+        command.swept = checked.swept
+        command.sweep = Sweep(folder, config.sweep, program, config.verbosity, checked.swept).open()
     if folder.is_dir():  # Hydra writes there next, and would show a traceback
         refuse_full_disk(folder)
     return extra
@@ -238,7 +244,7 @@ def _quoted(path: Path | None) -> str:
 
 
 def _run(composed: DictConfig, command: _Command) -> float:
-    """Train one run. Returns its validation loss (training loss without validation), for sweepers that search."""
+    """Train one run. Returns its loss, for sweepers that search."""
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()
@@ -249,7 +255,10 @@ def _run(composed: DictConfig, command: _Command) -> float:
         plain = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(plain, dict)
         config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
-        if config.data.cv.folds is not None and config.data.cv.fold is None:
+        if command.swept:
+            config = with_shared_split(config) if "seed" in command.swept else config
+            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in command.swept])
+        if config.data.cv.trains_all:
             return _run_folds(config, folder)
         result = train(config, folder)
     except Exception as error:
@@ -263,7 +272,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
         return math.inf  # the worst loss; searches stop at NaN
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
-    return result.metrics.get("val", result.metrics["train"])["loss"]
+    return objective(result.metrics, config.data.cv.fold is not None)
 
 
 def _run_folds(config: Config, folder: Path) -> float:

@@ -210,6 +210,13 @@ def _formats_of_columns(config: schema.Config) -> Iterator[Fault]:
             yield Fault(key, column.format, rule, "leave it out")
 
 
+def _seed_of_the_split(config: schema.Config) -> Iterator[Fault]:
+    seed = config.data.split_seed
+    if seed is not None and not config.data.draws_split:
+        rule = "has no effect: nothing is drawn to split these rows"
+        yield Fault("data.split_seed", seed, rule, "leave it out, or set data.val_fraction or data.test_fraction")
+
+
 def _folds(config: schema.Config) -> Iterator[Fault]:
     data, cv = config.data, config.data.cv
     if cv.folds is None:
@@ -275,6 +282,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _ways_to_split,
     _kinds_of_targets,
     _formats_of_columns,
+    _seed_of_the_split,
     _folds,
     _length,
     _nesterov,

@@ -75,11 +75,13 @@ class CheckedCommand:
         config: of the first run.
         is_sweep: whether it makes several runs.
         is_sweep_by_file: whether a file says so (``hydra.mode``), even without ``-m``.
+        swept: the dotted keys that have several values, or a space to search.
     """
 
     config: Any
     is_sweep: bool
     is_sweep_by_file: bool
+    swept: frozenset[str] = frozenset()
 
 
 def check_command(
@@ -93,7 +95,7 @@ def check_command(
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError([Fault("--config-dir", str(config_dir), "is not a folder")])
     check = _Check(with_open_sections(overrides), multirun, config_name, config_dir, parse)
-    return CheckedCommand(check.run(), check.multirun, check.multirun_by_file)
+    return CheckedCommand(check.run(), check.multirun, check.multirun_by_file, frozenset(check.swept))
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -136,6 +138,7 @@ class _Check:
         self.several: list[Fault] = []  # of several values, which only a sweep may have
         self.multirun_by_file = False
         self.swept_by_files: dict[str, str] = {}
+        self.swept: set[str] = set()
         # What is composed to be checked: groups first, values with ++, so that Hydra takes unknown keys and the
         # schema can report all of them. Beside each, the override as it was given, with its first value.
         self.groups: list[tuple[str, str]] = []
@@ -213,6 +216,7 @@ class _Check:
         """The values of an override as text; several only in a sweep."""
         if not override.is_sweep_override():
             return [override.get_value_element_as_str()]
+        self.swept.add(key)
         text = str(override.input_line).partition("=")[2]
         if not self.multirun:  # a file may still say that it is a sweep
             hint = "add -m (or --multirun) to run each of them"
@@ -315,6 +319,7 @@ class _Check:
         swept = {key: text for key, text in by_files.items() if self.multirun and key not in self.explicit}
         for key, text in swept.items():
             override = parser.parse_override(f"{key}={text}")
+            self.swept |= {key} if override.is_sweep_override() else set()
             if not override.is_sweep_override() or override.is_discrete_sweep():
                 self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
         for key, text, is_group in self.further:

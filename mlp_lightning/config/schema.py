@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
+from mlp_lightning.config.plain import plain
 from mlp_lightning.config.rules import (
     above,
     at_least,
@@ -106,6 +107,11 @@ class CrossValidationConfig:
     folds: Union[int, None] = option(None, at_least(2), meaning="number of folds; null: no cross-validation")
     fold: Union[int, None] = option(None, at_least(0), meaning="train this fold alone, from 0; null: all of them")
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether all folds are trained, and not one of them alone."""
+        return self.folds is not None and self.fold is None
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -117,6 +123,11 @@ class DataConfig:
     )
     val_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for validation")
     test_fraction: float = option(0.0, between(0, 1), meaning="share of all rows kept for the test")
+    split_seed: Union[int, None] = option(
+        None,
+        between(0, 2**63),
+        meaning="decides the split and the folds; null: seed does, and 0 for all runs of a sweep over seeds",
+    )
     shuffle: bool = option(True, meaning="draw a new order of the training rows in every epoch")
     suggested_lr: dict[str, float] = option(
         {}, above(0), meaning="learning rates that suit this data set, by name of the optimizer group"
@@ -156,9 +167,18 @@ class DataConfig:
     sample_seed: int = option(0, between(0, 2**32), meaning="decides the rows of a synthetic data set")
 
     @property
-    def is_split(self) -> bool:
-        """Whether rows are split off the training rows, so that the seed may decide which ones."""
-        return self.val_fraction > 0 or self.test_fraction > 0 or self.cv.fold is not None
+    def draws_split(self) -> bool:
+        """Whether it is drawn which rows are split off the training rows, or are in which fold."""
+        if self.split_column is not None or self.time_column is not None:
+            return False
+        # A split with its own file takes no fraction of these rows.
+        val = self.val_path is None and self.val_fraction > 0
+        return val or (self.test_path is None and self.test_fraction > 0) or self.cv.folds is not None
+
+    @property
+    def split_follows_seed(self) -> bool:
+        """Whether ``seed`` decides the split."""
+        return self.draws_split and self.split_seed is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,6 +366,9 @@ class SweepConfig:
     )
     resume: bool = option(False, meaning="continue the sweep of this name: make only the runs that are not done")
     fail_fast: bool = option(False, meaning="end at the first run that fails")
+    keys: list[str] = option(
+        [], meaning="keys that name a run in TensorBoard; a sweep fills in those in which its runs differ"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,7 +376,7 @@ class Config:
     """Everything that decides a run."""
 
     name: str = option("xor", folder_name(), meaning="folder of the run inside lightning_logs")
-    seed: int = option(0, between(0, 2**63), meaning="decides weights, split, shuffling and dropout")
+    seed: int = option(0, between(0, 2**63), meaning="decides weights, shuffling, dropout and (by default) split")
     task: str = option(
         "auto", one_of(lambda: ("auto", *names.tasks())), meaning="what to learn of a table; auto: from the target"
     )
@@ -391,19 +414,3 @@ class Config:
         for section in (content["model"], content["optimizer"], *content["callbacks"]["extra"]):
             section.update(section.pop("options", {}))
         return content
-
-
-_SIMPLE = frozenset({str, int, float, bool, type(None)})
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses and mappings as new dicts, sequences as new lists, recursively."""
-    if isinstance(value, Mapping):
-        items: Any = value.items()
-    elif dataclasses.is_dataclass(value):
-        items = value.__dict__.items()
-    elif isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    else:  # numbers of numpy are subclasses of these
-        return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
-    return {name: one if type(one) in _SIMPLE else plain(one) for name, one in items}

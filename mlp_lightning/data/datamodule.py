@@ -49,7 +49,7 @@ class TabularDataModule(pl.LightningDataModule):
         options: which table, what its columns are, its split and batches. ``None``: all by default.
         task: ``auto``, or one of :data:`~mlp_lightning.networks.tasks.TASKS`.
         given: what is known of the rows beside, such as a table in memory.
-        seed: decides the split and the order.
+        seed: decides the order, and the split unless ``options.split_seed`` does.
         accumulate_grad_batches: batches whose gradients make one optimizer step.
         steps_per_execution: most optimizer steps inside one ``training_step``.
         steps_between_checkpoints: executions also end at every multiple of it.
@@ -117,7 +117,7 @@ class TabularDataModule(pl.LightningDataModule):
 
     def with_seed(self, seed: int) -> Self:
         """The same rows in another order; only where the seed decides nothing else."""
-        assert not self.options.is_split
+        assert not self.options.split_follows_seed
         other = copy.copy(self)
         other.seed = seed
         return other

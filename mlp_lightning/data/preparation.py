@@ -65,7 +65,7 @@ class Preparation:
     Args:
         options: where the table is and what its columns are.
         task: ``auto``, or one of :data:`~mlp_lightning.networks.tasks.TASKS`.
-        seed: decides the split.
+        seed: decides the split, unless ``options.split_seed`` does.
         dtype: floating point type of the prepared rows.
         given: what is known of the rows already.
 
@@ -148,7 +148,8 @@ class Preparation:
         targets_BT = target.numbers(table, origin.place)
         labels_B = task_class(target.task).labels(targets_BT)
         self._refuse_single_rows(labels_B, target, origin)
-        parts = split_rows(table, labels_B, options, seed, source.name)
+        split_seed = seed if options.split_seed is None else options.split_seed
+        parts = split_rows(table, labels_B, options, split_seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         train = parts["train"]

@@ -33,7 +33,7 @@ def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
         DataError: if the rows cannot be split or batched as the configuration asks.
     """
     options = config.data
-    if options.cv.folds is not None and options.cv.fold is None:
+    if options.cv.trains_all:
         hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
         raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
     data = TabularDataModule.from_config(config, given)

@@ -95,8 +95,11 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
 
 
 def complete_writes(folder: Path) -> None:
-    """Give the files their names that a killed :func:`write_all` with a journal in ``folder`` has left waiting."""
-    for journal in folder.glob(".*.journal"):
+    """Give the files their names that a killed :func:`write_all` has left waiting.
+
+    Its journal is in ``folder``, or in a folder in there.
+    """
+    for journal in [*folder.glob(".*.journal"), *folder.glob("*/.*.journal")]:
         for name, path in json.loads(journal.read_bytes()).items():
             if Path(name).exists():
                 _replace(Path(name), path)

@@ -6,6 +6,7 @@ gathers them from all runs.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -21,6 +22,8 @@ summary_pb2: Any = _summary_pb2
 api_pb2: Any = _api_pb2
 plugin_data_pb2: Any = _plugin_data_pb2
 
+# File systems allow 255 bytes.
+_LONGEST_LABEL = 100
 # Keys of the configuration that say how a run is kept or shown, not what it is.
 _NOT_HYPERPARAMETERS = (
     "name",
@@ -60,8 +63,24 @@ def _session(tag: str, **record: Any) -> Any:
     return summary_pb2.Summary(value=[value])
 
 
+def label(config: Config) -> str:
+    """What a run of a sweep is called in TensorBoard, such as ``hidden_units=100 lr=0.5``; empty for another run."""
+    values = _flat(config)
+    keys = sorted((key for key in config.sweep.keys if key in values), key=lambda key: key == "seed")  # it comes last
+    short = [key.rpartition(".")[2] for key in keys]
+    names = [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
+    text = " ".join(f"{name}={values[key]}" for name, key in zip(names, keys, strict=True))
+    return re.sub(r"[^\w.,=+\-\[\] ]", "_", text)[:_LONGEST_LABEL].rstrip(" .")
+
+
 def hyperparameters(config: Config) -> dict[str, float | str | bool]:
-    """The configuration as flat values for TensorBoard's HParams tab, e.g. ``model.hidden_units``."""
+    """What TensorBoard's HParams tab lists of a run: all options, in a sweep those in which its runs differ."""
+    values, keys = _flat(config), config.sweep.keys
+    return {key: value for key, value in values.items() if key in keys} if keys else values
+
+
+def _flat(config: Config) -> dict[str, float | str | bool]:
+    """The configuration as flat values, e.g. ``model.hidden_units``."""
     flat: dict[str, float | str | bool] = {}
 
     def flatten(prefix: str, value: Any) -> None:

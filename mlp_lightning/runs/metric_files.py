@@ -33,7 +33,7 @@ from mlp_lightning.runs.console import log
 from mlp_lightning.runs.event_bytes import event_record, file_header, scalar_records
 from mlp_lightning.runs.files import names_file
 from mlp_lightning.runs.history import MetricsHistory, Series
-from mlp_lightning.runs.hyperparameters import session_end, session_start
+from mlp_lightning.runs.hyperparameters import label, session_end, session_start
 from mlp_lightning.runs.member import Member
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
@@ -232,7 +232,9 @@ class MetricFiles:
         name = (
             f"events.out.tfevents.{int(self._started):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
         )
-        path = self._event_files[number] = folder.path / name
+        # TensorBoard calls a run by its path.
+        path = self._event_files[number] = folder.path / label(config) / name
+        path.parent.mkdir(exist_ok=True)
         start = event_pb2.Event(wall_time=self._started, summary=session_start(config, self._started))
         head = file_header(self._started) + event_record(start)
         if history is None and config.logger.graph:

@@ -75,7 +75,7 @@ def _facts(result: TrainingResult, details: str, is_kept: bool = True) -> list[s
     facts += [f"{WARNING}{one}" for one in result.warnings]
     folder = short_path(result.run_dir)
     facts.append(f"Run folder:  {folder}")
-    if any(result.run_dir.glob("events.out.tfevents.*")):
+    if any(result.run_dir.rglob("events.out.tfevents.*")):
         facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(folder.as_posix())}")
     return facts
 

@@ -174,7 +174,7 @@ def _copy_csv(source: Path, target: Path, step: int, period: int | None) -> None
 
 def _events(source: Path, step: int, period: int | None) -> Iterator[bytes]:
     """The records of a run's event files that belong to the history of the run that continues it."""
-    for file in source.glob("events.out.tfevents.*"):
+    for file in source.rglob("events.out.tfevents.*"):
         # The loader ends quietly where a killed run has cut a file short.
         for event in LegacyEventFileLoader(str(file)).Load():
             if event.WhichOneof("what") in ("graph_def", "tagged_run_metadata"):

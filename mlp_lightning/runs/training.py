@@ -311,18 +311,24 @@ class Training:
 
 
 def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tuple[list[TabularDataModule], list[int]]:
-    """A data module for every seed and fold, and which one each run has."""
-    first: dict[tuple[Any, ...], Config] = {}
-    for one in configs:
-        first.setdefault((one.seed, one.data.cv), one)
-    numbers: Mapping[tuple[Any, ...], int] = {key: number for number, key in enumerate(first)}
-    of_member = [numbers[one.seed, one.data.cv] for one in configs]
-    if len(first) > 1 and source is None:
+    """A data module for every seed, split and fold, and which one each run has."""
+    keys = [(one.seed, *_key_of_split(one)) for one in configs]
+    if len({key[1:] for key in keys}) > 1 and source is None:
         source = KeptSource(open_source(configs[0].data))
-    if configs[0].data.is_split:
-        return [build_data(one, Given(source)) for one in first.values()], of_member
-    rows = build_data(configs[0], Given(source))
-    return [rows.with_seed(one.seed) for one in first.values()], of_member
+    split: dict[tuple[Any, ...], TabularDataModule] = {}
+    modules: dict[tuple[Any, ...], TabularDataModule] = {}
+    for config, key in zip(configs, keys, strict=True):
+        if key not in modules:
+            rows = split.get(key[1:]) or split.setdefault(key[1:], build_data(config, Given(source)))
+            modules[key] = rows if rows.seed == config.seed else rows.with_seed(config.seed)
+    numbers = {key: number for number, key in enumerate(modules)}
+    return list(modules.values()), [numbers[key] for key in keys]
+
+
+def _key_of_split(config: Config) -> tuple[Any, ...]:
+    """What decides which rows train; the same for runs that differ in their order alone."""
+    data = config.data
+    return data.cv, config.seed if data.split_follows_seed else data.split_seed
 
 
 def _without_repetition(data: Sequence[TabularDataModule]) -> tuple[list[TabularDataModule], list[int]]:

@@ -13,8 +13,15 @@ from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 
 # Members of one stack may differ in these options and in no others (not in depth, for example).
-_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "model.hidden_units", "model.init")
-_MAY_DIFFER_TOO = ("model.dropout", "optimizer.lr", "optimizer.weight_decay", "trainer.label_smoothing")
+_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "data.split_seed")
+_MAY_DIFFER_TOO = (
+    "model.hidden_units",
+    "model.init",
+    "model.dropout",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "trainer.label_smoothing",
+)
 # A product of small matrices takes as long as one with this many multiply-adds.
 _LEAST_MULTIPLY_ADDS = 1000
 # Zero-padding may at most double the arithmetic.

@@ -18,7 +18,7 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.runs.files import complete_writes
 from mlp_lightning.runs.run_folder import RunFolder, config_hash
-from mlp_lightning.sweeps.records import RunRecord, read_record
+from mlp_lightning.sweeps.records import RunRecord, fold_folder, read_record, run_folders
 
 SUPERSEDED = "superseded"
 _LOCK = ".lock"
@@ -55,8 +55,11 @@ class Ledger:
             self._read(resume)
 
     def _read(self, resume: bool) -> None:
-        for file in sorted(self.folder.rglob(RunFolder(self.folder).config.name)):
+        name = RunFolder(self.folder).config.name
+        for file in sorted(self.folder.rglob(name)):
             path = file.parent
+            if path.name.startswith("fold-") and (path.parent / name).is_file():
+                continue  # part of a cross-validation, which has the number
             if path.name == ".hydra" or SUPERSEDED in path.relative_to(self.folder).parts:
                 continue
             self._found.add(path)
@@ -82,6 +85,23 @@ class Ledger:
         self.supersede(folder)
         return Placement(folder)
 
+    def place_folds(self, config: Config, wanted: Path) -> list[Placement]:
+        """The folders of all folds of a cross-validation, inside of one; found as in :meth:`place`."""
+        folders = self._known.get(config_hash(config), [])
+        folder = wanted if wanted in folders else folders[0] if folders else self.free(wanted)
+        if folders:
+            folders.remove(folder)
+            self._given.add(folder)
+        placements = []
+        for fold in range(config.data.cv.folds or 0):
+            path = folder / fold_folder(fold)
+            record = _record(path) if RunFolder(path).config.is_file() else None
+            done = record is not None and record.status == "finished"
+            if path.exists() and not done:
+                self.supersede(path)
+            placements.append(Placement(path, record if done else None))
+        return placements
+
     def free(self, wanted: Path) -> Path:
         """``wanted`` if no run has it, else a folder with the next free number; reserved from now on.
 
@@ -98,22 +118,22 @@ class Ledger:
 
     def others(self) -> list[RunRecord]:
         """The runs of the sweep that are not part of this command."""
-        folders = [folder for several in self._known.values() for folder in several]
+        folders = [one for several in self._known.values() for folder in several for one in run_folders(folder)]
         return [record for folder in folders if (record := _record(folder)) is not None]
 
     def supersede(self, folder: Path) -> None:
-        """Move an earlier attempt to ``superseded/<its name>-<attempt>``.
+        """Move an earlier attempt to ``superseded/<its name>-<attempt>``, that of a fold with the job's name before.
 
         Raises:
             RunFolderError: the system does not allow moving the folder. It is not moved.
         """
         target = self.folder / SUPERSEDED
         target.mkdir(exist_ok=True)
-        attempt = 1
-        while (target / f"{folder.name}-{attempt}").exists():
+        name, attempt = "-".join(folder.relative_to(self.folder).parts), 1
+        while (target / f"{name}-{attempt}").exists():
             attempt += 1
         try:
-            folder.rename(target / f"{folder.name}-{attempt}")
+            folder.rename(target / f"{name}-{attempt}")
         except PermissionError as error:
             raise RunFolderError(
                 f"The unfinished run in {folder} cannot be moved to {target}: {error.strerror}. Close what has one of"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 from mlp_lightning.errors import RunFolderError
 
 UNENDED = "unended"
+# Of a program whose configuration file asks for a sweep: makes a single run of it.
+SINGLE_RUN = " hydra.mode=RUN"
 # Folders without run folders of the sweep: Hydra's, and that of superseded runs.
 _IGNORED_FOLDERS = (".hydra", "superseded")
 _STATUSES = ("finished", "interrupted", "failed")
@@ -51,28 +54,79 @@ class RunRecord:
     fingerprint: Mapping[str, Any] | None = None
 
     @property
-    def sort_key(self) -> tuple[str, bool, int, str]:
-        """Orders runs by sweep folder, then job number; runs without a number follow by name."""
-        return str(self.folder.parent), self.number is None, self.number or 0, self.folder.name
+    def job_folder(self) -> Path:
+        """The run folder, or for one of several folds the folder that they have in common."""
+        return self.folder.parent if is_fold_of(self.folder, self.config) else self.folder
+
+    @property
+    def sweep(self) -> Path:
+        """The folder of the sweep."""
+        return self.job_folder.parent
+
+    @property
+    def sort_key(self) -> tuple[str, bool, int, str, int]:
+        """Orders runs by sweep folder, job number and fold; runs without a number follow by name."""
+        job = self.job_folder.name
+        return str(self.sweep), self.number is None, self.number or 0, job, configured(self.config, "data.cv.fold") or 0
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is a fold of a cross-validation: its test rows are those that it held out."""
+        return configured(self.config, "data.cv.fold") is not None
+
+
+def configured(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key of nested dicts; ``None`` where there is none."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def fold_folder(fold: int) -> str:
+    """The name of the run folder of a fold, inside of the folder of its cross-validation."""
+    return f"fold-{fold}"
+
+
+def is_fold_of(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a run folder lies in the folder of its cross-validation."""
+    fold = configured(config, "data.cv.fold")
+    return fold is not None and folder.name == fold_folder(fold)
+
+
+def job_number(folder: Path) -> int | None:
+    """The number that a folder of a sweep is named by; ``None`` if it is named otherwise."""
+    return int(folder.name) if folder.name.isascii() and folder.name.isdigit() else None
+
+
+def objective(metrics: Mapping[str, Mapping[str, float]], held_out: bool) -> float:
+    """The loss that a search minimises: of the rows that a fold held out, of validation rows, else of training rows.
+
+    A run that did not finish has an infinite one, the worst that searches accept (Optuna's stops at NaN).
+    """
+    of_split = metrics.get("test") if held_out else metrics.get("val") or metrics.get("train")
+    return of_split["loss"] if of_split else math.inf
 
 
 def read_records(paths: Iterable[Path]) -> list[RunRecord]:
     """Read every run folder at or below ``paths``, in the order of their sweep folders and job numbers.
 
-    A run folder is one with a ``config.yaml``. Folders in ``.hydra`` or ``superseded`` below
-    the given paths are ignored; a run that is reached by two of the paths counts once.
+    A run folder is one with a ``config.yaml``; a cross-validation has one for each fold. Folders in ``.hydra`` or
+    ``superseded`` below the given paths are ignored; a run that is reached by two of the paths counts once.
 
     Raises:
         RunFolderError: a file of a run cannot be read or has invalid content; the message names it.
     """
-    folders = {folder.resolve(): folder for path in paths for folder in _run_folders(path)}
+    folders = {folder.resolve(): folder for path in paths for folder in run_folders(path)}
     return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.sort_key)
 
 
-def _run_folders(path: Path) -> Iterator[Path]:
+def run_folders(path: Path) -> Iterator[Path]:
+    """Every run folder at or below a path; of a cross-validation those of its folds."""
     for folder, below, files in os.walk(path):
         below[:] = [name for name in below if name not in _IGNORED_FOLDERS]
-        if "config.yaml" in files and Path(folder).name != ".hydra":
+        has_folds = any((Path(folder) / name / "config.yaml").is_file() for name in below if name.startswith("fold-"))
+        if "config.yaml" in files and Path(folder).name != ".hydra" and not has_folds:
             yield Path(folder)
 
 
@@ -83,8 +137,9 @@ def read_record(folder: Path) -> RunRecord:
         RunFolderError: see :func:`read_records`.
     """
     config = _checked(folder / "config.yaml", _yaml(folder / "config.yaml"), dict, "a mapping of keys to values")
-    overrides = _read_overrides(folder / ".hydra" / "overrides.yaml")
-    number = int(folder.name) if folder.name.isascii() and folder.name.isdigit() else None
+    job_folder = folder.parent if is_fold_of(folder, config) else folder
+    overrides = _read_overrides(job_folder / ".hydra" / "overrides.yaml")
+    number = job_number(job_folder)
     result_path = folder / "result.json"
     if not result_path.exists():
         return RunRecord(number, folder, UNENDED, overrides, config, {})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Options of ``data`` that say what is made of the rows that were read.
 _OF_READ_ROWS = frozenset(
-    {"val_fraction", "test_fraction", "cv", "batch_size", "shuffle", "suggested_lr"}
+    {"val_fraction", "test_fraction", "split_seed", "cv", "batch_size", "shuffle", "suggested_lr"}
     | {"scaling", "max_one_hot", "class_weight"}
 )
 
@@ -44,10 +44,10 @@ class SizesOf:
         """
         trainer = config.trainer
         length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]
-        # The training rows decide which features there are, and the seed which rows these are. Whether labels can be
+        # The training rows decide which features there are, and a seed which rows these are. Whether labels can be
         # smoothed depends on the target.
         smooths, data = trainer.label_smoothing not in (0, "auto"), config.data
-        seed = config.seed if data.is_split else None
+        seed = config.seed if data.split_follows_seed else None
         key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
         if key not in self._known:
             try:

@@ -25,7 +25,7 @@ def test_sweep_over_hidden_units(tmp_path) -> None:
     assert done.stderr == ""
     sweep = only_run(tmp_path, "iris")
     assert {one.name for one in sweep.iterdir() if one.is_dir()} == {"0", "1", "2"}
-    head, *rows = done.stdout[done.stdout.index("Leaderboard: best validation loss first") :].splitlines()[1:5]
+    head, *rows = done.stdout[done.stdout.index("Leaderboard of iris: best validation loss first") :].splitlines()[1:5]
     assert re.split(r"\s{2,}", head.strip()) == [
         "model.hidden_units",
         "run",

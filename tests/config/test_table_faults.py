@@ -243,6 +243,34 @@ def test_a_checkpoint_is_one_run() -> None:
     accepted(**several, **{"data.cv.fold": 2})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"data.val_fraction": 0.2, "data.val_path": "v.csv"},
+        {"data.test_fraction": 0.2, "data.time_column": "t"},
+        {"data.split_column": "s", "data.val_fraction": 0.2},
+        {"data.cv.folds": 3, "data.time_column": "t"},
+    ],
+)
+def test_a_split_that_is_not_drawn_has_no_seed(settings: dict[str, Any]) -> None:
+    base = {"data.val_fraction": 0.0, "data.test_fraction": 0.0, **settings}
+    fault = fault_of(**base, **{"data.split_seed": 7})
+    rule, hint = "has no effect: nothing is drawn to split these rows", "leave it out, or set data.val_fraction"
+    assert fault == Fault("data.split_seed", 7, rule, f"{hint} or data.test_fraction")
+    assert not accepted(**base).data.split_follows_seed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"data.val_fraction": 0.2}, {"data.test_fraction": 0.2, "data.val_path": "v.csv"}, {"data.cv.folds": 3}],
+)
+def test_the_seed_of_a_split(settings: dict[str, Any]) -> None:
+    base = {"data.val_fraction": 0.0, "data.test_fraction": 0.0, **settings}
+    assert accepted(**base).data.split_follows_seed
+    assert not accepted(**base, **{"data.split_seed": 7}).data.split_follows_seed
+
+
 def test_all_contradictions_of_a_table_at_once() -> None:
     faults = faults_of(
         **{

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 import mlp_lightning
 from mlp_lightning.errors import MLPLightningError
-from mlp_lightning.runs.hyperparameters import hyperparameters
+from mlp_lightning.runs.hyperparameters import hyperparameters, label
 
 IRIS = ["data=iris", "data.batch_size=16"]  # 6 steps an epoch
 proto: Any = api_pb2
@@ -151,6 +151,49 @@ def test_hparams_tab_lists_every_run_of_a_sweep(tmp_path, compose_config) -> Non
             assert final[f"loss/{split}"] == pytest.approx(metrics["loss"], rel=1e-6)
             assert final[f"accuracy/{split}"] == pytest.approx(metrics["accuracy"], rel=1e-6)
     assert [session.status for session in rows["5-1e+30"].sessions] == [proto.STATUS_FAILURE]
+
+
+def test_runs_of_a_sweep_are_called_by_the_keys_in_which_they_differ(tmp_path, compose_config) -> None:
+    keys = "sweep.keys=[seed,model.hidden_units,optimizer.lr]"
+    for number, (units, rate) in enumerate(((5, 0.1), ("[7,7]", 0.5))):
+        config = compose_config(
+            "data=iris", f"model.hidden_units={units}", f"optimizer.lr={rate}", "seed=3", "trainer.max_epochs=2", keys
+        )
+        result = mlp_lightning.train(config, tmp_path / str(number))
+        assert "tensorboard --logdir" in (result.run_dir / "train.log").read_text()
+    names, _, groups = session_groups(tmp_path)
+    assert sorted(names) == ["model.hidden_units", "optimizer.lr", "seed"]
+    assert {group.name for group in groups} == {
+        "0/hidden_units=5 lr=0.1 seed=3",
+        "1/hidden_units=[7, 7] lr=0.5 seed=3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys", "expected"),
+    [
+        ((), (), ""),
+        (
+            ("optimizer=adam",),
+            ("optimizer.name", "data.name", "model.depth"),
+            "optimizer.name=Adam data.name=xor depth=1",
+        ),
+        (("data=sklearn", "data.target=a/b: c"), ("data.target",), "target=a_b_ c"),
+        ((f"model.hidden_units={[11] * 40}",), ("model.hidden_units",), "hidden_units=[" + "11, " * 21 + "11"),
+    ],
+)
+def test_names_of_runs_are_names_of_folders(compose_config, overrides, keys, expected) -> None:
+    config = compose_config(*overrides, f"sweep.keys={list(keys)}")
+    assert label(config) == expected
+
+
+def test_a_run_that_continues_one_of_a_sweep_has_its_curves(tmp_path, compose_config) -> None:
+    words = ["trainer.log_every_n_steps=5", "sweep.keys=[seed]"]
+    mlp_lightning.train(compose_config(*words, "trainer.max_steps=20"), tmp_path / "first")
+    checkpoint = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
+    mlp_lightning.train(compose_config(*words[:1], "trainer.max_steps=30", checkpoint), tmp_path / "second")
+    steps = [one.step for one in events_of(tmp_path / "second").Scalars("loss/train")]
+    assert steps[:5] == [0, 5, 10, 15, 20]
 
 
 def test_session_that_has_not_ended_is_not_called_a_success(tmp_path, compose_config, monkeypatch) -> None:

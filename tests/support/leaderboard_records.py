@@ -19,7 +19,7 @@ def run(number: int, train: float = 0.5, val: float | None = 0.6, sweep: str = "
     metrics = {"train": {"loss": train, "accuracy": 0.5}}
     if val is not None:
         metrics["val"] = {"loss": val, "accuracy": 0.25}
-    config = nested({"name": "iris", "seed": 0, **keys})
+    config = nested({"name": "iris", "data.name": "iris", "seed": 0, **keys})
     return RunRecord(number, Path(f"/logs/{sweep}/{number}"), "finished", overrides, config, metrics, 100, 1.5)
 
 

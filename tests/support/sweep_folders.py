@@ -97,7 +97,7 @@ def _approximately(value: Any) -> Any:
 
 def _files(run: Path) -> list[str]:
     names = sorted(str(file.relative_to(run)) for file in run.rglob("*") if file.is_file())
-    events = [name for name in names if name.startswith("events.out.tfevents.")]
+    events = [name for name in names if "events.out.tfevents." in name]
     assert len(events) == 1
     return [name for name in names if name not in events]
 

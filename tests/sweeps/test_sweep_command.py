@@ -119,7 +119,7 @@ def test_two_failures_and_a_result(tmp_path: Path) -> None:
         "1": "The training loss became nan at step",
         "2": "data.batch_size = 89 leaves a batch with 1 of the 90 training rows",
     }
-    stderr, leaderboard_text = done.stderr, done.stdout.partition("Leaderboard: best")[2]
+    stderr, leaderboard_text = done.stderr, done.stdout.partition("Leaderboard of iris: best")[2]
     for number, name in (("1", "huge_lr"), ("2", "odd_batch")):
         assert f"Run {number} (data=iris experiment={name} trainer.max_epochs=30) failed: {causes[number]}" in stderr
         assert f"run {number} (experiment={name}) failed: {causes[number]}" in leaderboard_text

@@ -20,8 +20,8 @@ from mlp_lightning.config.hydra_arguments import version_text
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
-from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, write_image_event, write_png
-from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboard, write_csv
+from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboards, write_image_event, write_png
+from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards, write_csv
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 from mlp_lightning.sweeps.records import RunRecord, read_records
 
@@ -30,7 +30,7 @@ EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
 
 def write_leaderboard(
     records: Iterable[RunRecord], folder: Path, console: Console | None, program: str
-) -> Leaderboard | None:
+) -> list[Leaderboard]:
     """Write ``leaderboard.csv``, ``leaderboard.png`` and TensorBoard's image into ``folder``; show the table.
 
     The table comes first, so that you see it even if the figure fails.
@@ -42,24 +42,25 @@ def write_leaderboard(
         program: the training program, e.g. ``python scripts/train.py``, for the command that repeats the best run.
 
     Returns:
-        The leaderboard; ``None``, and nothing is written, if there are no records.
+        The leaderboards, one for every data set; none, and nothing is written, if there are no records.
 
     Raises:
         OSError: a file cannot be written. Each file of an earlier leaderboard is replaced completely or kept.
     """
-    leaderboard = build_leaderboard(records, folder)
-    if not leaderboard.finished and not leaderboard.others:
-        return None
-    table = write_csv(leaderboard)
+    leaderboards = build_leaderboards(records, folder)
+    if not leaderboards:
+        return []
+    table = write_csv(leaderboards)
     if console is not None:
-        print_leaderboard(leaderboard, console, program)
-    png = png_bytes(draw_leaderboard(leaderboard))
+        for one in leaderboards:
+            print_leaderboard(one, console, program)
+    png = png_bytes(draw_leaderboards(leaderboards))
     image = write_png(folder, png)
     write_image_event(folder, png)
     if console is not None:
         files = f"\nLeaderboard: {short_path(table)}, {image.name}"
         console.print(files, markup=False, highlight=False, soft_wrap=True)
-    return leaderboard
+    return leaderboards
 
 
 def main() -> None:

@@ -1,77 +1,72 @@
 """``leaderboard.png``: a sweep in one figure.
 
-It depends on the number of swept keys other than ``seed``: none, the runs side by side; one, training and validation
-loss against it; two, a map of the ranking metric; more, parallel coordinates. Drawn without pyplot, which keeps
-global state; matplotlib is imported when a figure is drawn.
+It depends on the number of swept keys other than seeds and folds: none, the runs side by side; one, training and
+validation loss against it; two, a map of each of these losses; more, the losses against every key. Drawn without
+pyplot, which keeps global state; matplotlib is imported when a figure is drawn.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_lightning.runs.drawing import figure_style
 from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.sweeps.leaderboard.keys import value_text
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, Line
 from mlp_lightning.sweeps.leaderboard.scales import (
     MAX_TICKS,
     finite,
-    heights_of,
     is_number,
     limits,
-    nice_ticks,
     norm_of,
     scale_of,
     set_category_ticks,
     set_scale,
-    tick_text,
 )
-from mlp_lightning.sweeps.leaderboard.table import metric_title, shown_value
+from mlp_lightning.sweeps.leaderboard.table import metric_title, short_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 PNG_NAME = "leaderboard.png"
 EVENT_TAG = "leaderboard"
 _EVENT_SUFFIX = ".leaderboard"
-_COLOURS = {"loss/train": "tab:blue", "loss/val": "tab:orange"}
+_COLOURS = ("tab:blue", "tab:orange")  # of the training loss, and of the one that decides the ranks
+_FAILED, _BEST = "tab:red", "tab:red"
 _COLOUR_MAP = "viridis"  # dark is low, which is good
-_GREY = (0.8, 0.8, 0.8, 1.0)
 _MAX_CELLS_WITH_NUMBERS = 100
 _MAX_POINTS_IN_A_STRIP = 100
+_MAX_DATA_SETS = 6
+_PANELS_IN_A_ROW = 3
 
 
-def draw_leaderboard(leaderboard: Leaderboard) -> Figure:
-    """Draw a leaderboard; without finished runs the figure only states that.
+def draw_leaderboards(leaderboards: Sequence[Leaderboard]) -> Any:
+    """Draw the leaderboards of one or several data sets, one below the other.
 
-    Metrics that are not finite are omitted or marked, and counted in the title.
+    Metrics that are not finite are omitted or marked, and counted in the title. Without finished runs the figure only
+    states that.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    keys = leaderboard.line_keys
+    shown = leaderboards[:_MAX_DATA_SETS]
+    rows = [max(1, math.ceil(len(one.line_keys) / _PANELS_IN_A_ROW)) for one in shown]
     with figure_style():
-        figure = Figure(figsize=(8 if len(keys) < 5 else min(1.6 * len(keys), 20), 5), dpi=110, layout="constrained")
+        width = 12 if any(_is_wide(one) for one in shown) else 8
+        heights = [5 if count == 1 else 3.5 * count for count in rows]
+        figure = Figure(figsize=(width, sum(heights)), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
-        axes: Axes = figure.subplots()
-        if reason := _reason_for_no_plot(leaderboard):
-            axes.set_axis_off()
-            axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=14)
-            return figure
-        if not keys:
-            _draw_runs(axes, leaderboard)
-        elif len(keys) == 1:
-            _draw_against_key(axes, leaderboard)
-        elif len(keys) == 2:
-            _draw_map(axes, leaderboard)
-        else:
-            _draw_parallel(axes, leaderboard)
-        axes.set_title(_title(leaderboard), loc="left", fontsize=10, pad=10)
+        parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for part, one in zip(parts, shown, strict=True):
+            _draw(part, one)
+        if len(shown) < len(leaderboards):
+            parts[-1].supxlabel(f"{len(leaderboards) - len(shown)} more data sets are in leaderboard.csv", fontsize=9)
     return figure
 
 
@@ -117,201 +112,222 @@ def write_image_event(folder: Path, png: bytes) -> Path:
 # ---- kinds of figures ----------------------------------------------------------------------------------------
 
 
+def _draw(figure: FigureBase, leaderboard: Leaderboard) -> None:
+    keys = leaderboard.line_keys
+    figure.suptitle(_title(leaderboard), x=0.01, ha="left", fontsize=10)
+    if reason := _reason_for_no_plot(leaderboard):
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=14)
+    elif not keys:
+        _draw_runs(figure.subplots(), leaderboard)
+    elif len(keys) == 1:
+        axes = figure.subplots()
+        _draw_against(axes, leaderboard, keys[0])
+        axes.legend(frameon=False)
+    elif len(keys) == 2:
+        _draw_maps(figure, leaderboard)
+    else:
+        _draw_all_keys(figure, leaderboard)
+
+
 def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
-    """Training and validation loss of all runs: points beside their mean ± sd; for many runs a histogram."""
+    """The losses of all runs: points, and a line at their mean; for many runs a histogram."""
     names = _losses(leaderboard)
-    values = {name: finite(_all_values(leaderboard, name)) for name in names}
+    values = {name: finite([run.metrics.get(name, math.nan) for run in leaderboard.finished]) for name in names}
     together = [one for some in values.values() for one in some]
+    means = {name: sum(some) / len(some) for name, some in values.items()}
+    labels = [f"{_split(leaderboard, name)}: mean {means[name]:.3g}" for name in names]
     if len(leaderboard.finished) > _MAX_POINTS_IN_A_STRIP:
-        for name in names:
-            spread = leaderboard.lines[0].metrics[name]
-            label = f"{_split(name)}: {spread.mean:.3g} ± {spread.sd or 0:.2g}"
-            axes.hist(values[name], 30, range=limits(together), alpha=0.6, color=_COLOURS[name], label=label)
+        for name, label, colour in zip(names, labels, _COLOURS, strict=False):
+            axes.hist(values[name], 30, range=limits(together), alpha=0.6, color=colour, label=label)
         axes.set_xlabel("loss")
         axes.set_ylabel("runs")
         axes.legend(frameon=False)
         return
-    for position, name in enumerate(names):
+    for position, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
         count = len(values[name])
         # Side by side in the order of their ranks, so that equal losses do not overlap.
         around = [position + 0.4 * ((index + 0.5) / count - 0.5) for index in range(count)]
-        axes.plot(around, values[name], "o", alpha=0.6, markersize=5, color=_COLOURS[name])
-        spread = leaderboard.lines[0].metrics[name]
-        if spread.sd is not None and math.isfinite(spread.sd):
-            axes.errorbar(position + 0.3, spread.mean, spread.sd, fmt="D", capsize=4, color="black", markersize=5)
-    axes.set_xticks(range(len(names)), [_split(name) for name in names])
+        axes.plot(around, values[name], "o", alpha=0.6, markersize=5, color=colour)
+        if count > 1:
+            axes.hlines(means[name], position - 0.25, position + 0.25, color="black", linewidth=1)
+    axes.set_xticks(range(len(names)), labels if len(together) > len(names) else [one.split(":")[0] for one in labels])
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("loss")
     set_scale(axes, "y", together)
 
 
-def _draw_against_key(axes: Axes, leaderboard: Leaderboard) -> None:
-    """Training and validation loss against the one key: lines with a band of ± sd, or points with error bars."""
-    (key,) = leaderboard.line_keys
+def _draw_against(axes: Axes, leaderboard: Leaderboard, key: str) -> None:
+    """The losses of all runs against a key; the line leads along the means of the best combination at each value.
+
+    For a single key these are all combinations, and the band reaches from the lowest run to the highest.
+    """
     values = _ordered(leaderboard, key)
     numeric = all(map(is_number, values))
-    position = {shown_value(value): float(value) if numeric else index for index, value in enumerate(values)}
-    lines = sorted(leaderboard.lines, key=lambda line: position[shown_value(line.values[key])])
-    x = [position[shown_value(line.values[key])] for line in lines]
-    if numeric:
-        set_scale(axes, "x", x, ticks_at_values=True)
+    position = {value_text(value): float(value) if numeric else index for index, value in enumerate(values)}
+    best: dict[float, Line] = {}
+    for line in leaderboard.lines:  # the best first
+        if math.isfinite(_mean(leaderboard, line)):
+            best.setdefault(position[value_text(line.values[key])], line)
+    losses, drawn = _losses(leaderboard), []
+    for name, colour in zip(losses, _COLOURS, strict=False):
+        at = [position[value_text(line.values[key])] for line in leaderboard.lines for _ in line.runs]
+        runs = [run.metrics.get(name, math.nan) for line in leaderboard.lines for run in line.runs]
+        axes.scatter(at, runs, s=12, color=colour, alpha=0.35, linewidth=0)
+        # Of many values, as in a search, hardly any two runs have the same.
+        x = sorted(best) if len(values) <= MAX_TICKS or len(leaderboard.line_keys) == 1 else []
+        lines = [best[one] for one in x]
+        means = [line.metrics[name].mean for line in lines]
+        axes.plot(x, means, "o-" if numeric else "o", color=colour, label=_split(leaderboard, name), markersize=5)
+        if numeric and len(leaderboard.line_keys) == 1 and leaderboard.has_spread:
+            of_lines = [finite([run.metrics.get(name, math.nan) for run in line.runs]) for line in lines]
+            low, high = ([end(some) for some in of_lines] for end in (min, max))
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        drawn += finite(runs)
+    failed = [position[value_text(one[key])] for one in _failed(leaderboard)]
+    failed = sorted(set(failed) - {position[value_text(line.values[key])] for line in leaderboard.lines})
+    if failed:
+        options = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.plot(failed, [0.97] * len(failed), "x", color=_FAILED, label="failed", **options)
+    _set_key(axes, key, values, list(position.values()) if numeric else [])
+    set_scale(axes, "y", drawn)
+    axes.set_ylabel("loss")
+    if len(leaderboard.line_keys) == 1 and len(leaderboard.lines) <= MAX_TICKS:
+        for line in leaderboard.lines:
+            if share := leaderboard.solved(line):
+                place = (position[value_text(line.values[key])], 1.0)
+                text = f"{share[0]} of {share[1]}\nsolved"
+                axes.text(*place, text, ha="center", va="bottom", fontsize=8, transform=axes.get_xaxis_transform())
+
+
+def _set_key(axes: Axes, key: str, values: Sequence[Any], positions: Sequence[float]) -> None:
+    """The x axis of a key; without ``positions`` its values are names."""
+    axes.set_xlabel(key)
+    if positions:
+        scale = scale_of(positions, evenly=len(values) > MAX_TICKS)
+        set_scale(axes, "x", positions, scale, ticks_at_values=True)
     else:
         set_category_ticks(axes.xaxis, values)
         axes.set_xlim(-0.6, len(values) - 0.4)
+
+
+def _draw_all_keys(figure: FigureBase, leaderboard: Leaderboard) -> None:
+    """The losses against every key, side by side on one scale."""
+    keys, best = leaderboard.line_keys, leaderboard.lines[0]
+    rows = math.ceil(len(keys) / _PANELS_IN_A_ROW)
+    panels = figure.subplots(rows, math.ceil(len(keys) / rows), sharey=True, squeeze=False)
+    for axes, key in zip(panels.flat, keys, strict=False):
+        _draw_against(axes, leaderboard, key)
+        if axes not in panels[:, 0]:
+            axes.set_ylabel("")
+        axes.set_title(f"best: {short_value(best.values[key])}", fontsize=9, color=_BEST)
+        values = _ordered(leaderboard, key)
+        names = list(map(value_text, values))
+        x = best.values[key] if all(map(is_number, values)) else names.index(value_text(best.values[key]))
+        axes.scatter(x, _mean(leaderboard, best), s=90, facecolors="none", edgecolors=_BEST, linewidths=2, zorder=3)
+    for axes in panels.flat[len(keys) :]:
+        axes.set_axis_off()
+    panels[0, 0].legend(frameon=False, fontsize=8)
+
+
+def _draw_maps(figure: FigureBase, leaderboard: Leaderboard) -> None:
+    """A map of each loss over two keys, on one scale: heat maps, or scatter plots if the values form no grid."""
     names = _losses(leaderboard)
-    for index, name in enumerate(names):
-        beside = 0.0 if numeric else 0.16 * (index - (len(names) - 1) / 2)
-        _draw_loss(axes, name, [one + beside for one in x], lines, connected=numeric)
-    set_scale(axes, "y", finite([one for name in names for one in _all_values(leaderboard, name)]))
-    axes.set_xlabel(key)
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False)
+    keys = leaderboard.line_keys
+    values = [_ordered(leaderboard, key) for key in keys]
+    norm = norm_of([line.metrics[name].mean for line in leaderboard.lines for name in names])
+    numeric = all(map(is_number, [one for some in values for one in some]))
+    combinations = len(leaderboard.lines) + len(list(_failed(leaderboard)))
+    is_grid = not numeric or combinations >= 0.3 * len(values[0]) * len(values[1])
+    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    image: Any = None
+    for axes, name in zip(panels, names, strict=True):
+        image = _heat_map(axes, leaderboard, name, values, norm) if is_grid else _scatter(axes, leaderboard, name, norm)
+        axes.set_title(f"{_split(leaderboard, name)} loss", fontsize=9)
+        axes.set_xlabel(keys[0])
+    panels[0].set_ylabel(keys[1])
+    bar = figure.colorbar(image, ax=list(panels), label="loss")
+    if type(norm).__name__ == "LogNorm":
+        set_scale(bar.ax, "y", [float(norm.vmin or 0), float(norm.vmax or 0)])
+        bar.ax.set_ylim(norm.vmin, norm.vmax)
 
 
-def _draw_loss(axes: Axes, name: str, x: Sequence[float], lines: Sequence[Line], connected: bool) -> None:
-    """The means of one loss at ``x``, with ± sd and a dot for every run if there are several per line."""
-    colour, label = _COLOURS[name], _split(name)
-    spreads = [line.metrics[name] for line in lines]
-    mean = [one.mean if math.isfinite(one.mean) else math.nan for one in spreads]
-    sd = [one.sd if one.sd is not None and math.isfinite(one.sd) else 0.0 for one in spreads]
-    has_spread = any(one.count > 1 for one in spreads)
-    if connected:
-        axes.plot(x, mean, "o-", color=colour, label=label, markersize=5)
-    else:
-        bars = {"yerr": sd, "capsize": 4} if has_spread else {}
-        axes.errorbar(x, mean, fmt="o", color=colour, label=label, **bars)
-    if not has_spread:
-        return
-    if connected:
-        low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    at = [position for position, line in zip(x, lines, strict=True) for _ in line.runs]
-    runs = [run.metrics.get(name, math.nan) for line in lines for run in line.runs]
-    axes.scatter(at, runs, s=10, color=colour, alpha=0.35, linewidth=0)
-
-
-def _draw_map(axes: Axes, leaderboard: Leaderboard) -> None:
-    """The ranking metric over two keys: a heat map, or a scatter plot if the values do not form a grid."""
-    key_x, key_y = leaderboard.line_keys
-    values_x, values_y = _ordered(leaderboard, key_x), _ordered(leaderboard, key_y)
-    norm = norm_of([_mean(leaderboard, line) for line in leaderboard.lines])
-    numeric = all(map(is_number, [*values_x, *values_y]))
-    if numeric and len(leaderboard.lines) < 0.3 * len(values_x) * len(values_y):
-        image = _scatter(axes, leaderboard, norm)
-    else:
-        image = _heat_map(axes, leaderboard, values_x, values_y, norm)
-    axes.set_xlabel(key_x)
-    axes.set_ylabel(key_y)
-    _colour_bar(axes, leaderboard, image, norm)
-
-
-def _scatter(axes: Axes, leaderboard: Leaderboard, norm: Normalize) -> Any:
+def _scatter(axes: Axes, leaderboard: Leaderboard, name: str, norm: Normalize) -> Any:
     key_x, key_y = leaderboard.line_keys
     # The best last, so that it is drawn on top.
-    lines = [line for line in reversed(leaderboard.lines) if math.isfinite(_mean(leaderboard, line))]
+    lines = [line for line in reversed(leaderboard.lines) if math.isfinite(line.metrics[name].mean)]
+    failed = list(_failed(leaderboard))
+    for key, which in ((key_x, "x"), (key_y, "y")):
+        drawn = [float(values[key]) for values in (*(line.values for line in lines), *failed)]
+        set_scale(axes, which, drawn, scale_of(drawn, evenly=True))
     x, y = ([float(line.values[key]) for line in lines] for key in (key_x, key_y))
-    means = [_mean(leaderboard, line) for line in lines]
-    set_scale(axes, "x", x, scale_of(x, evenly=True))
-    set_scale(axes, "y", y, scale_of(y, evenly=True))
+    means = [line.metrics[name].mean for line in lines]
+    axes.scatter([float(one[key_x]) for one in failed], [float(one[key_y]) for one in failed], marker="x", c=_FAILED)
     image = axes.scatter(x, y, c=means, cmap=_COLOUR_MAP, norm=norm, s=30)
-    axes.scatter(x[-1:], y[-1:], s=110, facecolors="none", edgecolors="tab:red", linewidths=2)
+    axes.scatter(x[-1:], y[-1:], s=110, facecolors="none", edgecolors=_BEST, linewidths=2)
     return image
 
 
-def _heat_map(
-    axes: Axes, leaderboard: Leaderboard, values_x: Sequence[Any], values_y: Sequence[Any], norm: Normalize
-) -> Any:
+def _heat_map(axes: Axes, leaderboard: Leaderboard, name: str, values: Sequence[Sequence[Any]], norm: Normalize) -> Any:
     import numpy
     from matplotlib.patches import Rectangle
 
-    columns, rows = ({shown_value(one): i for i, one in enumerate(values)} for values in (values_x, values_y))
+    columns, rows = ({value_text(one): i for i, one in enumerate(some)} for some in values)
     key_x, key_y = leaderboard.line_keys
-    cells = {
-        (columns[shown_value(line.values[key_x])], rows[shown_value(line.values[key_y])]): _mean(leaderboard, line)
-        for line in leaderboard.lines
-    }
+
+    def place(of: Mapping[str, Any]) -> tuple[int, int]:
+        return columns[value_text(of[key_x])], rows[value_text(of[key_y])]
+
     table = numpy.full((len(rows), len(columns)), numpy.nan)
-    for (column, row), mean in cells.items():
+    for line in leaderboard.lines:
+        column, row = place(line.values)
+        mean = line.metrics[name].mean
         table[row, column] = mean if math.isfinite(mean) else numpy.nan
-    axes.set_facecolor("0.9")  # combinations without a finite value
+    axes.set_facecolor("0.9")  # combinations that were not made
     axes.grid(False)
     image = axes.imshow(table, aspect="auto", origin="lower", cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
-    if table.size <= _MAX_CELLS_WITH_NUMBERS:
-        for (column, row), mean in cells.items():
-            dark = math.isfinite(mean) and norm(mean) < 0.6
-            axes.text(column, row, f"{mean:.3g}", ha="center", va="center", color="white" if dark else "black")
-    column, row = next(iter(cells))
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:red", linewidth=2.5, zorder=3))
-    set_category_ticks(axes.xaxis, values_x)
-    set_category_ticks(axes.yaxis, values_y)
+    has_numbers = table.size <= _MAX_CELLS_WITH_NUMBERS
+    for line in leaderboard.lines if has_numbers else ():
+        mean, share = line.metrics[name].mean, leaderboard.solved(line)
+        dark = math.isfinite(mean) and norm(mean) < 0.6
+        text = f"{mean:.3g}"
+        if share or line.unfinished:
+            text += "\n{} of {}".format(*(share or (len(line.runs), len(line.runs) + line.unfinished)))
+        axes.text(*place(line.values), text, ha="center", va="center", color="white" if dark else "black")
+    for column, row in {place(one) for one in _failed(leaderboard)}:
+        style = {"fill": False, "hatch": "xxx", "edgecolor": _FAILED, "alpha": 0.4, "linewidth": 0}
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **style))
+        if has_numbers:
+            box = {"facecolor": "0.9", "edgecolor": "none", "pad": 1}
+            axes.text(column, row, "failed", ha="center", va="center", color=_FAILED, bbox=box)
+    column, row = place(leaderboard.lines[0].values)
+    style = {"fill": False, "edgecolor": _BEST, "linewidth": 2.5, "zorder": 3, "clip_on": False}
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **style))
+    set_category_ticks(axes.xaxis, values[0])
+    set_category_ticks(axes.yaxis, values[1])
     return image
-
-
-def _draw_parallel(axes: Axes, leaderboard: Leaderboard) -> None:
-    """One line per combination across an axis per key; it ends in the colour bar, at its metric."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import LineCollection
-
-    keys = leaderboard.line_keys
-    norm = norm_of([_mean(leaderboard, line) for line in leaderboard.lines])
-    image = ScalarMappable(norm, _COLOUR_MAP)
-    heights = [_heights(axes, index, _ordered(leaderboard, key)) for index, key in enumerate(keys)]
-    ends = heights_of(norm, [_mean(leaderboard, line) for line in leaderboard.lines])
-    paths = []
-    for line, end in zip(leaderboard.lines, ends, strict=True):
-        # Lines through one value are side by side in the order of their metrics, so that they do not overlap.
-        beside = 0.5 if math.isnan(end) else end - 0.5
-        path = [
-            (position, height[shown_value(line.values[key])] + band * beside)
-            for position, (key, (height, band)) in enumerate(zip(keys, heights, strict=True))
-        ]
-        paths.append(path if math.isnan(end) else [*path, (len(keys), end)])
-    # A line without a finite metric ends before the colour bar, and has no colour.
-    colours = [_GREY if math.isnan(end) else colour for end, colour in zip(ends, image.get_cmap()(ends), strict=True)]
-    # The best last, so that it is drawn on top, with a white edge.
-    width = 0.8 if len(paths) > 50 else 1.5
-    axes.add_collection(LineCollection(paths[:0:-1], colors=colours[:0:-1], linewidths=width, alpha=0.5, clip_on=False))
-    for colour, width in (("white", 7.0), (colours[0], 4.0)):
-        axes.plot(*zip(*paths[0], strict=True), color=colour, linewidth=width, clip_on=False)
-    axes.set(xlim=(0, len(keys)), ylim=(0, 1), yticks=[])
-    axes.set_xticks(range(len(keys)), [key.replace(".", ".\n") for key in keys])
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.vlines(range(len(keys)), 0, 1, color="0.3", linewidth=1)
-    _colour_bar(axes, leaderboard, image, norm, pad=0)
-
-
-def _heights(axes: Axes, index: int, values: Sequence[Any]) -> tuple[dict[str, float], float]:
-    """The height, from 0 to 1, of every value of the key at ``index``; also labels its axis.
-
-    A few values are evenly spaced; many numbers are on a scale.
-
-    Returns:
-        The heights, and the height of the band for the lines through one value.
-    """
-    if len(values) <= MAX_TICKS or not all(map(is_number, values)):
-        positions = [(index + 0.5) / len(values) for index in range(len(values))]
-        band = min(0.1, 0.5 / len(values))
-        step = math.ceil(len(values) / MAX_TICKS)
-        texts = {positions[at]: tick_text(values[at]) for at in range(0, len(values), step)}
-    else:
-        norm = norm_of(values, evenly=True)
-        positions, band = heights_of(norm, values), 0.0
-        ticks = nice_ticks(norm)
-        texts = dict(zip(heights_of(norm, ticks), map(tick_text, ticks), strict=True))
-    for height, text in texts.items():
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
-        axes.annotate(text, (index, height), (5, 0), textcoords="offset points", va="center", bbox=box, zorder=4)
-    return {shown_value(value): height for value, height in zip(values, positions, strict=True)}, band
 
 
 # ---- values and texts ----------------------------------------------------------------------------------------
 
 
+def _failed(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
+    """The combinations of which no run has finished."""
+    keys = leaderboard.line_keys
+    known = {tuple(value_text(line.values[key]) for key in keys) for line in leaderboard.lines}
+    for run in leaderboard.others:
+        values = {key: run.values[key] for key in keys}
+        combination = tuple(map(value_text, values.values()))
+        if combination not in known:
+            known.add(combination)
+            yield values
+
+
 def _ordered(leaderboard: Leaderboard, key: str) -> list[Any]:
-    """The values of a key in the lines: numbers by size, then all others in the order of the sweep."""
-    by_run = sorted(leaderboard.lines, key=lambda line: min(run.record.sort_key for run in line.runs))
-    values = {shown_value(line.values[key]): line.values[key] for line in by_run}
+    """The values of a key, those of failed runs too: numbers by size, then all others in the order of the sweep."""
+    by_run = sorted((*leaderboard.finished, *leaderboard.others), key=lambda run: run.record.sort_key)
+    values = {value_text(run.values[key]): run.values[key] for run in by_run}
     return sorted(values.values(), key=lambda value: (not is_number(value), value if is_number(value) else 0))
 
 
@@ -319,39 +335,33 @@ def _mean(leaderboard: Leaderboard, line: Line) -> float:
     return line.metrics[leaderboard.ranked_by].mean
 
 
+def _is_wide(leaderboard: Leaderboard) -> bool:
+    """Whether there are several panels side by side."""
+    keys = len(leaderboard.line_keys)
+    return keys > 2 or (keys == 2 and len(_losses(leaderboard)) > 1)
+
+
 def _losses(leaderboard: Leaderboard) -> list[str]:
-    return [name for name in _COLOURS if all(name in line.metrics for line in leaderboard.lines)]
+    """The training loss, and the one that decides the ranks."""
+    names = dict.fromkeys(["loss/train", leaderboard.ranked_by])
+    return [name for name in names if all(name in line.metrics for line in leaderboard.lines)]
 
 
-def _split(name: str) -> str:
-    return metric_title(name).split()[0]
-
-
-def _all_values(leaderboard: Leaderboard, name: str) -> list[float]:
-    return [run.metrics.get(name, math.nan) for run in leaderboard.finished]
-
-
-def _colour_bar(axes: Axes, leaderboard: Leaderboard, image: Any, norm: Normalize, **options: Any) -> None:
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-
-    assert isinstance(axes.figure, Figure)
-    bar = axes.figure.colorbar(image, ax=axes, label=metric_title(leaderboard.ranked_by), **options)
-    if isinstance(norm, LogNorm):
-        set_scale(bar.ax, "y", finite([_mean(leaderboard, line) for line in leaderboard.lines]))
-    bar.ax.set_ylim(norm.vmin, norm.vmax)
+def _split(leaderboard: Leaderboard, name: str) -> str:
+    return metric_title(name, leaderboard.held_out).split()[0]
 
 
 def _title(leaderboard: Leaderboard) -> str:
-    runs = len(leaderboard.finished)
-    text = f"{runs:,} run{'s' if runs != 1 else ''}"
+    runs, keys = len(leaderboard.finished), leaderboard.line_keys
+    sweeps = leaderboard.sweeps if len(leaderboard.sweeps) < 50 else f"{leaderboard.sweeps[:49]}…"
+    text = f"{leaderboard.data}, {'sweeps' if ',' in sweeps else 'sweep'} {sweeps}: {runs:,} run{'s' * (runs != 1)}"
     if leaderboard.has_spread:
-        text += ", mean ± sd" if len(leaderboard.line_keys) < 2 else ", means over seeds"
-    if len(leaderboard.line_keys) > 2:
-        text += ", the best in bold"
-    elif len(leaderboard.line_keys) == 2:
-        text += ", the best framed"
-    diverged = sum(not math.isfinite(one) for one in _all_values(leaderboard, leaderboard.ranked_by))
+        text += f", means{' and ranges' * (len(keys) == 1)} over {leaderboard.repeated_over}"
+    text += ", the best framed" if len(keys) == 2 else ", the best ringed" * (len(keys) > 2)
+    if not keys and leaderboard.lines and (share := leaderboard.solved(leaderboard.lines[0])):
+        text += f"; {share[0]} of {share[1]} solved"
+    metrics = [run.metrics.get(leaderboard.ranked_by, math.nan) for run in leaderboard.finished]
+    diverged = sum(not math.isfinite(one) for one in metrics)
     text += f"; {diverged:,} without a finite loss" if diverged else ""
     return text + (f"; {len(leaderboard.others):,} not finished" if leaderboard.others else "")
 
@@ -359,12 +369,11 @@ def _title(leaderboard: Leaderboard) -> str:
 def _reason_for_no_plot(leaderboard: Leaderboard) -> str:
     """Why there is nothing to plot; empty if there is something."""
     total = len(leaderboard.finished) + len(leaderboard.others)
+    metric = metric_title(leaderboard.ranked_by, leaderboard.held_out)
     if not leaderboard.finished:
         return f"None of {total:,} runs finished."
-    if not any(map(math.isfinite, _all_values(leaderboard, leaderboard.ranked_by))):
-        return f"None of {total:,} runs has a finite {metric_title(leaderboard.ranked_by)}."
-    if len(leaderboard.line_keys) > 1 and not any(
-        math.isfinite(_mean(leaderboard, line)) for line in leaderboard.lines
-    ):
-        return f"No combination has a finite {metric_title(leaderboard.ranked_by)} for all of its seeds."
+    if not any(math.isfinite(run.metrics.get(leaderboard.ranked_by, math.nan)) for run in leaderboard.finished):
+        return f"None of {total:,} runs has a finite {metric}."
+    if leaderboard.line_keys and not any(math.isfinite(_mean(leaderboard, line)) for line in leaderboard.lines):
+        return f"No combination has a finite {metric} for all of its seeds."
     return ""

@@ -1,33 +1,39 @@
-"""The leaderboard of a sweep: which keys were swept, and which run and which combination are best.
+"""The leaderboard of a sweep: which combinations of the swept keys are best.
 
 Everything here is a pure function of the records and independent of their order. A *line* of the leaderboard is one
-combination of the swept keys other than ``seed``; its metrics are those of its runs, one per seed.
+combination of the swept keys other than seeds and folds; its metrics are those of its runs. Runs on different data
+sets have separate leaderboards.
 """
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import io
 import json
 import math
 import os
-import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.sweeps.records import UNENDED, RunRecord
+from mlp_lightning.sweeps.leaderboard.keys import (
+    FOLD,
+    REPETITIONS,
+    SEED,
+    SPLIT,
+    data_set,
+    differing_keys,
+    names_of_data_sets,
+    value_text,
+    values_of_differing_keys,
+)
+from mlp_lightning.sweeps.records import UNENDED, RunRecord, configured
 
 CSV_NAME = "leaderboard.csv"
-SEED = "seed"
-# The name of a run, its output and the checkpoint that it continues from do not define what is trained.
-_NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
-_NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
-# Keys that differ between configurations because another key was swept.
-_NOT_SWEPT_ALONE = ("data.suggested_lr", "logger", "trainer.print_every_n_steps")
 _SPLITS = ("train", "val", "test")
 
 
@@ -52,8 +58,8 @@ class Run:
 
     Attributes:
         record: of the run.
-        label: its job number, or its folder relative to the leaderboard's if there are several sweeps.
-        values: of the swept keys, in the order of :attr:`Leaderboard.keys`; see :func:`value_text`.
+        label: its job number (and fold), or its folder relative to the leaderboard's if there are several sweeps.
+        values: of the keys that differ between any of the runs; see :func:`value_text`.
         metrics: ``{"loss/train": …}``; empty unless it is finished.
         rank: its position among the finished runs, from 1; ``None`` if it is not finished.
     """
@@ -75,35 +81,59 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One combination of the swept keys other than ``seed``, of runs on the same rows.
+    """One combination of the swept keys other than seeds and folds, of runs on the same rows.
 
     Attributes:
         values: of :attr:`Leaderboard.line_keys`.
         runs: the finished runs of the combination, best first; never empty.
+        unfinished: number of its other runs.
         metrics: the spread of each metric, by name.
     """
 
     values: Mapping[str, Any]
     runs: tuple[Run, ...]
+    unfinished: int
     metrics: Mapping[str, Spread]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Of its runs, by sweep, job number and fold."""
+        return sorted((run.record for run in self.runs), key=lambda record: record.sort_key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How far the best line is from the next.
+
+    Attributes:
+        difference: of their means.
+        standard_error: of the difference.
+        count: number of folds or seeds that it is computed from.
+    """
+
+    difference: float
+    standard_error: float
+    count: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaderboard:
-    """All runs of one sweep, or of several.
+    """The runs of one sweep, or of several, on one data set.
 
     Attributes:
         folder: of its files.
-        keys: the swept keys, including ``seed`` if it was swept.
+        data: name of the data set.
+        keys: the keys that differ between these runs, including seeds and folds.
         metrics: names of the metrics, e.g. ``loss/train``, split by split.
-        ranked_by: the metric that decides the ranks, lower is better: ``loss/val`` if every finished run has one,
-            else ``loss/train``.
+        ranked_by: the metric that decides the ranks, lower is better: ``loss/test`` of folds, which is that of the rows
+            held out; ``loss/val`` where there are validation rows; else ``loss/train``.
         finished: the finished runs, best first.
         others: all other runs, by sweep folder and job number.
-        lines: best first.
+        lines: best first; those with runs that did not finish follow, as their means are over fewer rows or seeds.
     """
 
     folder: Path
+    data: str
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
     ranked_by: str
@@ -113,8 +143,23 @@ class Leaderboard:
 
     @property
     def line_keys(self) -> tuple[str, ...]:
-        """The swept keys other than ``seed``."""
-        return tuple(key for key in self.keys if key != SEED)
+        """The keys that differ, other than seeds and folds."""
+        return tuple(key for key in self.keys if key not in REPETITIONS)
+
+    @property
+    def repeated_over(self) -> str:
+        """What the runs of a line differ in, such as ``folds and seeds``."""
+        return " and ".join(name for key, name in REPETITIONS.items() if key in self.keys) or "runs"
+
+    @property
+    def sweeps(self) -> str:
+        """The names of the sweeps."""
+        return ", ".join(sorted({run.record.sweep.name for run in (*self.finished, *self.others)}))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the runs are folds, ranked by the rows that they held out."""
+        return self.ranked_by == "loss/test"
 
     @property
     def has_spread(self) -> bool:
@@ -128,163 +173,131 @@ class Leaderboard:
         return len(set(values)) < len(values)
 
     @property
-    def best(self) -> Run | None:
-        """The best run of the best line; ``None`` if no line has a finite one."""
+    def best(self) -> Line | None:
+        """The best line; ``None`` if no line has a finite mean."""
         if not self.lines or not math.isfinite(self.lines[0].metrics[self.ranked_by].mean):
             return None
-        return self.lines[0].runs[0]
+        return self.lines[0]
+
+    @property
+    def gap(self) -> Gap | None:
+        """How far the best line is from the next, if several folds or seeds say so.
+
+        Paired where both lines have the same ones, as these decide much of a loss; else Welch's.
+        """
+        if len(self.lines) < 2 or any(line.unfinished for line in self.lines[:2]):
+            return None
+        best, after = (_by_repetition(line, self.ranked_by) for line in self.lines[:2])
+        if min(len(best), len(after)) < 2 or not all(map(math.isfinite, [*best.values(), *after.values()])):
+            return None
+        if best.keys() == after.keys():
+            differences = [after[key] - best[key] for key in best]
+            error = statistics.stdev(differences) / math.sqrt(len(differences))
+            return Gap(statistics.mean(differences), error, len(differences))
+        error = math.sqrt(sum(statistics.variance(one.values()) / len(one) for one in (best, after)))
+        return Gap(statistics.mean(after.values()) - statistics.mean(best.values()), error, min(len(best), len(after)))
+
+    def solved(self, line: Line) -> tuple[int, int] | None:
+        """How many of how many runs classify every training row right.
+
+        ``None`` where this says little: there are rows to validate with, or all runs do it, or none does.
+        """
+        if self.ranked_by != "loss/train" or len({_is_right(run) for run in self.finished}) < 2:
+            return None
+        return sum(map(_is_right, line.runs)), len(line.runs) + line.unfinished
 
 
-def build_leaderboard(records: Iterable[RunRecord], folder: Path) -> Leaderboard:
-    """Rank the runs of ``records``.
+def build_leaderboards(records: Iterable[RunRecord], folder: Path) -> list[Leaderboard]:
+    """Rank the runs of ``records``: a leaderboard for every data set and way to measure.
 
     Args:
         records: of one sweep or of several, in any order.
-        folder: of the leaderboard; runs of several sweeps are named relative to it.
+        folder: of the leaderboards; runs of several sweeps are named relative to it.
     """
     in_order = sorted(records, key=lambda record: record.sort_key)
-    given = [_given_values(record) for record in in_order]
-    values = _values_of_swept_keys(in_order, given)
+    table = values_of_differing_keys(in_order)
     labels = _labels(in_order, folder)
-    finished_records = [record for record in in_order if record.status == "finished"]
-    ranked_by = (
-        "loss/val"
-        if finished_records and all("loss" in r.metrics.get("val", {}) for r in finished_records)
-        else "loss/train"
-    )
-    runs = [
-        Run(record, label, chosen, _metrics(record), None)
-        for record, label, chosen in zip(in_order, labels, values, strict=True)
-    ]
+    runs = [Run(*one, _metrics(one[0]), None) for one in zip(in_order, labels, table, strict=True)]
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((data_set(run.record), run.record.held_out), []).append(run)
+    # A job that could not be composed has no data set.
+    without = [key for key, some in groups.items() if not any(one.record.config for one in some)]
+    for key in without if len(groups) > 1 else ():
+        of_others = groups.pop(key)
+        next(iter(groups.values())).extend(of_others)
+    comparable = [part for (_, held_out), group in groups.items() for part in _measured_alike(group, held_out)]
+    names = names_of_data_sets([some[0].record for _, some in comparable])
+    return [_ranked(some, by, name, folder) for (by, some), name in zip(comparable, names, strict=True)]
+
+
+def _measured_alike(runs: Sequence[Run], held_out: bool) -> list[tuple[str, list[Run]]]:
+    """Runs with the same metrics, and the one to rank them by; those without any belong to the first."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if run.record.status == "finished":
+            split = "test" if held_out else next((one for one in ("val", "train") if f"loss/{one}" in run.metrics), "")
+            names = sorted(name for name in run.metrics if name.endswith(f"/{split}"))
+            groups.setdefault((f"loss/{split}", *names), []).append(run)
+    others = [run for run in runs if run.record.status != "finished"]
+    if not groups:
+        return [("loss/test" if held_out else "loss/train", others)]
+    parts = [(key[0], some) for key, some in groups.items()]
+    parts[0][1].extend(others)
+    return parts
+
+
+def _ranked(runs: Sequence[Run], ranked_by: str, data: str, folder: Path) -> Leaderboard:
     finished = sorted(
         (run for run in runs if run.record.status == "finished"),
         key=lambda run: _lowest_first(run.metrics.get(ranked_by, math.nan)),
     )
     finished = [dataclasses.replace(run, rank=rank) for rank, run in enumerate(finished, start=1)]
-    keys = tuple(values[0]) if values else ()
+    others = [run for run in runs if run.record.status != "finished"]
+    keys = differing_keys([run.values for run in runs])
+    line_keys = [key for key in keys if key not in REPETITIONS]
+    lines = _lines(finished, others, line_keys, ranked_by)
     return Leaderboard(
-        folder=folder,
-        keys=keys,
-        metrics=_metric_names(finished),
-        ranked_by=ranked_by,
-        finished=tuple(finished),
-        others=tuple(run for run in runs if run.record.status != "finished"),
-        lines=_lines(finished, [key for key in keys if key != SEED], ranked_by),
+        folder, data, keys, _metric_names(finished), ranked_by, tuple(finished), tuple(others), tuple(lines)
     )
 
 
-def repeat_command(record: RunRecord, program: str) -> str:
-    """The shell command, in one line, that trains the run of ``record`` again.
-
-    Args:
-        record: of a run that was started by a command.
-        program: the training program, e.g. ``python scripts/train.py``.
-    """
-    kept = [one for one in record.overrides if _top(_key_of(one)) not in _NEVER_SHOWN_BELOW]
-    return " ".join([program, *map(shlex.quote, kept)])
-
-
-def value_text(value: Any) -> str:
-    """A value as written in an override: ``null``, ``true``, ``[32,16]``, ``0.1``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(value_text, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{value_text(one)}' for key, one in value.items())}}}"
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def write_csv(leaderboard: Leaderboard) -> Path:
+def write_csv(leaderboards: Sequence[Leaderboard]) -> Path:
     """Write ``leaderboard.csv`` atomically: one row per run, best first, unfinished runs last."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header = ["rank", "run", "status", *leaderboard.keys, *leaderboard.metrics, "steps", "wall_time_s", "error"]
-    writer.writerow(header)
-    for run in (*leaderboard.finished, *leaderboard.others):
-        metrics = [repr(run.metrics[name]) if name in run.metrics else "" for name in leaderboard.metrics]
-        values = [value_text(run.values[key]) for key in leaderboard.keys]
+    finished = [run for one in leaderboards for run in one.finished]
+    runs = [*finished, *(run for one in leaderboards for run in one.others)]
+    keys, metrics = tuple(runs[0].values), _metric_names(finished)
+    writer.writerow(["rank", "run", "status", *keys, *metrics, "steps", "wall_time_s", "error"])
+    for run in runs:
+        numbers = [repr(run.metrics[name]) if name in run.metrics else "" for name in metrics]
+        values = [value_text(run.values[key]) for key in keys]
         rank = "" if run.rank is None else run.rank
         record = run.record
         writer.writerow(
-            [rank, run.label, record.status, *values, *metrics, record.steps, repr(record.wall_time_s), run.cause]
+            [rank, run.label, record.status, *values, *numbers, record.steps, repr(record.wall_time_s), run.cause]
         )
-    path = leaderboard.folder / CSV_NAME
+    path = leaderboards[0].folder / CSV_NAME
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
     return path
-
-
-# ---- swept keys ----------------------------------------------------------------------------------------------
-
-
-def _values_of_swept_keys(records: Sequence[RunRecord], given: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """For each record the values of the keys that differ between records, in the order of the overrides."""
-    if any(record.overrides for record in records):
-        keys = [key for key in dict.fromkeys(key for one in given for key in one) if _is_shown(key)]
-        table = [{key: _value(record, one, key) for key in keys} for record, one in zip(records, given, strict=True)]
-    else:
-        table = [dict(_leaves(record.config)) for record in records]
-        keys = [key for key in dict.fromkeys(key for row in table for key in row) if _is_shown(key, as_configured=True)]
-    swept = [key for key in keys if len({value_text(row.get(key, "")) for row in table}) > 1]
-    return [{key: row.get(key, "") for key in swept} for row in table]
-
-
-def _given_values(record: RunRecord) -> dict[str, str]:
-    """``{key: value as written}`` of the overrides, in their order."""
-    return {_key_of(one): one.partition("=")[2] for one in record.overrides}
-
-
-def _key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def _top(key: str) -> str:
-    return key.replace("/", ".").partition(".")[0]
-
-
-def _is_shown(key: str, as_configured: bool = False) -> bool:
-    if key in _NEVER_SHOWN or _top(key) in _NEVER_SHOWN_BELOW:
-        return False
-    return not (as_configured and any(key == one or key.startswith(f"{one}.") for one in _NOT_SWEPT_ALONE))
-
-
-def _value(record: RunRecord, given: Mapping[str, str], key: str) -> Any:
-    """The value of a key in the run; for a group the chosen option, empty if none was chosen.
-
-    The configuration has priority: there 1e-3 and 0.001 are equal, and a run without the override has a value too.
-    """
-    value: Any = record.config
-    for name in key.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return given.get(key, "")
-        value = value[name]
-    return given.get(key, "") if isinstance(value, Mapping) else value
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in config.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{key}.")
-        else:
-            yield key, value
 
 
 # ---- ranks and lines -----------------------------------------------------------------------------------------
 
 
 def _labels(records: Sequence[RunRecord], folder: Path) -> list[str]:
-    one_sweep = len({record.folder.parent for record in records}) <= 1
+    one_sweep = len({record.sweep for record in records}) <= 1
     return [
-        str(record.number) if one_sweep and record.number is not None else _relative(record.folder, folder)
+        _relative(record.folder, record.sweep if one_sweep and record.number is not None else folder)
         for record in records
     ]
 
 
 def _relative(path: Path, start: Path) -> str:
+    if path.is_relative_to(start):
+        return path.relative_to(start).as_posix()
     try:
         return Path(os.path.relpath(path, start)).as_posix()
     except ValueError:  # on two drives of Windows
@@ -312,22 +325,24 @@ def _lowest_first(value: float) -> tuple[bool, float]:
     return (False, value) if math.isfinite(value) else (True, 0.0)
 
 
-def _lines(finished: Sequence[Run], keys: Sequence[str], ranked_by: str) -> tuple[Line, ...]:
+def _lines(finished: Sequence[Run], others: Sequence[Run], keys: Sequence[str], ranked_by: str) -> list[Line]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in finished:
         values = [value_text(run.values[key]) for key in keys]
         groups.setdefault((*values, _rows_of(run.record)), []).append(run)
+    unfinished = collections.Counter(tuple(value_text(run.values[key]) for key in keys) for run in others)
     lines = [
         Line(
             {key: runs[0].values[key] for key in keys},
             tuple(runs),
+            unfinished[values[:-1]],
             {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *_metric_names(runs)])},
         )
-        for runs in groups.values()
+        for values, runs in groups.items()
     ]
     # Lines with equal means keep the order of their earliest runs.
-    lines.sort(key=lambda line: min(run.record.sort_key for run in line.runs))
-    return tuple(sorted(lines, key=lambda line: _lowest_first(line.metrics[ranked_by].mean)))
+    lines.sort(key=lambda line: line.records[0].sort_key)
+    return sorted(lines, key=lambda line: (line.unfinished > 0, *_lowest_first(line.metrics[ranked_by].mean)))
 
 
 def _rows_of(record: RunRecord) -> str:
@@ -344,3 +359,20 @@ def _spread(runs: Sequence[Run], name: str) -> Spread:
         return Spread(sum(values) / len(values), math.nan, len(values))
     # In exact arithmetic, so that the result does not depend on the order of the runs or on large values.
     return Spread(statistics.mean(values), statistics.stdev(values), len(values))
+
+
+def _by_repetition(line: Line, metric: str) -> dict[tuple[Any, ...], float]:
+    """The mean of a metric for every fold, over its seeds; for every seed where there are no folds."""
+    values: dict[tuple[Any, ...], list[float]] = {}
+    for run in line.runs:
+        seed, split, fold, sample = (
+            configured(run.record.config, key) for key in (SEED, SPLIT, FOLD, "data.sample_seed")
+        )
+        # Seeds that train on the same rows of a fold do not tell more about other rows.
+        key = (seed, split, sample) if fold is None else (seed if split is None else split, fold, sample)
+        values.setdefault(key, []).append(run.metrics.get(metric, math.nan))
+    return {key: sum(some) / len(some) for key, some in values.items()}
+
+
+def _is_right(run: Run) -> bool:
+    return run.metrics.get("accuracy/train") == 1.0

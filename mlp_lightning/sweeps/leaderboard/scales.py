@@ -49,22 +49,12 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if low < high else (low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05)
 
 
-def norm_of(values: Sequence[float], evenly: bool = False) -> Normalize:
-    """Maps the range of the finite ``values`` to 0 … 1; ``evenly`` as in :func:`scale_of`."""
+def norm_of(values: Sequence[float]) -> Normalize:
+    """Maps the range of the finite ``values`` to 0 … 1."""
     from matplotlib.colors import LogNorm, Normalize
 
     usable = finite(values)
-    return (LogNorm if scale_of(usable, evenly) == "log" else Normalize)(*limits(usable))
-
-
-def nice_ticks(norm: Normalize) -> list[float]:
-    """About five round numbers within the limits of ``norm``."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    low, high = float(norm.vmin or 0), float(norm.vmax or 0)
-    locator = LogLocator() if isinstance(norm, LogNorm) else MaxNLocator(5)
-    return [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+    return (LogNorm if scale_of(usable) == "log" else Normalize)(*limits(usable))
 
 
 def set_scale(axes: Axes, which: str, values: Sequence[float], scale: str = "", ticks_at_values: bool = False) -> None:
@@ -114,11 +104,3 @@ def tick_text(value: Any) -> str:
     """The label of a value at an axis, shortened to at most 24 characters."""
     text = f"{value:.4g}" if isinstance(value, float) else shown_value(value)
     return text if len(text) <= 24 else f"{text[:11]}…{text[-12:]}"
-
-
-def heights_of(norm: Normalize, values: Sequence[float]) -> list[float]:
-    """``values`` mapped by ``norm``; NaN for those that are not finite."""
-    import numpy
-
-    # All at once: numpy takes as long for a single number as for all of them.
-    return numpy.ma.filled(norm(numpy.ma.masked_invalid(values)), numpy.nan).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,16 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp_lightning.runs.console import SPLIT_NAMES, short_path
-from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Run, Spread, repeat_command, value_text
+from mlp_lightning.sweeps.leaderboard.keys import value_text
+from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Line, Run, Spread
+from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
 
 # Maximum number of lines, and of unfinished runs, to print; the file has all of them.
 MAX_LINES = 20
-# Test metrics must not guide the choice of a run, so only the file has them.
+# Test metrics must not guide the choice of a run, so only the file has them; those of folds are made for it.
 _SPLITS_SHOWN = ("train", "val")
+# Below so many standard errors the next may be as good.
+_CLEAR_GAP = 2.0
 
 
 def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) -> None:
-    """Show the lines best first, then the runs that did not finish, then how to repeat the best run.
+    """Show the lines best first, then the runs that did not finish, then how to repeat the best.
 
     Args:
         leaderboard: to print.
@@ -40,10 +44,10 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
         _print(console, line)
 
 
-def metric_title(metric: str) -> str:
-    """The title of a metric, e.g. ``validation loss`` for ``loss/val``."""
+def metric_title(metric: str, held_out: bool = False) -> str:
+    """The title of a metric, e.g. ``validation loss`` for ``loss/val``; of folds the test rows are those held out."""
     name, _, split = metric.partition("/")
-    return f"{SPLIT_NAMES.get(split, split)} {name}"
+    return f"{'held-out' if held_out and split == 'test' else SPLIT_NAMES.get(split, split)} {name}"
 
 
 def shown_value(value: object) -> str:
@@ -58,8 +62,9 @@ def _print_lines(leaderboard: Leaderboard, console: Console) -> None:
         # Keep the losses, which include the ranking metric; the file has the rest.
         columns = [metric for metric in columns if metric.startswith("loss/")]
         table = _cells(leaderboard, columns, console)
-    spread = ", mean ± sd over runs" if leaderboard.has_spread else ""
-    title = f"Leaderboard: best {metric_title(leaderboard.ranked_by)} first{spread}"
+    spread = f", mean ± sd over {leaderboard.repeated_over}" if leaderboard.has_spread else ""
+    ranked_by = metric_title(leaderboard.ranked_by, leaderboard.held_out)
+    title = f"Leaderboard of {leaderboard.data}: best {ranked_by} first{spread}"
     _print(console, f"\n{title}")
     if console.is_terminal:
         _print_table(table, len(columns), console)
@@ -104,22 +109,32 @@ def _in_lines(name: str) -> str:
 def _columns(leaderboard: Leaderboard) -> list[str]:
     """The metrics to print; a metric of all splits side by side, so that overfitting is visible."""
     names = dict.fromkeys(metric.partition("/")[0] for metric in leaderboard.metrics)
-    wanted = [f"{name}/{split}" for name in names for split in _SPLITS_SHOWN]
+    splits = (*_SPLITS_SHOWN, "test") if leaderboard.held_out else _SPLITS_SHOWN
+    wanted = [f"{name}/{split}" for name in names for split in splits]
     return [metric for metric in wanted if metric in leaderboard.metrics]
 
 
 def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -> list[list[str]]:
     """The header and the lines to print, as text that the console can write."""
-    rows = [["", *leaderboard.line_keys, "runs" if leaderboard.has_spread else "run", *map(metric_title, columns)]]
-    for rank, line in enumerate(leaderboard.lines[:MAX_LINES], start=1):
-        values = [_short_value(line.values[key]) for key in leaderboard.line_keys]
-        run = str(len(line.runs)) if leaderboard.has_spread else line.runs[0].label
+    solved = [leaderboard.solved(line) for line in leaderboard.lines[:MAX_LINES]]
+    title = ["runs" if leaderboard.has_spread else "run", *(["solved"] if any(solved) else [])]
+    titles = [metric_title(name, leaderboard.held_out) for name in columns]
+    rows = [["", *leaderboard.line_keys, *title, *titles]]
+    for rank, (line, share) in enumerate(zip(leaderboard.lines, solved, strict=False), start=1):
+        values = [short_value(line.values[key]) for key in leaderboard.line_keys]
+        run = [_runs(line) if leaderboard.has_spread else line.runs[0].label]
+        run += [] if share is None else [f"{share[0]} of {share[1]}"]
         metrics = [_spread_text(line.metrics[name]) if name in line.metrics else "" for name in columns]
-        rows.append([str(rank), *values, run, *metrics])
+        rows.append([str(rank), *values, *run, *metrics])
     return [[_plain(cell, console) for cell in row] for row in rows]
 
 
-def _short_value(value: object) -> str:
+def _runs(line: Line) -> str:
+    count = len(line.runs)
+    return f"{count} of {count + line.unfinished}" if line.unfinished else str(count)
+
+
+def short_value(value: object) -> str:
     """As :func:`shown_value`, with fewer digits; the command below has them all."""
     return f"{value:.6g}" if isinstance(value, float) else shown_value(value)
 
@@ -140,22 +155,44 @@ def _about_others(leaderboard: Leaderboard) -> list[str]:
 
 
 def _other(run: Run) -> str:
-    values = " ".join(f"{key}={shown_value(value)}" for key, value in run.values.items())
+    values = values_text(run.values)
     cause = f": {run.cause}" if run.cause else ""
     return f"  run {run.label}{f' ({values})' if values else ''} {run.record.status}{cause}"
+
+
+def values_text(values: Mapping[str, object]) -> str:
+    """Keys with their values, as in a command."""
+    return " ".join(f"{key}={shown_value(value)}" for key, value in values.items())
 
 
 def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
     best = leaderboard.best
     if best is None:
-        return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by)}."]
-    if not best.record.overrides:
+        return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by, leaderboard.held_out)}."]
+    lines = ["", gap] if (gap := _gap(leaderboard)) else []
+    record = best.records[0]
+    if len(best.runs) > 1:
+        which = f"the best combination ({values_text(best.values)})" if best.values else f"these {len(best.runs)} runs"
+    else:
+        which = f"the best run (run {next(iter(best.runs)).label})"
+    if not record.overrides:
         # Started from Python: there is no command to repeat.
-        return [
-            "",
-            f"Configuration of the best run (run {best.label}): {short_path(best.record.folder / 'config.yaml')}",
-        ]
-    return ["", f"Repeat the best run (run {best.label}):", f"  {repeat_command(best.record, program)}"]
+        return [*lines, "", f"Configuration of {which}: {short_path(record.folder / 'config.yaml')}"]
+    return [*lines, "", f"Repeat {which}:", f"  {repeat_command(best, program)}"]
+
+
+def _gap(leaderboard: Leaderboard) -> str:
+    """How far the best is from the next."""
+    gap = leaderboard.gap
+    if gap is None:
+        return ""
+    over = f"over {gap.count} {'folds' if leaderboard.held_out else leaderboard.repeated_over}"
+    if gap.standard_error <= 1e-9 * abs(gap.difference):
+        return f"The best is better than the next by {gap.difference:.2g} in each, {over}."
+    errors = gap.difference / gap.standard_error
+    said = f"The best is {errors:.1f} standard errors better than the next"
+    chance = "" if errors >= _CLEAR_GAP else ": chance may have decided between them"
+    return f"{said} ({gap.difference:.2g} ± {gap.standard_error:.1g} {over}){chance}."
 
 
 def _print(console: Console, line: str) -> None:

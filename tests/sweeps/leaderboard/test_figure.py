@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import math
@@ -12,22 +13,32 @@ from pathlib import Path
 import matplotlib
 import numpy
 import pytest
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.image import imread
 from support.leaderboard_records import failed, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlp_lightning.runs.drawing import png_bytes
-from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboard, write_image_event
-from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard
+from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboards, write_image_event
+from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards
 
 FOLDER = Path("/logs/sweep")
 
 
 def picture(records):
-    figure = draw_leaderboard(build_leaderboard(records, FOLDER))
+    figure = draw_leaderboards(build_leaderboards(records, FOLDER))
     png_bytes(figure)  # ticks are made when it is drawn
     return figure
+
+
+def panels(figure):
+    """The axes of a figure, without those that were left empty."""
+    return [axes for axes in figure.axes if axes.axison]
+
+
+def title(figure) -> str:
+    (part,) = figure.subfigs
+    return part.get_suptitle()
 
 
 def ticks(axis) -> list[str]:
@@ -55,10 +66,10 @@ def test_one_numeric_key() -> None:
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("model.hidden_units", "loss")
     assert ticks(axes.xaxis) == ["5", "100", "1000"]
-    assert not axes.collections  # one run per width has no spread
+    assert not any(isinstance(one, PolyCollection) for one in axes.collections)  # one run per width has no spread
 
 
-def test_band_is_the_sample_deviation() -> None:
+def test_band_reaches_from_the_lowest_run_to_the_highest() -> None:
     records = [
         run(i, loss, 10 * loss, model__depth=depth, seed=i)
         for i, (depth, loss) in enumerate([(1, 1.0), (1, 3.0), (2, 2.0), (2, 2.5)])
@@ -68,7 +79,7 @@ def test_band_is_the_sample_deviation() -> None:
     numpy.testing.assert_allclose(axes.lines[0].get_ydata(), [2, 2.25])
     band = next(one for one in axes.collections if isinstance(one, PolyCollection))
     heights = band.get_paths()[0].vertices
-    for depth, low, high in [(1, 2 - math.sqrt(2), 2 + math.sqrt(2)), (2, 2.25 - 0.125**0.5, 2.25 + 0.125**0.5)]:
+    for depth, low, high in [(1, 1, 3), (2, 2, 2.5)]:
         at_depth = heights[heights[:, 0] == depth, 1]
         numpy.testing.assert_allclose([at_depth.min(), at_depth.max()], [low, high])
     dots = next(one for one in axes.collections if isinstance(one, PathCollection))
@@ -96,12 +107,12 @@ def test_without_validation_there_is_one_line() -> None:
 def test_one_key_of_names_is_points(values) -> None:
     (axes,) = picture(product(model__hidden_units=values, seed=[0, 1])).axes
     assert len(ticks(axes.xaxis)) == 3
-    training, validation = axes.containers
+    training, validation = axes.lines
     assert (training.get_label(), validation.get_label()) == ("training", "validation")
-    assert training.has_yerr
-    points = training[0].get_xydata()
+    assert training.get_linestyle() == "None"
+    points = training.get_xydata()
     assert sorted(points[:, 1]) == [1.5, 3.5, 5.5]
-    numpy.testing.assert_allclose(points[:, 0] + 0.08, [0, 1, 2])
+    numpy.testing.assert_array_equal(points[:, 0], [0, 1, 2])
 
 
 def test_numbers_come_before_names() -> None:
@@ -109,80 +120,135 @@ def test_numbers_come_before_names() -> None:
     assert ticks(axes.xaxis) == ["0.5", "1", "none"]
 
 
-def test_two_keys_are_a_heat_map() -> None:
+def test_two_keys_are_a_map_of_each_loss() -> None:
     records = product(model__hidden_units=[100, 5], model__activation=["relu", "tanh", "gelu"], seed=[0, 1])
-    axes, bar = picture(records).axes
-    (image,) = axes.images
+    training, validation, bar = picture(records).axes
     # Rows are activations as they came, columns widths by size; validation losses 2 … 13 in pairs.
-    numpy.testing.assert_array_equal(image.get_array(), [[8.5, 2.5], [10.5, 4.5], [12.5, 6.5]])
-    assert ticks(axes.xaxis) == ["5", "100"]
-    assert ticks(axes.yaxis) == ["relu", "tanh", "gelu"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("model.hidden_units", "model.activation")
-    assert bar.get_ylabel() == "validation loss"
-    assert {text.get_text() for text in axes.texts} == {"8.5", "2.5", "10.5", "4.5", "12.5", "6.5"}
-    (frame,) = axes.patches
-    assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)
+    expected = numpy.array([[8.5, 2.5], [10.5, 4.5], [12.5, 6.5]])
+    for axes, name, loss in ((training, "training loss", expected - 1), (validation, "validation loss", expected)):
+        (image,) = axes.images
+        numpy.testing.assert_array_equal(image.get_array(), loss)
+        assert axes.get_title() == name
+        assert image.norm is validation.images[0].norm  # one colour is one loss in both
+        assert ticks(axes.xaxis) == ["5", "100"]
+        assert {text.get_text() for text in axes.texts} == {f"{one:g}" for one in loss.flat}
+        (frame,) = axes.patches
+        assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)
+    assert (training.get_xlabel(), training.get_ylabel()) == ("model.hidden_units", "model.activation")
+    assert ticks(training.yaxis) == ["relu", "tanh", "gelu"]
+    assert bar.get_ylabel() == "loss"
 
 
-def test_heat_map_with_holes() -> None:
+def test_cells_without_a_finished_run() -> None:
     records = [*product(model__depth=[1, 2], model__activation=["relu", "tanh"])[:3]]
     records[0] = run(0, val=math.nan, model__depth=1, model__activation="relu")
-    axes, _ = picture([*records, failed(3, model__depth=2, model__activation="tanh")]).axes
+    figure = picture([*records, failed(3, model__depth=2, model__activation="tanh")])
+    axes = figure.axes[1]
     (image,) = axes.images
     numpy.testing.assert_array_equal(numpy.ma.getmaskarray(image.get_array()), [[True, False], [False, True]])
-    assert {text.get_text() for text in axes.texts} == {"nan", "3", "4"}
-    assert "1 without a finite loss; 1 not finished" in axes.get_title(loc="left")
+    assert {text.get_text() for text in axes.texts} == {"nan", "3", "4", "failed"}
+    (hatched,) = (one for one in axes.patches if one.get_hatch())
+    assert (hatched.get_x(), hatched.get_y()) == (0.5, 0.5)
+    assert "1 without a finite loss; 1 not finished" in title(figure)
+
+
+def test_a_value_whose_runs_all_failed_is_at_the_axis() -> None:
+    records = [run(0, model__depth=1), run(1, model__depth=2), failed(2, model__depth=3)]
+    (axes,) = picture(records).axes
+    (failures,) = (line for line in axes.lines if line.get_label() == "failed")
+    numpy.testing.assert_array_equal(failures.get_xdata(), [3])
+    assert ticks(axes.xaxis) == ["1", "2", "3"]
 
 
 def test_large_heat_map_has_no_numbers() -> None:
-    axes, _ = picture(product(model__hidden_units=list(range(1, 21)), model__depth=list(range(1, 11)))).axes
+    axes = picture(product(model__hidden_units=list(range(1, 21)), model__depth=list(range(1, 11)))).axes[0]
     assert not axes.texts
     assert len(ticks(axes.xaxis)) <= 16
 
 
 def test_numbers_that_form_no_grid_are_scattered() -> None:
-    records = [run(i, val=1 + i, optimizer__lr=10 ** (-i / 10), model__dropout=i / 40) for i in range(40)]
-    axes, _ = picture(records).axes
-    points, ring = axes.collections
-    assert len(points.get_offsets()) == 40
+    records = [run(i, val=1 + i, optimizer__lr=10 ** (-i / 10), model__dropout=i / 40) for i in range(39)]
+    records.append(failed(39, optimizer__lr=1e-4, model__dropout=0.99))
+    axes = picture(records).axes[1]
+    failures, points, ring = axes.collections
+    assert len(points.get_offsets()) == 39
+    numpy.testing.assert_array_equal(failures.get_offsets(), [[1e-4, 0.99]])
     numpy.testing.assert_array_equal(ring.get_offsets(), [[1.0, 0.0]])
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
 
 
-def test_three_keys_are_parallel_coordinates() -> None:
+def test_three_keys_are_a_panel_each() -> None:
     keys = {"model__hidden_units": [5, 100], "model__depth": [1, 2], "model__activation": ["relu", "tanh"]}
-    axes, bar = picture(product(**keys)).axes
-    others = next(one for one in axes.collections if isinstance(one, LineCollection) and len(one.get_segments()) == 7)
-    _white_edge, best = axes.lines
-    assert best.get_linewidth() > 2 * others.get_linewidths()[0]
-    numpy.testing.assert_array_equal(best.get_xdata(), [0, 1, 2, 3])
-    # The best run has the first value of every key and the lowest metric; the others end higher.
-    assert all(height < 0.5 for height in best.get_ydata()[:3])
-    assert best.get_ydata()[-1] == 0
-    ends = [segment[-1, 1] for segment in others.get_segments()]
-    numpy.testing.assert_allclose(sorted(ends), [(i + 1) / 7 for i in range(7)])
-    assert ticks(axes.xaxis) == ["model.\nhidden_units", "model.\ndepth", "model.\nactivation"]
-    assert {"5", "100", "1", "2", "relu", "tanh"} == {text.get_text() for text in axes.texts}
-    assert bar.get_ylabel() == "validation loss"
-    colours = {tuple(colour) for colour in others.get_colors().tolist()}
-    assert len(colours) == 7
+    axes = panels(picture(product(**keys)))
+    assert [one.get_xlabel() for one in axes] == ["model.hidden_units", "model.depth", "model.activation"]
+    assert [one.get_title() for one in axes] == ["best: 5", "best: 1", "best: relu"]
+    assert [ticks(one.xaxis) for one in axes] == [["5", "100"], ["1", "2"], ["relu", "tanh"]]
+    for one, first, lowest in zip(axes, (5, 1, 0), ([1, 5], [1, 3], [1, 2]), strict=True):
+        training, validation = one.lines
+        # Lines and points are exactly at the values.
+        at = sorted({float(x) for points in one.collections[:2] for x, _ in points.get_offsets()})
+        numpy.testing.assert_array_equal(training.get_xdata(), at)
+        numpy.testing.assert_array_equal(training.get_ydata(), lowest)
+        numpy.testing.assert_array_equal(validation.get_ydata(), [1 + loss for loss in lowest])
+        numpy.testing.assert_array_equal(one.collections[-1].get_offsets(), [[first, 2]])  # the ring
+        assert len(one.collections[0].get_offsets()) == 8
+        assert one.get_ylim() == axes[0].get_ylim()
 
 
-def test_line_without_a_finite_metric_ends_before_the_colour_bar() -> None:
-    records = product(model__hidden_units=[5, 100], model__depth=[1, 2], model__activation=["relu", "tanh"])
-    records[3] = run(3, val=math.inf, model__hidden_units=5, model__depth=2, model__activation="tanh")
-    axes, _ = picture(records).axes
-    others = next(one for one in axes.collections if isinstance(one, LineCollection) and len(one.get_segments()) == 7)
-    assert sorted(len(segment) for segment in others.get_segments()) == [3, 4, 4, 4, 4, 4, 4]
+def test_a_search_over_many_numbers_has_points_without_lines() -> None:
+    draws = [{"optimizer__lr": 2.0**-i, "model__dropout": i / 50, "model__hidden_units": 3 + i} for i in range(40)]
+    figure = picture([run(i, 1 + i, 2 + i, **one) for i, one in enumerate(draws)])
+    for axes in panels(figure):
+        assert all(len(line.get_xdata()) == 0 for line in axes.lines)
+        assert len(axes.collections[0].get_offsets()) == 40
 
 
-def test_seeds_alone() -> None:
-    (axes,) = picture(product(seed=[0, 1, 2])).axes
-    assert ticks(axes.xaxis) == ["training", "validation"]
-    training, validation = (line for line in axes.lines if line.get_alpha() == 0.6)
-    numpy.testing.assert_array_equal(training.get_ydata(), [1, 2, 3])
-    numpy.testing.assert_array_equal(validation.get_ydata(), [2, 3, 4])
-    assert len(axes.containers) == 2  # mean ± sd
+def test_seeds_alone_are_points() -> None:
+    """A bar of ± sd would leave the logarithmic axis."""
+    records = [run(i, loss, 10 * loss, seed=i) for i, loss in enumerate((0.001, 0.01, 1.0))]
+    (axes,) = picture(records).axes
+    assert ticks(axes.xaxis) == ["training: mean 0.337", "validation: mean 3.37"]
+    training, validation = axes.lines
+    numpy.testing.assert_array_equal(training.get_ydata(), [0.001, 0.01, 1.0])
+    numpy.testing.assert_array_equal(validation.get_ydata(), [0.01, 0.1, 10.0])
+    assert not axes.containers
+    low, high = axes.get_ylim()
+    drawn = [y for one in axes.collections for segment in one.get_segments() for _, y in segment]
+    assert all(low < y < high for y in drawn)
+
+
+def test_share_of_the_runs_that_solved_it() -> None:
+    """19 of 24 runs classify all rows right: their mean loss describes none of them."""
+    right = [seed < 19 for seed in range(24)]
+
+    def solving(number: int, is_right: bool, **keys):
+        metrics = {"loss": 0.003, "accuracy": 1.0} if is_right else {"loss": 0.4, "accuracy": 0.75}
+        return dataclasses.replace(run(number, **keys), metrics={"train": metrics})
+
+    alone = [solving(seed, one, seed=seed) for seed, one in enumerate(right)]
+    assert title(picture(alone)).endswith("19 of 24 solved")
+    keyed = [solving(24 * w + s, one or w == 1, seed=s, model__depth=w) for w in (0, 1) for s, one in enumerate(right)]
+    assert [text.get_text() for text in picture(keyed).axes[0].texts] == ["24 of 24\nsolved", "19 of 24\nsolved"]
+    mapped = [
+        solving(48 * a + 24 * w + s, one or w == 1, seed=s, model__depth=w, model__bias=bool(a))
+        for a in (0, 1)
+        for w in (0, 1)
+        for s, one in enumerate(right)
+    ]
+    texts = {text.get_text().partition("\n")[2] for text in picture(mapped).axes[0].texts}
+    assert texts == {"19 of 24", "24 of 24"}
+
+
+def test_every_figure_names_data_set_and_sweep() -> None:
+    for keys in ({"seed": [0, 1]}, {"model__depth": [1, 2]}, {"model__depth": [1, 2], "model__bias": [True, False]}):
+        assert title(picture(product(**keys))).startswith("iris, sweep sweep: ")
+
+
+def test_two_data_sets_are_drawn_below_each_other() -> None:
+    records = [run(i, model__depth=i % 2, data__name=("moons", "circles")[i // 2]) for i in range(4)]
+    figure = picture(records)
+    titles = [part.get_suptitle() for part in figure.subfigs]
+    assert [one.split(",")[0] for one in titles] == ["moons", "circles"]
 
 
 def test_many_seeds_are_histograms() -> None:
@@ -215,24 +281,25 @@ def test_awkward_names(values) -> None:
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 0])
 def test_all_losses_alike(keys) -> None:
-    names = ["model__depth", "model__hidden_units", "model__norm"][:keys]
+    names = ["model__depth", "model__hidden_units", "model__bias"][:keys]
     picture([run(i, 0.0, 0.0, seed=i, **dict.fromkeys(names, 1 + i // 2)) for i in range(4)])
 
 
 def test_the_same_bytes_again_and_settings_are_restored(tmp_path) -> None:
     records = product(model__hidden_units=[5, 100], seed=[0, 1])
     with matplotlib.rc_context({"axes.grid": False, "font.size": 20}):
-        first = png_bytes(draw_leaderboard(build_leaderboard(records, FOLDER)))
+        first = png_bytes(draw_leaderboards(build_leaderboards(records, FOLDER)))
         assert matplotlib.rcParams["font.size"] == 20
-    assert first == png_bytes(draw_leaderboard(build_leaderboard(reversed(records), FOLDER)))
+    assert first == png_bytes(draw_leaderboards(build_leaderboards(reversed(records), FOLDER)))
 
 
 def test_drawing_needs_no_pyplot_and_no_torch(tmp_path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard;"
+        "import sys; from pathlib import Path; from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards;"
         "from mlp_lightning.sweeps.leaderboard.figure import *; from mlp_lightning.runs.drawing import png_bytes;"
         "assert 'matplotlib' not in sys.modules;"
-        "write_image_event(Path(sys.argv[1]), png_bytes(draw_leaderboard(build_leaderboard([], Path()))));"
+        "from mlp_lightning.sweeps.records import RunRecord; one = RunRecord(0, Path('s/0'), 'failed', (), {}, {});"
+        "write_image_event(Path(sys.argv[1]), png_bytes(draw_leaderboards(build_leaderboards([one], Path()))));"
         "print([one for one in ('torch', 'lightning', 'tensorflow', 'matplotlib.pyplot') if one in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -240,7 +307,7 @@ def test_drawing_needs_no_pyplot_and_no_torch(tmp_path) -> None:
 
 
 def test_tensorboard_reads_the_picture(tmp_path) -> None:
-    png = png_bytes(draw_leaderboard(build_leaderboard(product(seed=[0, 1]), FOLDER)))
+    png = png_bytes(draw_leaderboards(build_leaderboards(product(seed=[0, 1]), FOLDER)))
     other = tmp_path / "events.out.tfevents.1.host"
     other.write_bytes(b"")
     first = write_image_event(tmp_path, b"\x89PNG" + bytes(20))

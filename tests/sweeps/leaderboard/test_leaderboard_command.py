@@ -14,6 +14,7 @@ from support.commands import ROOT, environment, run_forked, train_forked
 from support.leaderboard_records import failed, run, write_run
 
 from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
+from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards
 from mlp_lightning.sweeps.records import read_records
 
 SCRIPT = str(ROOT / "scripts" / "leaderboard.py")
@@ -55,14 +56,17 @@ def test_of_a_real_sweep(tmp_path) -> None:
     assert {(row["model.hidden_units"], row["seed"]) for row in rows} == {(w, s) for w in ("5", "20") for s in "01"}
     # The printed command trains to the same metrics.
     shown = done.stdout.splitlines()
-    repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best run"))) + 1]
+    repeat = shown[shown.index(next(line for line in shown if line.startswith("Repeat the best comb"))) + 1]
     repeat = shlex.split(repeat)
-    assert repeat[0] == "python"
-    again = train_forked(*repeat[2:], "hydra.run.dir=again", folder=tmp_path)
+    assert (repeat[0], repeat[2]) == ("python", "-m")
+    again = train_forked(*repeat[2:], "hydra.sweep.dir=again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    (record,) = read_records([tmp_path / "again"])
-    best = next(one for one in read_records([folder]) if f"run {one.number})" in done.stdout)
-    assert record.metrics == {split: pytest.approx(metrics, abs=1e-5) for split, metrics in best.metrics.items()}
+    (best,) = (line for line in build_leaderboards(read_records([folder]), folder)[0].lines[:1])
+    repeated = read_records([tmp_path / "again"])
+    assert len(repeated) == len(best.records) == 2
+    for record, of_best in zip(repeated, best.records, strict=True):
+        assert record.config == {**of_best.config, "sweep": record.config["sweep"]}
+        assert record.metrics == {split: pytest.approx(some, abs=1e-5) for split, some in of_best.metrics.items()}
 
 
 def test_is_repeatable(sweep) -> None:
@@ -102,7 +106,7 @@ def test_out(sweep, tmp_path) -> None:
 
 
 def test_no_records_write_nothing(tmp_path) -> None:
-    assert write_leaderboard([], tmp_path / "out", Console(quiet=True), "mlp-train") is None
+    assert write_leaderboard([], tmp_path / "out", Console(quiet=True), "mlp-train") == []
     assert not (tmp_path / "out").exists()
 
 

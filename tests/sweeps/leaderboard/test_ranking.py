@@ -20,7 +20,9 @@ from support.leaderboard_records import failed, nested, run
 
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.runs.console import short_path
-from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboard, repeat_command, value_text, write_csv
+from mlp_lightning.sweeps.leaderboard.keys import value_text
+from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards, write_csv
+from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 
 FOLDER = Path("/logs/sweep")
@@ -37,8 +39,14 @@ def grid():
     return [*records, failed(12, model__hidden_units=3, seed=0)]
 
 
+def build_leaderboard(records, folder):
+    """The leaderboard of runs that can be compared."""
+    (board,) = build_leaderboards(records, folder)
+    return board
+
+
 def rows_of(board, folder) -> list[dict[str, str]]:
-    path = write_csv(dataclasses.replace(board, folder=folder))
+    path = write_csv([dataclasses.replace(board, folder=folder)])
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
@@ -67,7 +75,7 @@ def test_two_spellings_of_a_value_are_one() -> None:
 
 
 def test_run_without_the_override_shows_its_configuration() -> None:
-    plain = dataclasses.replace(run(0), config=nested({"seed": 0, "model.hidden_units": 10}))
+    plain = dataclasses.replace(run(0), config=nested({"data.name": "iris", "seed": 0, "model.hidden_units": 10}))
     board = build_leaderboard([plain, run(1, model__hidden_units=7)], FOLDER)
     assert [one.values["model.hidden_units"] for one in board.finished] == [10, 7]
 
@@ -161,22 +169,22 @@ def test_ranks_are_those_of_a_sort() -> None:
     assert [one.record.number for one in board.others] == [12]
 
 
-def test_best_run_is_the_best_of_the_best_line() -> None:
+def test_the_best_is_the_combination_and_not_the_luckiest_run() -> None:
     """Width 5 has the lowest single loss, width 7 the lower mean."""
     losses = {(5, 0): 0.1, (5, 1): 0.9, (7, 0): 0.3, (7, 1): 0.2}
     records = [run(i, val=v, model__hidden_units=w, seed=s) for i, ((w, s), v) in enumerate(losses.items())]
     board = build_leaderboard(records, FOLDER)
     assert board.best is not None
-    assert board.best.record.number == 3
-    assert board.best.rank == 2
+    assert board.best.values == {"model.hidden_units": 7}
+    assert repeat_command(board.best, TRAIN) == f"{TRAIN} -m data=iris model.hidden_units=7 seed=0,1"
+    assert "Repeat the best combination (model.hidden_units=7):" in printed(board)
 
 
-def test_training_loss_ranks_when_some_run_has_no_validation() -> None:
+def test_training_losses_do_not_compete_with_validation_losses() -> None:
     records = [run(0, 0.2, 0.9, seed=0), run(1, 0.1, None, seed=1)]
-    assert build_leaderboard(records[:1], FOLDER).ranked_by == "loss/val"
-    board = build_leaderboard(records, FOLDER)
-    assert board.ranked_by == "loss/train"
-    assert [one.record.number for one in board.finished] == [1, 0]
+    boards = build_leaderboards(records, FOLDER)
+    assert [one.ranked_by for one in boards] == ["loss/val", "loss/train"]
+    assert [[run.record.number for run in one.finished] for one in boards] == [[0], [1]]
 
 
 def test_non_finite_losses_sort_last_and_ties_by_number() -> None:
@@ -191,12 +199,12 @@ def test_line_with_a_diverged_seed_sorts_below() -> None:
     board = build_leaderboard([*records, run(2, val=0.9, model__depth=2, seed=0)], FOLDER)
     assert [line.values["model.depth"] for line in board.lines] == [2, 1]
     assert math.isnan(board.lines[1].metrics["loss/val"].mean)
-    assert board.best is not None
-    assert board.best.record.number == 2
+    assert board.best is board.lines[0]
 
 
 def test_no_best_without_a_finite_loss() -> None:
-    for records in ([], [failed(0)], [run(0, val=math.nan)]):
+    assert build_leaderboards([], FOLDER) == []
+    for records in ([failed(0)], [run(0, val=math.nan)]):
         assert build_leaderboard(records, FOLDER).best is None
 
 
@@ -226,7 +234,7 @@ def test_csv_has_the_same_bytes_in_any_order(tmp_path) -> None:
     contents = set()
     for seed in range(5):
         random.Random(seed).shuffle(records)
-        contents.add(write_csv(build_leaderboard(records, tmp_path)).read_bytes())
+        contents.add(write_csv(build_leaderboards(records, tmp_path)).read_bytes())
         assert printed(build_leaderboard(records, FOLDER)) == printed(build_leaderboard(grid(), FOLDER))
     assert len(contents) == 1
 
@@ -257,7 +265,9 @@ def test_repeat_command_is_read_back_by_shell_and_hydra() -> None:
         "hydra/launcher=y",
         "sweep.z=1",
     )
-    words = shlex.split(repeat_command(dataclasses.replace(run(0), overrides=overrides), TRAIN))
+    record = dataclasses.replace(run(0), overrides=overrides, config=nested({"seed": 3}))
+    (line,) = build_leaderboard([record], FOLDER).lines
+    words = shlex.split(repeat_command(line, TRAIN))
     assert words == ["python", "scripts/train.py", "data=iris", "model.hidden_units=[32,16]", "+seed=3"]
     config = check_overrides(words[2:4])
     assert config.model.hidden_units == [32, 16]
@@ -270,7 +280,7 @@ def test_plain_table() -> None:
     board = build_leaderboard(grid(), FOLDER)
     text = printed(board)
     lines = text.splitlines()
-    start = lines.index("Leaderboard: best validation loss first, mean ± sd over runs")
+    start = lines.index("Leaderboard of iris: best validation loss first, mean ± sd over seeds")
     assert lines[start + 1].split("  ") != []
     for name in ("model.hidden_units", "training loss", "validation loss", "training accuracy", "validation accuracy"):
         assert name in lines[start + 1]
@@ -281,7 +291,7 @@ def test_plain_table() -> None:
         assert f"{spread.mean:.4g} ± {spread.sd:.2g}" in shown
     assert "  run 12 (model.hidden_units=3 seed=0) failed: NonFiniteLossError: nan at step 3" in lines
     assert board.best is not None
-    assert lines[-1] == f"  {repeat_command(board.best.record, TRAIN)}"
+    assert lines[-1] == f"  {repeat_command(board.best, TRAIN)}"
 
 
 def test_long_sweep_is_cut() -> None:
@@ -294,9 +304,9 @@ def test_long_sweep_is_cut() -> None:
 
 
 def test_command_stays_on_one_line_in_a_narrow_terminal() -> None:
-    record = run(0, model__hidden_units=[7] * 60)
-    text = printed(build_leaderboard([record, run(1, model__hidden_units=[5])], FOLDER), terminal=True, width=60)
-    assert f"  {repeat_command(record, TRAIN)}" in text.splitlines()
+    board = build_leaderboard([run(0, model__hidden_units=[7] * 60), run(1, model__hidden_units=[5])], FOLDER)
+    text = printed(board, terminal=True, width=60)
+    assert f"  {repeat_command(board.lines[0], TRAIN)}" in text.splitlines()
 
 
 def test_narrow_terminal_keeps_the_losses_whole() -> None:
@@ -319,7 +329,7 @@ def test_drawn_values_are_short_in_the_table_and_whole_in_the_command() -> None:
 
 def test_console_without_unicode() -> None:
     lines = printed(build_leaderboard(grid(), FOLDER), encoding="ascii").splitlines()
-    assert lines[1].endswith("mean +/- sd over runs")
+    assert lines[1].endswith("mean +/- sd over seeds")
     assert len({len(line) for line in lines[2:6]}) == 1
 
 
@@ -350,3 +360,107 @@ def test_runs_on_different_rows_are_not_averaged() -> None:
         [dataclasses.replace(one, fingerprint=two) for one, two in zip(records, own, strict=True)], FOLDER
     )
     assert [len(line.runs) for line in board.lines] == [4]
+
+
+# ---- several sweeps
+
+
+def configured(record, **keys):
+    """The run with further options in its configuration, which are no overrides."""
+    added = nested({key.replace("__", "."): value for key, value in keys.items()})
+    sections = {name: {**record.config.get(name, {}), **some} for name, some in added.items() if isinstance(some, dict)}
+    return dataclasses.replace(record, config={**record.config, **added, **sections})
+
+
+def test_several_sweeps_show_every_key_in_which_they_differ(tmp_path) -> None:
+    """Even those that no command names, such as the seed and the schedule of an experiment's file."""
+    first = [
+        configured(run(i, model__hidden_units=5 + i), scheduler__name="none", data__suggested_lr={}) for i in (0, 1)
+    ]
+    second = configured(run(0, sweep="b", model__hidden_units=5), scheduler__name="cosine", seed=777, name="other")
+    board = build_leaderboard([*first, second], Path("/logs"))
+    assert set(board.keys) == {"model.hidden_units", "scheduler.name", "seed"}
+    assert set(board.line_keys) == {"model.hidden_units", "scheduler.name"}
+    rows = rows_of(board, tmp_path)
+    assert {(row["run"], row["seed"]) for row in rows} == {("sweep/0", "0"), ("sweep/1", "0"), ("b/0", "777")}
+    assert board.sweeps == "b, sweep"
+
+
+def test_data_sets_are_not_ranked_together(tmp_path) -> None:
+    records = [
+        run(number, val=loss, data__name=name, model__hidden_units=width)
+        for number, (name, width, loss) in enumerate(
+            [("moons", 3, 0.1), ("moons", 9, 0.2), ("friedman", 3, 0.9), ("friedman", 9, 0.8)]
+        )
+    ]
+    records.append(failed(4, data__name="friedman", model__hidden_units=27))
+    boards = build_leaderboards(records, tmp_path)
+    assert [one.data for one in boards] == ["moons", "friedman"]
+    assert [[line.values for line in one.lines] for one in boards] == [
+        [{"model.hidden_units": 3}, {"model.hidden_units": 9}],
+        [{"model.hidden_units": 9}, {"model.hidden_units": 3}],
+    ]
+    assert [len(one.others) for one in boards] == [0, 1]
+    rows = list(csv.DictReader(io.StringIO(write_csv(boards).read_text())))
+    assert [(row["rank"], row["data.name"]) for row in rows] == [
+        *(("1", "moons"), ("2", "moons"), ("1", "friedman"), ("2", "friedman"), ("", "friedman"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (
+            [{"data__path": "a/x.csv"}, {"data__path": "b/x.csv"}],
+            ["x.csv, data.path=a/x.csv", "x.csv, data.path=b/x.csv"],
+        ),
+        ([{"data__target": "y"}, {"data__target": "z"}], ["iris, data.target=y", "iris, data.target=z"]),
+        ([{"data__noise": 0.1}, {"data__noise": 0.2}], ["iris, data.noise=0.1", "iris, data.noise=0.2"]),
+        ([{"data__sample_seed": 1}, {"data__sample_seed": 2}], ["iris"]),
+        ([{"data__val_fraction": 0.1}, {"data__val_fraction": 0.2}], ["iris"]),
+    ],
+)
+def test_what_makes_a_data_set(options, names) -> None:
+    boards = build_leaderboards([run(number, **one) for number, one in enumerate(options)], FOLDER)
+    assert [one.data for one in boards] == names
+
+
+def test_a_job_that_could_not_be_composed_is_listed_with_the_others() -> None:
+    broken = dataclasses.replace(failed(1, "ConfigError: no", model__depth=2), config={})
+    board = build_leaderboard([run(0, model__depth=1), broken], FOLDER)
+    assert [one.record.number for one in board.others] == [1]
+
+
+def test_runs_that_solved_it() -> None:
+    def solving(number, accuracy, **keys):
+        metrics = {"train": {"loss": 1.1 - accuracy, "accuracy": accuracy}}
+        return dataclasses.replace(run(number, **keys), metrics=metrics)
+
+    records = [solving(i, 1.0 if i < 3 else 0.5, seed=i) for i in range(5)]
+    text = printed(build_leaderboard([*records, failed(5, seed=5)], FOLDER))
+    assert "3 of 6" in text
+    assert "solved" in text
+    assert "solved" not in printed(build_leaderboard(records[:3], FOLDER)), "where all do, it says nothing"
+    assert "solved" not in printed(build_leaderboard(grid(), FOLDER)), "validation rows say more"
+
+
+def test_what_is_said_of_the_distance_to_the_next() -> None:
+    def board(*losses):
+        return build_leaderboard(
+            [
+                run(4 * d + s, val=v, model__depth=d, seed=s)
+                for d, some in enumerate(losses)
+                for s, v in enumerate(some)
+            ],
+            FOLDER,
+        )
+
+    text = printed(board([0.1, 0.2, 0.3, 0.2], [0.2, 0.3, 0.35, 0.35]))
+    # Differences 0.1, 0.1, 0.05 and 0.15: mean 0.1, standard error 0.0204.
+    assert "The best is 4.9 standard errors better than the next (0.1 ± 0.02 over 4 seeds)." in text
+    close = printed(board([0.1, 0.2, 0.3, 0.2], [0.2, 0.1, 0.2, 0.35]))
+    assert "chance may have decided between them" in close
+    uneven = printed(board([0.1, 0.2, 0.3, 0.2], [0.5, 0.7, 0.6]))
+    # Welch: 0.4 beside the root of 0.0816²/4 + 0.1²/3.
+    assert "The best is 5.7 standard errors better than the next (0.4 ± 0.07 over 3 seeds)." in uneven
+    assert "standard errors" not in printed(board([0.1], [0.2]))

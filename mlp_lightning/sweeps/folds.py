@@ -1,0 +1,43 @@
+"""What a sweep adds to the configurations of its runs, and what the folds of a cross-validation say together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+
+from mlp_lightning.config import Config
+
+
+def of_fold(config: Config, fold: int) -> Config:
+    """The run that trains one of the folds alone."""
+    cv = dataclasses.replace(config.data.cv, fold=fold)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, cv=cv))
+
+
+def with_shared_split(config: Config) -> Config:
+    """A run of a sweep over seeds: a split that ``seed`` would decide is the same for all of them.
+
+    Otherwise the best seed would be the one with the easiest validation rows.
+    """
+    if not config.data.split_follows_seed:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=0))
+
+
+def with_keys(config: Config, keys: Collection[str]) -> Config:
+    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others."""
+    if config.sweep.keys:
+        return config
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, keys=list(keys)))
+
+
+def means_of_folds(folds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    """For each metric that is a finite number in every fold its ``mean`` and ``sd`` (with n - 1)."""
+    metrics = {}
+    for name in folds[0] if folds else ():
+        values = [value for one in folds if (value := one.get(name)) is not None and math.isfinite(value)]
+        if len(values) == len(folds):
+            metrics[name] = {"mean": statistics.fmean(values), "sd": statistics.stdev(values)}
+    return metrics
