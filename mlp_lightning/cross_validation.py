@@ -103,8 +103,8 @@ class _CrossValidation:
         self.outcomes: dict[int, Outcome] = {}
 
     def execute(self) -> CrossValidationResult:
-        from mlp_lightning.data.preparation import open_source
-        from mlp_lightning.tables.reading.sources import KeptSource
+        from mlp_lightning.data.reading import open_source
+        from mlp_lightning.tables.reading.memory import KeptSource
 
         self._source = KeptSource(open_source(self.config.data))  # all folds have its rows
         sizes = SizesOf(self._source)
@@ -151,7 +151,7 @@ class _CrossValidation:
         return self.path / fold_folder(fold)
 
     def _data(self, fold: int) -> TabularDataModule:
-        from mlp_lightning.data.preparation import Given
+        from mlp_lightning.data.reading import Given
         from mlp_lightning.runs.build import build_data
 
         return build_data(self.configs[fold], Given(self._source))

@@ -122,7 +122,7 @@ def _device(accelerator: str) -> str:
 
 
 def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
-    from mlp_lightning.data.preparation import refuse_idle_csv
+    from mlp_lightning.data.reading import refuse_idle_csv
     from mlp_lightning.inference.evaluation.evaluate import evaluate as evaluate_model
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.runs.console import RunConsole
@@ -151,7 +151,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
 
 
 def _predict(options: PredictConfig, checkpoint: Path) -> None:
-    from mlp_lightning.data.preparation import refuse_idle_csv
+    from mlp_lightning.data.reading import refuse_idle_csv
     from mlp_lightning.inference.loading import load_model
     from mlp_lightning.inference.predict import predict as predict_rows
     from mlp_lightning.runs.console import RunConsole

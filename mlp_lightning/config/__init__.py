@@ -3,26 +3,28 @@
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.defaults import offer_to_hydra
 from mlp_lightning.config.parsing import parse_complete, parse_config
+from mlp_lightning.config.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    OneCycleSchedule,
+    PlateauSchedule,
+    ScheduleConfig,
+    StepSchedule,
+)
 from mlp_lightning.config.schema import (
     CallbacksConfig,
     CheckpointConfig,
     ColumnConfig,
     Config,
-    ConstantSchedule,
-    CosineSchedule,
     CrossValidationConfig,
     CsvConfig,
     DataConfig,
     EarlyStoppingConfig,
     LoggerConfig,
     ModelConfig,
-    OneCycleSchedule,
     OptimizerConfig,
     OwnModelConfig,
     OwnOptimizerConfig,
-    PlateauSchedule,
-    ScheduleConfig,
-    StepSchedule,
     SweepConfig,
     TrainerConfig,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from mlp_lightning.config import schema
+from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
 from mlp_lightning.errors import Fault
 
@@ -111,7 +111,7 @@ def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
         monitor = config.callbacks.early_stopping.monitor
         yield Fault("callbacks.early_stopping.monitor", monitor, "needs validation rows and there are none", hint)
     watchers = [("callbacks.checkpoint.monitor", getattr(config.callbacks.checkpoint, "monitor", ""))]
-    if isinstance(config.scheduler, schema.PlateauSchedule):
+    if isinstance(config.scheduler, schedules.PlateauSchedule):
         watchers.append(("scheduler.monitor", config.scheduler.monitor))
     for key, monitor in watchers:
         if monitor.endswith("/val"):

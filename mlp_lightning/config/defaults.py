@@ -12,13 +12,13 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from mlp_lightning.config import inference, schema
+from mlp_lightning.config import inference, schedules, schema
 
 
 @functools.cache
 def _nodes() -> dict[str, Any]:
     sections = {
-        **schema.SCHEDULES,
+        **schedules.SCHEDULES,
         "model": schema.ModelConfig,
         "early_stopping": schema.EarlyStoppingConfig,
         "evaluate": inference.EvaluateConfig,

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mlp_lightning.config import inference, schema
+from mlp_lightning.config import inference, schedules, schema
 from mlp_lightning.config.conf_files import conf_dir, conf_file, conf_text, option_names
 from mlp_lightning.config.parsing import dataclass_of
 
@@ -46,7 +46,7 @@ def page() -> str:
         section = dataclass_of(schema.Config, field.name)
         if field.name == "scheduler":
             parts += ["## `scheduler`\n", *_files("scheduler")]
-            for name, one in schema.SCHEDULES.items():
+            for name, one in schedules.SCHEDULES.items():
                 parts += [f"### `scheduler={name}`\n", *_section(one, "scheduler.")]
         elif section is not None:
             parts += [f"## `{field.name}`\n", *_section(section, f"{field.name}."), *_files(field.name)]

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from mlp_lightning.config import schema
+from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.annotations import alternatives, has_type, type_words
 from mlp_lightning.config.completion import completed
 from mlp_lightning.config.conf_files import optimizer_arguments
@@ -240,7 +240,7 @@ def _options(cls: type) -> dict[str, _Option]:
             field.metadata.get("rule"),
             section,
             _named_section(annotation),
-            annotation == schema.ScheduleConfig,
+            annotation == schedules.ScheduleConfig,
             annotation == list[schema.OwnCallbackConfig],
             field.name == "options",
         )
@@ -345,11 +345,11 @@ def _build_schedule(plain: Any, key: str, faults: list[Fault]) -> Any:
         faults.append(Fault(key, plain, "must be a section", "choose one with scheduler=cosine, for example"))
         return None
     name = plain.get("name", "none")
-    if not isinstance(name, str) or name not in schema.SCHEDULES:
-        rule = "must be one of " + ", ".join(schema.SCHEDULES)
-        faults.append(unknown_name(f"{key}.name", name, rule, schema.SCHEDULES))
+    if not isinstance(name, str) or name not in schedules.SCHEDULES:
+        rule = "must be one of " + ", ".join(schedules.SCHEDULES)
+        faults.append(unknown_name(f"{key}.name", name, rule, schedules.SCHEDULES))
         return None
-    return _build(schema.SCHEDULES[name], plain, key, faults)
+    return _build(schedules.SCHEDULES[name], plain, key, faults)
 
 
 def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[Fault]) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from mlp_lightning.config import Config, DataConfig
 from mlp_lightning.data.description import describe
 from mlp_lightning.data.own_trainer import batches_per_epoch, epochs_between_ends, overfit_batches, steps_between_ends
-from mlp_lightning.data.preparation import Given, Preparation
+from mlp_lightning.data.preparation import Preparation
+from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import ExecutionLimits, ExecutionLoader, TrainingSteps
 from mlp_lightning.errors import CheckpointError

@@ -7,7 +7,6 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``P`` features that they 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,44 +18,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.config import ColumnConfig, DataConfig
-from mlp_lightning.config.contradictions import target_kinds
+from mlp_lightning.config import DataConfig
+from mlp_lightning.data.reading import Given, TypedRows, open_source, refuse_idle_csv
 from mlp_lightning.engines.rows import Rows
-from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.errors import DataError
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
-from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
-from mlp_lightning.tables.fingerprint import RowsHasher, table_fingerprint
-from mlp_lightning.tables.reading.moments import has_zone, with_moments
+from mlp_lightning.tables.fingerprint import RowsHasher
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target
-from mlp_lightning.tables.written_numbers import read_numbers, word_notes
-
-# pyarrow makes these functions when it is imported, so type checkers do not see them.
-pc: Any = pyarrow.compute
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """What is known of the rows beside the options.
-
-    Attributes:
-        source: read instead of what the options name.
-        target: what is predicted: all classes, of which the rows may lack some.
-        preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
-            fitted to the training rows.
-    """
-
-    source: TableSource | None = None
-    target: Target | None = None
-    preprocessor: Preprocessor | None = None
 
 
 class Preparation:
@@ -103,7 +80,6 @@ class Preparation:
         paths = {split: path for split, path in (("val", options.val_path), ("test", options.test_path)) if path}
         of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
         refuse_idle_csv(options.csv, [source, *of_splits.values()])
-        self.notes += source.notes
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)
@@ -131,20 +107,11 @@ class Preparation:
     def _read_all(self, source: TableSource, task: str, seed: int, given: Given) -> None:
         """Read, split and prepare in one go: raw rows of all columns are never in memory together."""
         options = self.options
-        names = _target_names(options, source)
-        self._refuse_missing_columns(source, names)
-        candidates = [one for one in source.column_names if one not in self._not_seen(names)]
-        categories = {name: ColumnConfig("categorical") for name in source.categorical if name in candidates}
-        wanted = {**categories, **options.columns}
-        task = _task_of_kinds(options.columns, names, task)
-        table = source.read(self._columns_to_read(source, wanted, names), _types(wanted, names))
-        table = self._with_numbers(table, source, names, wanted, task, given)
-        table, numbers = self._labelled(table, names, source)
-        ignored = {name for name, one in options.columns.items() if one.kind == "ignored"}
-        self.fingerprint["data"] = table_fingerprint(table.drop_columns(sorted(ignored & set(table.column_names))))
-        origin = Origin(source.name, source.place).of(numbers)
-        table, forms = self._with_moments(table, candidates, wanted, given, origin)
-        target = given.target or infer_target(table, names, task, origin)
+        rows = TypedRows(source, options, task, given)
+        table, numbers, origin = rows.table, rows.numbers, rows.origin
+        self.dropped, self.forms, self.fingerprint["data"] = rows.dropped, rows.number_forms, rows.fingerprint
+        self.notes += rows.notes
+        target = given.target or infer_target(table, rows.targets, rows.task, origin)
         targets_BT = target.numbers(table, origin.place)
         labels_B = task_class(target.task).labels(targets_BT)
         self._refuse_single_rows(labels_B, target, origin)
@@ -158,7 +125,7 @@ class Preparation:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
             most = options.max_one_hot, options.max_categories
-            self.report = infer_columns(table, candidates, train, wanted, most, origin, forms)
+            self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
@@ -169,7 +136,7 @@ class Preparation:
         if given.target is None and labels_B is not None:
             self._note_classes_without_rows(labels_B, parts, source.name)
         features_BP = self._prepared_table(table, origin.place, parts)
-        del table
+        del table, rows
         targets = self._as_learnt(targets_BT)
         self.splits = {
             split: _rows(features_BP, targets, rows, weights_B if split == "train" else None)
@@ -177,110 +144,6 @@ class Preparation:
             if len(rows)
         }
         self.row_numbers = {split: numbers[rows] for split, rows in parts.items() if len(rows)}
-
-    def _refuse_missing_columns(self, source: TableSource, targets: Sequence[str]) -> None:
-        for name in [*targets, *sorted(self._roles), *self.options.columns]:
-            if name not in source.column_names:
-                raise missing_column(source.name, name, source.column_names)
-
-    def _not_seen(self, targets: Sequence[str]) -> set[str]:
-        """Columns that are no features: targets, and what says how to use the rows (unless given a kind)."""
-        given = {name for name, one in self.options.columns.items() if one.kind != "auto"}
-        return {*targets, *(self._roles - given)}
-
-    @property
-    def _roles(self) -> set[str]:
-        """Columns that say how to use the rows."""
-        options = self.options
-        roles = (options.weight_column, options.group_column, options.time_column, options.split_column)
-        return {one for one in roles if one is not None}
-
-    def _columns_to_read(
-        self, source: TableSource, wanted: Mapping[str, ColumnConfig], targets: Sequence[str]
-    ) -> list[str] | None:
-        """All but those that are left out, which may hold what cannot be read; ``None``: all."""
-        ignored = {name for name, one in wanted.items() if one.kind == "ignored"} - self._roles - set(targets)
-        return [one for one in source.column_names if one not in ignored] if ignored else None
-
-    def _with_moments(
-        self,
-        table: pa.Table,
-        candidates: Sequence[str],
-        wanted: Mapping[str, ColumnConfig],
-        given: Given,
-        origin: Origin,
-    ) -> tuple[pa.Table, dict[str, str]]:
-        """The table with moments in the place of texts that are moments, and the form of each."""
-        kinds = {name: wanted[name].kind if name in wanted else "auto" for name in candidates}
-        names = [name for name, kind in kinds.items() if kind in ("auto", "datetime")]
-        forms: dict[str, str | None]
-        forms = {name: wanted[name].format if name in wanted else None for name in names}
-        if given.preprocessor is not None:  # what it knows of the features is not inferred again
-            forms = {one.name: one.format for one in given.preprocessor.columns if one.format}
-        time = self.options.time_column
-        if time is not None and kinds.get(time, "auto") in ("auto", "datetime"):
-            forms.setdefault(time, wanted[time].format if time in wanted else None)
-        required = [name for name in names if kinds[name] == "datetime"]
-        converted, found = with_moments(table, forms, required, origin.place)
-        if time in found:
-            self.notes.append(f"in the order of {time} ({found[time]})")
-        for name in found:
-            zoned = has_zone(table.column(name))
-            if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
-                self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
-        return converted, found
-
-    def _with_numbers(
-        self,
-        table: pa.Table,
-        source: TableSource,
-        targets: Sequence[str],
-        wanted: Mapping[str, ColumnConfig],
-        task: str,
-        given: Given,
-    ) -> pa.Table:
-        """The table with numbers for texts that are numbers, where somebody says so or nobody says otherwise."""
-        options, not_seen = self.options, self._not_seen(targets)
-        kinds = {name: "auto" for name in table.column_names if name not in not_seen}
-        # What has the format of a moment is none, whatever it looks like.
-        kinds |= {name: "datetime" if wanted[name].format else wanted[name].kind for name in kinds if name in wanted}
-        if given.preprocessor is not None:
-            kinds |= {column.name: column.kind for column in given.preprocessor.columns}
-        kinds |= {name: "auto" for name in (options.time_column,) if name is not None and name in not_seen}
-        kinds |= {name: "numeric" for name in (options.weight_column,) if name is not None}
-        task = task if given.target is None else given.target.task
-        of_targets = "auto"
-        if task != "auto":
-            of_targets = "categorical" if task == "classes" or task_class(task).has_classes else "numeric"
-        kinds |= dict.fromkeys(targets, of_targets)
-        kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
-        read = read_numbers(table, source, kinds, targets)
-        seen = [name for name in table.column_names if name not in wanted or wanted[name].kind != "ignored"]
-        self.forms = read.forms
-        self.notes += [*read.notes, *word_notes(read.table, source, seen)]
-        return read.table
-
-    def _labelled(
-        self, table: pa.Table, targets: Sequence[str], source: TableSource
-    ) -> tuple[pa.Table, NDArray[np.int64]]:
-        """The rows that have a target, and their numbers in the source."""
-        has_target = np.ones(table.num_rows, dtype=bool)
-        for name in targets:
-            values = table.column(name)
-            if values.null_count == len(values):
-                raise DataError(
-                    f"{source.name}: the target {name!r} is missing in all {len(values):,} rows. Choose another"
-                    " data.target."
-                )
-            if values.null_count or pa.types.is_floating(values.type):
-                has_target &= values.is_valid().to_numpy()
-                if pa.types.is_floating(values.type):
-                    has_target &= ~np.isnan(values.to_numpy())
-        kept = np.flatnonzero(has_target)
-        self.dropped = table.num_rows - len(kept)
-        if not len(kept):
-            raise DataError(f"{source.name}: no row has all of its targets {', '.join(targets)}.")
-        return (table.filter(pa.array(has_target)) if self.dropped else table), kept
 
     def _refuse_single_rows(self, labels_B: NDArray[np.int64] | None, target: Target, origin: Origin) -> None:
         options = self.options
@@ -374,70 +237,6 @@ class Preparation:
         self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
         self.fingerprint[split] = hasher.fingerprint()
         self.row_numbers[split] = np.concatenate(rows)
-
-
-def open_source(options: DataConfig) -> TableSource:
-    """The table that the options name."""
-    if options.name == "frame":
-        rule, hint = "has its rows in memory, and they are not here", "hand them over: train(config, run_dir, frame=…)"
-        raise ConfigError([Fault("data.name", "frame", rule, hint)])
-    if options.name != "table":
-        table, targets = load_dataset(options)
-        return MemorySource(table, options.name, targets)
-    if options.path is None:
-        raise ConfigError([Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")])
-    return FileSource.open(options.path, options.csv)
-
-
-def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
-    """Options of text files, where no file is a text file, have no effect.
-
-    Args:
-        given: a section of such options, ``CsvConfig`` or ``CsvAsTrained``.
-        sources: what they are given for.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    if any(source.dialects for source in sources):
-        return
-    changed = [one.name for one in dataclasses.fields(given) if getattr(given, one.name) != one.default]
-    names = ", ".join(source.name for source in sources)
-    rule = f"has no effect: {names} {'is' if len(sources) == 1 else 'are'} no text"
-    faults = [Fault(f"data.csv.{name}", getattr(given, name), rule, "leave it out") for name in changed]
-    if faults:
-        raise ConfigError(faults)
-
-
-def _target_names(options: DataConfig, source: TableSource) -> list[str]:
-    wanted = [options.target] if isinstance(options.target, str) else options.target
-    names = list(wanted or source.targets)
-    if not names:
-        columns = ", ".join(source.column_names)
-        raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
-    return names
-
-
-def _types(columns: Mapping[str, ColumnConfig], targets: Sequence[str]) -> dict[str, pa.DataType]:
-    """Types that columns are read as because somebody says what they are: 007 is a category, and not 7."""
-    texts = [name for name, one in columns.items() if one.kind == "categorical" or one.format]
-    truths = [name for name in targets if name in columns and columns[name].kind == "boolean"]
-    return dict.fromkeys(texts, pa.string()) | dict.fromkeys(truths, pa.bool_())
-
-
-def _task_of_kinds(columns: Mapping[str, ColumnConfig], targets: Sequence[str], task: str) -> str:
-    """The task that the kinds of the target columns ask for; ``classes``: binary or multiclass.
-
-    Raises:
-        ConfigError: they contradict the task.
-    """
-    faults = list(target_kinds(columns, targets, task))
-    if faults:
-        raise ConfigError(faults)
-    kinds = {columns[name].kind for name in targets if name in columns} - {"auto"}
-    if task != "auto" or not kinds:
-        return task
-    return "regression" if kinds == {"numeric"} else "classes"
 
 
 def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights_B: NDArray[np.float64] | None) -> Rows:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.errors import TrainingError
 from mlp_lightning.estimators.curves import CurveRecorder, Curves
 from mlp_lightning.estimators.inputs import Inputs
@@ -24,7 +24,7 @@ from mlp_lightning.runs.run_folder import new_run_dir
 from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.sizes import sizes_of_data
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 
 # A run sets the random numbers, the threads and the signals of its process, so only one may run at a time.
 _ONE_AT_A_TIME = threading.RLock()

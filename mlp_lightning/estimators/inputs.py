@@ -25,9 +25,9 @@ from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable, without_intervals
+from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.moments import inferred_form
 from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, may_be_numbers, shown
-from mlp_lightning.tables.reading.sources import MemorySource
 from mlp_lightning.tables.reading.types import is_row_label, normal_type
 from mlp_lightning.tables.targets import Target
 

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.tasks import task_class

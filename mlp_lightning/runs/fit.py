@@ -28,7 +28,8 @@ from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
 from mlp_lightning.runs.training import Options, Training
 from mlp_lightning.runs.training_module import Outputs, TrainingModule
 from mlp_lightning.tables.reading.frames import arrow_table
-from mlp_lightning.tables.reading.sources import MemorySource, TableSource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +110,7 @@ def train(
     """
     if data is not None and frame is not None:
         raise ValueError("train() takes data or frame, not both: each has the rows.")
-    is_frame = frame is not None and not isinstance(frame, TableSource)
-    config, objects = without_objects(_of_frame(config) if is_frame else config)
-    if not isinstance(config, Config):
-        config = parse_config(config, objects.keys())
-    source = _rows_of_frame(config, frame) if is_frame else frame
+    config, objects, source = _parsed(config, frame)
     refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
@@ -181,10 +178,16 @@ def train_stack(
     return results
 
 
-def _rows_of_frame(config: Config, frame: Any) -> MemorySource:
-    """The rows of a data frame, but for the columns that are left out, which may hold what cannot be read."""
-    ignored = [name for name, one in config.data.columns.items() if one.kind == "ignored"]
-    return MemorySource(arrow_table(frame, "frame", ignored), "frame")
+def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Mapping[str, Any], TableSource | None]:
+    """The configuration, the parts of the user's own that it has as objects, and the rows of ``frame``."""
+    is_frame = frame is not None and not isinstance(frame, TableSource)
+    given, objects = without_objects(_of_frame(config) if is_frame else config)
+    parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    if not is_frame:
+        return parsed, objects, frame
+    # Columns that are left out may hold what cannot be read.
+    ignored = [name for name, one in parsed.data.columns.items() if one.kind == "ignored"]
+    return parsed, objects, MemorySource(arrow_table(frame, "frame", ignored), "frame")
 
 
 def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, OwnOptimizerConfig, ScheduleConfig
-from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.config.schedules import SCHEDULES
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given, open_source
+from mlp_lightning.data.reading import Given, open_source
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.choice import EngineChoice, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
@@ -36,7 +36,8 @@ from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
 from mlp_lightning.tables.fingerprint import differences
-from mlp_lightning.tables.reading.sources import KeptSource, TableSource
+from mlp_lightning.tables.reading.memory import KeptSource
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 class TrainingHost(Protocol):

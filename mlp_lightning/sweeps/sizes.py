@@ -73,14 +73,14 @@ class SizesOf:
         return self._fingerprints[key]
 
     def _built(self, config: Config) -> TabularDataModule:
-        from mlp_lightning.data.preparation import Given
+        from mlp_lightning.data.reading import Given
         from mlp_lightning.runs.build import build_data
 
         return build_data(config, Given(self._source or self._source_of(config)))
 
     def _source_of(self, config: Config) -> TableSource | None:
         """The rows of a data set that needs no file, made once for all seeds; a file may have too many to keep."""
-        from mlp_lightning.data.preparation import open_source
+        from mlp_lightning.data.reading import open_source
 
         data = dataclasses.replace(config.data, cv=CrossValidationConfig())
         if data.name in ("table", "frame"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_lightning.config import inference, page, schema
+from mlp_lightning.config import inference, page, schedules, schema
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -24,7 +24,7 @@ SECTIONS = {
     "data.csv.": [schema.CsvConfig],
     "data.cv.": [schema.CrossValidationConfig],
     "optimizer.": [schema.OptimizerConfig, schema.OwnOptimizerConfig],
-    "scheduler.": list(schema.SCHEDULES.values()),
+    "scheduler.": list(schedules.SCHEDULES.values()),
     "trainer.": [schema.TrainerConfig],
     "callbacks.": [schema.CallbacksConfig],
     "callbacks.extra.N.": [schema.OwnCallbackConfig],

@@ -16,7 +16,7 @@ from support.configurations import ComposeConfig
 
 from mlp_lightning import train
 from mlp_lightning.config import CsvConfig, DataConfig, conf_dir, names
-from mlp_lightning.config.schema import SCHEDULES
+from mlp_lightning.config.schedules import SCHEDULES
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP, make_task, mlp

@@ -33,7 +33,8 @@ from mlp_lightning.config import (
 )
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig
 from mlp_lightning.config.names import SKLEARN_SETS
-from mlp_lightning.config.schema import OF_MLP, SCHEDULES
+from mlp_lightning.config.schedules import SCHEDULES
+from mlp_lightning.config.schema import OF_MLP
 from mlp_lightning.errors import ConfigError
 
 # "hydra" holds options of Hydra itself, which are no part of a run's configuration.

@@ -10,11 +10,11 @@ import torch
 from support.tolerances import assert_close, assert_same_bits
 
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.rows import EvaluationBatches
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 
 
 def two_classes_table() -> pa.Table:

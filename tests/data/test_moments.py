@@ -16,13 +16,14 @@ import pytest
 from mlp_lightning.config import ColumnConfig
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.frames import arrow_table
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import FileSource
 
 ROWS = 90
 MOMENTS = [datetime.datetime(2019, 3, 1, 6, 30) + datetime.timedelta(days=17 * row, hours=row) for row in range(ROWS)]

@@ -21,7 +21,7 @@ from support.tolerances import assert_close, assert_same_weights
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from mlp_lightning.config.schema import CosineSchedule, OneCycleSchedule, PlateauSchedule, StepSchedule
+from mlp_lightning.config.schedules import CosineSchedule, OneCycleSchedule, PlateauSchedule, StepSchedule
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.networks.optimizers import build_schedule

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.configurations import ComposeConfig
 
-from mlp_lightning.config import Config, ModelConfig, schema
+from mlp_lightning.config import Config, ModelConfig, schedules, schema
 from mlp_lightning.engines import support
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError
@@ -117,9 +117,9 @@ def test_nothing_stale_is_listed() -> None:
     """Every listed option exists: a renamed option would otherwise be refused for ever."""
     there = {
         "model": {field.name for field in dataclasses.fields(schema.ModelConfig)},
-        "scheduler": {field.name for one in schema.SCHEDULES.values() for field in dataclasses.fields(one)},
+        "scheduler": {field.name for one in schedules.SCHEDULES.values() for field in dataclasses.fields(one)},
         "trainer": {field.name for field in dataclasses.fields(schema.TrainerConfig)},
         "callbacks": {field.name for field in dataclasses.fields(schema.CallbacksConfig)},
     }
     assert {section: set(names) for section, names in support._TAUGHT.items()} == there
-    assert set(support._VALUES["scheduler.name"]) == set(schema.SCHEDULES)
+    assert set(support._VALUES["scheduler.name"]) == set(schedules.SCHEDULES)

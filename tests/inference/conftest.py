@@ -23,7 +23,7 @@ class Trained:
 
     @property
     def checkpoint(self) -> Path:
-        return self.result.run_dir / "checkpoints" / "last.ckpt"
+        return self.result.run_dir / "checkpoints" / f"{self.result.weights}.ckpt"
 
 
 def trained(folder: Path, target: str | list[str], **options: object) -> Trained:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from mlp_lightning.config import OptimizerConfig
 from mlp_lightning.config.names import TORCH_OPTIMIZERS
-from mlp_lightning.config.schema import (
+from mlp_lightning.config.schedules import (
     SCHEDULES,
     ConstantSchedule,
     CosineSchedule,

@@ -21,7 +21,7 @@ from mlp_lightning.config import parse_config
 from mlp_lightning.errors import ConfigError, TrainingError
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.report import report_lines
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 
 # Iris has 90 training rows: with 30 a batch an epoch has 3 steps.
 IRIS = ["data=iris", "data.batch_size=30", "optimizer=adam", "logger.graph=false", "trainer.threads=1"]

@@ -19,12 +19,12 @@ from support.module_training import (
 from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
-from mlp_lightning.config.schema import CosineSchedule
+from mlp_lightning.config.schedules import CosineSchedule
 from mlp_lightning.data import IrisDataModule, TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.networks import MLP
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 

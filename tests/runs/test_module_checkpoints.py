@@ -19,7 +19,7 @@ from support.module_training import (
 from support.tolerances import assert_same_bits, assert_same_state, assert_same_weights
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
-from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule
+from mlp_lightning.config.schedules import CosineSchedule, PlateauSchedule
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.runs.module import MLPModule
 

@@ -22,10 +22,10 @@ from torch import nn
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig
 from mlp_lightning.data import IrisDataModule, TabularDataModule, XORDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.rows import EvaluationBatches
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 

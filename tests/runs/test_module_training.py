@@ -21,7 +21,7 @@ from support.tolerances import assert_close, assert_same_bits, assert_same_state
 from torch import Tensor, nn
 
 from mlp_lightning.config import OptimizerConfig
-from mlp_lightning.config.schema import CosineSchedule, PlateauSchedule, StepSchedule
+from mlp_lightning.config.schedules import CosineSchedule, PlateauSchedule, StepSchedule
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.engines.rows import EvaluationBatches
 

@@ -27,7 +27,7 @@ from support.tolerances import assert_same_bits, assert_same_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlp_lightning.config import OptimizerConfig
-from mlp_lightning.config.schema import StepSchedule
+from mlp_lightning.config.schedules import StepSchedule
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.data.own_trainer import trainer_faults
 from mlp_lightning.errors import ConfigError

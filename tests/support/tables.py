@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from mlp_lightning.config import ColumnConfig, DataConfig
 from mlp_lightning.config.schema import CrossValidationConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.preparation import Given
+from mlp_lightning.data.reading import Given
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.columns import ARROW_TYPES
-from mlp_lightning.tables.reading.sources import MemorySource, TableSource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 def table_options(

@@ -13,7 +13,8 @@ import pytest
 
 from mlp_lightning.config import Config
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS, TORCH_OPTIMIZERS
-from mlp_lightning.config.schema import SCHEDULES, EarlyStoppingConfig, OwnCallbackConfig
+from mlp_lightning.config.schedules import SCHEDULES
+from mlp_lightning.config.schema import EarlyStoppingConfig, OwnCallbackConfig
 from mlp_lightning.errors import DataError
 from mlp_lightning.sweeps.grouping import Grouping, Sizes, group_runs, why_alone
 

@@ -15,7 +15,8 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.batches import EncodedBatch, encoded_batches
 from mlp_lightning.tables.encoding import Surprises, encode
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import FileSource
 from mlp_lightning.tables.targets import Target
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.tables.fingerprint import RowsHasher, differences, table_fingerprint
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 
 
 def shop() -> pa.Table:

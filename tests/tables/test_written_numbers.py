@@ -21,8 +21,9 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.written_numbers import read_numbers
 
 ROWS = 40

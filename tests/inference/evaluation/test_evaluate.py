@@ -99,7 +99,7 @@ def test_the_baseline_of_classes_is_that_of_the_training_rows(kind_model, tmp_pa
     report = evaluate(kind_model.checkpoint, tmp_path / "out", str(tmp_path / "new.parquet"))
     data = build_data(load_model(kind_model.checkpoint).config)
     labels = data.splits["train"].targets.numpy()
-    dummy = DummyClassifier(strategy="prior").fit(np.zeros((len(labels), 1)), np.array(data.class_names)[labels])
+    dummy = DummyClassifier(strategy="prior").fit(np.zeros((len(labels), 1)), np.array(data.target.class_names)[labels])
     nothing, truth = np.zeros((90, 1)), table["kind"].to_pylist()
     expected = {
         "accuracy": metrics.accuracy_score(truth, dummy.predict(nothing)),

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.tables.reading import faults as reading_faults
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import FileSource
 
 MANY = "1,2\n" * 40_000
 

@@ -18,7 +18,8 @@ from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading import csv as reading_csv
 from mlp_lightning.tables.reading.dialect import NULL_VALUES
-from mlp_lightning.tables.reading.sources import FileSource, MemorySource, TableSource, missing_column
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
 
 TIMESTAMP = pa.timestamp("us")
 ROWS = pa.table(

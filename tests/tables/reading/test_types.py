@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading import paths as reading_paths
 from mlp_lightning.tables.reading import types as reading_types
-from mlp_lightning.tables.reading.sources import MemorySource
+from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.types import (
     CastError,
     common_type,

@@ -1,0 +1,251 @@
+"""From a table to typed columns: what is read of it, numbers and moments in texts, and the rows that have a target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from mlp_lightning.config import ColumnConfig, DataConfig
+from mlp_lightning.config.contradictions import target_kinds
+from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.tasks import task_class
+from mlp_lightning.tables.columns import Origin
+from mlp_lightning.tables.datasets import load_dataset
+from mlp_lightning.tables.fingerprint import table_fingerprint
+from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.moments import has_zone, with_moments
+from mlp_lightning.tables.reading.numbers import NumberForm
+from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import read_numbers, word_notes
+
+# pyarrow makes these functions when it is imported, so type checkers do not see them.
+pc: Any = pyarrow.compute
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What is known of the rows beside the options.
+
+    Attributes:
+        source: read instead of what the options name.
+        target: what is predicted: all classes, of which the rows may lack some.
+        preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
+            fitted to the training rows.
+    """
+
+    source: TableSource | None = None
+    target: Target | None = None
+    preprocessor: Preprocessor | None = None
+
+
+class TypedRows:
+    """The rows of a table that have a target, with the types that their columns have by their values.
+
+    Args:
+        source: of the rows.
+        options: what the columns are.
+        task: one of :data:`~mlp_lightning.networks.tasks.TASKS`, or ``auto``.
+        given: what is known of the rows already.
+
+    Attributes:
+        table: the rows.
+        numbers: their numbers in the source.
+        dropped: how many rows without a target are left out.
+        origin: of the rows, for messages.
+        targets: names of the target columns.
+        task: that the kinds of the targets leave.
+        candidates: columns that may be features.
+        wanted: what is asked of columns.
+        fingerprint: of the rows, as :mod:`mlp_lightning.tables.fingerprint` describes it.
+        number_forms: how the numbers of columns are written that are not written as programs do it.
+        moment_forms: how moments are written.
+        notes: what to tell the user of the columns, a line each.
+
+    Raises:
+        ConfigError, DataError: the table cannot be used as the options ask.
+    """
+
+    table: pa.Table
+    number_forms: dict[str, NumberForm]
+    moment_forms: dict[str, str]
+
+    def __init__(self, source: TableSource, options: DataConfig, task: str, given: Given) -> None:
+        self.source, self.options = source, options
+        self.notes: list[str] = list(source.notes)
+        self.targets = _target_names(options, source)
+        self._refuse_missing_columns()
+        self.candidates = [one for one in source.column_names if one not in self._not_seen]
+        categories = {name: ColumnConfig("categorical") for name in source.categorical if name in self.candidates}
+        self.wanted: Mapping[str, ColumnConfig] = {**categories, **options.columns}
+        self.task = _task_of_kinds(options.columns, self.targets, task)
+        self.table = source.read(self._columns_to_read(), _types(self.wanted, self.targets))
+        self._read_numbers(given)
+        count = self.table.num_rows
+        self.numbers = self._leave_out_unlabelled()
+        self.dropped = count - len(self.numbers)
+        ignored = {name for name, one in options.columns.items() if one.kind == "ignored"}
+        self.fingerprint = table_fingerprint(self.table.drop_columns(sorted(ignored & {*self.table.column_names})))
+        self.origin = Origin(source.name, source.place).of(self.numbers)
+        self._read_moments(given)
+
+    def _refuse_missing_columns(self) -> None:
+        for name in [*self.targets, *sorted(self._roles), *self.options.columns]:
+            if name not in self.source.column_names:
+                raise missing_column(self.source.name, name, self.source.column_names)
+
+    @property
+    def _not_seen(self) -> set[str]:
+        """Columns that are no features: targets, and what says how to use the rows (unless given a kind)."""
+        given = {name for name, one in self.options.columns.items() if one.kind != "auto"}
+        return {*self.targets, *(self._roles - given)}
+
+    @property
+    def _roles(self) -> set[str]:
+        """Columns that say how to use the rows."""
+        options = self.options
+        roles = (options.weight_column, options.group_column, options.time_column, options.split_column)
+        return {one for one in roles if one is not None}
+
+    def _columns_to_read(self) -> list[str] | None:
+        """All but those that are left out, which may hold what cannot be read; ``None``: all."""
+        asked = {name for name, one in self.wanted.items() if one.kind == "ignored"}
+        ignored = asked - self._roles - set(self.targets)
+        return [one for one in self.source.column_names if one not in ignored] if ignored else None
+
+    def _read_numbers(self, given: Given) -> None:
+        """Put numbers in the place of texts that are numbers, where somebody says so or nobody says otherwise."""
+        options, wanted, not_seen = self.options, self.wanted, self._not_seen
+        kinds = {name: "auto" for name in self.table.column_names if name not in not_seen}
+        # What has the format of a moment is none, whatever it looks like.
+        kinds |= {name: "datetime" if wanted[name].format else wanted[name].kind for name in kinds if name in wanted}
+        if given.preprocessor is not None:
+            kinds |= {column.name: column.kind for column in given.preprocessor.columns}
+        kinds |= {name: "auto" for name in (options.time_column,) if name is not None and name in not_seen}
+        kinds |= {name: "numeric" for name in (options.weight_column,) if name is not None}
+        task = self.task if given.target is None else given.target.task
+        of_targets = "auto"
+        if task != "auto":
+            of_targets = "categorical" if task == "classes" or task_class(task).has_classes else "numeric"
+        kinds |= dict.fromkeys(self.targets, of_targets)
+        kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
+        read = read_numbers(self.table, self.source, kinds, self.targets)
+        seen = [name for name in self.table.column_names if name not in wanted or wanted[name].kind != "ignored"]
+        self.table, self.number_forms = read.table, read.forms
+        self.notes += [*read.notes, *word_notes(read.table, self.source, seen)]
+
+    def _read_moments(self, given: Given) -> None:
+        """Put moments in the place of texts that are moments."""
+        wanted = self.wanted
+        kinds = {name: wanted[name].kind if name in wanted else "auto" for name in self.candidates}
+        names = [name for name, kind in kinds.items() if kind in ("auto", "datetime")]
+        forms: dict[str, str | None]
+        forms = {name: wanted[name].format if name in wanted else None for name in names}
+        if given.preprocessor is not None:  # what it knows of the features is not inferred again
+            forms = {one.name: one.format for one in given.preprocessor.columns if one.format}
+        time = self.options.time_column
+        if time is not None and kinds.get(time, "auto") in ("auto", "datetime"):
+            forms.setdefault(time, wanted[time].format if time in wanted else None)
+        required = [name for name in names if kinds[name] == "datetime"]
+        table = self.table
+        self.table, self.moment_forms = with_moments(table, forms, required, self.origin.place)
+        found = self.moment_forms
+        if time in found:
+            self.notes.append(f"in the order of {time} ({found[time]})")
+        for name in found:
+            zoned = has_zone(table.column(name))
+            if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
+                self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
+
+    def _leave_out_unlabelled(self) -> NDArray[np.int64]:
+        """Keep the rows that have a target; returns their numbers in the source."""
+        table, name_of_table = self.table, self.source.name
+        has_target = np.ones(table.num_rows, dtype=bool)
+        for name in self.targets:
+            values = table.column(name)
+            if values.null_count == len(values):
+                raise DataError(
+                    f"{name_of_table}: the target {name!r} is missing in all {len(values):,} rows. Choose another"
+                    " data.target."
+                )
+            if values.null_count or pa.types.is_floating(values.type):
+                has_target &= values.is_valid().to_numpy()
+                if pa.types.is_floating(values.type):
+                    has_target &= ~np.isnan(values.to_numpy())
+        kept = np.flatnonzero(has_target)
+        if not len(kept):
+            raise DataError(f"{name_of_table}: no row has all of its targets {', '.join(self.targets)}.")
+        if len(kept) < table.num_rows:
+            self.table = table.filter(pa.array(has_target))
+        return kept
+
+
+def open_source(options: DataConfig) -> TableSource:
+    """The table that the options name."""
+    if options.name == "frame":
+        rule, hint = "has its rows in memory, and they are not here", "hand them over: train(config, run_dir, frame=…)"
+        raise ConfigError([Fault("data.name", "frame", rule, hint)])
+    if options.name != "table":
+        table, targets = load_dataset(options)
+        return MemorySource(table, options.name, targets)
+    if options.path is None:
+        raise ConfigError([Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")])
+    return FileSource.open(options.path, options.csv)
+
+
+def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
+    """Options of text files, where no file is a text file, have no effect.
+
+    Args:
+        given: a section of such options, ``CsvConfig`` or ``CsvAsTrained``.
+        sources: what they are given for.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if any(source.dialects for source in sources):
+        return
+    changed = [one.name for one in dataclasses.fields(given) if getattr(given, one.name) != one.default]
+    names = ", ".join(source.name for source in sources)
+    rule = f"has no effect: {names} {'is' if len(sources) == 1 else 'are'} no text"
+    faults = [Fault(f"data.csv.{name}", getattr(given, name), rule, "leave it out") for name in changed]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _target_names(options: DataConfig, source: TableSource) -> list[str]:
+    wanted = [options.target] if isinstance(options.target, str) else options.target
+    names = list(wanted or source.targets)
+    if not names:
+        columns = ", ".join(source.column_names)
+        raise ConfigError([Fault("data.target", None, "is missing", f"name the column to predict, one of {columns}")])
+    return names
+
+
+def _types(columns: Mapping[str, ColumnConfig], targets: Sequence[str]) -> dict[str, pa.DataType]:
+    """Types that columns are read as because somebody says what they are: 007 is a category, and not 7."""
+    texts = [name for name, one in columns.items() if one.kind == "categorical" or one.format]
+    truths = [name for name in targets if name in columns and columns[name].kind == "boolean"]
+    return dict.fromkeys(texts, pa.string()) | dict.fromkeys(truths, pa.bool_())
+
+
+def _task_of_kinds(columns: Mapping[str, ColumnConfig], targets: Sequence[str], task: str) -> str:
+    """The task that the kinds of the target columns ask for; ``classes``: binary or multiclass.
+
+    Raises:
+        ConfigError: they contradict the task.
+    """
+    faults = list(target_kinds(columns, targets, task))
+    if faults:
+        raise ConfigError(faults)
+    kinds = {columns[name].kind for name in targets if name in columns} - {"auto"}
+    if task != "auto" or not kinds:
+        return task
+    return "regression" if kinds == {"numeric"} else "classes"
