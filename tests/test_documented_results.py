@@ -34,7 +34,7 @@ REACHES: list[tuple[str, str, str, float]] = [
     ("data=sklearn data.name=digits", "test", "accuracy", 0.97),
     ("data=sklearn data.name=iris", "test", "accuracy", 0.93),
     ("data=sklearn data.name=diabetes", "test", "mae", 45.0),
-    ("data=sklearn data.name=linnerud", "train", "mae", 8.0),
+    ("data=sklearn data.name=linnerud", "test", "mae", 10.0),  # the median has 10.4
     ("data=spirals data.samples=2000", "test", "accuracy", 0.98),
     ("data=spirals", "test", "accuracy", 0.97),
     ("data=moons", "test", "accuracy", 0.99),

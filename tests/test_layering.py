@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
 # A part may import from itself and from those before it.
 ORDER = [
-    *("errors", "config", "tables", "networks", "engines", "data", "runs", "sweeps", "inference"),
+    *("errors", "version", "config", "tables", "networks", "engines", "data", "runs", "sweeps", "inference"),
     *("cross_validation", "estimators", "commands"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

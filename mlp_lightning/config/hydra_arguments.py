@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 from typing import Any
 
-import hydra
 from hydra._internal.utils import get_args_parser
+
+from mlp_lightning.version import version_text
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -18,11 +18,6 @@ def parse_arguments() -> argparse.Namespace:
         if isinstance(action, argparse._VersionAction):
             action.version = version_text()
     return parser.parse_args()
-
-
-def version_text() -> str:
-    """What ``--version`` prints."""
-    return f"mlp-lightning {importlib.metadata.version('mlp-lightning')} (Hydra {hydra.__version__})"
 
 
 def allow_lazy_help() -> None:

@@ -27,7 +27,6 @@ def describe(rows: Preparation) -> list[str]:
     lines += [f"ignored: {name}: {reason}" for name, reason in list(rows.report.ignored.items())[:10]]
     if len(rows.report.ignored) > 10:
         lines.append(f"ignored: {len(rows.report.ignored) - 10} more columns")
-    lines += rows.notes
     lines += [f"{split}: {line}" for split, one in rows.surprises.items() for line in one.lines()]
     return lines
 

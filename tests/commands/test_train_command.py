@@ -137,7 +137,7 @@ def test_bar_in_a_terminal(tmp_path, compose_config) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert re.search(r"30/30 steps .* \d+ steps/s loss 0\.\d+  accuracy 0\.\d+", text)
     assert not re.search(r"^step ", text, re.MULTILINE)
-    assert re.search(r"validation +│ 0\.\d+ │ 0\.\d+", text)
+    assert re.search(r"validation +│ 0\.\d+ +│ 1\.0986\d* +│ 0\.\d+ +│ 0\.333333", text)
 
 
 @pytest.mark.parametrize("verbosity", [0, 2])

@@ -24,7 +24,11 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
         ("data.val_frac", "of data (name, batch_size, ", "did you mean data.val_fraction?"),
         ("trainer.max_step", "of trainer (accelerator, precision, ", "did you mean trainer.max_steps?"),
         ("logger.tensorbord", "of logger (tensorboard, csv, graph)", "did you mean logger.tensorboard?"),
-        ("callbacks.histogram", "of callbacks (checkpoint, early_stopping, ", ""),
+        (
+            "callbacks.histogram",
+            "of callbacks (checkpoint, early_stopping, ",
+            "did you mean callbacks.histograms_every_n_steps?",
+        ),
         (
             "callbacks.checkpoint.every_n_step",
             "of callbacks.checkpoint (monitor, every_n_steps, every_n_seconds)",
@@ -84,7 +88,7 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("data.csv.delimiter", "tabs", "auto, ,, ;, tab, |, space", "did you mean tab?"),
         ("data.csv.decimal", ";", "auto, ., ,", ""),
         ("model.numeric_embedding", "periodical", "none, periodic, piecewise_linear", "did you mean periodic?"),
-        ("task", "multi", "auto, binary, multiclass, multilabel, regression", "did you mean multiclass?"),
+        ("task", "multi-class", "auto, binary, multiclass, multilabel, regression", "did you mean multiclass?"),
         ("optimizer.name", "adam", "ASGD, Adadelta", "did you mean Adam?"),
         ("optimizer.name", "LBFGS", "ASGD, Adadelta", ""),
         ("scheduler.name", "cosin", "none, cosine, one_cycle, step, plateau", "did you mean cosine?"),

@@ -247,15 +247,16 @@ def test_a_checkpoint_is_one_run() -> None:
     "settings",
     [
         {},
-        {"data.val_fraction": 0.2, "data.val_path": "v.csv"},
+        {"data.val_path": "v.csv"},
         {"data.test_fraction": 0.2, "data.time_column": "t"},
-        {"data.split_column": "s", "data.val_fraction": 0.2},
+        {"data.split_column": "s"},
         {"data.cv.folds": 3, "data.time_column": "t"},
     ],
 )
 def test_a_split_that_is_not_drawn_has_no_seed(settings: dict[str, Any]) -> None:
     base = {"data.val_fraction": 0.0, "data.test_fraction": 0.0, **settings}
-    fault = fault_of(**base, **{"data.split_seed": 7})
+    faults = faults_of(**base, **{"data.split_seed": 7})
+    (fault,) = (one for one in faults if one.key == "data.split_seed")
     rule, hint = "has no effect: nothing is drawn to split these rows", "leave it out, or set data.val_fraction"
     assert fault == Fault("data.split_seed", 7, rule, f"{hint} or data.test_fraction")
     assert not accepted(**base).data.split_follows_seed

@@ -17,8 +17,8 @@ from support.estimator_rows import FAST, mixed, numbers
 
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor, VectorizedSearchCV, fit_many, fitting
-from mlp_lightning.tables.columns import Origin
 from mlp_lightning.networks.tasks import infer_target
+from mlp_lightning.tables.columns import Origin
 
 QUICK: dict[str, Any] = {"max_iter": 12, "random_state": 0, "batch_size": 32, "accelerator": "cpu"}
 GRID: dict[str, Any] = {

@@ -154,11 +154,12 @@ def test_weights_of_a_table_are_those_of_its_best_validation(tmp_path: Path) -> 
 
 def test_what_is_shown_of_overfitting(tmp_path: Path) -> None:
     result = mlp_lightning.train(on_noise(), tmp_path / "run", frame=noisy())
-    title, _, *rows, _, overfitting, _, _ = report_lines(result, "")
+    title, _, *rows, _, overfitting, _, _, _ = report_lines(result, "")
     best, last = result.validation["best"], result.validation["last"]
     assert title == f"Final metrics (best weights, of step {best['step']})"
     assert [row.split("  ")[1] for row in rows] == ["training", "validation", "validation, last weights (step 150)"]
-    assert rows[2].split()[-2:] == [f"{last['loss']:.6g}", f"{last['accuracy']:.6g}"]
+    loss, _, accuracy, _ = rows[2].split()[-4:]  # each with its baseline
+    assert (loss, accuracy) == (f"{last['loss']:.6g}", f"{last['accuracy']:.6g}")
     assert overfitting.startswith(f"Overfitting: the validation loss was {best['loss']:.4g} after {best['step']} steps")
     assert f"ends at {last['loss']:.4g}" in overfitting
     last_weights = dataclasses.replace(result, weights="last", validation={"best": last, "last": last})

@@ -16,7 +16,6 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from mlp_lightning.config.hydra_arguments import version_text
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
@@ -24,6 +23,7 @@ from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboards, write_ima
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards, write_csv
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 from mlp_lightning.sweeps.records import RunRecord, read_records
+from mlp_lightning.version import version_text
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
 
