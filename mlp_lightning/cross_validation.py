@@ -106,7 +106,7 @@ class _CrossValidation:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
-        self._source = KeptSource(open_source(self.config.data))  # all folds have its rows
+        self._source = KeptSource(open_source(self.config.data, self.config.allow_targets))  # all folds have its rows
         sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created

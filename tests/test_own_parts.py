@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ import pytest
 import torch
 import yaml
 from my_package.parts import GatedNet, SignDescent, Snake, StopBelow
-from support.commands import ROOT, environment
+from support.commands import environment
+from support.own_page import PAGE, command, of_page
 from support.tolerances import assert_close, assert_same_state
 
 from mlp_lightning import IrisDataModule, MLPModule, cross_validate, train
@@ -31,29 +31,6 @@ from mlp_lightning.runs.hyperparameters import hyperparameters
 from mlp_lightning.runs.resume import find_checkpoint
 
 NET, OPTIMIZER, CALLBACK = (f"my_package.parts.{name}" for name in ("GatedNet", "SignDescent", "StopBelow"))
-PAGE = (ROOT / "docs" / "own_parts.md").read_text(encoding="utf-8")
-
-
-def command(script: str, *arguments: str, folder: Path, finds_package: bool = True) -> subprocess.CompletedProcess[str]:
-    paths = [str(ROOT / "examples")] if finds_package else []
-    paths += [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one and "examples" not in one]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *arguments],
-        cwd=folder,
-        env={**environment(), "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-
-
-def of_page(heading: str) -> list[str]:
-    """The arguments of the first command below a heading of the page, as a shell would split them."""
-    import shlex
-
-    part = PAGE[PAGE.index(f"## {heading}\n") :]
-    line = part[part.index("python scripts/") :].split("\n\n")[0].replace("\\\n", " ")
-    return shlex.split(line)[2:]
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -404,6 +381,7 @@ def test_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
     assert names["result"].metrics["test"]["accuracy"] >= 0.9
     assert names["snake"].metrics["test"]["accuracy"] >= 0.99
+    assert names["tides"].metrics["test"]["mae"] < 0.1
 
 
 @pytest.mark.parametrize("residual", [False, True])

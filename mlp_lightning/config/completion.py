@@ -26,6 +26,8 @@ from mlp_lightning.config.rules import unknown_name
 from mlp_lightning.errors import Fault
 
 _GLOBAL = "# @package _global_"
+# The option below a part of the user's own.
+_OF_OWN = {"model": "own", "optimizer": "own", "data": "table"}
 _INTERPOLATION = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)(?:,(.*))?}")
 
 
@@ -48,8 +50,9 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
             plain[group] = {name: one for name, one in section.items() if name != "option"}
             option = section["option"]
         elif isinstance(section, Mapping):
-            is_own = "_target_" in section and group in ("model", "optimizer")
-            chosen |= {group: "own"} if is_own else _option_by_name(group, section.get("name"))
+            own = _OF_OWN.get(group) if "_target_" in section else None
+            is_named = group == "data" and "name" in section  # what contradicts it is reported
+            chosen |= {group: own} if own and not is_named else _option_by_name(group, section.get("name"))
             continue
         else:
             continue  # the schema refuses it

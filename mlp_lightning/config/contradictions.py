@@ -22,7 +22,26 @@ def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> lis
         explicit: dotted keys that the user set; only those can contradict a list of widths.
     """
     faults = [fault for check in _CHECKS for fault in check(config)]
+    faults += _own_data(config.data, explicit)
     return [*faults, *_depth_and_widths(config, explicit), *_idle_fractions(config, explicit)]
+
+
+def _own_data(data: schema.DataConfig, explicit: Collection[str]) -> Iterator[Fault]:
+    """Options beside a function of the user's own, which it is not given and which would have no effect."""
+    if not isinstance(data, schema.OwnDataConfig):
+        return
+    if data.name != "table":
+        hint = "choose data=table, or leave out data._target_"
+        yield Fault("data._target_", data._target_, f"contradicts data.name = {data.name!r}", hint)
+    if data.path is not None:
+        rule, hint = "contradicts data._target_, whose function returns the rows", "leave one of them out"
+        yield Fault("data.path", data.path, rule, hint)
+    idle = schema.DataConfig()
+    for key in ("samples", "noise", "bits", "sample_seed"):
+        value = getattr(data, key)
+        if value != getattr(idle, key) or f"data.{key}" in explicit:
+            rule = "is an option of our synthetic data sets, and not an argument of data._target_"
+            yield Fault(f"data.{key}", value, rule, "call the argument otherwise, or leave it out")
 
 
 def _depth_and_widths(config: schema.Config, explicit: Collection[str]) -> Iterator[Fault]:
@@ -120,9 +139,12 @@ def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
 
 def _options_of_text_files(config: schema.Config) -> Iterator[Fault]:
     data = config.data
-    if data.csv != schema.CsvConfig() and data.name != "table" and data.val_path is None and data.test_path is None:
+    has_files = data.name == "table" and not isinstance(data, schema.OwnDataConfig)
+    if data.csv != schema.CsvConfig() and not has_files and data.val_path is None and data.test_path is None:
         given = dataclasses.asdict(data.csv)
-        yield Fault("data.csv", given, f"has no effect: data.name = {data.name!r} brings its own rows", "leave it out")
+        which = "_target_" if isinstance(data, schema.OwnDataConfig) else "name"
+        rule = f"has no effect: data.{which} = {getattr(data, which)!r} brings its own rows"
+        yield Fault("data.csv", given, rule, "leave it out")
 
 
 def _two_meanings_of_a_mark(config: schema.Config) -> Iterator[Fault]:
@@ -134,6 +156,8 @@ def _two_meanings_of_a_mark(config: schema.Config) -> Iterator[Fault]:
 
 def _options_of_synthetic_sets(config: schema.Config) -> Iterator[Fault]:
     data, idle = config.data, schema.DataConfig()
+    if isinstance(data, schema.OwnDataConfig):
+        return
     drawn = tuple(name for name in SYNTHETIC_SETS if name != "parity")
     for names, keys in ((drawn, ("samples", "noise", "sample_seed")), (("parity",), ("bits",))):
         for key in keys:
@@ -145,11 +169,12 @@ def _options_of_synthetic_sets(config: schema.Config) -> Iterator[Fault]:
 
 def _path_and_target(config: schema.Config) -> Iterator[Fault]:
     data = config.data
-    if data.name == "table" and data.path is None:
+    is_own = isinstance(data, schema.OwnDataConfig)
+    if data.name == "table" and data.path is None and not is_own:
         yield Fault("data.path", None, "is missing", "name a CSV, TSV, Parquet or Feather file, a folder or a pattern")
     if data.name in ("table", "frame") and data.target is None:
         yield Fault("data.target", None, "is missing", "name the column to predict")
-    if data.name != "table" and data.path is not None:
+    if data.name != "table" and data.path is not None and not is_own:
         rule = f"contradicts data.name = {data.name!r}, which brings its own rows"
         yield Fault("data.path", data.path, rule, "choose data=table")
 

@@ -74,7 +74,7 @@ class EvaluateConfig:
     )
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
     allow_targets: list[str] = option(
-        [], dotted_names(), meaning="packages of your own that the network of the model may be imported from"
+        [], dotted_names(), meaning="packages of your own that the network or the data set may be imported from"
     )
     verbosity: int = option(1, meaning="0: errors only, 1: the metrics")
 

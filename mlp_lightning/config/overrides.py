@@ -110,10 +110,10 @@ _OPEN_SECTIONS = ("data.columns.", "data.columns=")
 def with_open_sections(overrides: Iterable[str]) -> list[str]:
     """Overrides that Hydra accepts although their keys are in no file.
 
-    You name a column without a plus sign, and an argument of a network or an optimizer of your own.
+    You name a column without a plus sign, and an argument of a network, a data set or an optimizer of your own.
     """
     given = list(overrides)
-    of_own = tuple(f"{group}." for group in ("model", "optimizer") if _is_own(group, given))
+    of_own = tuple(f"{group}." for group in ("model", "data", "optimizer") if _is_own(group, given))
     return [f"++{with_readable_names(one)}" if one.startswith((*_OPEN_SECTIONS, *of_own)) else one for one in given]
 
 

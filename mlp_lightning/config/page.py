@@ -59,6 +59,7 @@ def page() -> str:
 # Classes of the user's own, instead of the options of these sections.
 _OWN: dict[type, type] = {
     schema.ModelConfig: schema.OwnModelConfig,
+    schema.DataConfig: schema.OwnDataConfig,
     schema.OptimizerConfig: schema.OwnOptimizerConfig,
     schema.CallbacksConfig: schema.OwnCallbackConfig,
 }

@@ -97,7 +97,7 @@ def _refused_targets(plain: Mapping[str, Any], given: Collection[str]) -> list[F
     allowed = [one for one in listed if is_dotted_name(one)] if isinstance(listed, (list, tuple)) else []
     callbacks = plain.get("callbacks")
     extra = callbacks.get("extra") if isinstance(callbacks, Mapping) else None
-    parts = [("model", plain.get("model")), ("optimizer", plain.get("optimizer"))]
+    parts = [(section, plain.get(section)) for section in ("model", "data", "optimizer")]
     parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(extra if isinstance(extra, list) else [])]
     paths = [
         (f"{key}._target_", one["_target_"]) for key, one in parts if isinstance(one, Mapping) and "_target_" in one
@@ -173,6 +173,7 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
 
 _OWN: dict[type, type] = {
     schema.ModelConfig: schema.OwnModelConfig,
+    schema.DataConfig: schema.OwnDataConfig,
     schema.OptimizerConfig: schema.OwnOptimizerConfig,
     schema.OwnCallbackConfig: schema.OwnCallbackConfig,
 }
@@ -182,7 +183,8 @@ def _build_own(cls: type, plain: Mapping[str, Any], prefix: str, faults: list[Fa
     """A part of the user's own: its arguments are all keys that are none of ours."""
     key, path = f"{prefix}._target_", plain["_target_"]
     if path is None:
-        faults.append(Fault(key, None, "is missing", f"name the class, for example {key}=my_package.MyPart"))
+        what, example = ("function", "load") if cls is schema.OwnDataConfig else ("class", "MyPart")
+        faults.append(Fault(key, None, "is missing", f"name the {what}, for example {key}=my_package.{example}"))
         return cls()
     given = dict(plain)
     of_mlp = schema.OF_MLP if cls is schema.OwnModelConfig else ()

@@ -168,6 +168,11 @@ class DataConfig:
     sample_seed: int = option(0, between(0, 2**32), meaning="decides the rows of a synthetic data set")
 
     @property
+    def title(self) -> str:
+        """What messages call the rows."""
+        return self.path or self.name
+
+    @property
     def draws_split(self) -> bool:
         """Whether it is drawn which rows are split off the training rows, or are in which fold."""
         if self.split_column is not None or self.time_column is not None:
@@ -180,6 +185,18 @@ class DataConfig:
     def split_follows_seed(self) -> bool:
         """Whether ``seed`` decides the split."""
         return self.draws_split and self.split_seed is None
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnDataConfig(DataConfig):
+    """A table that a function of the user's own returns; every key that is no option here is an argument of it."""
+
+    _target_: str = option("", meaning="import path of a function that returns a data frame; instead of data.path")
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return self._target_
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +368,7 @@ class Config:
         for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
             for name in idle if "_target_" in section else ():
                 del section[name]
-        for section in (content["model"], content["optimizer"], *content["callbacks"]["extra"]):
+        with_arguments = content["model"], content["data"], content["optimizer"], *content["callbacks"]["extra"]
+        for section in with_arguments:
             section.update(section.pop("options", {}))
         return content

@@ -43,7 +43,7 @@ def target_fault(key: str, path: Any, allowed: Sequence[str]) -> Fault | None:
     hidden = [one for one in names if one.startswith("__")]
     # The script that runs is a module like any other, where the caller allows it.
     if not is_dotted_name(path) or "." not in path or (hidden and (hidden != names[:1] or names[0] != "__main__")):
-        return Fault(key, path, "must be the import path of a class", "for example my_package.MyPart")
+        return Fault(key, path, "must be the import path of a class or function", "for example my_package.MyPart")
     module = path.rpartition(".")[0]
     if _is_allowed(module, allowed):
         return None
@@ -96,17 +96,17 @@ def name_of_object(part: Any) -> str:
     return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', type(found).__qualname__)}"
 
 
-def import_target(key: str, path: str, allowed: Sequence[str], base: type) -> type[Any]:
-    """The class of an import path.
+def import_target(key: str, path: str, allowed: Sequence[str], base: type | None) -> Any:
+    """The class, or the function, of an import path.
 
     Args:
         key: where the path was given.
-        path: of the class.
+        path: of the class or function.
         allowed: as for :func:`target_fault`, which is asked before anything is imported.
-        base: what it has to be a subclass of.
+        base: what it has to be a subclass of; ``None`` for a function.
 
     Raises:
-        ConfigError: it is not allowed, cannot be imported, is no such class, or is only passed on by its module: what
+        ConfigError: it is not allowed, cannot be imported, is no such part, or is only passed on by its module: what
             ``my_package`` has imported from elsewhere (``os.system``) is not in ``my_package``.
     """
     fault = target_fault(key, path, allowed)
@@ -121,16 +121,21 @@ def import_target(key: str, path: str, allowed: Sequence[str], base: type) -> ty
         rule = f"cannot be imported ({type(error).__name__}: {error})"
         raise ConfigError([Fault(key, path, rule, hint if isinstance(error, ImportError) else "")]) from error
     if part is None:
-        there = [other for other, one in vars(content).items() if isinstance(one, type) and issubclass(one, base)]
-        meant = nearest(name, there)
+        meant = nearest(name, [other for other, one in vars(content).items() if _is_part(one, base)])
         hint = "" if meant is None else f"did you mean {module}.{meant}?"
         raise ConfigError([Fault(key, path, f"is not there: {module} has no {name}", hint)])
-    if not isinstance(part, type) or not issubclass(part, base):
-        raise ConfigError([Fault(key, path, f"must be a subclass of {base.__module__}.{base.__qualname__}")])
-    if not _is_allowed(str(part.__module__), allowed):
-        rule = f"is defined in {part.__module__}, which is not in allow_targets = {list(allowed)}"
-        raise ConfigError([Fault(key, path, rule, f"if you trust its code, add {part.__module__}")])
+    if not _is_part(part, base):
+        rule = "must be a function" if base is None else f"must be a subclass of {base.__module__}.{base.__qualname__}"
+        raise ConfigError([Fault(key, path, rule)])
+    origin = str(getattr(part, "__module__", None))
+    if not _is_allowed(origin, allowed):
+        rule = f"is defined in {origin}, which is not in allow_targets = {list(allowed)}"
+        raise ConfigError([Fault(key, path, rule, f"if you trust its code, add {origin}")])
     return part
+
+
+def _is_part(part: Any, base: type | None) -> bool:
+    return callable(part) if base is None else isinstance(part, type) and issubclass(part, base)
 
 
 def _is_allowed(module: str, allowed: Sequence[str]) -> bool:

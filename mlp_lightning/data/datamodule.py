@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,12 @@ class TabularDataModule(pl.LightningDataModule):
         **further: Any,
     ) -> None:
         super().__init__()
-        if options is not None:
-            further = {**vars(options), **further}
-        further.setdefault("name", "table")
-        self.options = DataConfig(**further)  # like this, LightningCLI knows the single options
+        if options is None:
+            further.setdefault("name", "table")
+            self.options = DataConfig(**further)  # like this, LightningCLI knows the single options
+        else:
+            changes = dict(further)
+            self.options = dataclasses.replace(options, **changes)
         self.seed = seed
         self.accumulate_grad_batches = accumulate_grad_batches
         self.steps_per_execution = steps_per_execution
@@ -103,7 +106,7 @@ class TabularDataModule(pl.LightningDataModule):
         return cls(
             config.data,
             config.task,
-            given,
+            dataclasses.replace(given or Given(), allow_targets=config.allow_targets),
             config.seed,
             config.trainer.accumulate_grad_batches,
             steps_between_checkpoints=checkpoint.every_n_steps if checkpoint is not None else None,
@@ -220,7 +223,7 @@ class TabularDataModule(pl.LightningDataModule):
     @property
     def table_name(self) -> str:
         """What messages call the table."""
-        return self.options.path or self.options.name
+        return self.options.title
 
     @property
     def baseline(self) -> Baseline:

@@ -76,7 +76,7 @@ class Preparation:
         self.surprises: dict[str, Surprises] = {}
         self.forms: dict[str, NumberForm] = {}
         self._dtype = dtype
-        source = given.source or open_source(options)
+        source = given.source or open_source(options, given.allow_targets)
         paths = {split: path for split, path in (("val", options.val_path), ("test", options.test_path)) if path}
         of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
         refuse_idle_csv(options.csv, [source, *of_splits.values()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,16 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from mlp_lightning.config import ColumnConfig, DataConfig
+from mlp_lightning.config import ColumnConfig, DataConfig, OwnDataConfig
 from mlp_lightning.config.contradictions import target_kinds
+from mlp_lightning.config.targets import argument_faults, import_target
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.fingerprint import table_fingerprint
+from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.moments import has_zone, with_moments
 from mlp_lightning.tables.reading.numbers import NumberForm
@@ -39,11 +41,13 @@ class Given:
         target: what is predicted: all classes, of which the rows may lack some.
         preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
             fitted to the training rows.
+        allow_targets: packages and modules that a function of the user's own may be imported from, which returns them.
     """
 
     source: TableSource | None = None
     target: Target | None = None
     preprocessor: Preprocessor | None = None
+    allow_targets: Sequence[str] = ()
 
 
 class TypedRows:
@@ -187,8 +191,21 @@ class TypedRows:
         return kept
 
 
-def open_source(options: DataConfig) -> TableSource:
-    """The table that the options name."""
+def open_source(options: DataConfig, allow_targets: Sequence[str]) -> TableSource:
+    """The table that the options name.
+
+    Args:
+        options: where it is.
+        allow_targets: packages and modules that a function of the user's own may be imported from.
+
+    Raises:
+        ConfigError, DataError: there is no such table, or it may not be imported.
+    """
+    if isinstance(options, OwnDataConfig):
+        faults = list(argument_faults("data", options.options))  # before the import: a checkpoint may say anything
+        if faults:
+            raise ConfigError(faults)
+        return own_source(options, import_target("data._target_", options._target_, allow_targets, None))
     if options.name == "frame":
         rule, hint = "has its rows in memory, and they are not here", "hand them over: train(config, run_dir, frame=…)"
         raise ConfigError([Fault("data.name", "frame", rule, hint)])
@@ -198,6 +215,28 @@ def open_source(options: DataConfig) -> TableSource:
     if options.path is None:
         raise ConfigError([Fault("data.path", None, "is missing", "name a CSV, Parquet or Feather file or a folder")])
     return FileSource.open(options.path, options.csv)
+
+
+def own_source(options: OwnDataConfig, function: Callable[..., Any]) -> TableSource:
+    """The table that a function of the user's own returns.
+
+    Args:
+        options: what it is called, and the arguments of the function.
+        function: returns a data frame.
+
+    Raises:
+        ConfigError: it fails, or does not take its arguments.
+        DataError: it returns something else.
+    """
+    path, arguments = options._target_, dict(options.options)
+    try:
+        frame = function(**arguments)
+    except Exception as error:  # code of the user's own
+        rule = f"failed with the arguments {arguments} ({type(error).__name__}: {error})"
+        raise ConfigError([Fault("data._target_", path, rule)]) from error
+    # Columns that are left out may hold what cannot be read.
+    ignored = [name for name, one in options.columns.items() if one.kind == "ignored"]
+    return MemorySource(arrow_table(frame, f"what {path} returns", ignored), path)
 
 
 def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:

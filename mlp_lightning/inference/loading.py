@@ -103,8 +103,8 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     Args:
         path: of the checkpoint.
         device: where to bring the model.
-        allow_targets: packages and modules that the network may be imported from, if it is one of the user's own. What
-            the checkpoint itself says of that does not count.
+        allow_targets: packages and modules that the network may be imported from, if it is one of the user's own, and
+            later its data set, if its rows are asked for. What the checkpoint itself says of that does not count.
 
     Raises:
         ConfigError: the network or its activation is the user's own, and may not or cannot be imported.
@@ -116,6 +116,7 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     try:
         module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], own)
         config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
+        config = dataclasses.replace(config, allow_targets=list(allow_targets))  # for its data set
         model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
     except ConfigError:  # of the user's own network
         raise

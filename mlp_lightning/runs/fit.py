@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import lightning.pytorch as pl
 from rich.console import Console
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config, OwnDataConfig, parse_config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.reading import own_source
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log
@@ -183,6 +184,8 @@ def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Map
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    if frame is None and isinstance(parsed.data, OwnDataConfig) and "data._target_" in objects:
+        return parsed, objects, own_source(parsed.data, objects["data._target_"])
     if not is_frame:
         return parsed, objects, frame
     # Columns that are left out may hold what cannot be read.
@@ -196,7 +199,12 @@ def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
     section = {"option": section} if isinstance(section, str) else section
     if not isinstance(section, Mapping):
         return config  # the schema refuses it
-    for key, fitting in (("name", ("table", "frame")), ("option", ("table",)), ("path", (None,))):
+    for key, fitting in (
+        ("name", ("table", "frame")),
+        ("option", ("table",)),
+        ("path", (None,)),
+        ("_target_", (None,)),
+    ):
         if section.get(key, fitting[0]) not in fitting:
             rule = "contradicts frame, which has the rows"
             raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])

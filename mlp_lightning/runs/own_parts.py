@@ -15,6 +15,8 @@ from mlp_lightning.config.targets import argument_faults, import_target, is_impo
 from mlp_lightning.data.own_trainer import OF_LIGHTNING_STEPS, overridden_hooks
 from mlp_lightning.errors import ConfigError, Fault
 
+_MAY_BE_OBJECTS = (("model", "_target_"), ("model", "activation"), ("optimizer", "_target_"), ("data", "_target_"))
+
 
 def network_class(
     model: Any, allowed: Sequence[str], given: Callable[..., nn.Module] | None = None
@@ -94,13 +96,13 @@ class OwnParts:
 def without_objects(config: Any) -> tuple[Any, dict[str, Any]]:
     """A configuration whose classes, or what else makes a part, are their names, and these things by key.
 
-    Python may give ``optimizer._target_``, ``model._target_`` and ``model.activation`` themselves, as nothing has to be
-    imported then.
+    Python may give ``optimizer._target_``, ``model._target_``, ``model.activation`` and ``data._target_`` themselves,
+    as nothing has to be imported then.
     """
     if not isinstance(config, Mapping):
         return config, {}
     plain, objects = dict(config), {}
-    for section, name in (("model", "_target_"), ("model", "activation"), ("optimizer", "_target_")):
+    for section, name in _MAY_BE_OBJECTS:
         content = plain.get(section)
         part = content.get(name) if isinstance(content, Mapping) else None
         if isinstance(content, Mapping) and callable(part):

@@ -6,7 +6,7 @@ import shlex
 
 from rich.table import Table
 
-from mlp_lightning.config import Config, OwnModelConfig
+from mlp_lightning.config import Config, OwnDataConfig, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.runs.console import SPLIT_NAMES, WARNING, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
@@ -23,9 +23,10 @@ def announcement(config: Config, data: TabularDataModule, parameters: int, last_
         widths = config.model._target_
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
     residual = " residual" if config.model.residual else ""
+    data_name = config.data.title if isinstance(config.data, OwnDataConfig) else config.data.name
     rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
     return (
-        f"Training {widths}{residual}{activation} ({parameters} parameters) on {config.data.name} ({rows} rows) with"
+        f"Training {widths}{residual}{activation} ({parameters} parameters) on {data_name} ({rows} rows) with"
         f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
     )
 

@@ -315,7 +315,7 @@ def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tupl
     """A data module for every seed, split and fold, and which one each run has."""
     keys = [(one.seed, *_key_of_split(one)) for one in configs]
     if len({key[1:] for key in keys}) > 1 and source is None:
-        source = KeptSource(open_source(configs[0].data))
+        source = KeptSource(open_source(configs[0].data, configs[0].allow_targets))
     split: dict[tuple[Any, ...], TabularDataModule] = {}
     modules: dict[tuple[Any, ...], TabularDataModule] = {}
     for config, key in zip(configs, keys, strict=True):

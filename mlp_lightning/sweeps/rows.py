@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlp_lightning.config import Config, parse_complete
+from mlp_lightning.config import Config, OwnDataConfig, parse_complete
+from mlp_lightning.config.plain import plain
 from mlp_lightning.errors import DataError, MLPLightningError
 from mlp_lightning.runs.console import short_path
 from mlp_lightning.runs.run_folder import config_hash
@@ -61,7 +64,7 @@ class RowsOfSweep:
         """
         from mlp_lightning.tables.fingerprint import differences
 
-        tables = {_tables(one) for one in configs}
+        tables = {_tables(one): one.allow_targets for one in configs}
         changed: dict[str, list[str]] = {}
         for record in records:
             if record.status != "finished" or record.fingerprint is None:
@@ -69,7 +72,8 @@ class RowsOfSweep:
             config = parse_complete(record.config, is_stored=True)
             changes = ""
             if _tables(config) in tables:
-                changes = differences(record.fingerprint, self._sizes.fingerprint(config))
+                allowed = dataclasses.replace(config, allow_targets=tables[_tables(config)])
+                changes = differences(record.fingerprint, self._sizes.fingerprint(allowed))
             if changes:
                 changed.setdefault(f"other rows than {_name(config)} has now: {changes}", []).append(record.folder.name)
         for rows, names in changed.items():
@@ -85,8 +89,10 @@ class RowsOfSweep:
 
 
 def _tables(config: Config) -> tuple[str | None, ...]:
-    return config.data.name, config.data.path, config.data.val_path, config.data.test_path
+    data = config.data
+    arguments = json.dumps(plain(data.options), sort_keys=True) if isinstance(data, OwnDataConfig) else None
+    return data.name, data.title, data.val_path, data.test_path, arguments
 
 
 def _name(config: Config) -> str:
-    return config.data.path or config.data.name
+    return config.data.title

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, OwnDataConfig
 from mlp_lightning.config.schema import CrossValidationConfig, plain
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.grouping import Sizes
@@ -83,11 +83,11 @@ class SizesOf:
         from mlp_lightning.data.reading import open_source
 
         data = dataclasses.replace(config.data, cv=CrossValidationConfig())
-        if data.name in ("table", "frame"):
+        if data.name in ("table", "frame") and not isinstance(data, OwnDataConfig):
             return None
         key = json.dumps(plain(data))
         if key not in self._sources:
-            self._sources[key] = open_source(data)
+            self._sources[key] = open_source(data, config.allow_targets)
         return self._sources[key]
 
     def steps(self, config: Config) -> int:

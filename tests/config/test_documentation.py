@@ -19,7 +19,7 @@ def test_the_page_is_what_the_schema_and_the_files_say() -> None:
 SECTIONS = {
     "": [schema.Config],
     "model.": [schema.ModelConfig, schema.OwnModelConfig],
-    "data.": [schema.DataConfig],
+    "data.": [schema.DataConfig, schema.OwnDataConfig],
     "data.columns.NAME.": [schema.ColumnConfig],
     "data.csv.": [schema.CsvConfig],
     "data.cv.": [schema.CrossValidationConfig],

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.reading import open_source
+from mlp_lightning.data.reading import Given, open_source
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
@@ -240,7 +240,8 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         CheckpointError: the table has changed.
         ConfigError: there is no such split.
     """
-    data = build_data(model.config)
+    source = open_source(model.config.data, model.config.allow_targets)
+    data = build_data(model.config, Given(source))
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(
@@ -259,8 +260,8 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     targets_BT = model.task.truths(rows.targets).double().cpu().numpy()
     column, weights_B = weight_column or model.config.data.weight_column, None
     if column is not None:
-        weights_B = _split_weights(data, split, column)
-    title = f"{len(rows):,} {split} rows of {model.config.data.path or model.config.data.name}"
+        weights_B = _split_weights(data, split, column, source)
+    title = f"{len(rows):,} {split} rows of {model.config.data.title}"
     return EvaluatedRows(title, targets_BT, predictions_BC, weights_B, column, 0, [])
 
 
@@ -275,11 +276,11 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
         )
 
 
-def _split_weights(data: TabularDataModule, split: str, column: str) -> Floats:
+def _split_weights(data: TabularDataModule, split: str, column: str, source: TableSource) -> Floats:
     """The weights of the rows of a split, from the table that they are in."""
     options = data.options
     path = {"val": options.val_path, "test": options.test_path}.get(split)
-    source = open_source(options) if path is None else FileSource.open(path, options.csv)
+    source = source if path is None else FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
     values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
     everyone = np.ones(len(numbers_B), dtype=bool)

@@ -6,15 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlp_lightning.config.schema import OwnDataConfig
 from mlp_lightning.sweeps.records import RunRecord, configured
 
 FOLD, SEED, SPLIT = "data.cv.fold", "seed", "data.split_seed"
 # Runs that differ in these alone repeat one combination, on other rows or with other initial weights.
 REPETITIONS = {FOLD: "folds", SEED: "seeds", SPLIT: "splits", "data.sample_seed": "samples"}
+# Those of a function of the user's own that returns the rows.
+_ARGUMENTS = "arguments"
 # What is predicted from which rows, and how they are held out: the losses of other rows say nothing about these.
 _DATA_SET = (
-    *("data.name", "data.path", "data.val_path", "data.test_path", "data.target", "task"),
+    *("data.name", "data._target_", "data.path", "data.val_path", "data.test_path", "data.target", "task"),
     *("data.samples", "data.noise", "data.bits", "data.split_column", "data.group_column", "data.time_column"),
+    _ARGUMENTS,
 )
 # The name of a run, its output and the checkpoint that it continues from do not define what is trained.
 _NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
@@ -64,7 +68,15 @@ def value_text(value: Any) -> str:
 
 def data_set(record: RunRecord) -> tuple[str, ...]:
     """What has to be the same in runs that are ranked together."""
-    return tuple(value_text(configured(record.config, key)) for key in _DATA_SET)
+    return tuple(value_text(_of_data_set(record, key)) for key in _DATA_SET)
+
+
+def _of_data_set(record: RunRecord, key: str) -> Any:
+    if key != _ARGUMENTS:
+        return configured(record.config, key)
+    section: Any = record.config.get("data", {})
+    own = section if "_target_" in section else {}
+    return {name: own[name] for name in sorted(own.keys() - OwnDataConfig.__dataclass_fields__.keys())}
 
 
 def names_of_data_sets(records: Sequence[RunRecord]) -> list[str]:
@@ -72,7 +84,8 @@ def names_of_data_sets(records: Sequence[RunRecord]) -> list[str]:
     named = []
     for record in records:
         path = configured(record.config, "data.path")
-        named.append(Path(path).name if path else str(configured(record.config, "data.name")))
+        own = configured(record.config, "data._target_")
+        named.append(Path(path).name if path else str(own or configured(record.config, "data.name")))
     alike: dict[str, list[int]] = {}
     for index, name in enumerate(named):
         alike.setdefault(name, []).append(index)
