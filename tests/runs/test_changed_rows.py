@@ -65,7 +65,7 @@ TOWNS = ["Bergen", "Turku", "Malmo", "Aarhus"]
 def write_towns(path: Path, count: int = 48, first: int = 0, extra: str = "") -> None:
     """Texts alone: no scale changes, and every category was there before."""
     lines = [f"{TOWNS[row % 4]},{'wet' if row % 3 else 'dry'},{'ab'[row % 2]}" for row in range(first, first + count)]
-    path.write_text("\n".join(["town,weather,y", *lines]) + f"\n{extra}")
+    path.write_text("\n".join(["town,weather,y", *lines]) + f"\n{extra}", encoding="utf-8")
 
 
 def towns(path: Path, steps: int = 4, **data: Any) -> dict[str, Any]:

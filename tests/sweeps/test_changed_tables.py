@@ -18,7 +18,7 @@ SWEEP = ("-m", "data=table", "data.target=kind", "trainer.max_steps=4", "logger=
 
 def write(path: Path, count: int, first: int = 0) -> None:
     lines = [f"{row % 7},{row % 5},{'ab'[row % 2]}" for row in range(first, first + count)]
-    path.write_text("\n".join(["u,v,kind", *lines]) + "\n")
+    path.write_text("\n".join(["u,v,kind", *lines]) + "\n", encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def contents() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", contents())
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(contents()[kind])))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(contents()[kind]), encoding="utf-8"))
     paths._standard_input.cache_clear()
     try:
         for _ in range(2):  # it can be read once only, and a run reads its table several times
@@ -221,7 +221,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
 
 
 def test_empty_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n"), encoding="utf-8"))
     with pytest.raises(DataError, match=r"data\.path = - is standard input, and it is empty"):
         opened("-")
 
