@@ -68,7 +68,7 @@ def test_command_works_from_any_folder(wheel, tmp_path) -> None:
     done = subprocess.run(sweep, cwd=folder, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Sweep of 2 runs: 2 in 1 stack." in done.stdout
-    assert "mlp-train data=xor seed=" in done.stdout, "the command that repeats the best run is this one"
+    assert "  mlp-train -m data=xor seed=0,1 " in done.stdout, "the command that repeats the runs is this one"
     (made,) = (folder / "lightning_logs" / "sweep").iterdir()
     assert (made / "leaderboard.csv").is_file()
     paths = "import mlp_lightning.config as c, hydra_plugins.mlp_lightning_vectorized.vectorized as v;"

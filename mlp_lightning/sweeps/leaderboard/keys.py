@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_lightning.config.schema import OwnDataConfig
 from mlp_lightning.sweeps.records import RunRecord, configured
 
 FOLD, SEED, SPLIT = "data.cv.fold", "seed", "data.split_seed"
@@ -75,8 +74,11 @@ def _of_data_set(record: RunRecord, key: str) -> Any:
     if key != _ARGUMENTS:
         return configured(record.config, key)
     section: Any = record.config.get("data", {})
-    own = section if "_target_" in section else {}
-    return {name: own[name] for name in sorted(own.keys() - OwnDataConfig.__dataclass_fields__.keys())}
+    if "_target_" not in section:
+        return {}
+    from mlp_lightning.config.schema import OwnDataConfig  # imports Hydra, which a leaderboard does without
+
+    return {name: section[name] for name in sorted(section.keys() - OwnDataConfig.__dataclass_fields__.keys())}
 
 
 def names_of_data_sets(records: Sequence[RunRecord]) -> list[str]:
