@@ -15,7 +15,7 @@ from typing import Any
 from mlp_lightning.config.nearest import nearest
 from mlp_lightning.errors import ConfigError, Fault
 
-#: Entry points in which an installed package names what of its own may be imported.
+#: Entry points in which an installed package lists its modules that may be imported.
 ENTRY_POINTS = "mlp_lightning.targets"
 _PLAIN = (str, int, float, bool, type(None))
 

@@ -27,7 +27,7 @@ from mlp_lightning.errors import Fault
 OF_LIGHTNING_STEPS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 # They do something at every batch that is meant for every step.
 _FOR_EVERY_STEP = (DeviceStatsMonitor, LearningRateMonitor, StochasticWeightAveraging, WeightAveraging)
-# Their hooks of epochs show something, or are counted by what they are told.
+# Their epoch hooks only display something, or count what they are given.
 _NOT_FOR_EVERY_EPOCH = (ModelCheckpoint, ModelSummary, ProgressBar, Timer)
 
 

@@ -33,7 +33,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         _replace(Path(name), path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        # torch's writer fails once more over the failure itself, and hides it behind a message of its own.
+        # torch's writer fails once more over the failure itself, and hides it behind another message.
         first = error if isinstance(error, OSError) else error.__context__
         if isinstance(first, OSError) and _is_nameless(first):
             raise OSError(first.errno, first.strerror, str(path)) from error
