@@ -27,6 +27,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", type=int, default=1, metavar="N", help="N times as many trials in tests/torture")
+
+
+@pytest.fixture(scope="session")
+def torture(pytestconfig: pytest.Config) -> int:
+    """How many times the trials of the bounded run a test in tests/torture makes."""
+    return pytestconfig.getoption("--torture")
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Tests are spread over the processors; those of files that are named start sooner in one process."""
     return 0 if all(".py" in one for one in config.args) else None
