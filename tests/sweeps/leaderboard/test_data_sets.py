@@ -111,7 +111,7 @@ def test_other_rows_at_the_same_path_are_another_data_set(tmp_path) -> None:
     assert [one.data for one in boards] == ["x.csv (60 rows)", "x.csv (99 rows)"]
     assert [[line.values["model.depth"] for line in one.lines] for one in boards] == [[1, 0], [0, 1]]
     assert all("the same table, which has changed" in printed(one) for one in boards)
-    # As many rows with other values are told apart by what they are.
+    # As many rows with other values are another data set, too.
     records = [
         on(run(number, model__depth=number), "x.csv", of_table(60, f"{number:016x}", x="aa", y=f"{number}"))
         for number in (10**15, 10**16)
