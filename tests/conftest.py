@@ -61,7 +61,7 @@ def compose_config() -> ComposeConfig:
 
 
 class NoEndInSight(pl.Callback):
-    """Fails a run that misses its end, which would go on forever."""
+    """Fails a run that misses its end, which would continue forever."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
         batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed

@@ -50,12 +50,14 @@ class _Command:
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
         swept: the keys that have several values.
+        differing: the keys in which the configurations of the runs differ.
     """
 
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
     swept: frozenset[str] = frozenset()
+    differing: frozenset[str] = frozenset()
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
         """Run all jobs; the vectorized launcher calls this instead of the task."""
@@ -68,7 +70,7 @@ class _Command:
 
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, False, self.swept)
+        return _Command, (None, None, False, self.swept, self.differing)
 
 
 def main() -> None:
@@ -230,7 +232,7 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
         from mlp_lightning.sweeps.sweep import Sweep
 
         program = f"{_program()}{SINGLE_RUN}" if checked.is_sweep_by_file else _program()
-        command.swept = checked.swept
+        command.swept, command.differing = checked.swept, checked.differing
         command.sweep = Sweep(folder, config.sweep, program, config.verbosity, checked.swept).open()
     if folder.is_dir():  # Hydra writes there next, and would show a traceback
         refuse_full_disk(folder)
@@ -257,7 +259,8 @@ def _run(composed: DictConfig, command: _Command) -> float:
         config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
         if command.swept:
             config = with_shared_split(config) if "seed" in command.swept else config
-            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in command.swept])
+            shown = {key for key in command.differing if not key.startswith("sweep.")}
+            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
         if config.data.cv.trains_all:
             return _run_folds(config, folder)
         result = train(config, folder)

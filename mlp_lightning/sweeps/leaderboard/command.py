@@ -19,8 +19,9 @@ from rich.console import Console
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.sweeps.leaderboard.csv_file import write_csv
 from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboards, write_image_event, write_png
-from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards, write_csv
+from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 from mlp_lightning.sweeps.records import RunRecord, read_records
 from mlp_lightning.version import version_text
