@@ -9,10 +9,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 
+import pyarrow as pa
+
 from mlp_lightning.errors import MLPLightningError
 
 #: Memory that a child may take besides what its parent has, and its seconds.
-MEMORY_BYTES, SECONDS = 1 << 30, 30
+MEMORY_BYTES, SECONDS = 3 << 29, 30
 _LONGEST = 4000
 
 
@@ -42,6 +44,7 @@ def _in_child(function: Callable[[], str], memory_bytes: int, seconds: int) -> s
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         os.dup2(silent, descriptor)
+    pa.set_memory_pool(pa.system_memory_pool())  # its own would reserve a gibibyte at once
     most = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

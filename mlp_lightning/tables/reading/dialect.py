@@ -104,9 +104,9 @@ class _Decompressed(io.RawIOBase):
         self._left -= len(content)
         if self._left < 0:
             raise DataError(
-                f"{self._path.name} becomes larger than {self._most:,} bytes when it is decompressed, which is the limit"
-                f" for its size ({TIMES_LARGER} times, at least {DECOMPRESSED_BYTES:,}). If it is a table, decompress it"
-                " yourself: files that are not compressed may have any size."
+                f"{self._path.name} becomes larger than {self._most:,} bytes when it is decompressed, which is the"
+                f" limit for its size ({TIMES_LARGER} times, at least {DECOMPRESSED_BYTES:,}). If it is a table,"
+                " decompress it yourself: files that are not compressed may have any size."
             )
         return content
 
@@ -204,8 +204,8 @@ def read_sample(path: Path, name: str, encoding: str) -> tuple[str, bool]:
         )
     if len(sample) > HEADER_CHARACTERS:
         raise DataError(
-            f"{name} has a first line of more than {HEADER_CHARACTERS:,} characters, which is the limit for the names of"
-            " the columns; is it a table?"
+            f"{name} has a first line of more than {HEADER_CHARACTERS:,} characters, which is the limit for the names"
+            " of the columns; is it a table?"
         )
     return sample, is_whole
 
@@ -290,8 +290,10 @@ def check_names(names: Sequence[str], place: str) -> None:
     """Check that every column has a unique name.
 
     Raises:
-        DataError: a name is empty, two are the same, or they are too many.
+        DataError: a name is empty, two are the same, or they are too many or none.
     """
+    if not names:
+        raise DataError(f"{place}: there are no columns; a table needs at least one.")
     if len(names) > COLUMNS:
         raise DataError(f"{place}: there are {len(names):,} columns, and the limit is {COLUMNS:,}; is it a table?")
     for number, name in enumerate(names, start=1):

@@ -111,8 +111,8 @@ class ExcelFile(WholeFile):
             cells += len(row)
             if number > SHEET_ROWS or cells > SHEET_CELLS:
                 raise DataError(
-                    f"{self.name}: the sheet {sheet.title!r} has more than {SHEET_ROWS:,} rows or {SHEET_CELLS:,} cells,"
-                    " which is the limit; save it as CSV."
+                    f"{self.name}: the sheet {sheet.title!r} has more than {SHEET_ROWS:,} rows or {SHEET_CELLS:,}"
+                    " cells, which is the limit; save it as CSV."
                 )
             if any(one is not None for one in row):
                 yield row

@@ -82,7 +82,7 @@ def raise_csv_fault(path: Path, name: str, dialect: CsvDialect) -> None:
         raise_encoding_fault(path, name, dialect.encoding)
     except csv.Error as error:  # such as zero bytes, on Python 3.10
         if "field limit" in str(error):
-            error = csv.Error(f"a value of more than {ROW_BYTES:,} characters; is a quotation mark not closed?")
+            error = csv.Error(f"it has a value of more than {ROW_BYTES:,} characters; is a quotation mark not closed?")
         raise DataError(f"{name} cannot be read as a CSV file: {error}.") from None
     except UnclosedQuoteError as error:
         raise DataError(
@@ -124,9 +124,9 @@ def csv_records(path: Path, dialect: CsvDialect, strict_end: bool = False) -> It
     def lines(file: TextIO) -> Iterator[str]:
         nonlocal ended
         while line := file.readline(ROW_BYTES):
-            yield line
             if len(line) == ROW_BYTES and line[-1] not in "\r\n":
-                raise csv.Error(f"a line of more than {ROW_BYTES:,} characters, which is the limit")
+                raise csv.Error(f"it has a line of more than {ROW_BYTES:,} characters, which is the limit")
+            yield line
         # One more record, which is swallowed where a quotation mark is open.
         ended = True
         yield END

@@ -51,8 +51,8 @@ def refuse_unbounded_json(path: Path, name: str) -> None:
     needed = (rows + 1) * len(names) * _CELL_BYTES
     if needed > most_decompressed(path.stat().st_size):
         raise DataError(
-            f"{name} has {len(names):,} different names in {rows + 1:,} rows, most of which have only a few of them: as a"
-            f" table it would take {needed:,} bytes. Write a row for each value, with one column for the names."
+            f"{name} has {len(names):,} different names in {rows + 1:,} rows, most of which have only a few of them: as"
+            f" a table it would take {needed:,} bytes. Write a row for each value, with one column for the names."
         )
 
 

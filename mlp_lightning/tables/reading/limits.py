@@ -9,7 +9,7 @@ from __future__ import annotations
 #: Characters of the names of all columns, in the first line of a text table.
 HEADER_CHARACTERS = 1 << 23
 #: Bytes of one row of a text table or JSON file: a row must fit into a block of Arrow's reader.
-ROW_BYTES = 1 << 26
+ROW_BYTES = 1 << 25
 #: Columns; with more, names and types alone take seconds and hundreds of megabytes.
 COLUMNS = 100_000
 #: Levels of lists and objects within each other in JSON: Arrow's reader needs stack for each, and dies without it.

@@ -206,8 +206,8 @@ def _standard_input() -> Path:
     ending = _ending(first)
     if ending == ".csv" and len(first) == HEADER_CHARACTERS and not re.search(rb"[\r\n]", first):
         raise DataError(
-            f"data.path = - is standard input, and its first line has more than {HEADER_CHARACTERS:,} bytes, which is the"
-            " limit for the names of the columns; is it a table?"
+            f"data.path = - is standard input, and its first line has more than {HEADER_CHARACTERS:,} bytes, which is"
+            " the limit for the names of the columns; is it a table?"
         )
     folder = _folder()
     with (folder / f"standard-input{ending}").open("wb") as file:
@@ -216,8 +216,8 @@ def _standard_input() -> Path:
             file.write(block)
             if file.tell() > STANDARD_INPUT_BYTES:
                 raise DataError(
-                    f"data.path = - is standard input, and it has more than {STANDARD_INPUT_BYTES:,} bytes, which is the"
-                    " limit. Write it to a file and give its path."
+                    f"data.path = - is standard input, and it has more than {STANDARD_INPUT_BYTES:,} bytes, which is"
+                    " the limit. Write it to a file and give its path."
                 )
     return folder
 
