@@ -6,6 +6,8 @@ To run it::
 
     program = torch.export.load("model.pt2").module()
     program({"bill length (mm)": lengths_B, "island": codes_B})
+
+``torch.export.load`` may run code that is in the file: never load one of a stranger.
 """
 
 from __future__ import annotations
