@@ -14,7 +14,7 @@ import pyarrow as pa
 from mlp_lightning.errors import MLPLightningError
 
 #: Memory that a child may take besides what its parent has, and its seconds.
-MEMORY_BYTES, SECONDS = 3 << 29, 30
+MEMORY_BYTES, SECONDS = 3 << 29, 120
 _LONGEST = 4000
 
 
