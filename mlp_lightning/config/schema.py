@@ -252,7 +252,9 @@ class TrainerConfig:
         meaning="share of every label that the training loss spreads evenly over all classes; auto: 0.01 for classes",
     )
     accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
-    threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
+    threads: Union[int, Auto] = option(
+        "auto", between(1, 1024, high_included=True), meaning="CPU threads; auto: by matrix size"
+    )
     engine: str = option(
         "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: stacked for runs that train together"
     )
