@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_lightning.config import Config, ModelConfig
 from mlp_lightning.engines.sizing import auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.cautions import warn_of_fit
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.messages import in_parameters, speaking_of_parameters
@@ -80,6 +81,12 @@ class BaseMLP(BaseEstimator, ABC):
             ConfigError: a parameter is wrong.
             ValueError: the rows cannot be used.
             TrainingError: the loss became NaN or infinite.
+
+        Warns:
+            ConvergenceWarning: ``max_iter`` was reached before the loss settled; not where the learning rate comes
+                down to 0 over all epochs.
+            BaselineWarning: the loss (of the validation rows, if there are some) is above that of a prediction that
+                does not look at ``X``.
         """
         continues = bool(self.warm_start) and hasattr(self, "module_")
         with speaking_of_parameters():
@@ -87,7 +94,9 @@ class BaseMLP(BaseEstimator, ABC):
             job = self.job(inputs, self._preprocessor if continues else None)
             start = self._start(job, with_optimizer=False) if continues else None
             before = self.loss_curve_ if continues else []
-            self.take(job, inputs, train_alone(job, start), before)
+            result = train_alone(job, start)
+            self.take(job, inputs, result, before)
+        self.warn_of_fit(result, stacklevel=2)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
@@ -171,14 +180,23 @@ class BaseMLP(BaseEstimator, ABC):
         self.n_layers_ = len(job.config.model.layer_widths) + 2
         self.n_outputs_ = job.data.out_features
         self.out_activation_ = self.module_.task.output_activation
-        stops_early = job.config.callbacks.early_stopping is not None
-        self.validation_scores_ = self._validation_scores(job) if stops_early else None
+        validates = "val" in job.data.splits
+        self.validation_scores_ = self._validation_scores(job) if validates else None
         losses_of_validations = [one["loss"] for one in job.curves.validations]
         #: Of the weights that are kept, those of the least validation loss.
         self.best_validation_score_ = (
             self.validation_scores_[int(np.argmin(losses_of_validations))] if self.validation_scores_ else None
         )
-        self.best_loss_ = None if stops_early else min(self.loss_curve_)
+        self.best_loss_ = None if validates else min(self.loss_curve_)
+
+    def warn_of_fit(self, result: TrainingResult, stacklevel: int) -> None:
+        """Warn of a fit that :meth:`take` took over, if it ended short of what it can be.
+
+        Args:
+            result: of the training.
+            stacklevel: frames up to the caller whom it concerns; 1 is the one that calls this method.
+        """
+        warn_of_fit(self.get_params(deep=False), result, self.loss_curve_[-self.n_iter_ :], stacklevel + 1)
 
     def _seed(self, passes: int) -> int:
         given = self.random_state

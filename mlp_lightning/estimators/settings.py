@@ -31,6 +31,10 @@ DEFAULTS: dict[str, Any] = {
 }
 _SOLVERS = ("adam", "adamw", "sgd")
 _SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
+#: Learning rates that come down to 0 at the end of ``max_iter`` epochs, so that a fit has that length.
+FULL_LENGTH = ("cosine", "one_cycle")
+# The default of the estimators: what is set to it may not have been set.
+_TOL = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +69,16 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         ConfigError: a parameter is wrong; named as in the estimator.
     """
     given = {name: one.item() if isinstance(one, np.generic) else one for name, one in parameters.items()}
-    _refuse_unknown(given)
+    _refuse_unknown(given, one_pass)
     kept = given["log_dir"] is not None
-    stops_early = bool(given["early_stopping"]) and not one_pass
+    validates = bool(given["early_stopping"]) and not one_pass
     plain = {
         "name": "estimator",
         "seed": seed,
         "task": rows.task,
         "model": _model(given),
-        "data": _data(given, rows, stops_early),
-        "optimizer": _optimizer(given, rows, stops_early),
+        "data": _data(given, rows, validates),
+        "optimizer": _optimizer(given, rows, validates),
         "scheduler": {"name": "none"} if one_pass else _scheduler(given),
         "trainer": {
             "accelerator": given["accelerator"],
@@ -85,12 +89,12 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
             "label_smoothing": given.get("label_smoothing", 0.0),
         },
         "callbacks": {
-            "checkpoint": {} if kept or stops_early else None,
-            "early_stopping": _early_stopping(given) if stops_early else None,
+            "checkpoint": {} if kept or validates else None,
+            "early_stopping": None if one_pass else _early_stopping(given),
             "lr_monitor": kept,
         },
         "logger": {"tensorboard": kept, "csv": kept, "graph": False},
-        "report_weights": "best" if stops_early else "last",
+        "report_weights": "best" if validates else "last",
         "verbosity": 1 if given["verbose"] else 0,
     }
     try:
@@ -99,8 +103,8 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         raise ConfigError([dataclasses.replace(one, key=parameter_of(one.key)) for one in error.faults]) from None
 
 
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    faults = []
+def _refuse_unknown(given: Mapping[str, Any], one_pass: bool) -> None:
+    faults = [] if one_pass or given["early_stopping"] else _unused(given)
     known_activations = ("logistic", *activations())
     for name, known, hint in (
         ("activation", known_activations, ""),
@@ -122,6 +126,15 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
         faults.append(Fault("batch_size", given["batch_size"], "must be 'auto' or a whole number of rows"))
     if faults:
         raise ConfigError(faults)
+
+
+def _unused(given: Mapping[str, Any]) -> list[Fault]:
+    """A ``tol`` that is set for a fit of fixed length; ``n_iter_no_change`` is set by scikit-learn's checks too."""
+    if given["learning_rate"] not in FULL_LENGTH or given["tol"] == _TOL:
+        return []
+    rule = f"has no effect with learning_rate={given['learning_rate']!r}, which spans all max_iter epochs"
+    hint = "set early_stopping=True to stop by validation rows, or learning_rate='constant' by the training loss"
+    return [Fault("tol", given["tol"], rule, hint)]
 
 
 def _model(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,9 +194,14 @@ def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": "none" if constant else given["learning_rate"]}
 
 
-def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any]:
+def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any] | None:
     # The loss of classifiers too: their accuracy does not say when probabilities become worse than the class shares.
-    return {"monitor": "loss/val", "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+    rule = {"patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+    if given["early_stopping"]:
+        return {"monitor": "loss/val", **rule}
+    # An adaptive learning rate falls where another fit ends.
+    ends = given["learning_rate"] not in (*FULL_LENGTH, "adaptive")
+    return {"monitor": "loss/train", **rule} if ends else None
 
 
 def _patience(epochs: Any) -> Any:
