@@ -20,6 +20,7 @@ from mlp_lightning.config import Config, ModelConfig
 from mlp_lightning.engines.sizing import auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.estimators.cautions import warn_of_fit
+from mlp_lightning.estimators.double import in_double
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.messages import in_parameters, speaking_of_parameters
@@ -29,12 +30,14 @@ from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.fit import TrainingStart
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.tables.batches import ROWS_AT_ONCE
 from mlp_lightning.tables.targets import Target
 from mlp_lightning.tables.written_numbers import number_forms
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# Rows that are predicted at once: the values of a hidden layer stay in the processor's cache.
+_ROWS_AT_ONCE = 2_048
 
 
 def with_parameters(estimator: BaseMLP, parameters: Mapping[str, Any]) -> BaseMLP:
@@ -240,22 +243,15 @@ class BaseMLP(BaseEstimator, ABC):
         check_is_fitted(self, "module_")
         with speaking_of_parameters():
             raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
-        # In double precision a prediction does not depend on the rows predicted with it. The weights alone are copied:
-        # copying the modules around them takes longer than the prediction of a few rows.
+        # In double precision a prediction does not depend on the rows predicted with it.
         module = self.module_
-        tensors = {**dict(module.mlp.named_parameters()), **dict(module.mlp.named_buffers())}
-        weights = {name: one.double() for name, one in tensors.items() if one.is_floating_point()}
         widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]
         parts = []
-        with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), ROWS_AT_ONCE))):
+        with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), _ROWS_AT_ONCE))):
             # torch warns of read-only rows (of a memory map, say), although they are only read here.
             raw_BF = np.require(raw_BF, requirements="W")
-            for rows_BF in torch.from_numpy(raw_BF).split(ROWS_AT_ONCE):
-                parts.append(
-                    module.task.predictions(
-                        torch.func.functional_call(module.mlp, weights, (module.preprocessor(rows_BF),))
-                    )
-                )
+            for rows_BF in torch.from_numpy(raw_BF).split(_ROWS_AT_ONCE):
+                parts.append(module.task.predictions(in_double(module.mlp, module.preprocessor(rows_BF))))
         return torch.cat(parts).numpy()
 
     def _matrices(self) -> list[torch.Tensor]:
