@@ -24,6 +24,7 @@ from mlp_lightning.estimators.double import in_double
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.messages import in_parameters, speaking_of_parameters
+from mlp_lightning.estimators.plain import as_arrays, as_tensors, module_of, plain_module
 from mlp_lightning.estimators.settings import configuration
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.preprocessor import Preprocessor
@@ -67,6 +68,20 @@ class BaseMLP(BaseEstimator, ABC):
         tags.input_tags.allow_nan = True
         tags.input_tags.sparse = True
         return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes as plain data and arrays, for pickles and for libraries that know no torch modules."""
+        state = {**super().__getstate__()}
+        if "module_" in state:
+            state["module_"] = plain_module(state["module_"])
+            state["_optimizer_state"] = as_arrays(state["_optimizer_state"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "module_" in state:
+            of_optimizer = as_tensors(state["_optimizer_state"])
+            state = {**state, "module_": module_of(state["module_"]), "_optimizer_state": of_optimizer}
+        super().__setstate__(state)
 
     # ---- fitting -----------------------------------------------------------------------------------------
 
