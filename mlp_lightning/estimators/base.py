@@ -119,7 +119,8 @@ class BaseMLP(BaseEstimator, ABC):
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         if self.early_stopping:
-            raise ConfigError([Fault("early_stopping", True, "cannot be used with partial_fit, which makes one pass")])
+            rule = "cannot be used: partial_fit does not support early_stopping=True, as it makes one pass"
+            raise ConfigError([Fault("early_stopping", True, rule, "use fit")])
         continues = hasattr(self, "module_")
         with speaking_of_parameters():
             inputs = self.read_inputs(X, y, sample_weight, continues=continues, classes=classes)

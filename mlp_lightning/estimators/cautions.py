@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_lightning.errors import BaselineWarning
 from mlp_lightning.estimators.messages import in_parameters
-from mlp_lightning.estimators.settings import FULL_LENGTH
+from mlp_lightning.estimators.settings import FULL_LENGTH, tolerance
 from mlp_lightning.runs.result import TrainingResult
 
 
@@ -29,7 +29,7 @@ def warn_of_fit(
         watched = "validation" if parameters["early_stopping"] else "training"
         message = (
             f"Stochastic Optimizer: Maximum iterations ({parameters['max_iter']}) reached and the optimization hasn't"
-            f" converged yet: the {watched} loss still fell by more than tol={parameters['tol']} within"
+            f" converged yet: the {watched} loss still fell by more than tol={tolerance(parameters)} within"
             f" n_iter_no_change={parameters['n_iter_no_change']} epochs. Raise max_iter, or let the learning rate end"
             " at 0 with learning_rate='one_cycle'."
         )
@@ -59,4 +59,4 @@ def _has_converged(parameters: Mapping[str, Any], result: TrainingResult, losses
     epochs = parameters["n_iter_no_change"]
     if parameters["learning_rate"] != "adaptive" or parameters["early_stopping"] or len(losses) <= epochs:
         return False
-    return min(losses[:-epochs]) - min(losses[-epochs:]) <= parameters["tol"]
+    return min(losses[:-epochs]) - min(losses[-epochs:]) <= tolerance(parameters)

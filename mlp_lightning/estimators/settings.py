@@ -33,7 +33,6 @@ _SOLVERS = ("adam", "adamw", "sgd")
 _SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
 #: Learning rates that come down to 0 at the end of ``max_iter`` epochs, so that a fit has that length.
 FULL_LENGTH = ("cosine", "one_cycle")
-# The default of the estimators: what is set to it may not have been set.
 _TOL = 1e-4
 
 
@@ -69,7 +68,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         ConfigError: a parameter is wrong; named as in the estimator.
     """
     given = {name: one.item() if isinstance(one, np.generic) else one for name, one in parameters.items()}
-    _refuse_unknown(given, one_pass)
+    _refuse_unknown(given)
     kept = given["log_dir"] is not None
     validates = bool(given["early_stopping"]) and not one_pass
     plain = {
@@ -103,8 +102,8 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         raise ConfigError([dataclasses.replace(one, key=parameter_of(one.key)) for one in error.faults]) from None
 
 
-def _refuse_unknown(given: Mapping[str, Any], one_pass: bool) -> None:
-    faults = [] if one_pass or given["early_stopping"] else _unused(given)
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    faults = []
     known_activations = ("logistic", *activations())
     for name, known, hint in (
         ("activation", known_activations, ""),
@@ -126,15 +125,6 @@ def _refuse_unknown(given: Mapping[str, Any], one_pass: bool) -> None:
         faults.append(Fault("batch_size", given["batch_size"], "must be 'auto' or a whole number of rows"))
     if faults:
         raise ConfigError(faults)
-
-
-def _unused(given: Mapping[str, Any]) -> list[Fault]:
-    """A ``tol`` that is set for a fit of fixed length; ``n_iter_no_change`` is set by scikit-learn's checks too."""
-    if given["learning_rate"] not in FULL_LENGTH or given["tol"] == _TOL:
-        return []
-    rule = f"has no effect with learning_rate={given['learning_rate']!r}, which spans all max_iter epochs"
-    hint = "set early_stopping=True to stop by validation rows, or learning_rate='constant' by the training loss"
-    return [Fault("tol", given["tol"], rule, hint)]
 
 
 def _model(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,19 +179,25 @@ def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> 
 def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["learning_rate"] == "adaptive":
         patience = _patience(given["n_iter_no_change"])
-        return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": given["tol"], "min_lr": 1e-6}
+        return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": tolerance(given), "min_lr": 1e-6}
     constant = given["learning_rate"] in ("constant", "invscaling")
     return {"name": "none" if constant else given["learning_rate"]}
 
 
 def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any] | None:
     # The loss of classifiers too: their accuracy does not say when probabilities become worse than the class shares.
-    rule = {"patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+    rule = {"patience": _patience(given["n_iter_no_change"]), "min_delta": tolerance(given)}
     if given["early_stopping"]:
         return {"monitor": "loss/val", **rule}
-    # An adaptive learning rate falls where another fit ends.
-    ends = given["learning_rate"] not in (*FULL_LENGTH, "adaptive")
+    # An adaptive learning rate falls where another fit ends; one over all epochs ends sooner only where that is asked.
+    rate = given["learning_rate"]
+    ends = rate != "adaptive" and (rate not in FULL_LENGTH or given["tol"] is not None)
     return {"monitor": "loss/train", **rule} if ends else None
+
+
+def tolerance(parameters: Mapping[str, Any]) -> Any:
+    """The ``tol`` of these parameters."""
+    return _TOL if parameters["tol"] is None else parameters["tol"]
 
 
 def _patience(epochs: Any) -> Any:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.neural_network
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine, make_blobs
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 
-from mlp_lightning.errors import BaselineWarning, ConfigError
+from mlp_lightning.errors import BaselineWarning
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor, VectorizedSearchCV, fit_many
-from mlp_lightning.estimators.settings import _TOL
 
 KEYS = re.compile(r"\b(data|model|optimizer|scheduler|trainer|callbacks)\.[a-z_]+")
 SMALL: dict[str, Any] = {"hidden_layer_sizes": (16,), "random_state": 0, "accelerator": "cpu"}
@@ -141,20 +140,23 @@ def test_no_improvement_is_awaited_for_ever() -> None:
 
 
 @pytest.mark.parametrize("learning_rate", ["one_cycle", "cosine"])
-def test_a_learning_rate_over_all_epochs_has_come_to_its_end(learning_rate) -> None:
-    """The default: tol would have no effect, and is refused."""
+def test_a_learning_rate_over_all_epochs_ends_sooner_only_where_tol_is_given(learning_rate) -> None:
     X, y = load_iris(return_X_y=True)
-    model = MLPClassifier(**SMALL, learning_rate=learning_rate, max_iter=25)
+    parameters = {**SMALL, "learning_rate_init": 0.03, "max_iter": 25, "n_iter_no_change": 4, "batch_size": 30}
+    model = MLPClassifier(**parameters, learning_rate=learning_rate)
     assert model.fit(X, y).n_iter_ == 25
-    with pytest.raises(ConfigError, match=r"tol = 0\.001 has no effect.*early_stopping=True.*'constant'"):
-        model.set_params(tol=1e-3).fit(X, y)
-    model.partial_fit(X, y)  # makes one pass and warns of nothing
-    assert model.set_params(early_stopping=True).fit(X, y).n_iter_ <= 25
+    model.set_params(tol=0.1).fit(X, y)
+    assert model.n_iter_ == ends_after(model.loss_curve_, 0.1, 4)
+    assert model.n_iter_ < 25
 
 
-def test_a_default_cannot_be_told_from_a_value_that_is_set() -> None:
-    for model in (MLPClassifier, MLPRegressor):
-        assert inspect.signature(model).parameters["tol"].default == _TOL
+def test_by_default_tol_is_that_of_scikit_learn() -> None:
+    X, y = load_iris(return_X_y=True)
+    for options in ({}, {"early_stopping": True}, {"learning_rate": "adaptive"}):
+        parameters = {**CONSTANT, "max_iter": 300, "n_iter_no_change": 3, **options}
+        plain = MLPClassifier(**parameters).fit(X, y)
+        given = MLPClassifier(**parameters, tol=sklearn.neural_network.MLPClassifier().tol).fit(X, y)
+        assert given.loss_curve_ == plain.loss_curve_
 
 
 def test_a_pass_says_nothing() -> None:
