@@ -84,3 +84,7 @@ class NoParameterChangedError(TrainingError):
 
 class ExportError(MLPLightningError, RuntimeError):
     """A trained model cannot be exported, or what was exported does not predict as the model does."""
+
+
+class BaselineWarning(UserWarning):
+    """A fitted estimator predicts worse than the class frequencies, or than the mean of the targets."""

@@ -262,10 +262,14 @@ class TrainerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """Stop when the monitored metric no longer improves."""
+    """Stop when the monitored metric no longer improves.
 
-    monitor: str = option("loss/val", one_of(("loss/val", "accuracy/val")), meaning="which metric")
-    patience: int = option(10, at_least(1), meaning="validations without improvement before the stop")
+    Metrics of validation rows are looked at after each validation, ``loss/train`` (the mean over an epoch) after each
+    epoch.
+    """
+
+    monitor: str = option("loss/val", one_of(("loss/val", "accuracy/val", "loss/train")), meaning="which metric")
+    patience: int = option(10, at_least(1), meaning="validations (or epochs) without improvement before the stop")
     min_delta: float = option(0.0, at_least(0), meaning="smallest change that counts as improvement")
 
 

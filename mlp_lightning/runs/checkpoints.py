@@ -136,6 +136,8 @@ def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 # Where a checkpoint keeps these; the keys are those of Lightning callbacks that earlier versions had.
 _GENERATORS, _BEST = "RandomState", "CheckpointKeeper"
+# The present epoch so far, of a run that its training loss may end.
+_EPOCH = "early_stopping_epoch"
 
 
 def run_checkpoint(
@@ -187,6 +189,7 @@ def run_checkpoint(
         CONFIG_KEY: config.to_dict(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
+        _EPOCH: [stopping.losses, stopping.steps],
         FINGERPRINT_KEY: data.fingerprint,
     }
 
@@ -222,7 +225,7 @@ def saved_run(checkpoint: Mapping[str, Any], config: Config) -> SavedRun:
     early_stopping = build_early_stopping(config)
     if early_stopping is not None and early_stopping.state_key in callbacks:
         content = callbacks[early_stopping.state_key]
-        stopping = Stopping(content["wait_count"], float(content["best_score"]))
+        stopping = Stopping(content["wait_count"], float(content["best_score"]), "", *checkpoint.get(_EPOCH, (0.0, 0)))
     return SavedRun(state, best["monitor"], Best(best["best_value"], best["best_step"], stopping), stopping)
 
 

@@ -25,7 +25,7 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
-from mlp_lightning.runs.policies import Milestones, Policies
+from mlp_lightning.runs.policies import Milestones, Policies, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
 from mlp_lightning.runs.stack_checkpoints import SavedStack, restore_stack, save_stack
@@ -225,6 +225,7 @@ class Training:
             data.steps_per_epoch,
             interval if validates else None,
             None if checkpoint is None else checkpoint.every_n_steps,
+            stops_by_training_loss(config),
         )
         self.policies = Policies(config, monitor, milestones, self.writer, len(members))
         self.data, self._task = data, task

@@ -95,7 +95,7 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("trainer.accelerator", "GPU", "auto, cpu, gpu, mps", "did you mean gpu?"),
         ("trainer.gradient_clip_algorithm", "norms", "norm, value", "did you mean norm?"),
         ("callbacks.checkpoint.monitor", "loss/vl", "auto, loss/train, loss/val", "did you mean loss/val?"),
-        ("callbacks.early_stopping.monitor", "loss/train", "loss/val, accuracy/val", "did you mean loss/val?"),
+        ("callbacks.early_stopping.monitor", "loss/trai", "loss/val, accuracy/val", "did you mean loss/train?"),
         ("report_weights", "lst", "auto, last, best", "did you mean last?"),
     ],
 )

@@ -27,6 +27,10 @@ from mlp_lightning.estimators import MLPClassifier, MLPRegressor, fit_many
 from mlp_lightning.estimators.messages import in_parameters
 from mlp_lightning.runs.module import MLPModule
 
+# Most fits here are too short to learn anything: test_cautions.py is about what is said of them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::mlp_lightning.errors.BaselineWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
 # Keys of the configuration, which a user of an estimator does not have.
 KEYS = re.compile(r"\b(data|model|optimizer|scheduler|trainer|callbacks)\.[a-z_]+")
 # Full batch, without randomness: two trainings on the same sums are equal except for rounding.
