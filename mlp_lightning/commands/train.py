@@ -14,13 +14,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_lightning.config import Config, conf_dir, parse_complete
-from mlp_lightning.config.hydra_arguments import parse_arguments
+from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.files import refuse_full_disk
@@ -75,16 +74,14 @@ def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     remember_interrupts()
     arguments = parse_arguments()
-    overrides = with_open_sections(arguments.overrides)
-    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
-        _hydra_main(_Command())  # answers and ends
-        return
-    checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    overrides, options = with_open_sections(arguments.overrides), options_given(arguments)
     command = _Command()
     try:
-        sys.argv += _prepare(command, checked, overrides)
-        _hydra_main(command)
+        if is_question(arguments):
+            _hydra_main(command, overrides, options)  # answers and ends
+            return
+        checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+        _hydra_main(command, [*overrides, *_prepare(command, checked, overrides)], options)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
@@ -115,7 +112,7 @@ def report_error(error: Exception) -> int:
     return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
-def _hydra_main(command: _Command) -> None:
+def _hydra_main(command: _Command, overrides: list[str], options: list[str]) -> None:
     """Pass the command line to Hydra, which runs one training per job."""
 
     def task(composed: DictConfig) -> float:
@@ -124,7 +121,7 @@ def _hydra_main(command: _Command) -> None:
     if command.sweep is not None:
         # The vectorized launcher calls this once with all jobs; other launchers call the task for each job.
         task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
-    hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
+    run_hydra(task, conf_dir(), "train", overrides, options)
 
 
 def _program() -> str:
@@ -138,17 +135,17 @@ def _program() -> str:
 
 
 def _checked(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> CheckedCommand:
-    """What the command asks for; ends the process if it has a fault."""
-    try:
-        folder = None if config_dir is None else Path(config_dir)
-        checked = check_command(overrides, multirun, config_name or "train", folder)
-        _check_checkpoint(checked.config, checked.is_sweep)
-        _check_output(overrides, checked.is_sweep)
-        if checked.is_sweep:
-            _check_sweep(checked, overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_WRONG_USE)
+    """What the command asks for.
+
+    Raises:
+        ConfigError: it has faults.
+    """
+    folder = None if config_dir is None else Path(config_dir)
+    checked = check_command(overrides, multirun, config_name or "train", folder)
+    _check_checkpoint(checked.config, checked.is_sweep)
+    _check_output(overrides, checked.is_sweep)
+    if checked.is_sweep:
+        _check_sweep(checked, overrides)
     return checked
 
 
@@ -216,6 +213,8 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     given = [one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key]
     if given:
         folder = Path(given[-1].strip("'\""))
+        if "${" not in given[-1]:  # Hydra resolves that
+            command.created = _made(folder, key)
     else:
         if multirun and config.sweep.name is not None:
             folder = _sweep_folder(config)
@@ -235,6 +234,21 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     if folder.is_dir():  # Hydra writes there next, and would show a traceback
         refuse_full_disk(folder)
     return extra
+
+
+def _made(folder: Path, key: str) -> Path | None:
+    """Make a folder that you name, before Hydra fails to. Returns it if it was not there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    was_there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"cannot be made a folder: {error.strerror} ({error.filename})"
+        raise ConfigError([Fault(key, str(folder), cause, "choose another one")]) from error
+    return None if was_there else folder
 
 
 def _quoted(path: Path | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
     """The folder for the leaderboard; ends the process if a path is not a folder."""
-    missing = [path for path in paths if not path.is_dir()]
+    missing = [path for path in paths if not os.path.isdir(path)]  # a name that is too long is none of a folder
     if missing:
         _wrong_use(f"{_joined(missing)}: no such folder; give folders of sweeps, as in lightning_logs/<name>/<sweep>")
     if out is not None:
