@@ -7,6 +7,7 @@ same for the folders of one or several sweeps.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
