@@ -5,6 +5,7 @@ All faults of a command are reported together, before Hydra creates a folder and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -18,6 +19,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mlp_lightning.commands.auto_resume import (
+    configuration_lock,
+    earlier_runs,
+    refuse_contradictions,
+    sweep_name,
+)
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
@@ -49,12 +56,14 @@ class _Command:
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
         swept: the keys that have several values.
+        closing: what to release at the end.
     """
 
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
     swept: frozenset[str] = frozenset()
+    closing: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
         """Run all jobs; the vectorized launcher calls this instead of the task."""
@@ -81,7 +90,10 @@ def main() -> None:
             _hydra_main(command, overrides, options)  # answers and ends
             return
         checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
-        _hydra_main(command, [*overrides, *_prepare(command, checked, overrides)], options)
+        extra = _prepare(command, checked, overrides)
+        # Done here, and no part of what repeats a run.
+        given = [one for one in overrides if explicit_keys([one]) != {"auto_resume"}]
+        _hydra_main(command, [*given, *extra], options)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
@@ -97,6 +109,7 @@ def main() -> None:
         created = command.created
         if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
             shutil.rmtree(created, ignore_errors=True)  # no run was started in it
+        command.closing.close()
     if command.sweep is not None and command.sweep.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
@@ -142,11 +155,35 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
     """
     folder = None if config_dir is None else Path(config_dir)
     checked = check_command(overrides, multirun, config_name or "train", folder)
+    refuse_contradictions(checked, overrides)
+    if checked.is_sweep and checked.config.auto_resume:
+        checked = _same_sweep(checked, overrides)
     _check_checkpoint(checked.config, checked.is_sweep)
     _check_output(overrides, checked.is_sweep)
     if checked.is_sweep:
         _check_sweep(checked, overrides)
     return checked
+
+
+def _same_sweep(checked: CheckedCommand, overrides: list[str]) -> CheckedCommand:
+    """The command with the sweep that it continues, or starts."""
+    config = checked.config
+    sweep = dataclasses.replace(config.sweep, name=config.sweep.name or sweep_name(config, overrides), resume=True)
+    return dataclasses.replace(checked, config=dataclasses.replace(config, sweep=sweep))
+
+
+def _resumed(command: _Command, config: Config) -> list[str]:
+    """What continues the newest unfinished run of this configuration; ends the process if one has finished."""
+    from mlp_lightning.runs.console import RunConsole
+
+    parent = OUTPUT_FOLDER / config.name
+    command.closing.enter_context(configuration_lock(config, parent))
+    earlier = earlier_runs(config, parent)
+    if earlier.finished is not None:
+        why = "auto_resume starts no second one; leave it out to train again"
+        RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
+        sys.exit(0)
+    return [] if earlier.checkpoint is None else [f"ckpt_path={_quoted(earlier.checkpoint)}"]
 
 
 def _check_checkpoint(config: Config, multirun: bool) -> None:
@@ -208,6 +245,9 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     if config.ckpt_path in ("last", "best"):
         # Searched among the runs of this name, not next to a folder that you chose.
         extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
+    if config.auto_resume:
+        extra += [] if multirun else _resumed(command, config)
+        extra += [] if "auto_resume" in explicit_keys(overrides) else ["auto_resume=false"]  # a file asks for it
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
     given = [one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key]

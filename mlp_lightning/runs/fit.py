@@ -113,6 +113,9 @@ def train(
         raise ValueError("train() takes data or frame, not both: each has the rows.")
     config, objects, source = _parsed(config, frame)
     refuse_validation_hooks(callbacks)
+    if config.auto_resume:
+        rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
+        raise ConfigError([Fault("auto_resume", True, rule, hint)])
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path, keeps_folder)
