@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
@@ -16,12 +15,10 @@ from mlp_lightning.config.conf_files import optimizer_arguments, optimizer_optio
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.names import OTHER_OPTIMIZERS
-from mlp_lightning.config.rules import Choice, Rule, at_least, between, unknown_key, unknown_name
+from mlp_lightning.config.rules import Choice, Rule, at_least, between, float_rule, unknown_key, unknown_name
 from mlp_lightning.config.targets import argument_faults, is_dotted_name, is_import_path, target_fault
 from mlp_lightning.errors import ConfigError, Fault
 
-# The smallest and the largest number that 32 bits hold in full precision.
-_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 # Rules for arguments of torch's optimizers, by argument name: the same name means the same in all of them.
 _OPTIMIZER_RULES: dict[str, Rule] = {
     "weight_decay": at_least(0),
@@ -308,17 +305,12 @@ def _checked_value(
         if rule is not None and not all(rule.holds(element) for element in elements):
             faults.append(Fault(key, value, f"must have only values {rule.sentence}"))
         return value
-    if isinstance(value, float) and not _fits_float32(value):
-        rule = f"must be 0 or between {_SMALLEST:.2g} and {_LARGEST:.2g} in size, as 32-bit numbers are"
-        faults.append(Fault(key, value, "must be finite" if math.isinf(value) else rule))
+    if isinstance(value, float) and (unfit := float_rule(value)):
+        faults.append(Fault(key, value, unfit))
         return value
     if rule is not None and not rule.holds(value):
         faults.append(unknown_name(key, value, f"must be {rule.sentence}", rule.names))
     return float(value) if float in fits and int not in fits and not isinstance(value, bool) else value
-
-
-def _fits_float32(value: float) -> bool:
-    return value == 0 or math.isnan(value) or _SMALLEST <= abs(value) <= _LARGEST
 
 
 def _named_section(annotation: Any) -> type | None:
