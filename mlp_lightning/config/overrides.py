@@ -33,7 +33,11 @@ _EXTRAS = {
     "hydra/sweeper/optuna": ("Optuna", "optuna"),
     "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
 }
-_COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# Some faults reach only an assertion inside.
+_COMPOSITION_ERRORS = (
+    *(HydraException, OmegaConfBaseException, ValueError),
+    *(AssertionError, TypeError, AttributeError, LookupError, RecursionError),
+)
 
 
 Parse = Callable[[Mapping[str, Any], Collection[str]], Any]
@@ -220,7 +224,7 @@ class _Check:
     def _values(self, key: str, override: Override) -> list[str]:
         """The values of an override as text; several only in a sweep."""
         if not override.is_sweep_override():
-            return [override.get_value_element_as_str()]
+            return [str(override.input_line).partition("=")[2]]
         self.swept.add(key)
         text = str(override.input_line).partition("=")[2]
         if not self.multirun:  # a file may still say that it is a sweep

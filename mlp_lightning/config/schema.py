@@ -359,6 +359,9 @@ class Config:
     ckpt_path: Union[str, None] = option(
         None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"
     )
+    auto_resume: bool = option(
+        False, meaning="continue the newest unfinished run or sweep of this same command, or start it; not in Python"
+    )
     verbosity: int = option(
         1, between(0, 2, high_included=True), meaning="0: errors only, 1: progress and result, 2: more"
     )
@@ -371,6 +374,8 @@ class Config:
         content = plain(self)
         # It is not kept: who loads what a run left has to allow an import anew.
         del content["allow_targets"]
+        # It says nothing of a run, but of how a command chooses one.
+        del content["auto_resume"]
         for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
             for name in idle if "_target_" in section else ():
                 del section[name]

@@ -184,6 +184,9 @@ def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Map
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    if parsed.auto_resume:
+        rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
+        raise ConfigError([Fault("auto_resume", True, rule, hint)])
     if frame is None and isinstance(parsed.data, OwnDataConfig) and "data._target_" in objects:
         return parsed, objects, own_source(parsed.data, objects["data._target_"])
     if not is_frame:

@@ -119,11 +119,22 @@ def record_refusal(run_dir: Path, plain: Mapping[str, Any], error: str) -> None:
 
 
 def new_run_dir(parent: Path) -> Path:
-    """Create a folder named after this moment in ``parent``; no two calls ever get the same one."""
+    """Create a folder named after this moment in ``parent``; no two calls ever get the same one.
+
+    Raises:
+        RunFolderError: a file, or a link to nothing, is in the way.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunFolderError(
+            f"The folder {parent} cannot be made: {error.filename} is a file, or a link to a folder that is not there."
+            " Remove it, or make the folder that it names."
+        ) from error
     while True:
         path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         try:
-            path.mkdir(parents=True, exist_ok=False)
+            path.mkdir(exist_ok=False)
         except FileExistsError:
             continue
         return path

@@ -99,9 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file can have, for one
+        return False
+
+
 def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
     """The folder for the leaderboard; ends the process if a path is not a folder."""
-    missing = [path for path in paths if not path.is_dir()]
+    missing = [path for path in paths if not _is_folder(path)]
     if missing:
         _wrong_use(f"{_joined(missing)}: no such folder; give folders of sweeps, as in lightning_logs/<name>/<sweep>")
     if out is not None:
