@@ -47,7 +47,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     most = config.getoption("--cases")
     if most is not None:
-        items[:] = _some_of_each(items, most)
+        chosen = _some_of_each(items, most)
+        config.hook.pytest_deselected(items=list({*items} - {*chosen}))
+        items[:] = chosen
     if sys.platform == "win32":
         skip = pytest.mark.skip(reason="Windows has no such signals and permissions")
         for item in items:
