@@ -59,6 +59,11 @@ class RunFolder:
     def best_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "best.ckpt"
 
+    @property
+    def next_best_checkpoint(self) -> Path:
+        """What becomes ``best.ckpt`` once the ``last.ckpt`` that names it is there."""
+        return self.path / "checkpoints" / ".next-best.ckpt"
+
     def write_result(self, content: dict[str, Any]) -> None:
         """Write ``result.json``, whole or not at all: its presence means that the run has ended."""
         with atomic_write(self.result) as file:

@@ -19,7 +19,7 @@ from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
 from mlp_lightning.runs.build import build_module, layer_widths
-from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
+from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
@@ -123,26 +123,22 @@ class FolderWriter:
         """``last.ckpt`` and ``best.ckpt`` of the only run, between two steps.
 
         The best is kept in memory until then: on the disk the two belong together, and a run that is killed finds its
-        later bests again when it continues. It comes first, so that ``last.ckpt`` never names a best that is not there.
+        later bests again when it continues.
         """
         # First what belongs to the steps before the checkpoint, so that a run that continues from it has no gap.
         self._files.write([0])
         best = policies.best[0]
-        if best.step is not None and best.step != self._saved_best.step:
-            self._save_best(policies, best)
+        member, is_new = self._training.members[0], best.step is not None and best.step != self._saved_best.step
         (state,) = policies.engine.states([0], snapshot.engine)
-        member = self._training.members[0]
-        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, snapshot.stopping[0])
-        write_checkpoint(member.folder.last_checkpoint, content)
-        self._saved_step = state.step
+        last = run_checkpoint(member, state, self._training.engine, policies.monitor, best, snapshot.stopping[0])
+        write_checkpoints(member.folder, last, self._best_content(policies, best) if is_new else None)
+        self._saved_step, self._saved_best = state.step, best if is_new else self._saved_best
 
-    def _save_best(self, policies: Policies, best: Best, after_training: bool = False) -> None:
+    def _best_content(self, policies: Policies, best: Best, after_training: bool = False) -> dict[str, Any]:
         (state,) = policies.engine.best_states([0])
         assert state is not None
         member, stopping = self._training.members[0], best.stopping or policies.stopping[0]
-        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
-        write_checkpoint(member.folder.best_checkpoint, content)
-        self._saved_best = best
+        return run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
 
     def continues_from(self, step: int, best: Best) -> None:
         """The folder of the only run has these checkpoints already."""
@@ -234,8 +230,11 @@ class FolderWriter:
     ) -> None:
         """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
         if self._is_single:
-            if endings[0].status != "failed" and policies.best[0].step not in (None, self._saved_best.step):
-                self._save_best(policies, policies.best[0], after_training=True)
+            known = policies.best[0]
+            if endings[0].status != "failed" and known.step not in (None, self._saved_best.step):
+                content = self._best_content(policies, known, after_training=True)
+                write_checkpoint(self._training.members[0].folder.best_checkpoint, content)
+                self._saved_best = known
             return
         for ending, last_state, best_state in zip(endings, last, best, strict=True):
             if ending.status == "failed":

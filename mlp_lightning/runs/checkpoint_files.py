@@ -1,0 +1,143 @@
+"""Files of checkpoints and of saved stacks: found to be whole before anything in them is used. Imports no torch.
+
+A file of torch's is a zip archive of stored members, each with a checksum that torch writes and does not read.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import pickletools
+import stat
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from mlp_lightning.errors import CheckpointError
+
+# What rebuilds plain data and tensors; torch would also call what allocates as much memory as a file asks for.
+_BUILDERS = {
+    *("collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "torch Size"),
+    *("torch device", "builtins set", "__builtin__ set"),
+}
+_KINDS = ("float", "double", "half", "bfloat16", "int", "long", "short", "char", "byte", "bool")
+_STORAGES = {f"torch {'BFloat16' if kind == 'bfloat16' else kind.title()}Storage" for kind in _KINDS}
+_TYPES = {f"torch {kind}{bits}" for kind, sizes in (("float", (16, 32, 64)), ("int", (8, 16, 32, 64))) for bits in sizes}
+_ALLOWED = _BUILDERS | _STORAGES | _TYPES | {"torch bfloat16", "torch uint8", "torch bool"}
+_LONGEST_NUMBER = 64  # bits
+
+
+def refuse_no_file(path: Path, prefix: str = "ckpt_path: ") -> None:
+    """Refuse a path that is no file which can be read.
+
+    Raises:
+        CheckpointError: saying what it is instead.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
+    if stat.S_ISDIR(mode):
+        last = path / "checkpoints" / "last.ckpt"
+        hint = f"Name a file in it: ckpt_path={last}" if last.is_file() else "Name a .ckpt file."
+        raise CheckpointError(f"{prefix}{path} is a folder. {hint}")
+    if not stat.S_ISREG(mode):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise CheckpointError(f"{prefix}{path} is {kind}, and not a file. Name a .ckpt file.")
+
+
+def open_whole(path: Path, prefix: str = "ckpt_path: ") -> BinaryIO:
+    """Open a file of torch's and compare all of its checksums.
+
+    Raises:
+        CheckpointError: there is no such file, it may not be read, is damaged, or holds more than plain data.
+    """
+    refuse_no_file(path, prefix)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
+    try:
+        fault = _fault(file)
+        file.seek(0)
+    except OSError as error:
+        file.close()
+        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
+    if fault:
+        file.close()
+        raise CheckpointError(f"{prefix}{path} cannot be read as a checkpoint: {fault}.")
+    return file
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file is there, can be read and is whole."""
+    try:
+        found = path.stat()
+        return _is_intact(path, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=64)
+def _is_intact(path: Path, changed: int, size: int) -> bool:
+    try:
+        open_whole(path).close()
+    except CheckpointError:
+        return False
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return f"there is no file {path}"
+    if error.errno == errno.EACCES:
+        return f"{path} may not be read by this user (Permission denied). Ask its owner for it, or name another file."
+    if error.errno == errno.ELOOP:
+        return f"{path} is a symbolic link that leads back to itself. Name the file itself."
+    return f"{path} cannot be read ({error.strerror})"
+
+
+def _fault(file: BinaryIO) -> str:
+    """What is wrong with the content of a file; empty if nothing is."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if refusal := _refusal(archive, members, size):
+                return refusal
+            wrong = archive.testzip()
+            if wrong is not None:
+                return f"the file is damaged, as the checksum of {wrong!r} in it shows"
+            (pickled,) = [one for one in members if one.filename.endswith("/data.pkl")]
+            return _pickle_fault(archive.read(pickled))
+    except OSError:
+        raise
+    except Exception as error:  # zipfile raises of all kinds over damaged files
+        return f"the file is damaged or none of torch's ({type(error).__name__})"
+
+
+def _refusal(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], size: int) -> str:
+    for one in members:
+        if one.compress_type != zipfile.ZIP_STORED or one.file_size != one.compress_size:
+            ratio = one.file_size / max(1, one.compress_size)
+            return f"{one.filename!r} in it is compressed ({ratio:,.0f} times; the limit is 1, as torch stores them)"
+    stored = sum(one.file_size for one in members)
+    if stored > size:
+        return f"its members are {stored:,} bytes long, and the file is {size:,}: they overlap"
+    if archive.comment or len({one.filename for one in members}) != len(members):
+        return "the file is damaged or none of torch's (its list of members)"
+    if min((one.header_offset for one in members), default=1) != 0:
+        return "the file is damaged or none of torch's (it does not begin with a member)"
+    return ""
+
+
+def _pickle_fault(content: bytes) -> str:
+    """Why the plain data in a file are not loaded; empty if they may be."""
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            if argument not in _ALLOWED:
+                return f"it holds more than numbers and plain data ({argument}) and is not opened for safety"
+        elif isinstance(argument, int) and argument.bit_length() > _LONGEST_NUMBER:
+            return f"it holds a number of {argument.bit_length():,} bits, and the limit is {_LONGEST_NUMBER}"
+    return ""
