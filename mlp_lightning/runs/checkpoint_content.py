@@ -98,7 +98,7 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
     return content
 
 
-def _loaded(file: BinaryIO, path: Path, key: str) -> Any:
+def _loaded(file: BinaryIO, path: Path, prefix: str) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:

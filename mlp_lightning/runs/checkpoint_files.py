@@ -5,6 +5,7 @@ A file of torch's is a zip archive of stored members, each with a checksum that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -26,25 +27,30 @@ _STORAGES = {f"torch {'BFloat16' if kind == 'bfloat16' else kind.title()}Storage
 _TYPES = {f"torch {kind}{bits}" for kind, sizes in (("float", (16, 32, 64)), ("int", (8, 16, 32, 64))) for bits in sizes}
 _ALLOWED = _BUILDERS | _STORAGES | _TYPES | {"torch bfloat16", "torch uint8", "torch bool"}
 _LONGEST_NUMBER = 64  # bits
+_MISSING = "is not a file"
 
 
-def refuse_no_file(path: Path, prefix: str = "ckpt_path: ") -> None:
-    """Refuse a path that is no file which can be read.
-
-    Raises:
-        CheckpointError: saying what it is instead.
-    """
+def why_no_file(path: Path) -> str:
+    """Why a path is no file that can be read, as the end of a sentence; empty if it is one."""
     try:
         mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+            return ""
     except OSError as error:
-        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
+        return _REASONS.get(error.errno, f"cannot be read ({error.strerror})")
     if stat.S_ISDIR(mode):
         last = path / "checkpoints" / "last.ckpt"
-        hint = f"Name a file in it: ckpt_path={last}" if last.is_file() else "Name a .ckpt file."
-        raise CheckpointError(f"{prefix}{path} is a folder. {hint}")
-    if not stat.S_ISREG(mode):
-        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
-        raise CheckpointError(f"{prefix}{path} is {kind}, and not a file. Name a .ckpt file.")
+        return "is a folder" + (f" (its last checkpoint is {last})" if last.is_file() else "")
+    return f"is {'a pipe' if stat.S_ISFIFO(mode) else 'a device or a socket'}, and not a file"
+
+
+_REASONS: dict[int | None, str] = {
+    errno.ENOENT: _MISSING,
+    errno.ENOTDIR: _MISSING,
+    errno.EACCES: "may not be read by this user (permission denied)",
+    errno.ELOOP: "is a symbolic link that leads back to itself",
+}
 
 
 def open_whole(path: Path, prefix: str = "ckpt_path: ") -> BinaryIO:
@@ -53,49 +59,38 @@ def open_whole(path: Path, prefix: str = "ckpt_path: ") -> BinaryIO:
     Raises:
         CheckpointError: there is no such file, it may not be read, is damaged, or holds more than plain data.
     """
-    refuse_no_file(path, prefix)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
-    try:
-        fault = _fault(file)
-        file.seek(0)
-    except OSError as error:
-        file.close()
-        raise CheckpointError(f"{prefix}{_unreadable(path, error)}") from error
-    if fault:
-        file.close()
-        raise CheckpointError(f"{prefix}{path} cannot be read as a checkpoint: {fault}.")
+    if reason := why_no_file(path):
+        text = f"there is no file {path}" if reason == _MISSING else f"{path} {reason}. Name a .ckpt file."
+        raise CheckpointError(f"{prefix}{text}")
+    with contextlib.ExitStack() as closing:
+        try:
+            file = closing.enter_context(path.open("rb"))
+            fault = _fault(file)
+            file.seek(0)
+        except OSError as error:
+            raise CheckpointError(f"{prefix}{path} cannot be read ({error.strerror})") from error
+        if fault:
+            raise CheckpointError(f"{prefix}{path} cannot be read as a checkpoint: {fault}.")
+        closing.pop_all()
     return file
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a file is there, can be read and is whole."""
+def why_unusable(path: Path) -> str:
+    """Why a file cannot be used as a checkpoint; empty if it is whole."""
     try:
         found = path.stat()
-        return _is_intact(path, found.st_mtime_ns, found.st_size)
     except OSError:
-        return False
+        found = None
+    return _why_unusable(path, *(() if found is None else (found.st_mtime_ns, found.st_size)))
 
 
 @functools.lru_cache(maxsize=64)
-def _is_intact(path: Path, changed: int, size: int) -> bool:
+def _why_unusable(path: Path, *_changed: int) -> str:
     try:
         open_whole(path).close()
-    except CheckpointError:
-        return False
-    return True
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return f"there is no file {path}"
-    if error.errno == errno.EACCES:
-        return f"{path} may not be read by this user (Permission denied). Ask its owner for it, or name another file."
-    if error.errno == errno.ELOOP:
-        return f"{path} is a symbolic link that leads back to itself. Name the file itself."
-    return f"{path} cannot be read ({error.strerror})"
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _fault(file: BinaryIO) -> str:

@@ -141,7 +141,7 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
         contents: of each file.
         journal: a file that is not there; its name begins with a dot and ends with ``.journal``.
     """
-    waiting = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    waiting = {path: path.with_name(f".{path.name}.{_host()}.{os.getpid()}.waiting.tmp") for path in contents}
     for path, content in contents.items():
         with names_file(path):
             waiting[path].write_bytes(content)

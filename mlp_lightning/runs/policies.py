@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
@@ -75,6 +76,11 @@ class Stopping(NamedTuple):
     wait: int
     score: float
     stopped: str = ""
+
+
+def why_stopped(options: EarlyStoppingConfig) -> str:
+    """What is said of a run that early stopping has ended."""
+    return f"{options.monitor} did not improve in {options.patience} validations"
 
 
 class Best(NamedTuple):
@@ -234,6 +240,11 @@ class Policies:
             self._end([Ending(member, "interrupted", step) for member in active])
         return bool(self.active)
 
+    def end_stopped(self) -> bool:
+        """End the members that had stopped early when they were saved; returns whether the training continues."""
+        self._end([self._finished(member, self.step) for member in self.active if self.stopping[member].stopped])
+        return bool(self.active)
+
     def finish(self, step: int) -> None:
         """The end of the training: all that are left have finished."""
         self._end([self._finished(member, step) for member in self.active])
@@ -307,7 +318,7 @@ class Policies:
                 continue
             why = ""
             if wait + 1 >= options.patience or not math.isfinite(value):
-                why = f"{options.monitor} did not improve in {options.patience} validations"
+                why = why_stopped(options)
                 stopped.append(member)
             self.stopping[member] = Stopping(wait + 1, score, why)
         return stopped

@@ -269,9 +269,10 @@ class Training:
     def _fit(self, trainer: pl.Trainer) -> None:
         module = self.module
         assert module is not None
-        # Before the Trainer asks the data module for the first steps.
-        set_steps(trainer, self._first_step)
-        set_epoch(trainer, self._first_step // self.data.steps_per_epoch)
+        # Before the Trainer asks the data module for the first steps. It does nothing where all are made.
+        first = min(self._first_step, self.last_step - 1)
+        set_steps(trainer, first)
+        set_epoch(trainer, first // self.data.steps_per_epoch)
         with frozen_heap(), stop_signals(self.request_stop) as received:
             try:
                 trainer.fit(module, datamodule=self.data, weights_only=True)

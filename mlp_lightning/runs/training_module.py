@@ -104,9 +104,14 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, execution: Steps, batch_idx: int) -> dict[str, Outputs]:
         """Make the optimizer steps of an execution and all that comes between them."""
         outputs, milestones = Outputs(), self.policies.milestones
-        step, end = execution
+        # A run that was ended before its result was written has its last step behind it.
+        step, end = max(execution.first, self.policies.step), execution.end
         self.engine.begin_execution()
-        continues = True
+        continues = self.policies.end_stopped()
+        if continues and step == end:
+            if milestones.validates(step) and not milestones.is_regular_validation(step):
+                outputs.validations.append(self._validate(step))
+            continues = self.policies.between_steps(step, self.stop_requested)
         while continues and step < end:
             trace = self.engine.run(step, min(milestones.next_after(step), end) - step)
             step = trace.next_step
@@ -117,7 +122,7 @@ class TrainingModule(pl.LightningModule):
             if trace.steps and self.policies.active and milestones.validates(step):
                 outputs.validations.append(self._validate(step))
             continues = self.policies.between_steps(step, self.stop_requested)
-        count_steps(self.trainer, outputs.steps)
+        count_steps(self.trainer, step - execution.first)
         if outputs.steps:
             set_epoch(self.trainer, (step - 1) // self._steps_per_epoch)
         if not continues:
