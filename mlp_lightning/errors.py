@@ -33,8 +33,12 @@ class _Shown(reprlib.Repr):
             if level <= 0:
                 return "{…}"
             pairs = itertools.islice(value.items(), LONGEST_VALUE)
-            return f"{{{', '.join(f'{self.repr1(key, level - 1)}: {self.repr1(one, level - 1)}' for key, one in pairs)}}}"
-        if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:  # Python refuses to write thousands of digits
+            return (
+                f"{{{', '.join(f'{self.repr1(key, level - 1)}: {self.repr1(one, level - 1)}' for key, one in pairs)}}}"
+            )
+        if (
+            isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER
+        ):  # Python refuses to write thousands of digits
             return f"a number of {value.bit_length():,} bits"
         return super().repr1(value, level)
 
@@ -42,6 +46,12 @@ class _Shown(reprlib.Repr):
 def shown(value: Any) -> str:
     """A value of any size as a message shows it: like ``repr``, on one line, of bounded length."""
     text = " ".join(_Shown().repr(value).split(maxsplit=100))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def shown_error(error: BaseException) -> str:
+    """What an error is and says, on one line, of bounded length."""
+    text = " ".join(f"{type(error).__name__}: {error}".split(maxsplit=100))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mlp_lightning.errors import CheckpointError, shown
 from mlp_lightning.runs.checkpoint_files import open_whole
 
+OF_ANOTHER = "was made by another version of this package, or has been changed"
 # Lists that hold each other count as often as they would be printed.
 _MOST_VALUES, _DEEPEST = 10_000_000, 50
 SCALARS = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
@@ -89,7 +90,9 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
         content = _loaded(file, path, prefix)
     try:
         refuse_unbounded(content)
-        missing = [name for name in rule if not name.endswith("?") and not (isinstance(content, dict) and name in content)]
+        missing = [
+            name for name in rule if not name.endswith("?") and not (isinstance(content, dict) and name in content)
+        ]
         if missing:
             raise CheckpointError(f"{prefix}{path} is not {what} (it has no {', '.join(missing)}).")
         check(content, rule, "")

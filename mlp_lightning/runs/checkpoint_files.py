@@ -24,7 +24,9 @@ _BUILDERS = {
 }
 _KINDS = ("float", "double", "half", "bfloat16", "int", "long", "short", "char", "byte", "bool")
 _STORAGES = {f"torch {'BFloat16' if kind == 'bfloat16' else kind.title()}Storage" for kind in _KINDS}
-_TYPES = {f"torch {kind}{bits}" for kind, sizes in (("float", (16, 32, 64)), ("int", (8, 16, 32, 64))) for bits in sizes}
+_TYPES = {
+    f"torch {kind}{bits}" for kind, sizes in (("float", (16, 32, 64)), ("int", (8, 16, 32, 64))) for bits in sizes
+}
 _ALLOWED = _BUILDERS | _STORAGES | _TYPES | {"torch bfloat16", "torch uint8", "torch bool"}
 _LONGEST_NUMBER = 64  # bits
 _MISSING = "is not a file"

@@ -92,7 +92,9 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, st
             now[f"trainer.{key}"] = config.to_dict()["trainer"][key]
     different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if different:
-        lines = "\n".join(f"  {key}: {shown(before.get(key))} in the checkpoint, {shown(now.get(key))} now" for key in different)
+        lines = "\n".join(
+            f"  {key}: {shown(before.get(key))} in the checkpoint, {shown(now.get(key))} now" for key in different
+        )
         is_longer = config.scheduler.name in OVER_THE_RUN and {"trainer.max_steps", "trainer.max_epochs"} & {*different}
         raise CheckpointError(
             f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n"

@@ -16,11 +16,12 @@ from typing import Any
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.errors import CheckpointError, shown
+from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
     OVER_THE_RUN,
@@ -139,7 +140,10 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
         preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
         changes = member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state)
         run = saved_run(checkpoint, config)
-    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        _refuse_misfit(run.state, training)
+    except (ConfigError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise _misfit(path, error) from error
     if changes:
         raise CheckpointError(
@@ -166,9 +170,7 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
     return Resumed(path, run, best, events, trains_on, is_complete)
 
 
-def _ended(
-    run: SavedRun, path: Path, config: Config, training: Training, has_result: bool
-) -> tuple[SavedRun, bool]:
+def _ended(run: SavedRun, path: Path, config: Config, training: Training, has_result: bool) -> tuple[SavedRun, bool]:
     """Refuse a run whose end has come, unless only its result is missing; returns whether it is."""
     step, options = run.state.step, config.callbacks.early_stopping
     if step > training.last_step or (step == training.last_step and has_result):
@@ -187,11 +189,30 @@ def _ended(
     return run._replace(stopping=run.stopping._replace(stopped=why_stopped(options))), True
 
 
+def _refuse_misfit(state: MemberState, training: Training) -> None:
+    """Compare the tensors of a saved run with those of the run that continues it.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    assert training.module is not None
+    module = training.module.model
+    wanted, there = ({name: one.shape for name, one in of.items()} for of in (module.state_dict(), state.weights))
+    for name in {**wanted, **there}:
+        if wanted.get(name) != there.get(name):
+            sizes = [None if one is None else tuple(one) for one in (there.get(name), wanted.get(name))]
+            raise ValueError(f"{name} is {sizes[0]} in the checkpoint, {sizes[1]} in this run")
+    parameters = list(module.parameters())
+    for number, kept in state.optimizer["state"].items():
+        for name, one in kept.items():
+            if isinstance(one, Tensor) and one.shape not in ((), parameters[number].shape):
+                raise ValueError(f"{name} of parameter {number} is {tuple(one.shape)} in the state of the optimizer")
+
+
 def _misfit(path: Path, error: Exception) -> CheckpointError:
-    first = shown(str(error).partition("\n")[0])
     return CheckpointError(
-        f"ckpt_path: {path} does not fit this run ({type(error).__name__}: {first}). It was made by another version of"
-        " this package, or has been changed."
+        f"ckpt_path: {path} does not fit this run ({shown_error(error)}). It was made by another version of this"
+        " package, or has been changed."
     )
 
 

@@ -127,7 +127,9 @@ def test_time_also_saves(tmp_path, compose_config, monkeypatch) -> None:
     write = checkpoints.write_checkpoint
     for module in (checkpoints, writer):
         monkeypatch.setattr(
-            module, "write_checkpoint", lambda path, content: (saved.append(content["global_step"]), write(path, content))
+            module,
+            "write_checkpoint",
+            lambda path, content: (saved.append(content["global_step"]), write(path, content)),
         )
     case = ["trainer.max_steps=30", "trainer.steps_per_execution=10", "callbacks.checkpoint.every_n_seconds=0"]
     mlp_lightning.train(compose_config(*case), tmp_path / "run")

@@ -73,7 +73,9 @@ def _watch(folder: Path, kill_at: int | None, record: int) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         changes = event in _EVENTS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _TO_WRITE)
-        if changes and any(root in os.fsdecode(one) for one in arguments[:2] if isinstance(one, (str, bytes, os.PathLike))):
+        if changes and any(
+            root in os.fsdecode(one) for one in arguments[:2] if isinstance(one, (str, bytes, os.PathLike))
+        ):
             point(f"{event} {os.fsdecode(arguments[0])}")
 
     for name in ("fsync", "sync"):

@@ -101,7 +101,12 @@ def test_single_run_killed_at_every_point(
 
 SWEEP = [
     *("data=iris", "data.batch_size=16", "optimizer=adam", "trainer.max_steps=20", "trainer.steps_per_execution=5"),
-    *("trainer.threads=1", "trainer.log_every_n_steps=1", "logger.graph=false", "callbacks.checkpoint.every_n_seconds=0"),
+    *(
+        "trainer.threads=1",
+        "trainer.log_every_n_steps=1",
+        "logger.graph=false",
+        "callbacks.checkpoint.every_n_seconds=0",
+    ),
     *("seed=1,2,3", "sweep.name=killed", "verbosity=0"),
 ]
 
