@@ -25,7 +25,8 @@ class _Shown(reprlib.Repr):
         self.left = self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = LONGEST_VALUE
         self.maxstring = self.maxother = self.maxlong = 2 * LONGEST_VALUE
 
-    def repr1(self, value: Any, level: int) -> str:
+    def repr1(self, x: Any, level: int) -> str:
+        value = x
         self.left -= 1
         if self.left < 0:
             return "…"

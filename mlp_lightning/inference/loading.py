@@ -22,7 +22,6 @@ from mlp_lightning.networks.tasks import Task
 from mlp_lightning.runs.checkpoint_content import OF_ANOTHER
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.network import refuse_misfit
 from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.reading.numbers import NumberForm
@@ -117,12 +116,8 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     hyperparameters, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     own = model_parts(hyperparameters["model"], allow_targets)
     try:
-        config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
-        refuse_misfit(hyperparameters, state)
-    except Exception as error:  # whatever is made of the content of a file
-        raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
-    try:
         module = rebuilt_module(hyperparameters, state, own)
+        config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
         config = dataclasses.replace(config, allow_targets=list(allow_targets))  # for its data set
         model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
     except ConfigError:  # of the user's own network

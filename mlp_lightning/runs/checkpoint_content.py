@@ -18,7 +18,7 @@ from mlp_lightning.runs.checkpoint_files import open_whole
 
 OF_ANOTHER = "was made by another version of this package, or has been changed"
 # Lists that hold each other count as often as they would be printed.
-_MOST_VALUES, _DEEPEST = 10_000_000, 50
+_MOST_VALUES, _DEEPEST, _LONGEST_NUMBER = 10_000_000, 50, 64
 SCALARS = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
 _TENSORS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _TENSORS |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
@@ -128,6 +128,8 @@ def refuse_unbounded(content: Any) -> None:
             inside = [*value, *value.values()]
         elif isinstance(value, (list, tuple, set)):
             inside = list(value)
+        elif isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+            raise _Wrong(f"it holds a number of {value.bit_length():,} bits, and the limit is {_LONGEST_NUMBER}")
         elif isinstance(value, SCALARS):
             left -= len(value) // 100 if isinstance(value, (str, bytes)) else 0
             inside = []
@@ -137,9 +139,9 @@ def refuse_unbounded(content: Any) -> None:
             raise _Wrong(f"its lists are nested more than {_DEEPEST} deep, which is the limit")
         if left - len(inside) < 0:
             raise _Wrong(f"it holds more than {_MOST_VALUES:,} values, which is the limit")
-        simple = inside and set(map(type, inside)) <= {int, float, bool}
-        left -= len(inside) if simple else 0
-        if not simple:
+        if inside and set(map(type, inside)) == {str}:
+            left -= len(inside) + sum(map(len, inside)) // 100
+        else:
             waiting += [(one, depth + 1) for one in inside]
 
 
@@ -179,10 +181,16 @@ def check(value: Any, rule: Any, where: str) -> None:
                 raise _Wrong(f"{where.removeprefix('.')} has no {key}")
     elif isinstance(rule, list):
         _check_type(value, (list, tuple), where)
+        if isinstance(rule[0], tuple) and set(map(type, value)) <= set(filter(_is_type, rule[0])):
+            return
         for number, one in enumerate(value):
             check(one, rule[0], f"{where}[{number}]")
     else:
         _check_type(value, rule, where)
+
+
+def _is_type(rule: Any) -> bool:
+    return isinstance(rule, type)
 
 
 def _check_type(value: Any, wanted: type | tuple[type, ...], where: str) -> None:

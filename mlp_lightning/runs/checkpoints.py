@@ -14,11 +14,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.errors import CheckpointError, shown
+from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, module_config, run_length
-from mlp_lightning.runs.checkpoint_content import RUN, read_content
+from mlp_lightning.runs.checkpoint_content import OF_ANOTHER, RUN, read_content
 from mlp_lightning.runs.files import atomic_write, replace, sync_folder
 from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.network import refuse_misfit
 from mlp_lightning.runs.policies import Best, Stopping
 from mlp_lightning.runs.run_folder import RunFolder
 
@@ -56,7 +57,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is not a checkpoint of this package.
     """
-    return read_content(path, RUN, "a checkpoint of a training run of this package")
+    content = read_content(path, RUN, "a checkpoint of a training run of this package")
+    try:
+        parse_complete(content[CONFIG_KEY], is_stored=True)
+        refuse_misfit(content["hyper_parameters"], content["state_dict"])
+    except Exception as error:  # whatever is made of the content of a file
+        raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
+    return content
 
 
 def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, steps_per_epoch: int) -> bool:

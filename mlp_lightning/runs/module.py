@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -275,14 +274,16 @@ class MLPModule(pl.LightningModule):
         Raises:
             CheckpointError: there is no such file, it is damaged, or it is not a checkpoint of an ``MLPModule``.
         """
-        if isinstance(checkpoint_path, (str, os.PathLike)):
+        if isinstance(checkpoint_path, (str, Path)):
             path = Path(checkpoint_path)
             content = read_content(path, MODULE, "a checkpoint of an MLPModule")
             asked = {**content["hyper_parameters"], **further}
-            names = {one.name for one in dataclasses.fields(ModuleConfig)}
+            known = {one.name for one in dataclasses.fields(ModuleConfig)}
+            if cls is MLPModule:  # a subclass may have arguments of its own
+                known |= {name for name in content["hyper_parameters"] if not name.startswith("_")}
             try:
                 if hparams_file is None:
-                    refuse_misfit({name: one for name, one in asked.items() if name in names}, content["state_dict"])
+                    refuse_misfit({name: one for name, one in asked.items() if name in known}, content["state_dict"])
             except Exception as error:  # whatever is made of the content of a file
                 raise CheckpointError(f"{path} {OF_ANOTHER} ({shown_error(error)}).") from error
             del content
