@@ -66,6 +66,7 @@ RUN = {
     "optimizer_states": [{"state": dict, "param_groups": [{"params": [int], "lr": NUMBER}]}],
     "lr_schedulers": [dict],
     "epoch_loss?": NUMBER,
+    "validation_pending?": bool,
     "fingerprint?": (dict, type(None)),
 }
 

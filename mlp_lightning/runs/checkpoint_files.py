@@ -30,7 +30,8 @@ _TYPES = {
 }
 _ALLOWED = _BUILDERS | _STORAGES | _TYPES | {"torch bfloat16", "torch uint8", "torch bool"}
 _ALLOWED_BYTES = {one.encode() for one in _ALLOWED}
-_GLOBAL = re.compile(rb"(?=c([\w.]+)\n([\w.]+)\n)")
+# A global of a pickle in a package of which torch knows some; it refuses all others.
+_GLOBAL = re.compile(rb"(?=c((?:torch|collections|builtins|__builtin__|_codecs|numpy)[\w.]*)\n([\w.]+)\n)")
 _MISSING = "is not a file"
 
 
@@ -133,7 +134,7 @@ def _refusal(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], size: int
 
 def _pickle_fault(content: bytes) -> str:
     """Why the plain data in a file are not loaded; empty if they may be."""
-    # All that could be a global, texts that look like one included: reading every code takes seconds for a million.
+    # Texts that look like one included. Only then is every code read, which takes seconds for a million of them.
     if {b" ".join(one) for one in _GLOBAL.findall(content)} <= _ALLOWED_BYTES:
         return ""
     for code, argument, _ in pickletools.genops(content):

@@ -27,6 +27,8 @@ from mlp_lightning.runs.run_folder import RunFolder
 OVER_THE_RUN = ("cosine", "one_cycle")
 CONFIG_KEY = "config"
 FINGERPRINT_KEY = "fingerprint"
+# Whether the validation that is due at this step comes yet.
+PENDING_KEY = "validation_pending"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
 _MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (

@@ -133,6 +133,10 @@ class RunWriter(Protocol):
 
     def save(self, policies: Policies) -> None:
         """Save the state of all members that still train."""
+        ...
+
+    def keep(self, policies: Policies, validation_pending: bool) -> None:
+        """Keep a copy of that state in memory."""
 
     def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
         """Write the folders of members that have ended, while their weights are still in the engine."""
@@ -167,6 +171,8 @@ class Policies:
         self.step = 0
         self._last: Snapshot | None = None
         self.saved_at = time.monotonic()
+        #: Whether the validation of the present step is still to be made.
+        self.validation_pending = False
 
     @property
     def engine(self) -> Engine:
@@ -239,6 +245,11 @@ class Policies:
         if stop_requested:
             self._end([Ending(member, "interrupted", step) for member in active])
         return bool(self.active)
+
+    def keep(self, validation_pending: bool = False) -> None:
+        """Keep a copy of the state in memory: what comes next may take long."""
+        if self.active and self.config.callbacks.checkpoint is not None:
+            self._writer.keep(self, validation_pending)
 
     def end_stopped(self) -> bool:
         """End the members that had stopped early when they were saved; returns whether the training continues."""

@@ -25,6 +25,7 @@ from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
     OVER_THE_RUN,
+    PENDING_KEY,
     SavedRun,
     about_schedule,
     check_same_run,
@@ -69,6 +70,7 @@ class Resumed:
         events: the history of its event file, as records.
         trains_on: whether its schedule has ended, and it continues at a constant learning rate.
         is_complete: whether all steps are made, and only the result is missing.
+        validation_pending: whether the validation of its last step is still to be made.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class Resumed:
     events: bytes
     trains_on: bool
     is_complete: bool
+    validation_pending: bool
 
     def begin(self, training: Training) -> None:
         """Bring a run that has just been built to the state of the checkpoint, and its folder to that history."""
@@ -88,7 +91,7 @@ class Resumed:
             raise _misfit(self.path, error) from error
         best = Best() if self.best is None else self.run.best
         policies.restore_member(0, True, best, self.run.stopping or policies.stopping[0])
-        policies.step = self.run.state.step
+        policies.step, policies.validation_pending = self.run.state.step, self.validation_pending
         training.writer.continues_from(self.run.state.step, best)
         training.files.begin(0, self.events)
         # Last: a run can continue from a folder with last.ckpt in it.
@@ -167,7 +170,7 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
             best = saved_run(content, config).state
             write_checkpoint(member.folder.best_checkpoint, content)
     training.resume_at(step, has_best=best is not None)
-    return Resumed(path, run, best, events, trains_on, is_complete)
+    return Resumed(path, run, best, events, trains_on, is_complete, checkpoint.get(PENDING_KEY, False))
 
 
 def _ended(run: SavedRun, path: Path, config: Config, training: Training, has_result: bool) -> tuple[SavedRun, bool]:

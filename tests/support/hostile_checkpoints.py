@@ -105,6 +105,7 @@ def _expanded(one: torch.Tensor) -> torch.Tensor:
     return one.flatten()[:1].expand(100_000, 100_000) if one.numel() else one
 
 
+_MANY = [*map(str, range(100_000))]
 HYPER, FIRST = "hyper_parameters", "mlp.layers.linear_1.weight"
 CHANGES: dict[str, Callable[[Content], None]] = {
     "shared lists in the configuration": lambda content: content["config"]["model"].update(hidden_units=_shared()),
@@ -116,10 +117,12 @@ CHANGES: dict[str, Callable[[Content], None]] = {
     "a width of two billion": _sized(hidden_units=2_000_000_000),
     "a width that takes 30 GB": _sized(hidden_units=[80_000, 100_000]),
     "a billion layers": _sized(hidden_units=3, depth=1_000_000_000),
-    "a million layers in a list": _sized(hidden_units=[1] * 1_000_000),
+    "a hundred thousand layers in a list": _sized(hidden_units=[1] * 100_000),
     "a billion outputs": _changed(HYPER, "out_features", to=1_000_000_000),
-    "a million classes": _changed(HYPER, "preprocessing", "target", "columns", 0, "classes", to=[*map(str, range(10**6))]),
-    "a million categories": _changed(HYPER, "preprocessing", "columns", 0, "vocabulary", to=[*map(str, range(10**6))]),
+    "a hundred thousand classes": _changed(HYPER, "preprocessing", "target", "columns", 0, "classes", to=_MANY),
+    "a hundred thousand categories": _changed(
+        HYPER, "preprocessing", "columns", 0, "vocabulary", to=[*map(str, range(10**5))]
+    ),
     "tensors without their bytes": _weights(_expanded),
     "weights that are texts": _weights(lambda one: "weight"),
     "complex weights": _weights(lambda one: one.to(torch.complex64)),

@@ -33,14 +33,19 @@ def forked(task: Callable[[], Any], folder: Path, kill_at: int | None = None) ->
     """
     record = folder.with_name(f"{folder.name}.points")
     record.unlink(missing_ok=True)
+    _, status = os.waitpid(started(task, folder, kill_at), 0)
+    points = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    return os.waitstatus_to_exitcode(status), points
+
+
+def started(task: Callable[[], Any], folder: Path, kill_at: int | None = None) -> int:
+    """The same without waiting for the end; returns the number of the process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         child = os.fork()
     if child == 0:
-        _become(task, folder, kill_at, record)
-    _, status = os.waitpid(child, 0)
-    points = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-    return os.waitstatus_to_exitcode(status), points
+        _become(task, folder, kill_at, folder.with_name(f"{folder.name}.points"))
+    return child
 
 
 def _become(task: Callable[[], Any], folder: Path, kill_at: int | None, record: Path) -> None:

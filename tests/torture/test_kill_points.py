@@ -14,6 +14,7 @@ import torch
 from support import run_folders
 from support.configurations import ComposeConfig
 from support.kill_points import KILLED, forked
+from support.plain import plain
 
 import mlp_lightning
 from mlp_lightning.config import Config
@@ -49,15 +50,6 @@ def content(run: Path) -> dict[str, Any]:
         del checkpoint["config"]["ckpt_path"], checkpoint["config"]["sweep"]
         read[name] = checkpoint
     return read
-
-
-def plain(value: Any) -> Any:
-    """Tensors as bytes, so that contents compare with ``==``."""
-    if isinstance(value, torch.Tensor):
-        return value.dtype, tuple(value.shape), value.numpy().tobytes()
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def again(config: Config, folder: Path, number: int) -> None:
