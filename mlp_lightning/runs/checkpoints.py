@@ -246,11 +246,17 @@ def write_checkpoints(folder: RunFolder, last: Mapping[str, Any], best: Mapping[
     try:
         write_checkpoint(folder.last_checkpoint, last)
     except OSError:
-        waiting.unlink(missing_ok=True)
+        # Space is short; but a last.ckpt that is there already may name it.
+        if best is not None and not _is_newer(folder.last_checkpoint, waiting):
+            waiting.unlink(missing_ok=True)
         raise
     if best is not None:
         replace(waiting, folder.best_checkpoint)
         sync_folder(waiting.parent)
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def read_best(folder: RunFolder, step: int) -> dict[str, Any] | None:

@@ -201,6 +201,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with names_file(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)

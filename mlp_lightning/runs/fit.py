@@ -274,7 +274,10 @@ class _SingleRun:
             (result,) = training.execute()
         except BaseException as error:
             log.error("%s", traceback.format_exc())
-            self._record_failure(training, error)
+            try:
+                self._record_failure(training, error)
+            except OSError as second:  # a full disk takes no record either; the first error says what went wrong
+                log.error("The failure cannot be recorded: %s", second)
             raise
         if result.exception is None:
             return result

@@ -220,5 +220,5 @@ def _overlapping(whole: bytes) -> bytes:
             twin.filename = f"archive/data/{1000 + number}"
             archive.filelist.append(twin)
             archive.NameToInfo[twin.filename] = twin
-        archive._didModify = True
+        archive._didModify = True  # type: ignore[attr-defined]  # there is no other way to write such an archive
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""SIGTERM and, 5 seconds later, SIGKILL: there is a checkpoint whatever takes long, and the same bits follow from it."""
+"""SIGTERM and, 5 seconds later, SIGKILL: there is a checkpoint whatever takes long, and it continues exactly."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def train_slowly(config: Config, folder: Path, waits: Path, case: str) -> None:
     """Train until something takes for ever; steps that are slow in a real run are slow here."""
     owner, name, at, _ = CASES[case]
     training_module.SLOW = SLOW_S / 2
-    torch.optim.Adam.step = slow(torch.optim.Adam.step, waits, 0, lambda *_, **__: True)  # type: ignore[method-assign]
+    torch.optim.Adam.step = slow(torch.optim.Adam.step, waits, 0, lambda *_, **__: True)
     is_split = name == "evaluate"
     counts = (lambda split, *_, **__: split == "val" or at == 4) if is_split else (lambda *_, **__: True)
     setattr(owner, name, slow(getattr(owner, name), waits, at, counts))
