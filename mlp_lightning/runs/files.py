@@ -18,6 +18,7 @@ _SMALL_FILES = 1 << 16
 # Whether a process of another machine still writes can be seen by the time of its file alone.
 _ABANDONED_AFTER_S = 24 * 3600
 _CLOCKS_DIFFER_BY_S = 10
+_WAITING = ".waiting.tmp"
 _WRITER = re.compile(r"\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[^.]+\.tmp$")
 
 
@@ -59,13 +60,19 @@ def _system_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path, with_waiting: bool = False) -> None:
     """Remove what killed processes have left half written in a folder and below.
 
     A file is left alone while its process may live: on this machine as long as there is a process with its number that
     is older than the file's last change, and of another machine for a day.
+
+    Args:
+        folder: where to look.
+        with_waiting: whether also whole files that :func:`complete_writes` has left: no journal names them.
     """
     for path in folder.rglob(".*.tmp"):
+        if path.name.endswith(_WAITING) and not with_waiting:
+            continue
         with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
             changed = path.stat().st_mtime
             writer = _WRITER.search(path.name)
@@ -141,7 +148,7 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
         contents: of each file.
         journal: a file that is not there; its name begins with a dot and ends with ``.journal``.
     """
-    waiting = {path: path.with_name(f".{path.name}.{_host()}.{os.getpid()}.waiting.tmp") for path in contents}
+    waiting = {path: path.with_name(f".{path.name}.{_host()}.{os.getpid()}{_WAITING}") for path in contents}
     for path, content in contents.items():
         with names_file(path):
             waiting[path].write_bytes(content)

@@ -154,7 +154,7 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
             " table back as it was, or train anew on it (leave ckpt_path out)."
         )
     run, is_complete = _ended(run, path, config, training, has_result=is_finished(source.path))
-    remove_abandoned(source.last_checkpoint.parent)
+    remove_abandoned(source.path)
     step, period = run.state.step, milestones.validation_interval
     events = b""
     if config.logger.csv and source.metrics.is_file():

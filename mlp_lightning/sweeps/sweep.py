@@ -95,7 +95,7 @@ class Sweep:
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
             self._ledger = Ledger(self.folder, self.options.resume)
             if self.options.resume:
-                remove_abandoned(self.folder)
+                remove_abandoned(self.folder, with_waiting=True)
         composed = [self._composed(job) for job in jobs]
         self._find_keys([one for one in composed if isinstance(one, Config)])
         batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
