@@ -87,8 +87,8 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is something else.
     """
-    with open_whole(path, prefix) as file:
-        content = _loaded(file, path, prefix)
+    with open_whole(path, prefix, what) as file:
+        content = _loaded(file, f"{prefix}{path} cannot be read as {what}")
     try:
         refuse_unbounded(content)
         missing = [
@@ -102,12 +102,12 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
     return content
 
 
-def _loaded(file: BinaryIO, path: Path, prefix: str) -> Any:
+def _loaded(file: BinaryIO, refused: str) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{prefix}{path} cannot be read as a checkpoint ({type(error).__name__}). The file is damaged, or it"
+            f"{refused} ({type(error).__name__}). The file is damaged, or it"
             " holds more than numbers and plain data and is not opened for safety."
         ) from error
 

@@ -58,8 +58,13 @@ _REASONS: dict[int | None, str] = {
 }
 
 
-def open_whole(path: Path, prefix: str = "ckpt_path: ") -> BinaryIO:
+def open_whole(path: Path, prefix: str = "ckpt_path: ", what: str = "a checkpoint") -> BinaryIO:
     """Open a file of torch's and compare all of its checksums.
+
+    Args:
+        path: of the file.
+        prefix: what messages begin with.
+        what: it is to be.
 
     Raises:
         CheckpointError: there is no such file, it may not be read, is damaged, or holds more than plain data.
@@ -75,7 +80,7 @@ def open_whole(path: Path, prefix: str = "ckpt_path: ") -> BinaryIO:
         except OSError as error:
             raise CheckpointError(f"{prefix}{path} cannot be read ({error.strerror})") from error
         if fault:
-            raise CheckpointError(f"{prefix}{path} cannot be read as a checkpoint: {fault}.")
+            raise CheckpointError(f"{prefix}{path} cannot be read as {what}: {fault}.")
         closing.pop_all()
     return file
 
