@@ -122,7 +122,9 @@ def test_the_training_is_that_of_a_loop_by_hand(tmp_path: Path) -> None:
 def test_continues_to_the_same_bits(run: Path, tmp_path: Path) -> None:
     part = train(config(trainer={"max_steps": 13, "accelerator": "cpu"}), tmp_path / "part").run_dir
     path = part / "checkpoints" / "last.ckpt"
-    assert find_checkpoint(parse_config(config(ckpt_path=str(path))), tmp_path) == path
+    found = find_checkpoint(parse_config(config(ckpt_path=str(path))), tmp_path)
+    assert found is not None
+    assert found.path == path
     continued = train(config(ckpt_path=str(path)), tmp_path / "continued")
     whole = load_model(run / "checkpoints" / "last.ckpt", allow_targets=["my_package"])
     assert_same_state(continued.module.state_dict(), whole.module.state_dict())

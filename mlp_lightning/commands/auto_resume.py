@@ -11,7 +11,7 @@ from pathlib import Path
 from mlp_lightning.config import Config
 from mlp_lightning.config.overrides import CheckedCommand, explicit_keys
 from mlp_lightning.errors import ConfigError, Fault, RunFolderError
-from mlp_lightning.runs.run_folder import RunFolder, config_hash, is_finished
+from mlp_lightning.runs.run_folder import config_hash, first_intact_checkpoint, is_finished, newest_first
 from mlp_lightning.sweeps.ledger import folder_lock, identity
 
 # What a command may say otherwise and still be the same.
@@ -24,11 +24,13 @@ class EarlierRuns:
 
     Attributes:
         finished: the newest folder of a run that has finished.
-        checkpoint: the ``last.ckpt`` of the newest run that has not finished and has one.
+        checkpoint: of the newest run that has not finished and has an intact one.
+        fault: what is wrong with the ones that should have been it; empty if nothing is.
     """
 
     finished: Path | None
     checkpoint: Path | None
+    fault: str
 
 
 def refuse_contradictions(checked: CheckedCommand, overrides: Sequence[str]) -> None:
@@ -55,11 +57,9 @@ def refuse_contradictions(checked: CheckedCommand, overrides: Sequence[str]) -> 
 def earlier_runs(config: Config, parent: Path) -> EarlierRuns:
     """Find the runs in ``parent`` that have exactly this configuration."""
     wanted = config_hash(config)
-    files = sorted(parent.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    same = [file.parent for file in files if identity(file.parent) == wanted]
+    same = [one for one in newest_first([parent]) if identity(one) == wanted]
     finished = next((one for one in same if is_finished(one)), None)
-    checkpoints = (RunFolder(one).last_checkpoint for one in same if not is_finished(one))
-    return EarlierRuns(finished, next((one for one in checkpoints if one.is_file()), None))
+    return EarlierRuns(finished, *first_intact_checkpoint((one for one in same if not is_finished(one)), "last"))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, Predict
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
@@ -90,8 +91,8 @@ def _checkpoint(wanted: str) -> Path:
             hint = f"name one of its folds, for example {path / 'fold-0'}"
             raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation of several models", hint)])
         path = path / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise ConfigError([Fault("ckpt_path", wanted, "is not a file", _WHICH_MODEL)])
+    if reason := why_no_file(path):
+        raise ConfigError([Fault("ckpt_path", wanted, reason, _WHICH_MODEL)])
     return path
 
 

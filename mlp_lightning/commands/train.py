@@ -29,8 +29,9 @@ from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
-from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
+from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config
@@ -185,6 +186,8 @@ def _resumed(command: _Command, config: Config) -> list[str]:
         why = "auto_resume starts no second one; leave it out to train again"
         RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
         sys.exit(0)
+    if earlier.fault:
+        print(earlier.fault, file=sys.stderr, flush=True)
     return [] if earlier.checkpoint is None else [f"ckpt_path={_quoted(earlier.checkpoint)}"]
 
 
@@ -197,17 +200,21 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         if multirun:
             rule = "names one run, but a sweep starts several"
             hint = "give the path of a checkpoint"
-        elif _checkpoint_of_newest_run(config) is None:
-            rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER / config.name}, and no run there has one"
-            hint = "train one first, or give the path of a checkpoint"
-    elif not Path(wanted).expanduser().is_file():
-        rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
+        else:
+            found, fault = _checkpoint_of_newest_run(config)
+            which = "an intact one" if fault else "one"
+            if found is None:
+                folder = OUTPUT_FOLDER / config.name
+                rule = f"names a checkpoint of the newest run in {folder}, and no run there has {which}"
+                hint = f"{fault} train one first, or give the path of a checkpoint".strip()
+    else:
+        rule, hint = why_no_file(Path(wanted).expanduser()), "use last, best or the path of a .ckpt file"
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
 
-def _checkpoint_of_newest_run(config: Config) -> Path | None:
-    return newest_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
+def _checkpoint_of_newest_run(config: Config) -> tuple[Path | None, str]:
+    return newest_intact_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
 
 
 def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
@@ -246,7 +253,10 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     extra: list[str] = []
     if config.ckpt_path in ("last", "best"):
         # Searched among the runs of this name, not next to a folder that you chose.
-        extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
+        found, fault = _checkpoint_of_newest_run(config)
+        extra.append(f"ckpt_path={_quoted(found)}")
+        if fault:
+            print(fault, file=sys.stderr, flush=True)
     if config.auto_resume:
         extra += [] if multirun else _resumed(command, config)
         extra += [] if "auto_resume" in explicit_keys(overrides) else ["auto_resume=false"]  # a file asks for it

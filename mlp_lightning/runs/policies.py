@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
@@ -92,6 +93,12 @@ def stops_by_training_loss(config: Config) -> bool:
     return stopping is not None and stopping.monitor == "loss/train"
 
 
+def why_stopped(options: EarlyStoppingConfig) -> str:
+    """What is said of a run that early stopping has ended."""
+    unit = "epochs" if options.monitor == "loss/train" else "validations"
+    return f"{options.monitor} did not improve in {options.patience} {unit}"
+
+
 class Best(NamedTuple):
     """The best of a member so far; its engine has the state.
 
@@ -142,6 +149,10 @@ class RunWriter(Protocol):
 
     def save(self, policies: Policies) -> None:
         """Save the state of all members that still train."""
+        ...
+
+    def keep(self, policies: Policies, validation_pending: bool) -> None:
+        """Keep a copy of that state in memory."""
 
     def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
         """Write the folders of members that have ended, while their weights are still in the engine."""
@@ -176,6 +187,8 @@ class Policies:
         self.step = 0
         self._last: Snapshot | None = None
         self.saved_at = time.monotonic()
+        #: Whether the validation of the present step is still to be made.
+        self.validation_pending = False
 
     @property
     def engine(self) -> Engine:
@@ -252,6 +265,16 @@ class Policies:
             self.saved_at = time.monotonic()
         if stop_requested:
             self._end([Ending(member, "interrupted", step) for member in active])
+        return bool(self.active)
+
+    def keep(self, validation_pending: bool = False) -> None:
+        """Keep a copy of the state in memory: what comes next may take long."""
+        if self.active and self.config.callbacks.checkpoint is not None:
+            self._writer.keep(self, validation_pending)
+
+    def end_stopped(self) -> bool:
+        """End the members that had stopped early when they were saved; returns whether the training continues."""
+        self._end([self._finished(member, self.step) for member in self.active if self.stopping[member].stopped])
         return bool(self.active)
 
     def finish(self, step: int) -> None:
@@ -341,8 +364,7 @@ class Policies:
                 continue
             why = ""
             if wait + 1 >= options.patience or not math.isfinite(value):
-                unit = "epochs" if self.milestones.at_every_epoch else "validations"
-                why = f"{options.monitor} did not improve in {options.patience} {unit}"
+                why = why_stopped(options)
                 stopped.append(member)
             self.stopping[member] = Stopping(wait + 1, score, why)
         return stopped
