@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
@@ -72,7 +72,7 @@ class CrossValidationResult:
 
 
 def cross_validate(
-    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None
+    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
 ) -> CrossValidationResult:
     """Train ``config.data.cv.folds`` folds and evaluate each on the rows that it held out.
 
@@ -83,25 +83,47 @@ def cross_validate(
         config: as for :func:`mlp_lightning.train`.
         run_dir: folder of the cross-validation, claimed exclusively.
         console: where to print; standard output if ``None``.
+        frame: the table, as for :func:`mlp_lightning.train`.
 
     Raises:
-        ConfigError: the configuration is wrong, or ``data.cv.folds`` is not set.
+        ConfigError: the configuration is wrong, ``data.cv.folds`` is not set, or a class itself stands where the folds
+            need its import path.
         DataError: the table cannot be used, or cannot be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
-    if not isinstance(config, Config):
-        config = parse_config(config)
+    source = None
+    if frame is not None or not isinstance(config, Config):
+        config, source = _parsed(config, frame)
     if config.data.cv.folds is None:
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
     run_console = RunConsole(config.verbosity, console)
-    return _CrossValidation(config, Path(run_dir).absolute(), run_console).execute()
+    return _CrossValidation(config, Path(run_dir).absolute(), run_console, source).execute()
+
+
+def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Any]:
+    """The configuration, and the rows that a frame or a function in it has; ``None``: those that it names."""
+    from mlp_lightning.runs.fit import parsed_with_rows
+
+    parsed, objects, source = parsed_with_rows(config, frame)
+    faults = [
+        Fault(key, getattr(one, "__name__", str(one)), "is an object, which the folds cannot import", _GIVE_PATH)
+        for key, one in objects.items()
+        if key != "data._target_"
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return parsed, source
+
+
+_GIVE_PATH = "give its import path, and its package in allow_targets"
 
 
 class _CrossValidation:
     """One cross-validation, from its configuration to its result."""
 
-    def __init__(self, config: Config, folder: Path, console: RunConsole) -> None:
+    def __init__(self, config: Config, folder: Path, console: RunConsole, source: Any = None) -> None:
         self.config = config
+        self._rows = source
         self.path = folder
         self.console = console
         self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
@@ -112,7 +134,8 @@ class _CrossValidation:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
-        self._source = KeptSource(open_source(self.config.data, self.config.allow_targets))  # all folds have its rows
+        # All folds have its rows.
+        self._source = KeptSource(self._rows or open_source(self.config.data, self.config.allow_targets))
         sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created
