@@ -41,12 +41,14 @@ class Given:
         target: what is predicted: all classes, of which the rows may lack some.
         preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
             fitted to the training rows.
+        number_forms: how the numbers are written of the rows that ``preprocessor`` was fitted to.
         allow_targets: packages and modules that a function of the user's own may be imported from, which returns them.
     """
 
     source: TableSource | None = None
     target: Target | None = None
     preprocessor: Preprocessor | None = None
+    number_forms: Mapping[str, NumberForm] = dataclasses.field(default_factory=dict)
     allow_targets: Sequence[str] = ()
 
 
@@ -140,9 +142,10 @@ class TypedRows:
             of_targets = "categorical" if task == "classes" or task_class(task).has_classes else "numeric"
         kinds |= dict.fromkeys(self.targets, of_targets)
         kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
-        read = read_numbers(self.table, self.source, kinds, self.targets)
+        trained = None if given.preprocessor is None else given.number_forms
+        read = read_numbers(self.table, self.source, kinds, self.targets, trained)
         seen = [name for name in self.table.column_names if name not in wanted or wanted[name].kind != "ignored"]
-        self.table, self.number_forms = read.table, read.forms
+        self.table, self.number_forms = read.table, read.forms if trained is None else dict(trained)
         self.notes += [*read.notes, *word_notes(read.table, self.source, seen)]
 
     def _read_moments(self, given: Given) -> None:

@@ -132,3 +132,19 @@ def test_what_is_not_a_frame(tmp_path: Path) -> None:
         mlp_lightning.train(CONFIG, tmp_path / "run", frame=np.zeros((3, 2)))
     with pytest.raises(ConfigError, match="train\\(config, run_dir, frame=…\\)"):
         mlp_lightning.train(with_data(name="frame"), tmp_path / "other")
+
+
+def test_weights_with_thousands_of_a_split(tmp_path) -> None:
+    """``evaluate split=`` reads the weights as the training did."""
+    table = mixed_table(60)
+    count = np.arange(60) * 211 + 900
+    for name, values in (("number", count), ("text", [f"{one:,}" for one in count])):
+        pyarrow.csv.write_csv(table.append_column("count", pa.array(values)), tmp_path / f"{name}.csv")
+    found = []
+    for name in ("number", "text"):
+        config = with_data(path=str(tmp_path / f"{name}.csv"), weight_column="count")
+        result = mlp_lightning.train(config, tmp_path / name)
+        found.append(
+            evaluate(result.run_dir / "checkpoints" / "last.ckpt", tmp_path / f"{name}-metrics", split="val").metrics
+        )
+    assert found[0] == found[1]

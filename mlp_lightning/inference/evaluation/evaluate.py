@@ -45,6 +45,7 @@ from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
+from mlp_lightning.tables.written_numbers import read_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +283,8 @@ def _split_weights(data: TabularDataModule, split: str, column: str, source: Tab
     path = {"val": options.val_path, "test": options.test_path}.get(split)
     source = source if path is None else FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
-    values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
+    table = read_numbers(source.read([column]), source, {column: "numeric"}, trained=data.rows.forms).table
+    values = table.column(column).take(pa.array(numbers_B))
     everyone = np.ones(len(numbers_B), dtype=bool)
     return _weights(values, column, everyone, lambda row: source.place(int(numbers_B[row])))
 
