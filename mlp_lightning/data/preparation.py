@@ -127,6 +127,8 @@ class Preparation:
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
+            if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
+                self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
