@@ -46,7 +46,7 @@ SAYS = {
     "sweep.keys": "filled in by the sweep",
     "allow_targets": "a permission",
     "trainer.max_steps": "the shorter of two lengths counts",
-    "data.class_weight": "refused where the rows have no classes to balance, by tests/tables/test_table_splits.py",
+    "data.class_weight": "refused where the rows have no classes to balance, by tests/tables/test_targets.py",
     "trainer.label_smoothing": "refused for a regression, by tests/runs/test_options.py",
 }
 # For each other option the settings with which it has no effect; the option is refused under its key, or another one.
