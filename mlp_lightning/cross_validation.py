@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config import Config
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.run_folder import claim, surroundings
 from mlp_lightning.sweeps.folds import means_of_folds, of_fold
 from mlp_lightning.sweeps.grouping import group_runs
@@ -33,6 +34,7 @@ from mlp_lightning.sweeps.worker import Outcome, train_part
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.inference.loading import TrainedModel
+    from mlp_lightning.tables.reading.sources import TableSource
 
 _SHARE_OF_MEMORY = 0.5
 # The metrics to print, where they exist; result.json has all of them.
@@ -66,7 +68,7 @@ class CrossValidationResult:
 
 
 def cross_validate(
-    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None
+    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
 ) -> CrossValidationResult:
     """Train ``config.data.cv.folds`` folds and evaluate each on the rows that it held out.
 
@@ -74,28 +76,33 @@ def cross_validate(
     (``data.time_column``). Each fold splits its own validation rows off its training rows.
 
     Args:
-        config: as for :func:`mlp_lightning.train`.
+        config: as for :func:`mlp_lightning.train`. ``data._target_`` may be the function itself; other parts of your
+            own are imported, by their import path.
         run_dir: folder of the cross-validation, claimed exclusively.
         console: where to print; standard output if ``None``.
+        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
 
     Raises:
         ConfigError: the configuration is wrong, or ``data.cv.folds`` is not set.
         DataError: the table cannot be used, or cannot be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
-    if not isinstance(config, Config):
-        config = parse_config(config)
-    if config.data.cv.folds is None:
+    parsed, objects, source = parsed_with_rows(config, frame)
+    if parsed.data.cv.folds is None:
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
-    run_console = RunConsole(config.verbosity, console)
-    return _CrossValidation(config, Path(run_dir).absolute(), run_console).execute()
+    rule, hint = "is imported for every fold", "give its import path, and its package in allow_targets"
+    if faults := [Fault(key, f"{one}", rule, hint) for key, one in objects.items() if key != "data._target_"]:
+        raise ConfigError(faults)
+    run_console = RunConsole(parsed.verbosity, console)
+    return _CrossValidation(parsed, Path(run_dir).absolute(), run_console, source).execute()
 
 
 class _CrossValidation:
     """One cross-validation, from its configuration to its result."""
 
-    def __init__(self, config: Config, folder: Path, console: RunConsole) -> None:
+    def __init__(self, config: Config, folder: Path, console: RunConsole, source: TableSource | None) -> None:
         self.config = config
+        self._given = source
         self.path = folder
         self.console = console
         self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
@@ -106,7 +113,8 @@ class _CrossValidation:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
-        self._source = KeptSource(open_source(self.config.data, self.config.allow_targets))  # all folds have its rows
+        opened = self._given or open_source(self.config.data, self.config.allow_targets)
+        self._source = KeptSource(opened)  # all folds have its rows
         sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created

@@ -111,7 +111,7 @@ def train(
     """
     if data is not None and frame is not None:
         raise ValueError("train() takes data or frame, not both: each has the rows.")
-    config, objects, source = _parsed(config, frame)
+    config, objects, source = parsed_with_rows(config, frame, has_rows=data is not None)
     refuse_validation_hooks(callbacks)
     checkpoint_path = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
@@ -179,11 +179,26 @@ def train_stack(
     return results
 
 
-def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Mapping[str, Any], TableSource | None]:
-    """The configuration, the parts of the user's own that it has as objects, and the rows of ``frame``."""
+def parsed_with_rows(
+    config: Config | Mapping[str, Any], frame: Any, has_rows: bool = False
+) -> tuple[Config, Mapping[str, Any], TableSource | None]:
+    """The configuration, the parts of the user's own that it has as objects, and the rows of ``frame``.
+
+    Args:
+        config: as for :func:`train`.
+        frame: likewise.
+        has_rows: whether the rows are known, so that a function that returns some has no effect.
+
+    Raises:
+        ConfigError: the configuration is wrong, or contradicts what has the rows.
+        DataError: ``frame`` cannot be read.
+    """
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    if has_rows and "data._target_" in objects:
+        rule = "contradicts data, which has the rows"
+        raise ConfigError([Fault("data._target_", parsed.data.title, rule, "leave one of them out")])
     if frame is None and isinstance(parsed.data, OwnDataConfig) and "data._target_" in objects:
         return parsed, objects, own_source(parsed.data, objects["data._target_"])
     if not is_frame:
