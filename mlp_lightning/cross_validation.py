@@ -22,6 +22,7 @@ from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.run_folder import claim, surroundings
 from mlp_lightning.sweeps.folds import means_of_folds, of_fold
 from mlp_lightning.sweeps.grouping import group_runs
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.inference.loading import TrainedModel
     from mlp_lightning.networks.tasks.base import Metrics
+    from mlp_lightning.tables.reading.sources import TableSource
 
 _SHARE_OF_MEMORY = 0.5
 _Folds = Sequence["Metrics"]
@@ -80,10 +82,11 @@ def cross_validate(
     (``data.time_column``). Each fold splits its own validation rows off its training rows.
 
     Args:
-        config: as for :func:`mlp_lightning.train`.
+        config: as for :func:`mlp_lightning.train`. ``data._target_`` may be the function itself; other parts of your
+            own are imported, by their import path.
         run_dir: folder of the cross-validation, claimed exclusively.
         console: where to print; standard output if ``None``.
-        frame: the table, as for :func:`mlp_lightning.train`.
+        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
 
     Raises:
         ConfigError: the configuration is wrong, ``data.cv.folds`` is not set, or a class itself stands where the folds
@@ -91,39 +94,22 @@ def cross_validate(
         DataError: the table cannot be used, or cannot be split into these folds.
         TrainingError: a fold failed; its folder says why.
     """
-    source = None
-    if frame is not None or not isinstance(config, Config):
-        config, source = _parsed(config, frame)
-    if config.data.cv.folds is None:
-        raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
-    run_console = RunConsole(config.verbosity, console)
-    return _CrossValidation(config, Path(run_dir).absolute(), run_console, source).execute()
-
-
-def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Any]:
-    """The configuration, and the rows that a frame or a function in it has; ``None``: those that it names."""
-    from mlp_lightning.runs.fit import parsed_with_rows
-
     parsed, objects, source = parsed_with_rows(config, frame)
-    faults = [
-        Fault(key, getattr(one, "__name__", str(one)), "is an object, which the folds cannot import", _GIVE_PATH)
-        for key, one in objects.items()
-        if key != "data._target_"
-    ]
-    if faults:
+    if parsed.data.cv.folds is None:
+        raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
+    rule, hint = "is imported for every fold", "give its import path, and its package in allow_targets"
+    if faults := [Fault(key, f"{one}", rule, hint) for key, one in objects.items() if key != "data._target_"]:
         raise ConfigError(faults)
-    return parsed, source
-
-
-_GIVE_PATH = "give its import path, and its package in allow_targets"
+    run_console = RunConsole(parsed.verbosity, console)
+    return _CrossValidation(parsed, Path(run_dir).absolute(), run_console, source).execute()
 
 
 class _CrossValidation:
     """One cross-validation, from its configuration to its result."""
 
-    def __init__(self, config: Config, folder: Path, console: RunConsole, source: Any = None) -> None:
+    def __init__(self, config: Config, folder: Path, console: RunConsole, source: TableSource | None) -> None:
         self.config = config
-        self._rows = source
+        self._given = source
         self.path = folder
         self.console = console
         self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
@@ -134,8 +120,8 @@ class _CrossValidation:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
-        # All folds have its rows.
-        self._source = KeptSource(self._rows or open_source(self.config.data, self.config.allow_targets))
+        opened = self._given or open_source(self.config.data, self.config.allow_targets)
+        self._source = KeptSource(opened)  # all folds have its rows
         sizes = SizesOf(self._source)
         for one in self.configs:
             sizes(one)  # raises faults of the table before any folder is created

@@ -76,7 +76,7 @@ def test_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("residual", [False, True])
 def test_an_own_activation_trains_as_a_loop_by_hand(tmp_path: Path, residual: bool) -> None:
     asked = with_snake(
-        data={"name": "iris", "shuffle": False},
+        data={"name": "iris"},
         trainer={"max_steps": 4, "accelerator": "cpu"},
         model={"activation": SNAKE, "hidden_units": [6, 6], "residual": residual},
     )

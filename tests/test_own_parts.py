@@ -99,9 +99,7 @@ def test_what_a_run_leaves_says_what_it_was(run: Path) -> None:
 
 def test_the_training_is_that_of_a_loop_by_hand(tmp_path: Path) -> None:
     """The network, the optimizer and the rows are those that were asked for."""
-    asked = config(
-        data={"name": "iris", "scaling": "standard", "shuffle": False}, trainer={"max_steps": 5, "accelerator": "cpu"}
-    )
+    asked = config(data={"name": "iris", "scaling": "standard"}, trainer={"max_steps": 5, "accelerator": "cpu"})
     result = train(asked, tmp_path / "run")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

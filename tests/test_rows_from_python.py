@@ -10,10 +10,8 @@ import pyarrow as pa
 import pytest
 from torch import nn
 
-from mlp_lightning import cross_validate, train
-from mlp_lightning.config import parse_config
+from mlp_lightning import cross_validate
 from mlp_lightning.errors import ConfigError
-from mlp_lightning.runs.build import build_data
 
 TABLE = pa.table(
     {"x": [row / 9 for row in range(45)], "y": [f"{'above' if row > 21 else 'below'}" for row in range(45)]}
@@ -44,13 +42,3 @@ def test_folds_do_not_take_classes(tmp_path: Path) -> None:
     own = config(data={"name": "table", "cv": {"folds": 3}}, model={"_target_": nn.Linear})
     with pytest.raises(ConfigError, match="is an object, which the folds cannot import"):
         cross_validate(own, tmp_path / "run", frame=TABLE)
-
-
-def test_a_function_beside_a_data_module_is_refused_and_not_called(tmp_path: Path) -> None:
-    def never() -> Any:
-        raise AssertionError("called")
-
-    data = build_data(parse_config({"data": {"name": "iris"}, "trainer": {"max_steps": 1}}))
-    with pytest.raises(ConfigError, match=r"data\._target_ .* has no effect: the argument data has the rows"):
-        train(config(data={"_target_": never}), tmp_path / "run", data=data)
-    assert not (tmp_path / "run").exists()

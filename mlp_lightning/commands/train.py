@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,8 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
     _check_output(overrides, checked.is_sweep)
     if checked.is_sweep:
         _check_sweep(checked, overrides)
+    else:
+        _refuse_options_of_sweeps(checked.config, explicit_keys(overrides))
     return checked
 
 
@@ -231,6 +234,15 @@ def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
     if config.sweep.resume and others:
         rule, hint = f"contradicts {others[-1]}, which trains every run", "leave hydra/launcher out"
         raise ConfigError([Fault("sweep.resume", True, rule, hint)])
+
+
+def _refuse_options_of_sweeps(config: Config, explicit: Collection[str]) -> None:
+    """Options of a sweep have no effect on a single run."""
+    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast") if f"sweep.{key}" in explicit}
+    rule, hint = "has no effect: this is a single run", "add -m for a sweep, or leave it out"
+    faults = [Fault(f"sweep.{key}", value, rule, hint) for key, value in given.items() if value not in (None, False)]
+    if faults:
+        raise ConfigError(faults)
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mlp_lightning.config import schedules, schema
+from mlp_lightning.config.idle import has_validation_rows, idle_options
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
 from mlp_lightning.errors import Fault
 
@@ -19,10 +20,10 @@ def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> lis
 
     Args:
         config: the configuration.
-        explicit: dotted keys that the user set; only those can contradict a list of widths.
+        explicit: dotted keys that the user set; only those can contradict a list of widths, or have no effect.
     """
     faults = [fault for check in _CHECKS for fault in check(config)]
-    faults += _own_data(config.data, explicit)
+    faults += [*_own_data(config.data, explicit), *idle_options(config, explicit)]
     return [*faults, *_depth_and_widths(config, explicit), *_idle_fractions(config, explicit)]
 
 
@@ -122,8 +123,7 @@ def _split(config: schema.Config) -> Iterator[Fault]:
 
 def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
     """Nothing can watch a validation metric when there are no validation rows."""
-    data = config.data
-    if data.val_fraction > 0 or data.val_path is not None or data.split_column is not None:
+    if has_validation_rows(config.data):
         return
     hint = "set data.val_fraction above 0"
     watchers = [

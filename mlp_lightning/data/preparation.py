@@ -120,21 +120,23 @@ class Preparation:
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         train = parts["train"]
-        weights_B = row_weights(table, labels_B, train, options, origin)
+        weights_B = row_weights(table, target, targets_BT, train, options, origin)
         if given.preprocessor is None:
             counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
+            if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
+                self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
         else:
             self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
-        if given.target is None and labels_B is not None:
-            self._note_classes_without_rows(labels_B, parts, source.name)
+        if given.target is None:
+            self._note_classes_without_rows(targets_BT, parts, source.name)
         features_BP = self._prepared_table(table, origin.place, parts)
         del table, rows
         targets = self._as_learnt(targets_BT)
@@ -177,29 +179,33 @@ class Preparation:
         self.preprocessor.fit(raw_numbers, counts_B)
 
     def _note_classes_without_rows(
-        self, labels_B: NDArray[np.int64], parts: Mapping[str, NDArray[np.int64]], name: str
+        self, targets_BT: NDArray[np.float64], parts: Mapping[str, NDArray[np.int64]], name: str
     ) -> None:
         """Say which classes cannot be learned, as no training row has them.
 
         Raises:
-            DataError: only one class is left to learn.
+            DataError: only one class of the only target is left to learn.
         """
-        (column,) = self.target.columns
-        count = len(column.classes)
-        counts = {split: np.bincount(labels_B[rows], minlength=count) for split, rows in parts.items()}
-        learned = [one for one, rows in zip(column.class_names, counts["train"], strict=True) if rows]
-        if len(learned) == 1:
-            raise DataError(
-                f"{name}: all training rows are of the class {learned[0]!r}: there is nothing to learn. Split the rows"
-                " in another way, or change data.val_fraction, data.test_fraction or the seed."
-            )
-        for label, class_name in enumerate(column.class_names):
-            held_out = [f"{counts[split][label]:,} {split}" for split in ("val", "test") if counts[split][label]]
-            if not counts["train"][label] and held_out:
-                self.notes.append(
-                    f"no training row has the class {class_name!r}, so the model never predicts it"
-                    f" ({' and '.join(held_out)} rows have it)"
+        columns = self.target.columns
+        for column, numbers_B in zip(columns, targets_BT.T, strict=True):
+            if not column.classes:
+                return
+            labels_B, count = numbers_B.astype(np.int64), len(column.classes)
+            counts = {split: np.bincount(labels_B[rows], minlength=count) for split, rows in parts.items()}
+            learned = [one for one, rows in zip(column.class_names, counts["train"], strict=True) if rows]
+            if len(learned) == len(columns) == 1:
+                raise DataError(
+                    f"{name}: all training rows are of the class {learned[0]!r}: there is nothing to learn. Split the"
+                    " rows in another way, or change data.val_fraction, data.test_fraction or the seed."
                 )
+            of = "" if len(columns) == 1 else f" of {column.name!r}"
+            for label, class_name in enumerate(column.class_names):
+                held_out = [f"{counts[split][label]:,} {split}" for split in ("val", "test") if counts[split][label]]
+                if not counts["train"][label] and held_out:
+                    self.notes.append(
+                        f"no training row has the class {class_name!r}{of}, so the model never predicts it"
+                        f" ({' and '.join(held_out)} rows have it)"
+                    )
 
     def _prepared_table(self, table: pa.Table, place: Any, parts: Mapping[str, NDArray[np.int64]]) -> Tensor:
         held_out = {split: self.surprises.setdefault(split, Surprises()) for split in ("val", "test")}

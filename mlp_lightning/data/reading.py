@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config import ColumnConfig, DataConfig, OwnDataConfig
 from mlp_lightning.config.contradictions import target_kinds
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.config.targets import argument_faults, import_target
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.preprocessor import Preprocessor
@@ -22,7 +23,7 @@ from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.fingerprint import table_fingerprint
 from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.moments import has_zone, with_moments
+from mlp_lightning.tables.reading.moments import has_zone, inferred_form, with_moments
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
 from mlp_lightning.tables.targets import Target
@@ -41,12 +42,14 @@ class Given:
         target: what is predicted: all classes, of which the rows may lack some.
         preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
             fitted to the training rows.
+        number_forms: how the numbers are written of the rows that ``preprocessor`` was fitted to.
         allow_targets: packages and modules that a function of the user's own may be imported from, which returns them.
     """
 
     source: TableSource | None = None
     target: Target | None = None
     preprocessor: Preprocessor | None = None
+    number_forms: Mapping[str, NumberForm] = dataclasses.field(default_factory=dict)
     allow_targets: Sequence[str] = ()
 
 
@@ -98,6 +101,8 @@ class TypedRows:
         ignored = {name for name, one in options.columns.items() if one.kind == "ignored"}
         self.fingerprint = table_fingerprint(self.table.drop_columns(sorted(ignored & {*self.table.column_names})))
         self.origin = Origin(source.name, source.place).of(self.numbers)
+        if self.task == "auto" and given.target is None:
+            self._refuse_moments_as_targets()
         self._read_moments(given)
 
     def _refuse_missing_columns(self) -> None:
@@ -140,9 +145,10 @@ class TypedRows:
             of_targets = "categorical" if task == "classes" or task_class(task).has_classes else "numeric"
         kinds |= dict.fromkeys(self.targets, of_targets)
         kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
-        read = read_numbers(self.table, self.source, kinds, self.targets)
+        trained = None if given.preprocessor is None else given.number_forms
+        read = read_numbers(self.table, self.source, kinds, self.targets, trained)
         seen = [name for name in self.table.column_names if name not in wanted or wanted[name].kind != "ignored"]
-        self.table, self.number_forms = read.table, read.forms
+        self.table, self.number_forms = read.table, read.forms if trained is None else dict(trained)
         self.notes += [*read.notes, *word_notes(read.table, self.source, seen)]
 
     def _read_moments(self, given: Given) -> None:
@@ -167,6 +173,23 @@ class TypedRows:
             zoned = has_zone(table.column(name))
             if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
                 self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
+
+    def _refuse_moments_as_targets(self) -> None:
+        """Dates are neither the classes nor the numbers that somebody wants to predict, unless they say so."""
+        for name in self.targets:
+            values, place = self.table.column(name), self.origin.place
+            advice = (
+                "A target has classes or numbers: store a number, such as the days since a certain date, or set"
+                f" {column_option(name, 'kind', 'categorical')} if each of them is a class."
+            )
+            is_moment = pa.types.is_timestamp(values.type)
+            if pa.types.is_string(values.type):
+                is_moment = inferred_form(name, values, place, advice) is not None
+            if is_moment:
+                value = values[0].as_py()
+                raise DataError(
+                    f"{place(0)}: the target {name!r} holds dates or times (such as {str(value)!r}). {advice}"
+                )
 
     def _leave_out_unlabelled(self) -> NDArray[np.int64]:
         """Keep the rows that have a target; returns their numbers in the source."""

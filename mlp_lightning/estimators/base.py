@@ -152,7 +152,8 @@ class BaseMLP(BaseEstimator, ABC):
             rule = f"poses the task {target.task}, and the estimator was fitted to {self.module_.task.name}"
             raise ValueError(f"y {rule}: fit a new one, or set warm_start=False.")
         weights_B = self._weights(read_weights(features, sample_weight), targets_BT)
-        return read_rows(self, features, targets_BT, target, weights_B)
+        known = self._preprocessor.columns if continues else ()
+        return read_rows(self, features, targets_BT, target, weights_B, known)
 
     def job(
         self, inputs: Inputs, preprocessor: Preprocessor | None = None, one_pass: bool = False, passes: int = 0
@@ -166,7 +167,8 @@ class BaseMLP(BaseEstimator, ABC):
             passes: number of passes already made.
         """
         config = self.configuration(inputs, one_pass, passes)
-        return Job(config, rows_of(config, inputs, preprocessor), self.log_dir)
+        forms = {} if preprocessor is None else number_forms(self.module_.hparams)
+        return Job(config, rows_of(config, inputs, preprocessor, forms), self.log_dir)
 
     def configuration(self, inputs: Inputs, one_pass: bool = False, passes: int = 0) -> Config:
         """The configuration of this training; draws its seed."""

@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlp_lightning.config import Config
@@ -25,6 +25,7 @@ from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.sizes import sizes_of_data
 from mlp_lightning.tables.reading.memory import MemorySource
+from mlp_lightning.tables.reading.numbers import NumberForm
 
 # A run sets the random numbers, the threads and the signals of its process, so only one may run at a time.
 _ONE_AT_A_TIME = threading.RLock()
@@ -48,15 +49,22 @@ class Job:
     curves: Curves = dataclasses.field(default_factory=Curves)
 
 
-def rows_of(config: Config, inputs: Inputs, preprocessor: Preprocessor | None = None) -> TabularDataModule:
+def rows_of(
+    config: Config,
+    inputs: Inputs,
+    preprocessor: Preprocessor | None = None,
+    number_forms: Mapping[str, NumberForm] | None = None,
+) -> TabularDataModule:
     """The rows of a run, set up.
 
     Args:
         config: of the run.
         inputs: the rows.
         preprocessor: of an earlier fit, to prepare them with; ``None``: a new one is fitted to them.
+        number_forms: how the numbers of that fit are written.
     """
-    return build_data(config, Given(MemorySource(inputs.table, "X"), inputs.target, preprocessor))
+    given = Given(MemorySource(inputs.table, "X"), inputs.target, preprocessor, number_forms or {})
+    return build_data(config, given)
 
 
 def train_alone(job: Job, start: TrainingStart | None = None) -> TrainingResult:

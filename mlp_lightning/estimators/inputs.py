@@ -132,6 +132,7 @@ def read_rows(
     targets_BT: NDArray[Any],
     target: Target,
     weights_B: NDArray[np.float64] | None,
+    known: Sequence[Column] = (),
 ) -> Inputs:
     """The table of a fit; rows of weight 0 are left out of it.
 
@@ -141,14 +142,18 @@ def read_rows(
         targets_BT: as ``target`` has them.
         target: what is predicted; its names are replaced.
         weights_B: of the rows; ``None``: all count the same.
+        known: what the columns are by an earlier fit, which these rows continue.
 
     Raises:
         ValueError: all weights are 0.
     """
     names = _column_names(estimator, features)
     table, kinds = features.columns(names)
-    kinds |= _kinds_of_texts(table)
-    kinds |= dict.fromkeys(_texts_of_moments(table), "datetime")
+    if known:  # some rows more do not say anew what the columns are
+        kinds |= {one.name: one.kind for one in known}
+    else:
+        kinds |= _kinds_of_texts(table)
+        kinds |= dict.fromkeys(_texts_of_moments(table), "datetime")
     of_targets = [
         _free(f"target {number}" if targets_BT.shape[1] > 1 else "target", names)
         for number in range(targets_BT.shape[1])
@@ -209,7 +214,8 @@ def raw_rows(
         columns: what the model sees.
         forms: how the numbers of its training rows are written, where not as programs write them.
     """
-    if features.matrix_BF is not None and all(one.kind == "numeric" for one in columns):
+    have_units = any(one.unit for one in (forms or {}).values())
+    if features.matrix_BF is not None and all(one.kind == "numeric" for one in columns) and not have_units:
         return features.matrix_BF
     table, _ = features.columns([one.name for one in columns])
     source = MemorySource(table, "X")

@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.columnar import ColumnarFile
+from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
 from mlp_lightning.tables.reading.types import common_type, readable_type
 from mlp_lightning.tables.targets import Target
@@ -48,8 +50,8 @@ class PredictionReport:
 
 def predict(
     ckpt_path: str | Path,
-    data_path: str,
-    output: str | Path,
+    data_path: str | None = None,
+    output: str | Path | None = None,
     csv: CsvConfig | None = None,
     id_columns: Sequence[str] = (),
     device: str = "cpu",
@@ -57,6 +59,7 @@ def predict(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
     allow_targets: Sequence[str] = (),
+    frame: Any = None,
 ) -> PredictionReport:
     """Write the predictions of a trained model for every row of a table, in the order of the rows.
 
@@ -77,6 +80,7 @@ def predict(
         overwrite: whether to replace an existing file.
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
         progress: called after some rows, and at the end, with the number of rows done.
+        frame: the table, instead of ``data_path``: a data frame of pandas, polars or pyarrow.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -85,13 +89,16 @@ def predict(
         OSError: the output cannot be written, for example on a full disk; no partial file is left.
     """
     started = time.monotonic()
-    path = Path(output).expanduser().absolute()
+    refuse_two_tables(data_path, frame, csv)
+    given = {"output": output, "data.path": data_path if frame is None else ""}
+    if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
+        raise ConfigError(missing)
+    path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
-    source = FileSource.open(data_path, csv or CsvConfig())
-    refuse_output(path, str(output), [file.path for file in source.files], overwrite)
-    _refuse_path_in_table(path, str(output), str(data_path))
-    model = load_model(ckpt_path, device, allow_targets)
     ids = list(dict.fromkeys(id_columns))
+    files = None if frame is not None else _file_source(str(data_path), csv, path, str(output), overwrite)
+    model = load_model(ckpt_path, device, allow_targets)
+    source = files or MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
     _refuse_names(ids, output_names(model.target))
     surprises, rows = Surprises(), 0
     with written_table(path) as writer, cpu_threads(model.threads):
@@ -103,6 +110,30 @@ def predict(
     return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
 
 
+def _file_source(data_path: str, csv: CsvConfig | None, path: Path, output: str, overwrite: bool) -> FileSource:
+    """The table in files, none of which is the output."""
+    source = FileSource.open(data_path, csv or CsvConfig())
+    refuse_output(path, output, [file.path for file in source.files], overwrite)
+    _refuse_path_in_table(path, output, data_path)
+    return source
+
+
+def refuse_two_tables(data_path: object, frame: object, csv: CsvConfig | None) -> None:
+    """Refuse what has no effect beside a data frame.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    rule = "contradicts frame, which has the rows"
+    faults = [
+        Fault(key, value, rule, "leave one of them out")
+        for key, value in (("data.path", data_path), ("data.csv", csv))
+        if frame is not None and value is not None
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
 def output_names(target: Target) -> list[str]:
     """The names of the columns of predictions."""
     names = task_class(target.task).prediction_names(target)
@@ -110,7 +141,7 @@ def output_names(target: Target) -> list[str]:
 
 
 def predicted_rows(
-    model: TrainedModel, source: FileSource, ids: Sequence[str], surprises: Surprises, rows_at_once: int = ROWS_AT_ONCE
+    model: TrainedModel, source: TableSource, ids: Sequence[str], surprises: Surprises, rows_at_once: int = ROWS_AT_ONCE
 ) -> Iterator[pa.Table]:
     """Predictions, with the columns ``ids`` before them, for all rows in order.
 
@@ -139,14 +170,19 @@ def predicted_rows(
         yield pa.table({**columns, **output_columns(model, predictions_BC)})
 
 
-def stored_type(source: FileSource, name: str) -> pa.DataType:
-    """The type of a column in its files; text files have texts, with every character kept.
+def stored_type(source: TableSource, name: str) -> pa.DataType:
+    """The type of a column in its table; text files have texts, with every character kept.
 
     Raises:
         DataError: there is no such column, or it holds lists, bytes and the like.
     """
     if name not in source.column_names:
         raise missing_column(source.name, name, source.column_names)
+    if isinstance(source, MemorySource):
+        stored_as = source.table.schema.field(name).type
+        readable_type(stored_as, name, source.name)
+        return stored_as.value_type if pa.types.is_dictionary(stored_as) else stored_as
+    assert isinstance(source, FileSource)
     if name in source.partitions:
         return source.partitions[name].type
     files = [file for file in source.files if isinstance(file, ColumnarFile)]

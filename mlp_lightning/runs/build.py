@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlp_lightning.config import Config, OwnModelConfig
+from mlp_lightning.config import Config, DataConfig, ModelConfig, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
@@ -42,6 +42,7 @@ def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
     smoothing = config.trainer.label_smoothing
     if smoothing not in (0, "auto") and data.task == "regression":
         raise ConfigError([Fault("trainer.label_smoothing", smoothing, "needs labels, and a regression has none")])
+    _refuse_idle_options(config, data)
     rows, batch_size = len(data.splits["train"]), data.training_steps.batch_size
     if config.model.norm == "batch" and (batch_size == 1 or rows % batch_size == 1):
         raise DataError(
@@ -49,6 +50,37 @@ def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
             " model.norm = 'batch' needs 2 in every batch. Use another batch size, or model.norm=layer."
         )
     return data
+
+
+def _refuse_idle_options(config: Config, data: TabularDataModule) -> None:
+    """Refuse options of columns that the table does not have.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    model, kinds = config.model, {one.kind for one in data.preprocessor.columns}
+    embeds = model.numeric_embedding != "none" or data.preprocessor.cardinalities
+    idle = [
+        ("data", "scaling", not kinds & {"numeric", "datetime"}, "no column is numeric or datetime"),
+        ("data", "max_one_hot", "categorical" not in kinds, "no column is categorical"),
+        ("data", "max_categories", "categorical" not in kinds, "no column is categorical"),
+        ("model", "numeric_embedding", not data.preprocessor.numeric_features, "no column holds numbers"),
+        (
+            "model",
+            "embedding_size",
+            not embeds,
+            "no column is embedded: none has more than data.max_one_hot categories",
+        ),
+    ]
+    sections, defaults = {"data": config.data, "model": model}, {"data": DataConfig(), "model": ModelConfig()}
+    values = [(f"{name}.{key}", getattr(sections[name], key), getattr(defaults[name], key)) for name, key, _, _ in idle]
+    faults = [
+        Fault(key, value, f"has no effect: {reason}", "leave it out")
+        for (key, value, default), (_, _, is_idle, reason) in zip(values, idle, strict=True)
+        if is_idle and value != default
+    ]
+    if faults:
+        raise ConfigError(faults)
 
 
 def module_config(config: Config, data: TabularDataModule) -> ModuleConfig:

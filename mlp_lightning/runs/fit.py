@@ -14,7 +14,6 @@ import lightning.pytorch as pl
 from rich.console import Console
 
 from mlp_lightning.config import Config, OwnDataConfig, parse_config
-from mlp_lightning.config.targets import name_of_object
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
 from mlp_lightning.engines.support import stacked_refuses
@@ -112,7 +111,7 @@ def train(
     """
     if data is not None and frame is not None:
         raise ValueError("train() takes data or frame, not both: each has the rows.")
-    config, objects, source = parsed_with_rows(config, frame, data)
+    config, objects, source = parsed_with_rows(config, frame, has_rows=data is not None)
     refuse_validation_hooks(callbacks)
     checkpoint = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
@@ -181,18 +180,28 @@ def train_stack(
 
 
 def parsed_with_rows(
-    config: Config | Mapping[str, Any], frame: Any, data: TabularDataModule | None = None
+    config: Config | Mapping[str, Any], frame: Any, has_rows: bool = False
 ) -> tuple[Config, Mapping[str, Any], TableSource | None]:
-    """The configuration, the parts of the user's own that it has as objects, and the rows of ``frame``."""
+    """The configuration, the parts of the user's own that it has as objects, and the rows of ``frame``.
+
+    Args:
+        config: as for :func:`train`.
+        frame: likewise.
+        has_rows: whether the rows are known, so that a function that returns some has no effect.
+
+    Raises:
+        ConfigError: the configuration is wrong, or contradicts what has the rows.
+        DataError: ``frame`` cannot be read.
+    """
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
-    if data is not None and "data._target_" in objects:
-        rule, name = "has no effect: the argument data has the rows", name_of_object(objects["data._target_"])
-        raise ConfigError([Fault("data._target_", name, rule, "leave one of them out")])
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
     if parsed.auto_resume:
         rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
+    if has_rows and "data._target_" in objects:
+        rule = "contradicts data, which has the rows"
+        raise ConfigError([Fault("data._target_", parsed.data.title, rule, "leave one of them out")])
     if frame is None and isinstance(parsed.data, OwnDataConfig) and "data._target_" in objects:
         return parsed, objects, own_source(parsed.data, objects["data._target_"])
     if not is_frame:

@@ -45,10 +45,11 @@ class SizesOf:
         trainer = config.trainer
         length = [trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches]
         # The training rows decide which features there are, and a seed which rows these are. Whether labels can be
-        # smoothed depends on the target.
+        # smoothed depends on the target, and whether something can be embedded on the columns.
         smooths, data = trainer.label_smoothing not in (0, "auto"), config.data
         seed = config.seed if data.split_follows_seed else None
-        key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, config.model.norm])
+        model = [config.model.norm, config.model.numeric_embedding, config.model.embedding_size]
+        key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, *model])
         if key not in self._known:
             try:
                 built = self._built(config)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.new_numbers import number_batches
 from mlp_lightning.tables.reading.sources import TableSource, missing_column
 from mlp_lightning.tables.targets import Target
-from mlp_lightning.tables.written_numbers import Forms, number_batches
+from mlp_lightning.tables.written_numbers import Forms
 
 # Rows that are worked on at once: enough for whole-array arithmetic, few enough to take little memory.
 ROWS_AT_ONCE = 8_192

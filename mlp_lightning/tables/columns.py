@@ -285,7 +285,7 @@ def _notes_on(column: Column, training: pa.ChunkedArray) -> list[str]:
         return []
     return [
         f"{column.name}: {distinct:,} categories in {present:,} rows, so that most occur once;"
-        f" data.columns.{column.name}.kind=ignored leaves them out"
+        f" {column_option(column.name, 'kind', 'ignored')} leaves them out"
     ]
 
 

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from mlp_lightning.config import DataConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.tables.columns import Origin, converted
+from mlp_lightning.tables.targets import Target
 
 
 def row_weights(
     table: pa.Table,
-    labels_B: NDArray[np.int64] | None,
+    target: Target,
+    targets_BT: NDArray[np.float64],
     train: NDArray[np.int64],
     options: DataConfig,
     origin: Origin,
@@ -26,7 +28,8 @@ def row_weights(
 
     Args:
         table: has the weight column, if there is one.
-        labels_B: class of each row; ``None`` if a row has no single one.
+        target: what is predicted.
+        targets_BT: class numbers, or values.
         train: numbers of the training rows.
         options: ``weight_column`` and ``class_weight``.
         origin: of the table, for messages.
@@ -37,12 +40,15 @@ def row_weights(
     """
     weights_B = given_weights(table, options, origin)
     if options.class_weight == "balanced":
-        if labels_B is None:
-            rule, hint = "needs one target that has classes", "use none, or data.weight_column for weights of your own"
+        if not target.columns[0].classes:
+            rule, hint = "needs a target that has classes", "use none, or data.weight_column for weights of your own"
             raise ConfigError([Fault("data.class_weight", "balanced", rule, hint)])
-        base_B = np.ones(len(labels_B)) if weights_B is None else weights_B
-        of_class_C = np.bincount(labels_B[train], base_B[train], minlength=labels_B.max() + 1)
-        weights_B = base_B / np.where(of_class_C > 0, of_class_C, 1.0)[labels_B]
+        base_B = np.ones(len(targets_BT)) if weights_B is None else weights_B
+        weights_B = base_B
+        # Weights of several targets are multiplied, as scikit-learn's compute_sample_weight does.
+        for labels_B in targets_BT.T.astype(np.int64):
+            of_class_C = np.bincount(labels_B[train], base_B[train], minlength=labels_B.max() + 1)
+            weights_B = weights_B / np.where(of_class_C > 0, of_class_C, 1.0)[labels_B]
     if weights_B is None:
         return None
     mean = weights_B[train].mean()

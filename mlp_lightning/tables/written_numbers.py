@@ -7,13 +7,14 @@ rows, then by the delimiter of the file. Where all of these leave it open, the c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
 from mlp_lightning.config import CsvConfig
+from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.dialect import NULL_VALUES
 from mlp_lightning.tables.reading.numbers import (
@@ -54,7 +55,7 @@ class WrittenNumbers:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Hints:
+class Hints:
     """What decides where the values of a column do not.
 
     Attributes:
@@ -74,7 +75,7 @@ class _Hints:
     trained: Forms = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: TableSource) -> _Hints:
+    def of(cls, source: TableSource) -> Hints:
         options = source.dialects[0].options if source.dialects else CsvConfig()
         return cls(
             None if options.decimal == "auto" else options.decimal,
@@ -84,7 +85,7 @@ class _Hints:
             frozenset(one.decimal for one in source.dialects if one.is_decided and one.decimal),
         )
 
-    def beside(self, examined: Mapping[str, Examined]) -> _Hints:
+    def beside(self, examined: Mapping[str, Examined]) -> Hints:
         """The same with the marks of columns that leave nothing open."""
         seen = {
             one.forms[0].decimal
@@ -101,7 +102,11 @@ def number_forms(hyperparameters: Mapping[str, Any]) -> dict[str, NumberForm]:
 
 
 def read_numbers(
-    table: pa.Table, source: TableSource, kinds: Mapping[str, str], targets: Collection[str] = ()
+    table: pa.Table,
+    source: TableSource,
+    kinds: Mapping[str, str],
+    targets: Collection[str] = (),
+    trained: Forms | None = None,
 ) -> WrittenNumbers:
     """Read the columns of texts that are numbers.
 
@@ -110,12 +115,16 @@ def read_numbers(
         source: of the rows.
         kinds: of the columns that may be numbers: ``numeric`` where somebody says so, else ``auto``.
         targets: which of them are to be predicted.
+        trained: how the rows of an earlier training are written, which these rows continue; ``None`` without one.
 
     Raises:
-        DataError: a column has numbers and other texts, or numbers that can be read in two ways.
+        DataError: a column has numbers and other texts, numbers that can be read in two ways, or another unit than
+            in the earlier training.
     """
     texts = [name for name in table.column_names if name in kinds and pa.types.is_string(table.column(name).type)]
-    hints = _Hints.of(source)
+    hints = dataclasses.replace(Hints.of(source), trained=trained or {})
+    if trained is not None:
+        _refuse_bare_numbers(table, source.name, kinds, trained)
     columns = {name: table.column(name) for name in texts}
     texts = [name for name in texts if kinds[name] == "numeric" or may_be_numbers(columns[name], hints.words)]
     examined = {name: examine(columns[name], hints.words) for name in texts}
@@ -124,27 +133,26 @@ def read_numbers(
     for name in texts:
         found, is_asked = examined[name], kinds[name] == "numeric"
         refuse_faulty(name, found, source.place, is_asked, name in targets)
-        # Whoever stored digits as texts wanted texts; but hundreds of them are no classes.
-        are_many = name in targets and pc.count_distinct(columns[name]).as_py() > _MOST_CLASSES_OF_DIGITS
-        is_code = not source.dialects and found.are_digits and not are_many
-        if found.are_numbers and is_code and not is_asked and name not in targets:
-            notes.append(
-                f"{name}: digits stored as texts are categories; data.columns.{name}.kind=numeric if they count"
-            )
-        if not found.are_numbers or (is_code and not is_asked):
+        is_code = not is_asked and _are_codes(columns[name], found, source, name in targets)
+        if is_code and found.are_numbers and name not in targets:
+            option = column_option(name, "kind", "numeric")
+            notes.append(f"{name}: digits stored as texts are categories; {option} if they count")
+        if is_code or not found.are_numbers:
             del examined[name]
     again = _perhaps_thousands(table, source, kinds, hints)
     if again:
         columns |= dict(zip(again, source.read(again, dict.fromkeys(again, pa.string())).columns, strict=True))
         examined |= {name: examine(columns[name], hints.words) for name in again}
         hints = hints.beside(examined)
-    forms = {name: _form(name, found, source.name, hints) for name, found in examined.items()}
+    forms = {name: form_of(name, found, source.name, hints) for name, found in examined.items()}
     for name, form in forms.items():
+        if trained is not None:
+            refuse_other_unit(name, examined[name].shown[0], form, trained.get(name, NumberForm()), source.name)
         if name in again and form.is_plain:
             continue
         numbers, bad = parsed(columns[name], form, hints.words)
         assert bad is None, (name, form)
-        notes += _notes(name, examined[name], form)
+        notes += notes_on_numbers(name, examined[name], form)
         table = table.set_column(table.column_names.index(name), name, _whole(numbers))
     if hints.seen == {","}:
         # As the delimiter, a decimal comma is a habit of a file; new rows may not show it.
@@ -153,56 +161,10 @@ def read_numbers(
     return WrittenNumbers(table, {name: form for name, form in forms.items() if not form.is_plain}, notes)
 
 
-def number_batches(
-    source: TableSource,
-    names: Sequence[str],
-    types: Mapping[str, pa.DataType],
-    rows: int,
-    trained: Forms,
-    notes: list[str],
-) -> Iterator[pa.RecordBatch]:
-    """As :meth:`TableSource.batches`, with numbers read from texts as people write them.
-
-    A column of which the first values are not plain numbers is read twice: all its values say how they are written.
-
-    Args:
-        source: of the rows.
-        names: of the columns to read.
-        types: theirs, where they matter; a column of doubles is one of numbers.
-        rows: most rows at once.
-        trained: how the training rows are written.
-        notes: what to tell the user is added.
-
-    Raises:
-        DataError: as :meth:`TableSource.batches`; and a column has numbers that can be read in two ways, or with
-            another unit than the training rows.
-    """
-    counted = [name for name in names if types.get(name) == pa.float64() or (name in trained and name in types)]
-    written = source.written_numbers(counted) | _unlike_programs(source, {name: trained.get(name) for name in counted})
-    wanted = [name for name in counted if name in written]
-    if not wanted:
-        yield from source.batches(names, types, rows)
-        return
-    as_texts = dict.fromkeys(wanted, pa.string())
-    hints = dataclasses.replace(_Hints.of(source), trained=trained)
-    examined = dict.fromkeys(wanted, Examined())
-    for batch in source.batches(wanted, as_texts, rows):
-        for name in wanted:
-            examined[name] += examine(pa.chunked_array([batch.column(name)]), hints.words)
-    hints = hints.beside(examined)
-    forms = {name: _form_of_new_rows(name, found, source, hints) for name, found in examined.items()}
-    for name, form in forms.items():
-        if form != trained.get(name, NumberForm()):
-            notes += _notes(name, examined[name], form)
-    first_row = 0
-    for batch in source.batches(names, {**types, **as_texts}, rows):
-        for name in wanted:
-            numbers, bad = parsed(pa.chunked_array([batch.column(name)]), forms[name], hints.words)
-            assert bad is None, (source.place(first_row + (bad or 0)), name)
-            position = batch.schema.get_field_index(name)
-            batch = batch.set_column(position, name, numbers.cast(types[name]).combine_chunks())
-        first_row += batch.num_rows
-        yield batch
+def _are_codes(values: pa.ChunkedArray, found: Examined, source: TableSource, is_target: bool) -> bool:
+    """Whoever stored digits as texts wanted texts; but hundreds of them are no classes."""
+    are_many = is_target and pc.count_distinct(values).as_py() > _MOST_CLASSES_OF_DIGITS
+    return not source.dialects and found.are_digits and not are_many
 
 
 def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = False, is_target: bool = False) -> None:
@@ -221,7 +183,7 @@ def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = Fal
     if not (found.are_faulty_numbers or (is_asked and found.present and not found.are_numbers)):
         return
     listed = ", ".join(map(shown, found.shown))
-    option = "task=multiclass" if is_target else f"data.columns.{name}.kind=categorical"
+    option = "task=multiclass" if is_target else column_option(name, "kind", "categorical")
     otherwise = "" if is_asked else f"; if the column holds categories, set {option}"
     if found.other is not None:
         row, text = found.other
@@ -239,14 +201,7 @@ def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = Fal
     )
 
 
-def _unlike_programs(source: TableSource, trained: Mapping[str, NumberForm | None]) -> set[str]:
-    """Text columns whose training rows were written in a way that these rows may not show at once."""
-    commas = bool(source.dialects) and all(one.is_decided and one.decimal == "," for one in source.dialects)
-    plain = (None, NumberForm(","), NumberForm()) if commas else (None, NumberForm())
-    return {name for name, form in trained.items() if form not in plain} if source.dialects else set()
-
-
-def _perhaps_thousands(table: pa.Table, source: TableSource, kinds: Mapping[str, str], hints: _Hints) -> list[str]:
+def _perhaps_thousands(table: pa.Table, source: TableSource, kinds: Mapping[str, str], hints: Hints) -> list[str]:
     """Columns that were read with decimal points which may be thousands: all of them of the form 12.345.
 
     Only where something says so: decimal commas in other columns, or semicolons in a file where no number decides.
@@ -267,7 +222,7 @@ def _perhaps_thousands(table: pa.Table, source: TableSource, kinds: Mapping[str,
     return found
 
 
-def _form(name: str, found: Examined, table: str, hints: _Hints) -> NumberForm:
+def form_of(name: str, found: Examined, table: str, hints: Hints) -> NumberForm:
     """How the numbers of a column are written.
 
     Raises:
@@ -289,7 +244,7 @@ def _form(name: str, found: Examined, table: str, hints: _Hints) -> NumberForm:
         )
         raise DataError(
             f"{table}: the numbers in column {name!r} (such as {listed}) are not written as {options} says. Leave the"
-            f" option out, correct the values, or leave the column out with data.columns.{name}.kind=ignored."
+            f" option out, correct the values, or leave the column out with {column_option(name, 'kind', 'ignored')}."
         )
     marks = found.marks & _POINT_AND_COMMA
     if len(fitting) == 1 or not marks:
@@ -311,22 +266,37 @@ def _form(name: str, found: Examined, table: str, hints: _Hints) -> NumberForm:
     )
 
 
-def _form_of_new_rows(name: str, found: Examined, source: TableSource, hints: _Hints) -> NumberForm:
-    trained = hints.trained.get(name, NumberForm())
-    if not found.present:
-        return trained
-    refuse_faulty(name, found, source.place, is_asked=True)
-    form = _form(name, found, source.name, hints)
-    if form.unit != trained.unit:
-        of = [f"the unit {one!r}" if one else "no unit" for one in (form.unit, trained.unit)]
-        raise DataError(
-            f"{source.name}: the numbers in column {name!r} (such as {shown(found.shown[0])}) have {of[0]}, and those"
-            f" of the training rows have {of[1]}. Convert them."
-        )
-    return form
+def refuse_other_unit(name: str, text: str, form: NumberForm, trained: NumberForm, table: str) -> None:
+    """Refuse numbers with another unit than those of the training rows, or without it.
+
+    Raises:
+        DataError: with what to do.
+    """
+    if form.unit == trained.unit:
+        return
+    of = [f"the unit {one!r}" if one else "no unit" for one in (form.unit, trained.unit)]
+    advice = f"Convert them into texts with the unit {trained.unit!r}" if trained.unit else "Convert them"
+    if not form.unit:
+        advice = f"Write them as texts with the unit {trained.unit!r}"
+        advice += ": a percentage is also stored as its hundredth" if trained.unit == "%" else ""
+    raise DataError(
+        f"{table}: the numbers in column {name!r} (such as {shown(text)}) have {of[0]}, and those of the training rows"
+        f" have {of[1]}. {advice}."
+    )
 
 
-def _notes(name: str, found: Examined, form: NumberForm) -> list[str]:
+def _refuse_bare_numbers(table: pa.Table, name_of_table: str, kinds: Mapping[str, str], trained: Forms) -> None:
+    """Refuse stored numbers in columns whose training rows have a unit."""
+    for name, form in trained.items():
+        if not form.unit or name not in kinds or name not in table.column_names:
+            continue
+        values = table.column(name).drop_null()
+        if len(values) and not pa.types.is_string(values.type):
+            refuse_other_unit(name, str(values[0].as_py()), NumberForm(), form, name_of_table)
+
+
+def notes_on_numbers(name: str, found: Examined, form: NumberForm) -> list[str]:
+    """What to tell the user of a column, a line each."""
     lines = []
     if not form.is_plain and found.shown:
         number = parsed(pa.chunked_array([[found.shown[0]]]), form)[0][0].as_py()

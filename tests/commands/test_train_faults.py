@@ -47,6 +47,15 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     assert_light(tmp_path, imported)
 
 
+def test_options_of_sweeps_have_no_effect_on_a_single_run(tmp_path: Path) -> None:
+    done, imported = run(tmp_path, "sweep.name=widths", "sweep.fail_fast=true", "seed=3")
+    assert done.returncode == 2
+    said = "has no effect: this is a single run; add -m for a sweep, or leave it out"
+    assert f"sweep.name = 'widths' {said}" in done.stderr
+    assert f"sweep.fail_fast = True {said}" in done.stderr
+    assert_light(tmp_path, imported)
+
+
 def test_fault_in_a_later_run_of_a_sweep_starts_no_run(tmp_path: Path) -> None:
     done, imported = run(tmp_path, "-m", "model=mlp,wide", "model.hidden_units=5,0")
     assert done.returncode == 2

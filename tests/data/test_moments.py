@@ -196,3 +196,40 @@ def test_columns_that_are_left_out_are_not_read(tmp_path) -> None:
             module_of(given, columns={"v": ColumnConfig("ignored")})
         data = module_of(given, columns=left_out)
         assert data.rows.report.ignored == {"v": "as asked", "b c": "as asked"}
+
+
+@pytest.mark.parametrize("way", ["csv", "frame"])
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%Y-%m-%d", "%H:%M", "%b %Y"])
+def test_dates_are_no_target_unless_somebody_says_so(tmp_path, form: str, way: str) -> None:
+    columns = {"x": np.arange(ROWS) % 7, "z": np.arange(ROWS) % 11, "due": written(form)["when"]}
+    table = to_csv(columns, tmp_path / "t.csv") if way == "csv" else arrow_table(pd.DataFrame(columns), "t")
+    with pytest.raises(
+        DataError, match=r"the target 'due' holds dates or times \(such as .* data\.columns\.due\.kind=cat"
+    ):
+        module_of(table, target="due")
+    data = module_of(table, target="due", columns={"due": ColumnConfig("categorical")})
+    assert data.task == "multiclass"
+
+
+def seasons(first: int, last: int, mark: str = "-") -> list[str]:
+    return [f"{year}{mark}{(year + 1) % 100:02}" for year in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("mark", ["-", "/"])
+def test_seasons_are_categories_or_asked_for(tmp_path, mark: str) -> None:
+    def table(values: list[str]) -> str:
+        some = (values * ROWS)[:ROWS]
+        return to_csv({"season": some, "x": np.arange(ROWS) % 7, "y": ["u", "v", "v"] * 30}, tmp_path / "t.csv")
+
+    for certain in (seasons(2003, 2019, mark), seasons(1995, 2004, mark), seasons(2011, 2012, mark)):
+        assert module_of(table(certain)).preprocessor.columns[0].kind == "categorical"
+    open_ones = table(seasons(2003, 2010, mark))
+    words = rf"t\.csv, line 2: column 'season' has '2003{mark}04', .*these are seasons, or months"
+    with pytest.raises(DataError, match=words) as caught:
+        module_of(open_ones)
+    assert f"season.format=%Y{mark}%m for months" in str(caught.value)
+    kinds = {"categorical": ColumnConfig("categorical"), "datetime": ColumnConfig("auto", f"%Y{mark}%m")}
+    for kind, column in kinds.items():
+        assert module_of(open_ones, columns={"season": column}).preprocessor.columns[0].kind == kind
+    months = [f"20{10 + row // 5}{mark}{row % 12 + 1:02}" for row in range(20)]
+    assert module_of(table(months)).preprocessor.columns[0].kind == "datetime"

@@ -290,6 +290,44 @@ def test_texts_that_are_numbers_are_read_as_numbers() -> None:
     assert np.array_equal(fitted.predict_proba(new), fitted.predict_proba(known))
 
 
+def test_numbers_without_the_unit_of_the_fit_are_refused() -> None:
+    values = np.arange(40) % 11
+    shares = pa.table({"share": [f"{one} %" for one in values], "b": values * 0.5})
+    y = values > 5
+    fitted = MLPClassifier(**FAST, warm_start=True).fit(shares, y)
+    assert len(fitted.predict(shares.slice(0, 3))) == 3
+    bare = shares.set_column(0, "share", pa.array(values / 100))
+    for call in (fitted.predict, lambda X: fitted.partial_fit(X, y), lambda X: fitted.fit(X, y)):
+        with pytest.raises(DataError, match=r"'share' \(such as '0.0\d*'\) have no unit, .* have the unit '%'"):
+            call(bare)
+
+
+def test_further_rows_are_read_as_the_first_ones_are_written() -> None:
+    """Alone, the later rows would be read otherwise, or be categories."""
+    table, y = amounts()
+    numbers = pa.array(np.arange(40) * 731.5 + 400)
+    words = pa.array(["red", "blue"] * 20)
+    first = table.append_column("word", words)
+    later = pa.table({"sales": ["1,131", "9,178"], "b": [0.0, 1.0], "word": ["7", "12 apples"]})
+    plain = pa.table({"sales": [1131.0, 9178.0], "b": [0.0, 1.0], "word": ["7", "12 apples"]})
+    written, typed = MLPClassifier(**FAST), MLPClassifier(**FAST)
+    written.partial_fit(first, y, classes=[False, True]).partial_fit(later, [True, False])
+    typed.partial_fit(first.set_column(0, "sales", numbers), y, classes=[False, True]).partial_fit(plain, [True, False])
+    assert np.array_equal(written.predict_proba(later), typed.predict_proba(plain))
+    # The third rows too: what the first have said is kept.
+    written.partial_fit(plain, [True, False])
+    assert np.array_equal(written.predict_proba(later), written.predict_proba(plain))
+
+
+def test_further_rows_have_the_dates_of_the_first_ones() -> None:
+    frame, y = dated("%d/%m/%Y")
+    fitted = MLPClassifier(**FAST).partial_fit(frame, y, classes=[0, 1])
+    some = frame.iloc[:1]
+    assert some["when"][0] == "05/01/2021"
+    fitted.partial_fit(some, y[:1])
+    assert fitted.module_.preprocessor.columns[0].format == "%d/%m/%Y"
+
+
 def test_one_word_among_numbers_is_refused_unless_they_are_categories() -> None:
     table, y = amounts()
     texts = [*table["sales"].to_pylist()[:-1], "lots"]

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import cross_val_score
+from sklearn.utils.class_weight import compute_sample_weight
 from support.tolerances import assert_close
 
 from mlp_lightning.errors import ConfigError
@@ -101,10 +102,17 @@ def test_columns_of_other_classes_are_refused(labels: np.ndarray) -> None:
         MLPClassifier().fit(X, labels)
 
 
-def test_classes_of_several_labels_have_no_weights() -> None:
-    for weights in ("balanced", {0: 1.0, 1: 2.0}):
-        with pytest.raises(ConfigError, match=r"class_weight.*needs one"):
-            MLPClassifier(class_weight=weights).fit(X, Y)
+def test_weights_of_several_labels() -> None:
+    with pytest.raises(ConfigError, match=r"class_weight.*needs one"):
+        MLPClassifier(class_weight={0: 1.0, 1: 2.0}).fit(X, Y)
+    weights_B = compute_sample_weight("balanced", Y)
+    # Weights of rows would count for the scales of the features, too, and those of classes do not.
+    options = {**THOROUGH, "max_iter": 3, "batch_size": 50, "scaling": "none"}
+    balanced = MLPClassifier(**options, class_weight="balanced").fit(X, Y).predict_proba(X)
+    by_hand = MLPClassifier(**options).fit(X, Y, sample_weight=weights_B).predict_proba(X)
+    plain = MLPClassifier(**options).fit(X, Y).predict_proba(X)
+    assert abs(balanced - plain).max() > 1e-4
+    assert abs(balanced - by_hand).max() < 1e-6
 
 
 def test_a_fit_that_continues_has_the_same_labels() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
+import torch
 from support.run_folders import checkpoint
 from support.tables import mixed_table
 
@@ -20,6 +22,7 @@ from mlp_lightning.data import IrisDataModule
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
+from mlp_lightning.inference.predict import predict
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "table", "target": "y", "val_fraction": 0.2},
@@ -132,3 +135,73 @@ def test_what_is_not_a_frame(tmp_path: Path) -> None:
         mlp_lightning.train(CONFIG, tmp_path / "run", frame=np.zeros((3, 2)))
     with pytest.raises(ConfigError, match="train\\(config, run_dir, frame=…\\)"):
         mlp_lightning.train(with_data(name="frame"), tmp_path / "other")
+
+
+def test_weights_with_thousands_of_a_split(tmp_path) -> None:
+    """``evaluate split=`` reads the weights as the training did."""
+    table = mixed_table(60)
+    count = np.arange(60) * 211 + 900
+    for name, values in (("number", count), ("text", [f"{one:,}" for one in count])):
+        pyarrow.csv.write_csv(table.append_column("count", pa.array(values)), tmp_path / f"{name}.csv")
+    found = []
+    for name in ("number", "text"):
+        config = with_data(path=str(tmp_path / f"{name}.csv"), weight_column="count")
+        result = mlp_lightning.train(config, tmp_path / name)
+        found.append(
+            evaluate(result.run_dir / "checkpoints" / "last.ckpt", tmp_path / f"{name}-metrics", split="val").metrics
+        )
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars"])
+def test_frames_are_evaluated_and_predicted_as_files(tmp_path, library: str) -> None:
+    table = mixed_table(50)
+    checkpoint_path = mlp_lightning.train(CONFIG, tmp_path / "run", frame=table).run_dir / "checkpoints" / "last.ckpt"
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    frame: Any = table
+    if library == "pandas":
+        frame = pandas_frame(table).assign(further=[[1, 2], "x"] * 25)  # no column that the model sees
+    elif library == "polars":
+        frame = pytest.importorskip("polars").from_arrow(table)
+    files = evaluate(checkpoint_path, tmp_path / "a", str(tmp_path / "rows.parquet"))
+    frames = evaluate(checkpoint_path, tmp_path / "b", frame=frame)
+    assert frames.metrics == files.metrics
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["split"] is None
+    predict(checkpoint_path, str(tmp_path / "rows.parquet"), tmp_path / "file.parquet", id_columns=["town", "number"])
+    predict(checkpoint_path, output=tmp_path / "frame.parquet", frame=frame, id_columns=["town", "number"])
+    by_file, by_frame = (pyarrow.parquet.read_table(tmp_path / f"{one}.parquet") for one in ("file", "frame"))
+    assert by_frame.column_names == by_file.column_names
+    assert by_frame.to_pydict() == by_file.to_pydict()
+
+
+def test_what_contradicts_a_frame_to_evaluate_or_predict(tmp_path) -> None:
+    table, there = mixed_table(20), str(tmp_path / "rows.csv")
+    for call in (
+        lambda: evaluate("never read", tmp_path / "a", there, frame=table),
+        lambda: predict("never read", there, tmp_path / "p.csv", frame=table),
+    ):
+        with pytest.raises(ConfigError, match=r"data\.path = .*contradicts frame, which has the rows"):
+            call()
+    with pytest.raises(ConfigError, match=r"output = None is missing"):
+        predict("never read", there)
+
+
+def test_folds_of_a_frame_and_of_a_function(tmp_path) -> None:
+    table = mixed_table(60)
+    config = with_data(cv={"folds": 3}, val_fraction=0.0)
+    by_frame = mlp_lightning.cross_validate(config, tmp_path / "frame", frame=table)
+    returns = with_data(cv={"folds": 3}, val_fraction=0.0, _target_=lambda: table)
+    by_function = mlp_lightning.cross_validate(returns, tmp_path / "function")
+    assert by_frame.metrics == by_function.metrics
+    with pytest.raises(ConfigError, match=r"model\.activation = .* is imported for every fold"):
+        mlp_lightning.cross_validate({**config, "model": {"activation": torch.nn.Mish}}, tmp_path / "m", frame=table)
+
+
+def test_a_function_has_no_effect_beside_rows(tmp_path) -> None:
+    def load() -> pa.Table:
+        raise AssertionError("it is not asked for")
+
+    data = IrisDataModule()
+    data.setup()
+    with pytest.raises(ConfigError, match=r"data\._target_ = .*load' contradicts data, which has the rows"):
+        mlp_lightning.train(with_data(_target_=load), tmp_path / "run", data=data)

@@ -300,7 +300,7 @@ def test_only_the_ratio_of_weights_counts(unit: float, scaling: str) -> None:
 
 
 def test_a_regression_has_no_classes_to_balance() -> None:
-    with pytest.raises(ConfigError, match=r"data\.class_weight.*needs one target that has classes"):
+    with pytest.raises(ConfigError, match=r"data\.class_weight.*needs a target that has classes"):
         rows([0.5, 1.5, 2.5], class_weight="balanced")
 
 

@@ -232,6 +232,64 @@ def test_a_file_of_validation_rows_is_read_like_the_training_rows(tmp_path) -> N
     assert data.splits["val"].features_BF[:, 0].tolist() == [12_500, 1_500]
 
 
+@pytest.mark.parametrize("unit", ["%", "€", "km/h"])
+@pytest.mark.parametrize("stored", [0.15, 15])
+def test_stored_numbers_lack_the_unit_of_the_training_rows(tmp_path, unit: str, stored: float) -> None:
+    """A file of 15% may come back from a spreadsheet as 0.15 or as 15: neither is taken without a word."""
+    rows = [f"{row % 9 + 1} {unit},{row},{'ab'[row % 2]}" for row in range(ROWS)]
+    path = write(tmp_path / "t.csv", "rate,b,y", rows)
+    data = trained(path)
+    table = pa.table({"rate": [stored, stored], "b": [1, 2], "y": ["a", "b"]})
+    pyarrow.parquet.write_table(table, tmp_path / "new.parquet")
+    words = rf"'rate' \(such as '{stored}'\) have no unit, and those of the training rows have the unit '{unit}'"
+    for source in (source_of(tmp_path / "new.parquet"), MemorySource(table, "the frame")):
+        with pytest.raises(DataError, match=words):
+            new_rows(data, source)
+    with pytest.raises(DataError, match=words):
+        trained(path, val_path=str(tmp_path / "new.parquet"))
+    gaps = table.set_column(0, "rate", pa.nulls(2))
+    assert np.isnan(new_rows(data, MemorySource(gaps, "the frame"))[0][:, 0]).all()
+
+
+def test_stored_numbers_lack_the_unit_of_the_target(tmp_path) -> None:
+    data = trained(write(tmp_path / "t.csv", "a,y", [f"{row % 7},{row * 1.5}%" for row in range(ROWS)]))
+    new = MemorySource(pa.table({"a": [1.0], "y": [0.5]}), "the frame")
+    batches = encoded_batches(new, data.preprocessor.columns, data.target, Surprises(), trained=data.rows.forms)
+    with pytest.raises(DataError, match=r"'y' \(such as '0\.5'\) have no unit"):
+        next(batches)
+
+
+LONG = 30_000  # rows, more than the sample of a file and its first block
+
+
+@pytest.mark.parametrize(
+    ("late", "numbers"), [(["-"], [np.nan]), (['"1,250"', '"3,700,000"'], [1_250, 3_700_000]), (["(17)"], [-17])]
+)
+def test_numbers_that_are_written_otherwise_behind_the_sample(tmp_path, late: list[str], numbers: list[float]) -> None:
+    data = trained(write(tmp_path / "t.csv", "a,b,y", [f"{row}.5,{-row},{'ab'[row % 2]}" for row in range(ROWS)]))
+    rows = [f"{row / 8},{row * 7919 % 10_000_019},{'x' * 30}" for row in range(LONG)]
+    path = write(tmp_path / "n.csv", "a,b,c", [*rows, *(f"{one},1,x" for one in late), "2.25,1,x"])
+    assert path.stat().st_size > 1 << 20  # a block
+    raw_BF, _ = new_rows(data, source_of(path))
+    expected = [*(row / 8 for row in range(LONG)), *numbers, 2.25]
+    np.testing.assert_array_equal(raw_BF[:, 0], expected)
+    assert raw_BF[:3, 1].tolist() == [0, 7_919, 15_838]
+
+
+def test_late_numbers_that_say_that_the_first_ones_were_misread(tmp_path) -> None:
+    data = trained(write(tmp_path / "t.csv", "a,b,y", [f"{row}.5,{-row},{'ab'[row % 2]}" for row in range(ROWS)]))
+    rows = [f"{row % 100 + 1}.{row % 1000:03},{row * 7919 % 10_000_019},{'x' * 30}" for row in range(LONG)]
+    path = write(tmp_path / "n.csv", "a,b,c", [*rows, '"2,5",1,x'])
+    assert path.stat().st_size > 1 << 20  # a block
+    with pytest.raises(DataError, match=r"'a' begins with numbers such as '1\.000', and only later"):
+        new_rows(data, source_of(path))
+    raw_BF, _ = new_rows(data, source_of(path, decimal=","))
+    assert raw_BF[[0, 1, -1], 0].tolist() == [1_000, 2_001, 2.5]
+    faulty = write(tmp_path / "f.csv", "a,b,c", [*rows, "lots,1,x"])
+    with pytest.raises(DataError, match=rf"line {LONG + 2}: column 'a' has numbers .* but 'lots' here"):
+        new_rows(data, source_of(faulty))
+
+
 # ---- any table in the habits of programs and countries -------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ from mlp_lightning.inference.evaluation.table import (
     parts_table,
 )
 from mlp_lightning.inference.loading import TrainedModel, load_model
-from mlp_lightning.inference.predict import finite_predictions
+from mlp_lightning.inference.predict import finite_predictions, refuse_two_tables
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.build import build_data
@@ -42,7 +42,9 @@ from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
+from mlp_lightning.tables.written_numbers import read_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,7 @@ def evaluate(
     weight_column: str | None = None,
     device: str = "cpu",
     allow_targets: Sequence[str] = (),
+    frame: Any = None,
 ) -> EvaluationReport:
     """Measure a trained model, and write ``metrics.json`` and a picture into a folder.
 
@@ -157,30 +160,29 @@ def evaluate(
             the same.
         device: where to compute.
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
+        frame: instead of ``data_path``, a data frame of pandas, polars or pyarrow.
 
     Raises:
         CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
-        ConfigError: the run has no such split.
+        ConfigError: the run has no such split, or both ``data_path`` and ``frame`` are given.
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
     started = time.monotonic()
+    refuse_two_tables(data_path, frame, csv)
     model = load_model(ckpt_path, device, allow_targets)
     with cpu_threads(model.threads):
-        if data_path is None:
+        if data_path is None and frame is None:
             rows = evaluated_split(model, split, weight_column)
         else:
-            rows = evaluated_table(model, FileSource.open(str(data_path), csv or CsvConfig()), weight_column)
+            rows = evaluated_table(model, _source(model, data_path, csv, frame, weight_column), weight_column)
     evaluation = model.task.evaluation(model.target, rows.targets_BT, rows.predictions_BC, rows.weights_B)
     baseline = baseline_metrics(model, rows)
-    folder = Path(output_dir).expanduser().absolute()
-    record = folder / "metrics.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    files = [_write_picture(model, rows, evaluation, folder), record]
+    record = _new_record(Path(output_dir).expanduser().absolute())
+    files = [_write_picture(model, rows, evaluation, record.parent), record]
     content = {
         **_described(model, rows, evaluation, baseline),
         "data_path": None if data_path is None else str(data_path),
-        "split": split if data_path is None else None,
+        "split": split if data_path is None and frame is None else None,
         "device": device,
         "seconds": time.monotonic() - started,
         "evaluated_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
@@ -190,6 +192,24 @@ def evaluate(
         file.write((json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     facts = (len(rows.targets_BT), rows.surprises, rows.dropped, rows.title)
     return EvaluationReport(evaluation, files, *facts, baseline)
+
+
+def _new_record(folder: Path) -> Path:
+    """The file of the metrics in a folder, which is made, without that of an earlier evaluation."""
+    record = folder / "metrics.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    return record
+
+
+def _source(
+    model: TrainedModel, data_path: str | None, csv: CsvConfig | None, frame: Any, weight_column: str | None
+) -> TableSource:
+    """Files, or a data frame, of which columns that are not evaluated with may hold what cannot be read."""
+    if data_path is not None:
+        return FileSource.open(str(data_path), csv or CsvConfig())
+    seen = [*(one.name for one in model.columns), *model.target.names, weight_column, model.config.data.weight_column]
+    return MemorySource.of_frame(frame, [one for one in seen if one is not None])
 
 
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
@@ -280,7 +300,8 @@ def _split_weights(data: TabularDataModule, split: str, column: str, source: Tab
     path = {"val": options.val_path, "test": options.test_path}.get(split)
     source = source if path is None else FileSource.open(path, options.csv)
     numbers_B = data.row_numbers[split]
-    values = source.read([column], {column: pa.float64()}).column(column).take(pa.array(numbers_B))
+    table = read_numbers(source.read([column]), source, {column: "numeric"}, trained=data.rows.forms).table
+    values = table.column(column).take(pa.array(numbers_B))
     everyone = np.ones(len(numbers_B), dtype=bool)
     return _weights(values, column, everyone, lambda row: source.place(int(numbers_B[row])))
 

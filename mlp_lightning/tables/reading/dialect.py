@@ -286,6 +286,17 @@ def read_header(sample: str, delimiter: str, name: str) -> tuple[tuple[str, ...]
     return names, reader.line_num
 
 
+def _hint_on_name(number: int, count: int) -> str:
+    if number == 1 < count:
+        return (
+            "If it holds row labels, leave them out where the file is written (index=False in pandas, row.names=FALSE"
+            " in R); else give it a name."
+        )
+    if number == count > 1:
+        return "If each line ends with a delimiter, take that away; else give the column a name."
+    return "Give it one."
+
+
 def check_names(names: Sequence[str], place: str) -> None:
     """Check that every column has a unique name.
 
@@ -299,8 +310,7 @@ def check_names(names: Sequence[str], place: str) -> None:
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(
-                f"{place}: column {number} of {len(names)} has no name. Give it one; "
-                "if pandas wrote the file, write it without its index (index=False)."
+                f"{place}: column {number} of {len(names)} has no name. {_hint_on_name(number, len(names))}"
             )
     seen: set[str] = set()
     twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))

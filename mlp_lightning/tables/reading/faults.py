@@ -98,6 +98,8 @@ def counted(count: int, what: str) -> str:
 def ragged_hint(record: list[str], dialect: CsvDialect) -> str:
     mark = {"\t": "tab", " ": "space"}.get(dialect.delimiter, dialect.delimiter)
     if len(record) > len(dialect.header):
+        if len(record) == len(dialect.header) + 1 and record[0].strip() == "1":
+            return "; if the first one is a row label of R, write the file with row.names=FALSE."
         return f"; a value that holds the delimiter {mark!r} must stand in quotes."
     if len(dialect.header) == 1 or len(record) == 1:
         return f"; the delimiter is taken to be {mark!r}, and data.csv.delimiter says otherwise if it is not."

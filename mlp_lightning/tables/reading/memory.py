@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow as pa
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.columnar import cast_table, row_place
 from mlp_lightning.tables.reading.dialect import check_names
+from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.sources import BATCH_ROWS, TableSource, Types, text_columns
 from mlp_lightning.tables.reading.types import is_row_label, sliced
 
@@ -82,6 +83,20 @@ class MemorySource(TableSource):
 
     def written_numbers(self, columns: Sequence[str]) -> set[str]:
         return text_columns(self.table.schema, columns)
+
+    @classmethod
+    def of_frame(cls, frame: Any, read: Collection[str] | None = None) -> MemorySource:
+        """The rows of a data frame of pandas, polars or pyarrow.
+
+        Args:
+            frame: the rows.
+            read: columns whose values are asked for; the others may hold what cannot be read. ``None``: all.
+
+        Raises:
+            DataError: it is no data frame, or has a column that cannot be read.
+        """
+        names = [str(one) for one in frame.columns] if hasattr(frame, "iloc") else []
+        return cls(arrow_table(frame, "frame", [] if read is None else set(names).difference(read)), "frame")
 
     def place(self, row: int) -> str:
         if not 0 <= row < self.table.num_rows:

@@ -174,6 +174,8 @@ def inferred_form(
         DataError: most are moments and one is not, or they can be read in several ways.
     """
     distinct = pc.drop_null(pc.unique(values))
+    if _are_seasons(column, distinct, lambda value: place(pc.index(values, value).as_py()), advice):
+        return None
     at = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _SAMPLE)).astype(np.int64))
     sample = distinct.take(pa.array(at))
     if not len(sample) or pc.mean(pc.match_substring_regex(sample, _HAS_SHAPE_OF_A_MOMENT)).as_py() <= _MOST:
@@ -211,6 +213,34 @@ def inferred_form(
                 f" which. {advice}"
             )
     return first
+
+
+def _are_seasons(column: str, distinct: pa.Array, place: Callable[[Any], str], advice: str | None) -> bool:
+    """Whether all texts are of the form 2010-11 and the second part is the year after the first.
+
+    Raises:
+        DataError: they may be months as well.
+    """
+    parts = pc.extract_regex(
+        pc.utf8_trim_whitespace(distinct), r"^(?P<year>[0-9]{4})(?P<mark>[-/.])(?P<next>[0-9]{2})$"
+    )
+    if len(distinct) < 2 or parts.null_count:
+        return False
+    year_B, next_B = (pc.struct_field(parts, one).cast(pa.int64()).to_numpy() for one in ("year", "next"))
+    if ((year_B + 1) % 100 != next_B).any():
+        return False
+    if ((next_B < 1) | (next_B > 12)).any():
+        return True
+    form = f"%Y{pc.struct_field(parts, 'mark')[0].as_py()}%m"
+    raise DataError(
+        f"{place(distinct[0])}: column {column!r} has {distinct[0].as_py()!r}, and in all rows the second number is the"
+        " year after the first: these are seasons, or months. "
+        + (
+            advice
+            or f"Say {column_option(column, 'kind', 'categorical')} for seasons, or"
+            f" {column_option(column, 'format', form)} for months."
+        )
+    )
 
 
 def _count(values: pa.Array) -> int:

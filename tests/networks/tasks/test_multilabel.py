@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from sklearn import metrics as sklearn_metrics
+from sklearn.utils.class_weight import compute_sample_weight
 from support.tables import set_up
 from support.tolerances import assert_close
 
-from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.errors import DataError
 from mlp_lightning.networks.tasks import infer_target, make_task, task_class
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.targets import Target
@@ -96,9 +98,33 @@ def test_rows_of_several_targets() -> None:
     assert data.describe()[0].startswith(f"40 rows; predicts a, b (multilabel: a yes {yes}, b True ")
 
 
-def test_classes_of_several_targets_cannot_be_balanced() -> None:
-    with pytest.raises(ConfigError, match=r"data\.class_weight.*needs one target that has classes"):
-        rows(class_weight="balanced")
+def test_classes_of_several_targets_are_balanced_as_in_scikit_learn() -> None:
+    draw = np.random.default_rng(2)
+    labels_BT = (draw.random((60, 3)) < [0.2, 0.5, 0.7]).astype(int)
+    given_B = draw.uniform(0.5, 2, 60)
+    columns = {name: pa.array(labels_BT[:, at]) for at, name in enumerate("abc")}
+    table = pa.table({"x": draw.normal(size=60), "w": given_B, **columns})
+    expected_B = compute_sample_weight("balanced", labels_BT)
+    data = set_up(table, target=["a", "b", "c"], class_weight="balanced", kinds={"w": "ignored"})
+    assert_close(data.splits["train"].weights_B, torch.tensor(expected_B / expected_B.mean(), dtype=torch.float32))
+    weighted = set_up(table, target=["a", "b", "c"], class_weight="balanced", weight_column="w")
+    assert (weighted.splits["train"].weights_B > 0).all()
+    # Where the given weights are what balances, each class of a single target has the same sum.
+    single_B = set_up(table, target="a", class_weight="balanced", weight_column="w").splits["train"].weights_B
+    sums = [float(single_B[labels_BT[:, 0] == label].sum()) for label in (0, 1)]
+    assert sums[0] == pytest.approx(sums[1])
+
+
+def test_labels_that_no_training_row_has_are_named() -> None:
+    split = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    rain = ["no"] * 13 + ["yes", "no", "yes"] + ["yes", "no"] * 2
+    table = pa.table({"x": np.arange(20) % 7 * 0.5, "s": split, "rain": rain, "wind": ["calm", "storm"] * 10})
+    said = set_up(table, target=["rain", "wind"], split_column="s").describe()
+    assert (
+        "no training row has the class 'yes' of 'rain', so the model never predicts it (2 val and 2 test rows have it)"
+        in said
+    )
+    assert not any("'wind'" in line for line in said)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

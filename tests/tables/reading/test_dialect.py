@@ -131,7 +131,9 @@ def test_a_header_longer_than_the_sample(tmp_path) -> None:
     [
         (b"", "t.csv is empty"),
         (b"\n\n", "t.csv is empty"),
-        (b"a,,c\n1,2,3\n", "t.csv, line 1: column 2 of 3 has no name"),
+        (b"a,,c\n1,2,3\n", r"t.csv, line 1: column 2 of 3 has no name\. Give it one\.$"),
+        (b"a;c;\n1;2;\n", "t.csv, line 1: column 3 of 3 has no name.*each line ends with a delimiter"),
+        (b'"","a"\n"1",7\n', r"t.csv, line 1: column 1 of 2 has no name.*row\.names=FALSE"),
         (b"\n,a\n0,1\n", "t.csv, line 2: column 1 of 2 has no name.*index=False"),
         (b"a,b,a\n1,2,3\n", "line 1: more than one column is called 'a'"),
         (b"a, a\n1,2\n", "more than one column is called 'a'"),
@@ -173,3 +175,10 @@ def test_texts_of_missing_values() -> None:
 def test_null_values_are_those_of_pandas() -> None:
     parsers = pytest.importorskip("pandas._libs.parsers")
     assert set(NULL_VALUES) == set(parsers.STR_NA_VALUES)
+
+
+def test_row_labels_that_r_writes_without_a_name(tmp_path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('"size","y"\n"1",7.5,"u"\n"2",8,"v"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2 has 3 values, but the header has 2 columns; .*row\.names=FALSE"):
+        FileSource.open(str(path), CsvConfig()).read()
