@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
+from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import claim, surroundings
@@ -33,8 +34,10 @@ from mlp_lightning.sweeps.worker import Outcome, train_part
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.inference.loading import TrainedModel
+    from mlp_lightning.networks.tasks.base import Metrics
 
 _SHARE_OF_MEMORY = 0.5
+_Folds = Sequence["Metrics"]
 # The metrics to print, where they exist; result.json has all of them.
 _PRINTED_METRICS = ("log_loss", "accuracy", "balanced_accuracy", "roc_auc", "r2", "rmse", "mae")
 
@@ -48,14 +51,17 @@ class CrossValidationResult:
         run_dir: its folder; that of fold ``i`` is ``fold-i`` in it.
         folds: for each fold the metrics of the rows that it held out.
         metrics: for each metric ``mean`` and ``sd`` (with ``n - 1``) over the folds.
+        baseline: the same of predictions that do not look at the features: each fold's are taken from its training
+            rows and measured on the rows that it held out.
         out_of_fold: file with the prediction of every row by the fold that held it out.
         wall_time_s: seconds from start to end.
     """
 
     status: str
     run_dir: Path
-    folds: list[dict[str, float | None]]
+    folds: list[Metrics]
     metrics: dict[str, dict[str, float]]
+    baseline: dict[str, dict[str, float]]
     out_of_fold: Path | None
     wall_time_s: float
 
@@ -160,14 +166,15 @@ class _CrossValidation:
 
     def _evaluated(self) -> CrossValidationResult:
         """Predict the held-out rows of every fold and compute their metrics."""
-        parts, metrics = [], []
+        parts, metrics, baselines = [], [], []
         for fold in range(len(self.configs)):
             data = self._data(fold)
             model, predictions_BC = self._predictions(fold, data)
             truths_BT = model.task.truths(data.splits["test"].targets.double()).numpy()
             metrics.append(model.task.evaluation(data.target, truths_BT, predictions_BC).metrics)
+            baselines.append(data.baseline.evaluation(model.task, data.target, truths_BT, None))
             parts.append(_out_of_fold(fold, data, model, truths_BT, predictions_BC))
-        return self._summary("finished", metrics, self._write_out_of_fold(parts))
+        return self._summary("finished", metrics, baselines, self._write_out_of_fold(parts))
 
     def _predictions(self, fold: int, data: TabularDataModule) -> tuple[TrainedModel, NDArray[np.float64]]:
         """The model of a fold, and what it predicts for the rows that the fold held out."""
@@ -194,10 +201,11 @@ class _CrossValidation:
     # ---- result and report -------------------------------------------------------------------------------
 
     def _summary(
-        self, status: str, folds: list[dict[str, float | None]] | None = None, out_of_fold: Path | None = None
+        self, status: str, folds: _Folds = (), baselines: _Folds = (), out_of_fold: Path | None = None
     ) -> CrossValidationResult:
-        folds, seconds = folds or [], time.monotonic() - self.started
-        return CrossValidationResult(status, self.path, folds, means_of_folds(folds), out_of_fold, seconds)
+        means, of_baselines = means_of_folds(folds), means_of_folds(baselines)
+        seconds = time.monotonic() - self.started
+        return CrossValidationResult(status, self.path, list(folds), means, of_baselines, out_of_fold, seconds)
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":
@@ -209,13 +217,19 @@ class _CrossValidation:
         rows = [[f"fold {fold}", *(_number(one[name]) for name in names)] for fold, one in enumerate(result.folds)]
         rows.append(["mean", *(_number(result.metrics[name]["mean"]) for name in names)])
         rows.append(["sd", *(_number(result.metrics[name]["sd"]) for name in names)])
+        base = {name: one["mean"] for name, one in result.baseline.items()}
+        rows.append(["baseline", *(_number(base.get(name)) for name in names)])
         for row in rows:
             table.add_row(*row)
-        plain = [f"  {first:<8}" + "".join(f"{cell:>19}" for cell in cells) for first, *cells in [["", *names], *rows]]
+        plain = [f"  {first:<9}" + "".join(f"{cell:>19}" for cell in cells) for first, *cells in [["", *names], *rows]]
         self.console.line("\n".join([str(table.title), *plain]), in_terminal=table)
         for name in names[:2]:
             one = result.metrics[name]
             self.console.line(f"{name}: {one['mean']:.4g} ± {one['sd']:.2g}")
+        # Where rows are weighted, these metrics are not what is learned.
+        if self.config.data.weight_column is None and self.config.data.class_weight == "none":
+            for line in below_baseline({name: one["mean"] for name, one in result.metrics.items()}, base):
+                self.console.line(line)
         self.console.line(f"Out-of-fold predictions: {short_path(self.path / 'out_of_fold.csv')}")
         self.console.line(f"Folder: {short_path(self.path)} ({result.wall_time_s:.1f} s)")
 

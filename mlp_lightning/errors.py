@@ -7,11 +7,53 @@ nothing of this package still handles it. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 LONGEST_VALUE = 300  # characters that a message shows
+_LONGEST_NUMBER = 1000  # bits
+
+
+class _Shown(reprlib.Repr):
+    """Values as messages show them. Lists that hold each other many times have no end, so what is shown is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = LONGEST_VALUE
+        self.maxstring = self.maxother = self.maxlong = 2 * LONGEST_VALUE
+
+    def repr1(self, x: Any, level: int) -> str:
+        value = x
+        self.left -= 1
+        if self.left < 0:
+            return "…"
+        if isinstance(value, Mapping):  # reprlib sorts the keys
+            if level <= 0:
+                return "{…}"
+            pairs = itertools.islice(value.items(), LONGEST_VALUE)
+            return (
+                f"{{{', '.join(f'{self.repr1(key, level - 1)}: {self.repr1(one, level - 1)}' for key, one in pairs)}}}"
+            )
+        if (
+            isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER
+        ):  # Python refuses to write thousands of digits
+            return f"a number of {value.bit_length():,} bits"
+        return super().repr1(value, level)
+
+
+def shown(value: Any) -> str:
+    """A value of any size as a message shows it: like ``repr``, on one line, of bounded length."""
+    text = " ".join(_Shown().repr(value).split(maxsplit=100))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def shown_error(error: BaseException) -> str:
+    """What an error is and says, on one line, of bounded length."""
+    text = " ".join(f"{type(error).__name__}: {error}".split(maxsplit=100))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 class MLPLightningError(Exception):
@@ -35,9 +77,7 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        value = " ".join(repr(self.value).split(maxsplit=100))
-        value = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
-        text = f"{self.key} = {value} {self.rule}"
+        text = f"{self.key} = {shown(self.value)} {self.rule}"
         return f"{text}; {self.hint}" if self.hint else text
 
 
@@ -84,3 +124,7 @@ class NoParameterChangedError(TrainingError):
 
 class ExportError(MLPLightningError, RuntimeError):
     """A trained model cannot be exported, or what was exported does not predict as the model does."""
+
+
+class BaselineWarning(UserWarning):
+    """A fitted estimator predicts worse than the class frequencies, or than the mean of the targets."""

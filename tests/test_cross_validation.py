@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import accuracy_score, log_loss
 from support.commands import ROOT, run_forked
 
@@ -130,6 +132,43 @@ def test_a_regression_is_evaluated_in_the_units_of_its_target(tmp_path: Path) ->
     result = cross_validate(config, tmp_path / "cv")
     assert result.metrics["r2"]["mean"] > 0.3
     assert 40 < result.metrics["rmse"]["mean"] < 70
+
+
+def test_baselines_are_those_of_the_training_rows_of_each_fold(tmp_path: Path) -> None:
+    config = configured(flowers(tmp_path), "data.group_column=plant")
+    result = cross_validate(config, tmp_path / "cv")
+    assert result.out_of_fold is not None
+    found = rows_of(result.out_of_fold)
+    losses, accuracies = [], []
+    for fold in range(3):
+        trained = [one["species"] for one in found if one["fold"] != str(fold)]
+        held_out = [one["species"] for one in found if one["fold"] == str(fold)]
+        shares = [trained.count(one) / len(trained) for one in "abc"]
+        losses.append(log_loss(held_out, [shares] * len(held_out), labels=["a", "b", "c"]))
+        accuracies.append(accuracy_score(held_out, ["abc"[shares.index(max(shares))]] * len(held_out)))
+    assert result.baseline["log_loss"]["mean"] == pytest.approx(np.mean(losses))
+    assert result.baseline["log_loss"]["sd"] == pytest.approx(np.std(losses, ddof=1))
+    assert result.baseline["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    written = json.loads((tmp_path / "cv" / "result.json").read_text())
+    assert written["baseline"] == result.baseline
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_models_below_the_baseline_are_warned_of(weights: str, tmp_path: Path) -> None:
+    """Of classes that have nothing to do with the features many hidden units learn the noise."""
+    generator = np.random.default_rng(3)
+    with (tmp_path / "noise.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["x", "z", "species"], *([*generator.normal(size=2), "ab"[i % 5 == 0]] for i in range(80))]
+        )
+    words = ["data=table", f"data.path={tmp_path / 'noise.csv'}", "data.target=species", "data.cv.folds=4", *QUICK]
+    words += ["verbosity=1", "trainer.max_epochs=60", "optimizer.lr=0.1", f"data.class_weight={weights}"]
+    console = Console(file=io.StringIO(), width=200)
+    cross_validate(check_overrides(words), tmp_path / "cv", console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]  # the one above
+    (row,) = [line for line in printed.splitlines() if line.split()[:1] == ["baseline"]]
+    assert row.split()[1] == f"{-0.2 * math.log(0.2) - 0.8 * math.log(0.8):.5g}", "every fold has a fifth of them"
+    assert ("Warning: On these rows the model is worse than one that" in printed) == (weights == "none")
 
 
 def test_embedded_categories_are_trained_one_after_another(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_files_and_functions_can_be_read(module) -> None:
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
 
 
-# All of sweeps: what is wrong with one is told before torch is imported, and a leaderboard needs none.
+# All of sweeps: what is wrong with one is reported before torch is imported, and a leaderboard needs none.
 SWEEPS = sorted(f"mlp_lightning.sweeps.{file.stem}" for file in (PACKAGE / "sweeps").glob("[a-z]*.py"))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from my_package.parts import GatedNet, SignDescent, Snake, StopBelow
-from support.commands import environment
-from support.own_page import PAGE, command, of_page
+from my_package.parts import GatedNet, SignDescent, StopBelow
+from support.own_page import command, of_page
+from support.own_parts import CALLBACK, NET, OPTIMIZER, config
 from support.tolerances import assert_close, assert_same_state
 
 from mlp_lightning import IrisDataModule, MLPModule, cross_validate, train
@@ -29,20 +27,6 @@ from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.runs.hyperparameters import hyperparameters
 from mlp_lightning.runs.resume import find_checkpoint
-
-NET, OPTIMIZER, CALLBACK = (f"my_package.parts.{name}" for name in ("GatedNet", "SignDescent", "StopBelow"))
-
-
-def config(**changes: Any) -> dict[str, Any]:
-    return {
-        "data": {"name": "iris", "scaling": "standard", "val_fraction": 0.2, "batch_size": 30},
-        "model": {"_target_": NET, "width": 8},
-        "optimizer": {"_target_": OPTIMIZER, "lr": 0.01, "momentum": 0.9},
-        "trainer": {"max_steps": 30, "accelerator": "cpu"},
-        "allow_targets": ["my_package"],
-        "verbosity": 0,
-        **changes,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +122,9 @@ def test_the_training_is_that_of_a_loop_by_hand(tmp_path: Path) -> None:
 def test_continues_to_the_same_bits(run: Path, tmp_path: Path) -> None:
     part = train(config(trainer={"max_steps": 13, "accelerator": "cpu"}), tmp_path / "part").run_dir
     path = part / "checkpoints" / "last.ckpt"
-    assert find_checkpoint(parse_config(config(ckpt_path=str(path))), tmp_path) == path
+    found = find_checkpoint(parse_config(config(ckpt_path=str(path))), tmp_path)
+    assert found is not None
+    assert found.path == path
     continued = train(config(ckpt_path=str(path)), tmp_path / "continued")
     whole = load_model(run / "checkpoints" / "last.ckpt", allow_targets=["my_package"])
     assert_same_state(continued.module.state_dict(), whole.module.state_dict())
@@ -331,130 +317,6 @@ def test_callback_from_python_is_the_object(tmp_path: Path) -> None:
     assert (result.run_dir / "stopped_below.txt").is_file()
 
 
-# ---- an activation of one's own, and parts as objects --------------------------------------------------------
-
-SNAKE = "my_package.parts.Snake"
-
-
-def with_snake(**changes: Any) -> dict[str, Any]:
-    return config(
-        **{
-            "model": {"activation": SNAKE, "hidden_units": [6, 5]},
-            "optimizer": {"name": "SGD", "lr": 0.1},
-            **changes,
-        }
-    )
-
-
-def test_activation_of_the_page(tmp_path: Path) -> None:
-    done = command("train.py", *of_page("An activation"), "hydra.run.dir=run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Engine: autograd" in done.stdout
-    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
-    assert result["metrics"]["test"]["accuracy"] >= 0.99
-    refused = command("evaluate.py", "ckpt_path=run", "split=test", folder=tmp_path)
-    assert refused.returncode == 2
-    assert f"model.activation = '{SNAKE}' is not imported" in refused.stderr
-    done = command("evaluate.py", "ckpt_path=run", "split=test", "allow_targets=[my_package]", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-def test_sweep_of_activations_of_the_page(tmp_path: Path) -> None:
-    part = PAGE[PAGE.index("An activation is swept") :]
-    import shlex
-
-    words = shlex.split(part[part.index("python scripts/") :].split("\n\n")[0].replace("\\\n", " "))[2:]
-    done = command("train.py", *words, "sweep.name=s", folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = (tmp_path / "lightning_logs" / "moons" / "s").glob("*/result.json")
-    engines = sorted(json.loads(one.read_text(encoding="utf-8"))["engine"] for one in results)
-    assert engines == ["autograd"] * 3  # runs with other activations share no stack
-
-
-def test_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import re
-
-    part = PAGE[PAGE.index("## From Python") :]
-    block = part[part.index("    from mlp_lightning") : part.index("\n\n`model._target_`")]
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
-    assert names["result"].metrics["test"]["accuracy"] >= 0.9
-    assert names["snake"].metrics["test"]["accuracy"] >= 0.99
-    assert names["tides"].metrics["test"]["mae"] < 0.1
-
-
-@pytest.mark.parametrize("residual", [False, True])
-def test_an_own_activation_trains_as_a_loop_by_hand(tmp_path: Path, residual: bool) -> None:
-    asked = with_snake(
-        data={"name": "iris", "shuffle": False},
-        trainer={"max_steps": 4, "accelerator": "cpu"},
-        model={"activation": SNAKE, "hidden_units": [6, 6], "residual": residual},
-    )
-    result = train(asked, tmp_path / "run")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        first, second, third = torch.nn.Linear(4, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
-        further = [torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)] if residual else []
-        output = torch.nn.Linear(6, 3)
-        if not residual:
-            torch.manual_seed(0)
-            first, second, output = torch.nn.Linear(4, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 3)
-
-    def snake(x: torch.Tensor) -> torch.Tensor:
-        return x + torch.sin(x) ** 2
-
-    def logits(x: torch.Tensor) -> torch.Tensor:
-        if not residual:
-            return output(snake(second(snake(first(x)))))
-        x = first(x)
-        for inner, outer in ((second, third), (further[0], further[1])):
-            x = x + outer(snake(inner(x)))
-        return output(snake(x))
-
-    layers = [first, second, *([third, *further] if residual else []), output]
-    optimizer = torch.optim.SGD([p for one in layers for p in one.parameters()], lr=0.1)
-    from mlp_lightning.runs.build import build_data
-
-    rows = build_data(parse_config(asked)).splits["train"]
-    for _ in range(4):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits(rows.features_BF), rows.targets).backward()
-        optimizer.step()
-    trained = [one for one in result.module.mlp.modules() if isinstance(one, torch.nn.Linear)]
-    for one, other in zip(trained, layers, strict=True):
-        assert_close(one.weight.detach(), other.weight.detach())
-
-
-def test_own_activation_is_exported_and_continued(tmp_path: Path) -> None:
-    whole = train(with_snake(), tmp_path / "run")
-    path = whole.run_dir / "checkpoints" / "last.ckpt"
-    for kind in ("safetensors", "torch"):
-        assert export_model(path, kind, tmp_path / kind, ["my_package"]).largest_difference < 1e-5
-    with pytest.raises(ConfigError, match=r"model\.activation = .* is not imported"):
-        load_exported(tmp_path / "safetensors")
-    assert load_exported(tmp_path / "safetensors", allow_targets=["my_package"])
-    part = train(with_snake(trainer={"max_steps": 13, "accelerator": "cpu"}), tmp_path / "part").run_dir
-    continued = train(with_snake(ckpt_path=str(part / "checkpoints" / "last.ckpt")), tmp_path / "continued")
-    assert_same_state(continued.module.state_dict(), whole.module.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("activation", "message"),
-    [
-        ("my_package.parts.GatedNet", r"cannot be made and applied .*missing 2 required"),
-        ("my_package.parts.SignDescent", r"must be a subclass of torch\.nn"),
-        ("support.own_networks.Halving", r"returned \(2, 3\) for rows of shape \(2, 6\)"),
-        ("torch.nn.Mish", r"is not imported: its module is not in allow_targets"),
-        ("snake", r"must be one of identity, .* or the import path of a torch\.nn\.Module"),
-    ],
-)
-def test_activation_that_is_none_is_refused(tmp_path: Path, activation: str, message: str) -> None:
-    asked = with_snake(model={"activation": activation, "hidden_units": 6}, allow_targets=["my_package", "support"])
-    with pytest.raises(ConfigError, match=message):
-        train(asked, tmp_path / "run")
-
-
 def test_parts_as_objects_give_the_bits_of_their_paths(run: Path, tmp_path: Path) -> None:
     objects = {"_target_": GatedNet, "width": 8}, {"_target_": SignDescent, "lr": 0.01, "momentum": 0.9}
     asked = {**config(), "model": objects[0], "optimizer": objects[1]}
@@ -465,42 +327,3 @@ def test_parts_as_objects_give_the_bits_of_their_paths(run: Path, tmp_path: Path
     for name in ("config.yaml",):
         assert (result.run_dir / name).read_text(encoding="utf-8") == (run / name).read_text(encoding="utf-8")
     assert asked["model"]["_target_"] is GatedNet  # what was given is as it was
-
-
-def test_what_makes_a_part_need_not_be_a_class(tmp_path: Path) -> None:
-    def halves(parameters: Any, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=lr / 2)
-
-    changes = {"model": {"activation": lambda: Snake(), "hidden_units": [6, 5]}, "allow_targets": []}
-    given = train(with_snake(**changes, optimizer={"_target_": halves, "lr": 0.2}), tmp_path / "a")
-    expected = train(with_snake(optimizer={"name": "SGD", "lr": 0.1}), tmp_path / "b")
-    assert_same_state(given.module.state_dict(), expected.module.state_dict())
-    kept = yaml.safe_load((given.run_dir / "config.yaml").read_text(encoding="utf-8"))
-    assert kept["optimizer"]["_target_"].endswith("halves")
-    with pytest.raises(ConfigError, match=r"in_features = 3 follows from the rows"):
-        train({**config(), "model": {"_target_": GatedNet, "in_features": 3}}, tmp_path / "c")
-
-
-def test_module_with_an_own_activation(tmp_path: Path) -> None:
-    module = MLPModule(4, 3, "multiclass", model={"activation": SNAKE}, activation_class=Snake)
-    assert any(isinstance(one, Snake) for one in module.modules())
-    with pytest.raises(ConfigError, match=r"model\.activation = .* is not imported automatically"):
-        MLPModule(4, 3, "multiclass", model={"activation": SNAKE})
-    with pytest.raises(ConfigError, match=r"activation_class = .* has no effect"):
-        MLPModule(4, 3, "multiclass", activation_class=Snake)
-
-
-def test_class_of_the_script_that_runs(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import torch\nfrom mlp_lightning import train\nfrom mlp_lightning.inference.loading import load_model\n"
-        "class Cube(torch.nn.Module):\n    def forward(self, x):\n        return x**3\n"
-        "if __name__ == '__main__':\n"
-        "    train({'model': {'activation': Cube}, 'trainer': {'max_steps': 2}, 'verbosity': 0}, 'run')\n"
-        "    print(load_model('run/checkpoints/last.ckpt', allow_targets=['__main__']).config.model.activation)\n",
-        encoding="utf-8",
-    )
-    words = [sys.executable, str(script)]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, encoding="utf-8", timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "__main__.Cube"

@@ -159,8 +159,8 @@ def test_from_the_table_to_the_exported_model(make: Callable[[Path], Case], tmp_
         predict = (*predict, "id_columns=[id,seen]")
     run(*predict, cwd=tmp_path)
     run("evaluate.py", at, f"data.path={path}", "output=figures", cwd=tmp_path)
-    told = run("export.py", at, f"format={export}", f"output=model.{export}", cwd=tmp_path).stdout
-    assert "Predicts as the checkpoint does" in told
+    done = run("export.py", at, f"format={export}", f"output=model.{export}", cwd=tmp_path).stdout
+    assert "Predicts as the checkpoint does" in done
 
     model = load_model(checkpoint)
     source = FileSource.open(str(tmp_path / path), model.config.data.csv)

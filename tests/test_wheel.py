@@ -29,7 +29,7 @@ def test_contents(wheel) -> None:
     conf = {file.relative_to(ROOT / "conf").as_posix() for file in (ROOT / "conf").rglob("*.yaml")}
     assert {f"mlp_lightning/conf/{name}" for name in conf} <= names
     assert "mlp_lightning/py.typed" in names
-    # A namespace package has no __init__.py of its own: it belongs to all plugins of an environment.
+    # A namespace package has no __init__.py: it belongs to all plugins of an environment.
     plugins = {name for name in names if name.startswith("hydra_plugins/")}
     assert "hydra_plugins/mlp_lightning_vectorized/vectorized.py" in plugins
     assert all(name.startswith("hydra_plugins/mlp_lightning_") for name in plugins)

@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import hydra
 from omegaconf import DictConfig
 
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
-from mlp_lightning.config.hydra_arguments import parse_arguments
+from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig, idle_options
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
@@ -55,10 +55,6 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
     def task(composed: DictConfig) -> None:
         """Does nothing: here Hydra only shows help and the like."""
 
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
-        hydra.main(version_base=None, config_path=str(conf_dir()), config_name=name)(task)()
-        return
-
     def parse(plain: Mapping[str, Any], explicit: Collection[str]) -> _Options:
         options = parse_section(cls, {key: one for key, one in plain.items() if key != "hydra"}, required)
         faults = idle_options(options, explicit)
@@ -67,6 +63,9 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
         return options
 
     try:
+        if is_question(arguments):
+            run_hydra(task, conf_dir(), name, arguments.overrides, options_given(arguments))
+            return
         if arguments.multirun:
             raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
         options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
@@ -92,8 +91,8 @@ def _checkpoint(wanted: str) -> Path:
             hint = f"name one of its folds, for example {path / 'fold-0'}"
             raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation of several models", hint)])
         path = path / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise ConfigError([Fault("ckpt_path", wanted, "is not a file", _WHICH_MODEL)])
+    if reason := why_no_file(path):
+        raise ConfigError([Fault("ckpt_path", wanted, reason, _WHICH_MODEL)])
     return path
 
 

@@ -5,6 +5,7 @@ All faults of a command are reported together, before Hydra creates a folder and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -14,17 +15,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mlp_lightning.commands.auto_resume import (
+    configuration_lock,
+    earlier_runs,
+    refuse_contradictions,
+    sweep_name,
+)
 from mlp_lightning.config import Config, conf_dir, parse_complete
-from mlp_lightning.config.hydra_arguments import parse_arguments
+from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
-from mlp_lightning.runs.run_folder import new_run_dir, newest_checkpoint
+from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config
@@ -50,12 +57,16 @@ class _Command:
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
         swept: the keys that have several values.
+        differing: the keys in which the configurations of the runs differ.
+        closing: what to release at the end.
     """
 
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
     swept: frozenset[str] = frozenset()
+    differing: frozenset[str] = frozenset()
+    closing: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     def run_jobs(self, jobs: Sequence[ComposedJob], n_jobs: int, backend: str) -> list[float]:
         """Run all jobs; the vectorized launcher calls this instead of the task."""
@@ -68,23 +79,24 @@ class _Command:
 
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, False, self.swept)
+        return _Command, (None, None, False, self.swept, self.differing)
 
 
 def main() -> None:
     """Run the command line of this process; ends the process with its exit code."""
     remember_interrupts()
     arguments = parse_arguments()
-    overrides = with_open_sections(arguments.overrides)
-    sys.argv = [dict(zip(arguments.overrides, overrides, strict=True)).get(one, one) for one in sys.argv]
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion:
-        _hydra_main(_Command())  # answers and ends
-        return
-    checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+    overrides, options = with_open_sections(arguments.overrides), options_given(arguments)
     command = _Command()
     try:
-        sys.argv += _prepare(command, checked, overrides)
-        _hydra_main(command)
+        if is_question(arguments):
+            _hydra_main(command, overrides, options)  # answers and ends
+            return
+        checked = _checked(overrides, arguments.multirun, arguments.config_name, arguments.config_dir)
+        extra = _prepare(command, checked, overrides)
+        # Done here, and no part of what repeats a run.
+        given = [one for one in overrides if explicit_keys([one]) != {"auto_resume"}]
+        _hydra_main(command, [*given, *extra], options)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
@@ -100,6 +112,7 @@ def main() -> None:
         created = command.created
         if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
             shutil.rmtree(created, ignore_errors=True)  # no run was started in it
+        command.closing.close()
     if command.sweep is not None and command.sweep.interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
@@ -115,7 +128,7 @@ def report_error(error: Exception) -> int:
     return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
 
 
-def _hydra_main(command: _Command) -> None:
+def _hydra_main(command: _Command, overrides: list[str], options: list[str]) -> None:
     """Pass the command line to Hydra, which runs one training per job."""
 
     def task(composed: DictConfig) -> float:
@@ -124,7 +137,7 @@ def _hydra_main(command: _Command) -> None:
     if command.sweep is not None:
         # The vectorized launcher calls this once with all jobs; other launchers call the task for each job.
         task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
-    hydra.main(version_base=None, config_path=str(conf_dir()), config_name="train")(task)()
+    run_hydra(task, conf_dir(), "train", overrides, options)
 
 
 def _program() -> str:
@@ -138,18 +151,44 @@ def _program() -> str:
 
 
 def _checked(overrides: list[str], multirun: bool, config_name: str | None, config_dir: str | None) -> CheckedCommand:
-    """What the command asks for; ends the process if it has a fault."""
-    try:
-        folder = None if config_dir is None else Path(config_dir)
-        checked = check_command(overrides, multirun, config_name or "train", folder)
-        _check_checkpoint(checked.config, checked.is_sweep)
-        _check_output(overrides, checked.is_sweep)
-        if checked.is_sweep:
-            _check_sweep(checked, overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_WRONG_USE)
+    """What the command asks for.
+
+    Raises:
+        ConfigError: it has faults.
+    """
+    folder = None if config_dir is None else Path(config_dir)
+    checked = check_command(overrides, multirun, config_name or "train", folder)
+    refuse_contradictions(checked, overrides)
+    if checked.is_sweep and checked.config.auto_resume:
+        checked = _same_sweep(checked, overrides)
+    _check_checkpoint(checked.config, checked.is_sweep)
+    _check_output(overrides, checked.is_sweep)
+    if checked.is_sweep:
+        _check_sweep(checked, overrides)
     return checked
+
+
+def _same_sweep(checked: CheckedCommand, overrides: list[str]) -> CheckedCommand:
+    """The command with the sweep that it continues, or starts."""
+    config = checked.config
+    sweep = dataclasses.replace(config.sweep, name=config.sweep.name or sweep_name(config, overrides), resume=True)
+    return dataclasses.replace(checked, config=dataclasses.replace(config, sweep=sweep))
+
+
+def _resumed(command: _Command, config: Config) -> list[str]:
+    """What continues the newest unfinished run of this configuration; ends the process if one has finished."""
+    from mlp_lightning.runs.console import RunConsole
+
+    parent = OUTPUT_FOLDER / config.name
+    command.closing.enter_context(configuration_lock(config, parent))
+    earlier = earlier_runs(config, parent)
+    if earlier.finished is not None:
+        why = "auto_resume starts no second one; leave it out to train again"
+        RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
+        sys.exit(0)
+    if earlier.fault:
+        print(earlier.fault, file=sys.stderr, flush=True)
+    return [] if earlier.checkpoint is None else [f"ckpt_path={_quoted(earlier.checkpoint)}"]
 
 
 def _check_checkpoint(config: Config, multirun: bool) -> None:
@@ -161,17 +200,21 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         if multirun:
             rule = "names one run, but a sweep starts several"
             hint = "give the path of a checkpoint"
-        elif _checkpoint_of_newest_run(config) is None:
-            rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER / config.name}, and no run there has one"
-            hint = "train one first, or give the path of a checkpoint"
-    elif not Path(wanted).expanduser().is_file():
-        rule, hint = "is not a file", "use last, best or the path of a .ckpt file"
+        else:
+            found, fault = _checkpoint_of_newest_run(config)
+            which = "an intact one" if fault else "one"
+            if found is None:
+                folder = OUTPUT_FOLDER / config.name
+                rule = f"names a checkpoint of the newest run in {folder}, and no run there has {which}"
+                hint = f"{fault} train one first, or give the path of a checkpoint".strip()
+    else:
+        rule, hint = why_no_file(Path(wanted).expanduser()), "use last, best or the path of a .ckpt file"
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
 
-def _checkpoint_of_newest_run(config: Config) -> Path | None:
-    return newest_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
+def _checkpoint_of_newest_run(config: Config) -> tuple[Path | None, str]:
+    return newest_intact_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
 
 
 def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
@@ -210,12 +253,20 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     extra: list[str] = []
     if config.ckpt_path in ("last", "best"):
         # Searched among the runs of this name, not next to a folder that you chose.
-        extra.append(f"ckpt_path={_quoted(_checkpoint_of_newest_run(config))}")
+        found, fault = _checkpoint_of_newest_run(config)
+        extra.append(f"ckpt_path={_quoted(found)}")
+        if fault:
+            print(fault, file=sys.stderr, flush=True)
+    if config.auto_resume:
+        extra += [] if multirun else _resumed(command, config)
+        extra += [] if "auto_resume" in explicit_keys(overrides) else ["auto_resume=false"]  # a file asks for it
     if config.verbosity == 0:
         extra.append("hydra/hydra_logging=none")
     given = [one.partition("=")[2] for one in overrides if one.partition("=")[0].lstrip("+") == key]
     if given:
         folder = Path(given[-1].strip("'\""))
+        if "${" not in given[-1]:  # Hydra resolves that
+            command.created = _made(folder, key)
     else:
         if multirun and config.sweep.name is not None:
             folder = _sweep_folder(config)
@@ -230,11 +281,26 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
         from mlp_lightning.sweeps.sweep import Sweep
 
         program = f"{_program()}{SINGLE_RUN}" if checked.is_sweep_by_file else _program()
-        command.swept = checked.swept
+        command.swept, command.differing = checked.swept, checked.differing
         command.sweep = Sweep(folder, config.sweep, program, config.verbosity, checked.swept).open()
     if folder.is_dir():  # Hydra writes there next, and would show a traceback
         refuse_full_disk(folder)
     return extra
+
+
+def _made(folder: Path, key: str) -> Path | None:
+    """Make a folder that you name, before Hydra fails to. Returns it if it was not there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    was_there = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"cannot be made a folder: {error.strerror} ({error.filename})"
+        raise ConfigError([Fault(key, str(folder), cause, "choose another one")]) from error
+    return None if was_there else folder
 
 
 def _quoted(path: Path | None) -> str:
@@ -257,7 +323,8 @@ def _run(composed: DictConfig, command: _Command) -> float:
         config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
         if command.swept:
             config = with_shared_split(config) if "seed" in command.swept else config
-            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in command.swept])
+            shown = {key for key in command.differing if not key.startswith("sweep.")}
+            config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
         if config.data.cv.trains_all:
             return _run_folds(config, folder)
         result = train(config, folder)

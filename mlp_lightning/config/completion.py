@@ -73,7 +73,7 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
 def _is_complete(given: Mapping[str, Any]) -> bool:
     """Whether it is a whole configuration, such as a run leaves; a key that came later has the schema's default."""
     fields = schema.Config.__dataclass_fields__.values()
-    keys = {field.name for field in fields} - {"allow_targets"}  # what a run leaves does not allow any
+    keys = {field.name for field in fields} - {"allow_targets", "auto_resume"}  # no run leaves them
     sections = [field.name for field in fields if isinstance(field.default_factory, type) and field.name in keys]
     return keys <= given.keys() and all(isinstance(given[name], Mapping) for name in sections)
 

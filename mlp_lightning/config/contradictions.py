@@ -126,10 +126,10 @@ def _validation_metrics(config: schema.Config) -> Iterator[Fault]:
     if data.val_fraction > 0 or data.val_path is not None or data.split_column is not None:
         return
     hint = "set data.val_fraction above 0"
-    if config.callbacks.early_stopping is not None:
-        monitor = config.callbacks.early_stopping.monitor
-        yield Fault("callbacks.early_stopping.monitor", monitor, "needs validation rows and there are none", hint)
-    watchers = [("callbacks.checkpoint.monitor", getattr(config.callbacks.checkpoint, "monitor", ""))]
+    watchers = [
+        (f"callbacks.{name}.monitor", getattr(getattr(config.callbacks, name), "monitor", ""))
+        for name in ("early_stopping", "checkpoint")
+    ]
     if isinstance(config.scheduler, schedules.PlateauSchedule):
         watchers.append(("scheduler.monitor", config.scheduler.monitor))
     for key, monitor in watchers:

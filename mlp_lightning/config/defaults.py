@@ -26,7 +26,7 @@ def _nodes() -> dict[str, Any]:
         "export": inference.ExportConfig,
     }
     parts = {f"schema_{name}": schema.plain(section()) for name, section in sections.items()}
-    run = {**schema.Config().to_dict(), "allow_targets": []}
+    run = {**schema.Config().to_dict(), "allow_targets": [], "auto_resume": False}
     del run["data"]["name"]  # the files of conf/data have it, and the rest of them is for that data set
     # A part of the user's own has other keys.
     del run["model"], run["optimizer"]

@@ -47,6 +47,16 @@ TORCH_OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
+# The arguments of those that no file in conf/optimizer describes.
+_OF_ALL = ("weight_decay", "foreach", "maximize", "differentiable", "capturable")
+OTHER_OPTIMIZERS = {
+    "ASGD": ("lambd", "alpha", "t0", *_OF_ALL),
+    "Adadelta": ("rho", "eps", *_OF_ALL),
+    "Adafactor": ("beta2_decay", "eps", "d", "weight_decay", "foreach", "maximize"),
+    "Adamax": ("betas", "eps", *_OF_ALL),
+    "RAdam": ("betas", "eps", "decoupled_weight_decay", *_OF_ALL),
+    "Rprop": ("etas", "step_sizes", *_OF_ALL[1:]),
+}
 # Those that work elementwise, whose update is proportional to the learning rate, and in which a gradient that is
 # always zero changes nothing: runs with these can train as one stack, each with its own learning rate.
 # (ASGD and Rprop use the learning rate otherwise, Adafactor looks at whole matrices.)

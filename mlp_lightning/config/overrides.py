@@ -33,7 +33,11 @@ _EXTRAS = {
     "hydra/sweeper/optuna": ("Optuna", "optuna"),
     "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
 }
-_COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# Some faults reach only an assertion inside.
+_COMPOSITION_ERRORS = (
+    *(HydraException, OmegaConfBaseException, ValueError),
+    *(AssertionError, TypeError, AttributeError, LookupError, RecursionError),
+)
 
 
 Parse = Callable[[Mapping[str, Any], Collection[str]], Any]
@@ -76,12 +80,14 @@ class CheckedCommand:
         is_sweep: whether it makes several runs.
         is_sweep_by_file: whether a file says so (``hydra.mode``), even without ``-m``.
         swept: the dotted keys that have several values, or a space to search.
+        differing: the keys of the configuration in which its runs differ, as far as the command says it.
     """
 
     config: Any
     is_sweep: bool
     is_sweep_by_file: bool
     swept: frozenset[str] = frozenset()
+    differing: frozenset[str] = frozenset()
 
 
 def check_command(
@@ -95,7 +101,9 @@ def check_command(
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError([Fault("--config-dir", str(config_dir), "is not a folder")])
     check = _Check(with_open_sections(overrides), multirun, config_name, config_dir, parse)
-    return CheckedCommand(check.run(), check.multirun, check.multirun_by_file, frozenset(check.swept))
+    config = check.run()
+    swept, differing = frozenset(check.swept), frozenset(check.swept | check.differing)
+    return CheckedCommand(config, check.multirun, check.multirun_by_file, swept, differing)
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -139,6 +147,7 @@ class _Check:
         self.multirun_by_file = False
         self.swept_by_files: dict[str, str] = {}
         self.swept: set[str] = set()
+        self.differing: set[str] = set()  # because of the options of a swept group
         # What is composed to be checked: groups first, values with ++, so that Hydra takes unknown keys and the
         # schema can report all of them. Beside each, the override as it was given, with its first value.
         self.groups: list[tuple[str, str]] = []
@@ -215,7 +224,7 @@ class _Check:
     def _values(self, key: str, override: Override) -> list[str]:
         """The values of an override as text; several only in a sweep."""
         if not override.is_sweep_override():
-            return [override.get_value_element_as_str()]
+            return [str(override.input_line).partition("=")[2]]
         self.swept.add(key)
         text = str(override.input_line).partition("=")[2]
         if not self.multirun:  # a file may still say that it is a sweep
@@ -326,7 +335,9 @@ class _Check:
             if is_group:
                 others = [one for one, _ in [*self.groups, *self.values] if not one.startswith(f"{key}=")]
                 try:
-                    self._checked(self._compose([*others, f"{key}={text}"]))
+                    composed = self._compose([*others, f"{key}={text}"])
+                    self.differing.update(_differing(plain, composed))
+                    self._checked(composed)
                 except _COMPOSITION_ERRORS as error:
                     self._add(_composition_fault(error, key, text))
             else:
@@ -352,6 +363,17 @@ class _Check:
         match = nearest(last, list(node)) if isinstance(node, dict) and last not in node else None
         hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
         self._add(Fault(fault.key, fault.value, fault.rule, hint or fault.hint))
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    """The dotted keys of values in which nested dicts differ."""
+    for name in {**one, **other}:
+        values = one.get(name), other.get(name)
+        if any(isinstance(value, Mapping) for value in values):
+            before, after = (value if isinstance(value, Mapping) else {} for value in values)
+            yield from _differing(before, after, f"{prefix}{name}.")
+        elif values[0] != values[1]:
+            yield f"{prefix}{name}"
 
 
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:

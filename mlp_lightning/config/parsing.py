@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
@@ -12,10 +11,11 @@ from typing import Any, Literal, TypeVar
 from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.annotations import alternatives, has_type, type_words
 from mlp_lightning.config.completion import completed
-from mlp_lightning.config.conf_files import optimizer_arguments
+from mlp_lightning.config.conf_files import optimizer_arguments, optimizer_option
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
-from mlp_lightning.config.rules import Choice, Rule, at_least, between, unknown_key, unknown_name
+from mlp_lightning.config.names import OTHER_OPTIMIZERS
+from mlp_lightning.config.rules import Choice, Rule, at_least, between, float_rule, unknown_key, unknown_name
 from mlp_lightning.config.targets import argument_faults, is_dotted_name, is_import_path, target_fault
 from mlp_lightning.errors import ConfigError, Fault
 
@@ -305,8 +305,8 @@ def _checked_value(
         if rule is not None and not all(rule.holds(element) for element in elements):
             faults.append(Fault(key, value, f"must have only values {rule.sentence}"))
         return value
-    if isinstance(value, float) and math.isinf(value):
-        faults.append(Fault(key, value, "must be finite"))
+    if isinstance(value, float) and (unfit := float_rule(value)):
+        faults.append(Fault(key, value, unfit))
         return value
     if rule is not None and not rule.holds(value):
         faults.append(unknown_name(key, value, f"must be {rule.sentence}", rule.names))
@@ -358,18 +358,27 @@ def _with_gathered_options(plain: Mapping[str, Any], prefix: str, faults: list[F
     """Move the arguments of the optimizer class into ``options``, checking them on the way."""
     class_name = plain.get("name", "SGD")
     arguments = optimizer_arguments(class_name) if isinstance(class_name, str) else None
+    # A name that is wrong has its fault where it is checked.
+    known = OTHER_OPTIMIZERS.get(class_name, plain) if isinstance(class_name, str) else plain
     gathered, rest = schema.plain(arguments or {}), {}
     for name, value in plain.items():
         key = _join(prefix, str(name))
         if name in ("name", "lr"):
             rest[name] = value
+        elif name not in (known if arguments is None else arguments):
+            fault = unknown_key(key, value, ["name", "lr", *(known if arguments is None else arguments)])
+            faults.append(fault if fault.hint else dataclasses.replace(fault, hint=_whole_group(class_name, key)))
         elif arguments is None:
             gathered[name] = value
-        elif name not in arguments:
-            faults.append(unknown_key(key, value, ["name", "lr", *arguments]))
         else:
             gathered[name] = _checked_argument(value, arguments[name], _OPTIMIZER_RULES.get(name), key, faults)
     return {**rest, "options": gathered}
+
+
+def _whole_group(class_name: str, key: str) -> str:
+    """How to choose an optimizer without the arguments of another one."""
+    option = optimizer_option(class_name)
+    return f"leave it out with '~{key}'" if option is None else f"choose optimizer={option}"
 
 
 def _checked_argument(value: Any, default: Any, rule: Rule | Choice | None, key: str, faults: list[Fault]) -> Any:

@@ -7,6 +7,7 @@ message cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
@@ -135,3 +136,16 @@ def unknown_name(key: str, value: Any, rule: str, names: Collection[str]) -> Fau
     """The fault of a value that is not one of the valid names."""
     match = nearest(value, names) if isinstance(value, str) else None
     return Fault(key, value, rule, f"did you mean {match}?" if match else "")
+
+
+# The smallest and the largest number that 32 bits hold in full precision.
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
+def float_rule(value: float) -> str:
+    """The rule that a number breaks which 32 bits do not hold; empty if they do."""
+    if value == 0 or math.isnan(value) or _SMALLEST <= abs(value) <= _LARGEST:
+        return ""
+    if math.isinf(value):
+        return "must be finite"
+    return f"must be 0 or between {_SMALLEST:.2g} and {_LARGEST:.2g} in size, as 32-bit numbers are"

@@ -252,7 +252,9 @@ class TrainerConfig:
         meaning="share of every label that the training loss spreads evenly over all classes; auto: 0.01 for classes",
     )
     accumulate_grad_batches: int = option(1, at_least(1), meaning="batches whose gradients make one step")
-    threads: Union[int, Auto] = option("auto", at_least(1), meaning="CPU threads; auto: by matrix size")
+    threads: Union[int, Auto] = option(
+        "auto", between(1, 1024, high_included=True), meaning="CPU threads; auto: by matrix size"
+    )
     engine: str = option(
         "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: stacked for runs that train together"
     )
@@ -260,10 +262,14 @@ class TrainerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """Stop when the monitored metric no longer improves."""
+    """Stop when the monitored metric no longer improves.
 
-    monitor: str = option("loss/val", one_of(("loss/val", "accuracy/val")), meaning="which metric")
-    patience: int = option(10, at_least(1), meaning="validations without improvement before the stop")
+    Metrics of validation rows are looked at after each validation, ``loss/train`` (the mean over an epoch) after each
+    epoch.
+    """
+
+    monitor: str = option("loss/val", one_of(("loss/val", "accuracy/val", "loss/train")), meaning="which metric")
+    patience: int = option(10, at_least(1), meaning="validations (or epochs) without improvement before the stop")
     min_delta: float = option(0.0, at_least(0), meaning="smallest change that counts as improvement")
 
 
@@ -353,6 +359,9 @@ class Config:
     ckpt_path: Union[str, None] = option(
         None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"
     )
+    auto_resume: bool = option(
+        False, meaning="continue the newest unfinished run or sweep of this same command, or start it; not in Python"
+    )
     verbosity: int = option(
         1, between(0, 2, high_included=True), meaning="0: errors only, 1: progress and result, 2: more"
     )
@@ -365,6 +374,8 @@ class Config:
         content = plain(self)
         # It is not kept: who loads what a run left has to allow an import anew.
         del content["allow_targets"]
+        # It says nothing of a run, but of how a command chooses one.
+        del content["auto_resume"]
         for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
             for name in idle if "_target_" in section else ():
                 del section[name]

@@ -19,21 +19,26 @@ from sklearn.utils.validation import check_is_fitted
 from mlp_lightning.config import Config, ModelConfig
 from mlp_lightning.engines.sizing import auto_threads, cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.estimators.cautions import warn_of_fit
+from mlp_lightning.estimators.double import in_double
 from mlp_lightning.estimators.fitting import Job, rows_of, train_alone
 from mlp_lightning.estimators.inputs import Inputs, raw_rows, read_features, read_rows, read_targets, read_weights
 from mlp_lightning.estimators.messages import in_parameters, speaking_of_parameters
+from mlp_lightning.estimators.plain import as_arrays, as_tensors, module_of, plain_module
 from mlp_lightning.estimators.settings import configuration
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.fit import TrainingStart
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.tables.batches import ROWS_AT_ONCE
 from mlp_lightning.tables.targets import Target
 from mlp_lightning.tables.written_numbers import number_forms
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# Rows that are predicted at once: the values of a hidden layer stay in the processor's cache.
+_ROWS_AT_ONCE = 2_048
 
 
 def with_parameters(estimator: BaseMLP, parameters: Mapping[str, Any]) -> BaseMLP:
@@ -64,6 +69,20 @@ class BaseMLP(BaseEstimator, ABC):
         tags.input_tags.sparse = True
         return tags
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes as plain data and arrays, for pickles and for libraries that know no torch modules."""
+        state = {**super().__getstate__()}
+        if "module_" in state:
+            state["module_"] = plain_module(state["module_"])
+            state["_optimizer_state"] = as_arrays(state["_optimizer_state"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "module_" in state:
+            of_optimizer = as_tensors(state["_optimizer_state"])
+            state = {**state, "module_": module_of(state["module_"]), "_optimizer_state": of_optimizer}
+        super().__setstate__(state)
+
     # ---- fitting -----------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -80,6 +99,12 @@ class BaseMLP(BaseEstimator, ABC):
             ConfigError: a parameter is wrong.
             ValueError: the rows cannot be used.
             TrainingError: the loss became NaN or infinite.
+
+        Warns:
+            ConvergenceWarning: ``max_iter`` was reached before the loss settled; not where the learning rate comes
+                down to 0 over all epochs.
+            BaselineWarning: the loss (of the validation rows, if there are some) is above that of a prediction that
+                does not look at ``X``.
         """
         continues = bool(self.warm_start) and hasattr(self, "module_")
         with speaking_of_parameters():
@@ -87,12 +112,15 @@ class BaseMLP(BaseEstimator, ABC):
             job = self.job(inputs, self._preprocessor if continues else None)
             start = self._start(job, with_optimizer=False) if continues else None
             before = self.loss_curve_ if continues else []
-            self.take(job, inputs, train_alone(job, start), before)
+            result = train_alone(job, start)
+            self.take(job, inputs, result, before)
+        self.warn_of_fit(result, stacklevel=2)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
         if self.early_stopping:
-            raise ConfigError([Fault("early_stopping", True, "cannot be used with partial_fit, which makes one pass")])
+            rule = "cannot be used: partial_fit does not support early_stopping=True, as it makes one pass"
+            raise ConfigError([Fault("early_stopping", True, rule, "use fit")])
         continues = hasattr(self, "module_")
         with speaking_of_parameters():
             inputs = self.read_inputs(X, y, sample_weight, continues=continues, classes=classes)
@@ -171,14 +199,23 @@ class BaseMLP(BaseEstimator, ABC):
         self.n_layers_ = len(job.config.model.layer_widths) + 2
         self.n_outputs_ = job.data.out_features
         self.out_activation_ = self.module_.task.output_activation
-        stops_early = job.config.callbacks.early_stopping is not None
-        self.validation_scores_ = self._validation_scores(job) if stops_early else None
+        validates = "val" in job.data.splits
+        self.validation_scores_ = self._validation_scores(job) if validates else None
         losses_of_validations = [one["loss"] for one in job.curves.validations]
         #: Of the weights that are kept, those of the least validation loss.
         self.best_validation_score_ = (
             self.validation_scores_[int(np.argmin(losses_of_validations))] if self.validation_scores_ else None
         )
-        self.best_loss_ = None if stops_early else min(self.loss_curve_)
+        self.best_loss_ = None if validates else min(self.loss_curve_)
+
+    def warn_of_fit(self, result: TrainingResult, stacklevel: int) -> None:
+        """Warn of a fit that :meth:`take` took over, if it ended short of what it can be.
+
+        Args:
+            result: of the training.
+            stacklevel: frames up to the caller whom it concerns; 1 is the one that calls this method.
+        """
+        warn_of_fit(self.get_params(deep=False), result, self.loss_curve_[-self.n_iter_ :], stacklevel + 1)
 
     def _seed(self, passes: int) -> int:
         given = self.random_state
@@ -222,22 +259,15 @@ class BaseMLP(BaseEstimator, ABC):
         check_is_fitted(self, "module_")
         with speaking_of_parameters():
             raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
-        # In double precision a prediction does not depend on the rows predicted with it. The weights alone are copied:
-        # copying the modules around them takes longer than the prediction of a few rows.
+        # In double precision a prediction does not depend on the rows predicted with it.
         module = self.module_
-        tensors = {**dict(module.mlp.named_parameters()), **dict(module.mlp.named_buffers())}
-        weights = {name: one.double() for name, one in tensors.items() if one.is_floating_point()}
         widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]
         parts = []
-        with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), ROWS_AT_ONCE))):
+        with torch.no_grad(), cpu_threads(auto_threads(widths, min(len(raw_BF), _ROWS_AT_ONCE))):
             # torch warns of read-only rows (of a memory map, say), although they are only read here.
             raw_BF = np.require(raw_BF, requirements="W")
-            for rows_BF in torch.from_numpy(raw_BF).split(ROWS_AT_ONCE):
-                parts.append(
-                    module.task.predictions(
-                        torch.func.functional_call(module.mlp, weights, (module.preprocessor(rows_BF),))
-                    )
-                )
+            for rows_BF in torch.from_numpy(raw_BF).split(_ROWS_AT_ONCE):
+                parts.append(module.task.predictions(in_double(module.mlp, module.preprocessor(rows_BF))))
         return torch.cat(parts).numpy()
 
     def _matrices(self) -> list[torch.Tensor]:

@@ -30,10 +30,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     - ``solver`` has ``adamw`` (whose ``alpha`` is torch's decoupled weight decay) and no ``lbfgs``.
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
-    - Without ``early_stopping`` all ``max_iter`` epochs are trained, and ``tol`` has no effect. With it, training
-      stops when the loss (not the accuracy) of validation rows has not fallen by ``tol`` in ``n_iter_no_change``
-      epochs, and the weights of the least are kept. ``validation_scores_`` are accuracies, and
-      ``best_validation_score_`` that of these weights.
+    - With ``constant``, training stops when the training loss has not fallen by ``tol`` in ``n_iter_no_change``
+      epochs, and warns (``ConvergenceWarning``) if ``max_iter`` comes first. ``cosine`` and ``one_cycle`` train for
+      ``max_iter`` epochs, at whose end the rate is 0, unless a ``tol`` is given.
+    - With ``early_stopping``, training stops when the loss (not the accuracy) of validation rows has not fallen by
+      ``tol`` in ``n_iter_no_change`` epochs, and the weights of the least are kept. ``validation_scores_`` are
+      accuracies, and ``best_validation_score_`` that of these weights.
+    - A model whose loss (on validation rows, if there are any) is above that of the class frequencies warns
+      (:class:`~mlp_lightning.errors.BaselineWarning`).
     - ``loss_`` and ``loss_curve_`` are of the data alone, without the penalty.
 
     Args:
@@ -47,7 +51,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_iter: epochs.
         shuffle: whether to draw a new order in every epoch.
         random_state: seed, or a generator to draw one from; decides weights, order, split and dropout.
-        tol: smallest improvement that counts as one.
+        tol: smallest improvement of the loss that counts as one; ``None``: 1e-4, and no stop by the training loss with
+            ``cosine`` and ``one_cycle``.
         verbose: whether to print progress.
         warm_start: whether ``fit`` continues from the weights and the scaling of the previous fit.
         momentum: of ``sgd``.
@@ -89,7 +94,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_iter: int = DEFAULTS["max_iter"],
         shuffle: bool = True,
         random_state: Any = None,
-        tol: float = 1e-4,
+        tol: float | None = None,
         verbose: bool = False,
         warm_start: bool = False,
         momentum: float = 0.9,

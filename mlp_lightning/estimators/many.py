@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from mlp_lightning.estimators.fitting import Job, rows_of, train_together
 from mlp_lightning.estimators.inputs import Inputs
 from mlp_lightning.estimators.messages import translated
 from mlp_lightning.estimators.regressor import MLPRegressor
+from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.tables.targets import are_classes
 
 
@@ -62,9 +64,10 @@ def fit_many(
     fits = Fits()
     for one in estimators:
         fits.add(one, 0, lambda one=one: one.read_inputs(X, y, sample_weight))
-    for outcome in fits.train():
-        if outcome is not None:
+    for one, outcome in zip(estimators, fits.train(), strict=True):
+        if isinstance(outcome, Exception):
             raise outcome
+        one.warn_of_fit(outcome, stacklevel=2)
     return estimators
 
 
@@ -98,15 +101,15 @@ class Fits:
         except Exception as error:
             self._fits.append(translated(error))
 
-    def train(self) -> list[Exception | None]:
+    def train(self) -> list[TrainingResult | Exception]:
         """Train all; this fits the estimators.
 
         Returns:
-            For each fit, in order of :meth:`add`, why it failed; ``None`` if it did not.
+            For each fit, in order of :meth:`add`, its result, or why it failed.
         """
         ready = [one for one in self._fits if not isinstance(one, Exception)]
         results = iter(train_together([job for _, _, job in ready]))
-        outcomes: list[Exception | None] = []
+        outcomes: list[TrainingResult | Exception] = []
         for one in self._fits:
             outcome = one if isinstance(one, Exception) else next(results)
             if isinstance(outcome, Exception):
@@ -115,7 +118,8 @@ class Fits:
             assert not isinstance(one, Exception)
             estimator, inputs, job = one
             estimator.take(job, inputs, outcome)
-            outcomes.append(None)
+            # Without the module, which is the estimator's now.
+            outcomes.append(dataclasses.replace(outcome, module=None, optimizer_state=None))
         return outcomes
 
     def _rows(self, inputs_key: str, config: Config, inputs: Inputs) -> TabularDataModule:

@@ -50,7 +50,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_iter: int = DEFAULTS["max_iter"],
         shuffle: bool = True,
         random_state: Any = None,
-        tol: float = 1e-4,
+        tol: float | None = None,
         verbose: bool = False,
         warm_start: bool = False,
         momentum: float = 0.9,

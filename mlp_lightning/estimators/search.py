@@ -33,7 +33,8 @@ class VectorizedSearchCV(BaseSearchCV):
     The results are those of scikit-learn's searches, to rounding, and so are the names: ``cv_results_``,
     ``best_estimator_``, ``best_params_``, ``best_score_``, ``best_index_``, ``scorer_``, ``n_splits_`` and
     ``refit_time_``.
-    Fits are timed together: ``cv_results_`` has an equal share of the time for each.
+    Fits are timed together: ``cv_results_`` has an equal share of the time for each. The scores tell which
+    candidates are poor: of what is short of its baseline or has not converged, only the fit to all rows warns.
 
     Args:
         estimator: an :class:`MLPClassifier` or :class:`MLPRegressor`. (They scale features and handle missing
@@ -158,7 +159,7 @@ class VectorizedSearchCV(BaseSearchCV):
                 estimator = with_parameters(self.estimator, params)
                 estimators.append(estimator)
                 fits.add(estimator, number, lambda one=estimator, part=part: one.read_inputs(*part.training))
-        failures = fits.train()
+        failures = [one if isinstance(one, Exception) else None for one in fits.train()]
         self._report_failures(failures)
         fit_time = (time.perf_counter() - started) / max(1, len(estimators))
         out = []

@@ -31,6 +31,9 @@ DEFAULTS: dict[str, Any] = {
 }
 _SOLVERS = ("adam", "adamw", "sgd")
 _SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
+#: Learning rates that come down to 0 at the end of ``max_iter`` epochs, so that a fit has that length.
+FULL_LENGTH = ("cosine", "one_cycle")
+_TOL = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +70,14 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
     given = {name: one.item() if isinstance(one, np.generic) else one for name, one in parameters.items()}
     _refuse_unknown(given)
     kept = given["log_dir"] is not None
-    stops_early = bool(given["early_stopping"]) and not one_pass
+    validates = bool(given["early_stopping"]) and not one_pass
     plain = {
         "name": "estimator",
         "seed": seed,
         "task": rows.task,
         "model": _model(given),
-        "data": _data(given, rows, stops_early),
-        "optimizer": _optimizer(given, rows, stops_early),
+        "data": _data(given, rows, validates),
+        "optimizer": _optimizer(given, rows, validates),
         "scheduler": {"name": "none"} if one_pass else _scheduler(given),
         "trainer": {
             "accelerator": given["accelerator"],
@@ -85,12 +88,12 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
             "label_smoothing": given.get("label_smoothing", 0.0),
         },
         "callbacks": {
-            "checkpoint": {} if kept or stops_early else None,
-            "early_stopping": _early_stopping(given) if stops_early else None,
+            "checkpoint": {} if kept or validates else None,
+            "early_stopping": None if one_pass else _early_stopping(given),
             "lr_monitor": kept,
         },
         "logger": {"tensorboard": kept, "csv": kept, "graph": False},
-        "report_weights": "best" if stops_early else "last",
+        "report_weights": "best" if validates else "last",
         "verbosity": 1 if given["verbose"] else 0,
     }
     try:
@@ -176,14 +179,25 @@ def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> 
 def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["learning_rate"] == "adaptive":
         patience = _patience(given["n_iter_no_change"])
-        return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": given["tol"], "min_lr": 1e-6}
+        return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": tolerance(given), "min_lr": 1e-6}
     constant = given["learning_rate"] in ("constant", "invscaling")
     return {"name": "none" if constant else given["learning_rate"]}
 
 
-def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any]:
+def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any] | None:
     # The loss of classifiers too: their accuracy does not say when probabilities become worse than the class shares.
-    return {"monitor": "loss/val", "patience": _patience(given["n_iter_no_change"]), "min_delta": given["tol"]}
+    rule = {"patience": _patience(given["n_iter_no_change"]), "min_delta": tolerance(given)}
+    if given["early_stopping"]:
+        return {"monitor": "loss/val", **rule}
+    # An adaptive learning rate falls where another fit ends; one over all epochs ends sooner only where that is asked.
+    rate = given["learning_rate"]
+    ends = rate != "adaptive" and (rate not in FULL_LENGTH or given["tol"] is not None)
+    return {"monitor": "loss/train", **rule} if ends else None
+
+
+def tolerance(parameters: Mapping[str, Any]) -> Any:
+    """The ``tol`` of these parameters."""
+    return _TOL if parameters["tol"] is None else parameters["tol"]
 
 
 def _patience(epochs: Any) -> Any:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.config import Config, parse_complete
-from mlp_lightning.errors import CheckpointError, ConfigError
+from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task
+from mlp_lightning.runs.checkpoint_content import OF_ANOTHER
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
@@ -112,18 +113,17 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
     """
     path = Path(path).expanduser().absolute()
     checkpoint = read_checkpoint(path)
-    own = model_parts(hyperparameters_of(checkpoint).get("model"), allow_targets)
+    hyperparameters, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    own = model_parts(hyperparameters["model"], allow_targets)
     try:
-        module = rebuilt_module(checkpoint["hyper_parameters"], checkpoint["state_dict"], own)
+        module = rebuilt_module(hyperparameters, state, own)
         config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
         config = dataclasses.replace(config, allow_targets=list(allow_targets))  # for its data set
         model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"ckpt_path: {path} was made by another version of this package ({type(error).__name__}: {error})."
-        ) from error
+        raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
     module.to(device)
     return model
 

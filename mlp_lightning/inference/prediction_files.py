@@ -80,7 +80,7 @@ class ColumnarWriter(TableWriter):
     def _write(self, rows: pa.Table) -> None:
         if self._writer is None:
             if self._kind == PARQUET:
-                self._writer = pyarrow.parquet.ParquetWriter(self._file, rows.schema)
+                self._writer = pyarrow.parquet.ParquetWriter(self._file, rows.schema, write_page_checksum=True)
             else:
                 options = pa.ipc.IpcWriteOptions(compression="lz4" if pa.Codec.is_available("lz4") else None)
                 self._writer = pa.ipc.new_file(self._file, rows.schema, options=options)

@@ -19,6 +19,7 @@ from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
 # No scaled number is further from 0 than this, even for rows far from the training rows, so logits stay finite.
 _LIMIT = {"standard": 1e4, "robust": 3.0, "quantile": 10.0, "none": 1e15}
+SCALINGS = tuple(_LIMIT)
 _KNOTS = 65
 
 

@@ -144,9 +144,11 @@ def _worse(
 
 
 def _plateau(config: Config, metrics: Metrics, baseline: Metrics, steps: int, gradients: Mapping[str, float]) -> str:
+    own, base = metrics["train"]["loss"], baseline["train"]["loss"]
+    above = "above " if own > base / _PLATEAU else ""
     text = (
-        f"After {steps:,} steps the training loss ({metrics['train']['loss']:.6g}) is that of the baseline"
-        f" ({baseline['train']['loss']:.6g}), which does not look at the features: nothing was learned."
+        f"After {steps:,} steps the training loss ({own:.6g}) is {above}that of the baseline"
+        f" ({base:.6g}), which does not look at the features: nothing was learned."
     )
     norms = list(gradients.values())
     shown = ", ".join(f"{name} {norm:.0e}" for name, norm in gradients.items())

@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, writing them whole, and reading them without running code."""
+"""Checkpoints of runs: what they hold, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, module_config, run_length
-from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.checkpoint_content import OF_ANOTHER, RUN, read_content
+from mlp_lightning.runs.files import atomic_write, replace, sync_folder
 from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.network import refuse_misfit
 from mlp_lightning.runs.policies import Best, Stopping
+from mlp_lightning.runs.run_folder import RunFolder
 
 # Schedules that depend on the length of the run.
 OVER_THE_RUN = ("cosine", "one_cycle")
 CONFIG_KEY = "config"
 FINGERPRINT_KEY = "fingerprint"
+# Whether the validation that is due at this step comes yet.
+PENDING_KEY = "validation_pending"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
 _MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
@@ -52,19 +57,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; never runs code that may be in the file.
 
     Raises:
-        CheckpointError: if there is no such file, or it is not a checkpoint of this package.
+        CheckpointError: there is no such file, it is damaged, or it is not a checkpoint of this package.
     """
-    if not path.is_file():
-        raise CheckpointError(f"ckpt_path: there is no file {path}")
+    content = read_content(path, RUN, "a checkpoint of a training run of this package")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"ckpt_path: {path} cannot be read as a checkpoint ({type(error).__name__}). The file is damaged, or it"
-            " holds more than numbers and plain data and is not opened for safety."
-        ) from error
-    if not isinstance(content, dict) or CONFIG_KEY not in content or "state_dict" not in content:
-        raise CheckpointError(f"ckpt_path: {path} is not a checkpoint of a training run of this package")
+        parse_complete(content[CONFIG_KEY], is_stored=True)
+        refuse_misfit(content["hyper_parameters"], content["state_dict"])
+    except Exception as error:  # whatever is made of the content of a file
+        raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
     return content
 
 
@@ -101,7 +101,9 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, st
             now[f"trainer.{key}"] = config.to_dict()["trainer"][key]
     different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if different:
-        lines = "\n".join(f"  {key}: {before.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in different)
+        lines = "\n".join(
+            f"  {key}: {shown(before.get(key))} in the checkpoint, {shown(now.get(key))} now" for key in different
+        )
         is_longer = config.scheduler.name in OVER_THE_RUN and {"trainer.max_steps", "trainer.max_epochs"} & {*different}
         raise CheckpointError(
             f"ckpt_path: {path} was trained with other settings than these:\n{lines}\n"
@@ -136,6 +138,8 @@ def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 # Where a checkpoint keeps these; the keys are those of Lightning callbacks that earlier versions had.
 _GENERATORS, _BEST = "RandomState", "CheckpointKeeper"
+# The present epoch so far, of a run that its training loss may end.
+_EPOCH = "early_stopping_epoch"
 
 
 def run_checkpoint(
@@ -187,6 +191,7 @@ def run_checkpoint(
         CONFIG_KEY: config.to_dict(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
+        _EPOCH: [stopping.losses, stopping.steps],
         FINGERPRINT_KEY: data.fingerprint,
     }
 
@@ -222,7 +227,7 @@ def saved_run(checkpoint: Mapping[str, Any], config: Config) -> SavedRun:
     early_stopping = build_early_stopping(config)
     if early_stopping is not None and early_stopping.state_key in callbacks:
         content = callbacks[early_stopping.state_key]
-        stopping = Stopping(content["wait_count"], float(content["best_score"]))
+        stopping = Stopping(content["wait_count"], float(content["best_score"]), "", *checkpoint.get(_EPOCH, (0.0, 0)))
     return SavedRun(state, best["monitor"], Best(best["best_value"], best["best_step"], stopping), stopping)
 
 
@@ -230,6 +235,39 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     with atomic_write(path) as file:
         torch.save(content, file)
+
+
+def write_checkpoints(folder: RunFolder, last: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
+    """Write ``last.ckpt``, and ``best.ckpt`` if there is a new one.
+
+    One rename cannot replace two files. So the new best waits beside the old one: whichever ``last.ckpt`` a killed
+    process leaves, the best that it names is there, too: see :func:`read_best`.
+    """
+    waiting = folder.next_best_checkpoint
+    if best is not None:
+        write_checkpoint(waiting, best)
+    try:
+        write_checkpoint(folder.last_checkpoint, last)
+    except OSError:
+        # Space is short; but a last.ckpt that is there already may name it.
+        if best is not None and not _is_newer(folder.last_checkpoint, waiting):
+            waiting.unlink(missing_ok=True)
+        raise
+    if best is not None:
+        replace(waiting, folder.best_checkpoint)
+        sync_folder(waiting.parent)
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
+
+
+def read_best(folder: RunFolder, step: int) -> dict[str, Any] | None:
+    """The best of a run, of the step that its ``last.ckpt`` names; ``None`` if there is none."""
+    for path in (folder.best_checkpoint, folder.next_best_checkpoint):
+        if path.is_file() and (content := read_checkpoint(path))["global_step"] == step:
+            return content
+    return None
 
 
 def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +15,11 @@ from typing import BinaryIO
 
 # Bytes that the configuration and the logs of a run take.
 _SMALL_FILES = 1 << 16
+# Whether a process of another machine still writes can be seen by the time of its file alone.
+_ABANDONED_AFTER_S = 24 * 3600
+_CLOCKS_DIFFER_BY_S = 10
+_WAITING = ".waiting.tmp"
+_WRITER = re.compile(r"\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[^.]+\.tmp$")
 
 
 @contextlib.contextmanager
@@ -23,22 +30,81 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     wrong, a file that was there before stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    prefix = f".{path.name}.{_host()}.{os.getpid()}."
+    with names_file(path):
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
-        _replace(Path(name), path)
+        replace(Path(name), path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
         # torch's writer fails once more over the failure itself, and hides it behind another message.
-        first = error if isinstance(error, OSError) else error.__context__
-        if isinstance(first, OSError) and _is_nameless(first):
+        first = _system_error(error)
+        if first is not None and (first.filename in (None, name)):
             raise OSError(first.errno, first.strerror, str(path)) from error
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """What the system refused: an error, or the first one that it came after."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def remove_abandoned(folder: Path, with_waiting: bool = False) -> None:
+    """Remove what killed processes have left half written in a folder and below.
+
+    A file is left alone while its process may live: on this machine as long as there is a process with its number that
+    is older than the file's last change, and of another machine for a day.
+
+    Args:
+        folder: where to look.
+        with_waiting: whether also whole files that :func:`complete_writes` has left: no journal names them.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if path.name.endswith(_WAITING) and not with_waiting:
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+            changed = path.stat().st_mtime
+            writer = _WRITER.search(path.name)
+            if writer is not None and writer["host"] == _host():
+                is_dead = not _lives(int(writer["pid"]), changed)
+            else:
+                is_dead = time.time() - changed > _ABANDONED_AFTER_S
+            if is_dead:
+                path.unlink()
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether the process with this number may have written a file that was last changed at a time."""
+    if os.name != "posix":
+        return time.time() - since < _ABANDONED_AFTER_S  # Windows has no signal that only asks
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    with contextlib.suppress(OSError, ValueError, IndexError):  # what follows is Linux's
+        ticks = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+        began = time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+        # The number may have gone to a new process since.
+        return began <= since + _CLOCKS_DIFFER_BY_S
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", socket.gethostname()) or "unknown"
 
 
 @contextlib.contextmanager
@@ -82,7 +148,7 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
         contents: of each file.
         journal: a file that is not there; its name begins with a dot and ends with ``.journal``.
     """
-    waiting = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    waiting = {path: path.with_name(f".{path.name}.{_host()}.{os.getpid()}{_WAITING}") for path in contents}
     for path, content in contents.items():
         with names_file(path):
             waiting[path].write_bytes(content)
@@ -90,7 +156,7 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
     with atomic_write(journal) as file:
         file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
     for path, name in waiting.items():
-        _replace(name, path)
+        replace(name, path)
     journal.unlink()
 
 
@@ -102,7 +168,7 @@ def complete_writes(folder: Path) -> None:
     for journal in [*folder.glob(".*.journal"), *folder.glob("*/.*.journal")]:
         for name, path in json.loads(journal.read_bytes()).items():
             if Path(name).exists():
-                _replace(Path(name), path)
+                replace(Path(name), path)
         journal.unlink()
 
 
@@ -116,7 +182,7 @@ def bring_to_disk(files: Iterable[Path]) -> None:
             os.fsync(file.fileno())
 
 
-def _replace(source: Path, target: Path) -> None:
+def replace(source: Path, target: Path) -> None:
     """Rename over ``target``, atomically.
 
     Windows refuses that while another process has the target open. Virus scanners and indexers do so for moments after
@@ -136,12 +202,13 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the rename itself to the disk, where the system lets a folder be opened (not on Windows)."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with names_file(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)

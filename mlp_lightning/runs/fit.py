@@ -18,12 +18,12 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
-from mlp_lightning.runs.console import RunConsole, log
+from mlp_lightning.runs.console import RunConsole, log, print_error
 from mlp_lightning.runs.own_parts import refuse_validation_hooks, without_objects
 from mlp_lightning.runs.progress import ProgressDisplay
 from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.resume import Resumed, find_checkpoint, resume
+from mlp_lightning.runs.resume import Found, Resumed, find_checkpoint, resume
 from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
 from mlp_lightning.runs.training import Options, Training
@@ -113,9 +113,9 @@ def train(
         raise ValueError("train() takes data or frame, not both: each has the rows.")
     config, objects, source = _parsed(config, frame)
     refuse_validation_hooks(callbacks)
-    checkpoint_path = find_checkpoint(config, Path(run_dir))
+    checkpoint = find_checkpoint(config, Path(run_dir))
     folder = claim(Path(run_dir).absolute(), config)
-    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint_path, keeps_folder)
+    run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
     of_run = None if data is None else [data]
     options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
     with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -185,6 +185,9 @@ def _parsed(config: Config | Mapping[str, Any], frame: Any) -> tuple[Config, Map
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    if parsed.auto_resume:
+        rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
+        raise ConfigError([Fault("auto_resume", True, rule, hint)])
     if frame is None and isinstance(parsed.data, OwnDataConfig) and "data._target_" in objects:
         return parsed, objects, own_source(parsed.data, objects["data._target_"])
     if not is_frame:
@@ -252,7 +255,7 @@ class _SingleRun:
         folder: RunFolder,
         console: RunConsole,
         start: TrainingStart | None,
-        checkpoint_path: Path | None,
+        checkpoint: Found | None,
         keeps_folder: bool = True,
     ) -> None:
         self._keeps_folder = keeps_folder
@@ -260,7 +263,8 @@ class _SingleRun:
         self.folder = folder
         self.console = console
         self._start = start
-        self._checkpoint_path = checkpoint_path
+        self._checkpoint = checkpoint
+        self._checkpoint_path = None if checkpoint is None else checkpoint.path
         self._resumed: Resumed | None = None
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._started = time.monotonic()
@@ -274,7 +278,10 @@ class _SingleRun:
             (result,) = training.execute()
         except BaseException as error:
             log.error("%s", traceback.format_exc())
-            self._record_failure(training, error)
+            try:
+                self._record_failure(training, error)
+            except OSError as second:  # a full disk takes no record either; the first error says what went wrong
+                log.error("The failure cannot be recorded: %s", second)
             raise
         if result.exception is None:
             return result
@@ -291,11 +298,12 @@ class _SingleRun:
             raise ConfigError([Fault("trainer.engine", training.choice.name, rule, "use trainer.engine=autograd")])
         if self._start is not None:
             module.model.to(member.data.dtype).load_state_dict(self._start.weights)
-        if self._checkpoint_path is not None:
-            self._resumed = resume(self._checkpoint_path, config, training)
-            rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
-            rate = rate if self._resumed.trains_on else ""
-            self.console.line(f"Continuing from step {self._resumed.run.state.step} of {self._checkpoint_path}{rate}")
+        if self._checkpoint is not None:
+            if self._checkpoint.fault:
+                print_error(self._checkpoint.fault)
+            self._resumed, self._checkpoint = resume(self._checkpoint, config, training), None
+            for line in self._resumed.lines(config):
+                self.console.line(line)
         parameters = sum(one.numel() for one in module.model.parameters())
         for line in [
             *member.data.describe(),
@@ -310,9 +318,11 @@ class _SingleRun:
             optimizer = training.policies.engine.optimizer
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({**self._start.optimizer, "param_groups": groups})
-        if self._resumed is not None:
-            self._resumed.restore(training.policies, training.writer)
-        training.files.begin(0, None if self._resumed is None else self._resumed.events)
+        if self._resumed is None:
+            training.files.begin(0)
+        else:
+            self._resumed.begin(training)
+            self._resumed = None  # as large as the run
 
     def ended(self, number: int, result: TrainingResult, details: str) -> bool:
         if result.status == "interrupted":

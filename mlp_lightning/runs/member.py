@@ -1,8 +1,11 @@
-"""One run of a training: what is asked, its folder and its rows."""
+"""The runs of a training: what is asked, their folders and rows, and what is known of all from the start on."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import time
+from collections.abc import Collection, Sequence
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
@@ -25,3 +28,34 @@ class Member:
     folder: RunFolder
     data: TabularDataModule
     own: OwnParts = OwnParts()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFacts:
+    """What is known of a training from its start on.
+
+    Attributes:
+        members: all of it.
+        engine: that trains them.
+        metric_name: of the task.
+        last_step: number of steps of the whole training.
+        left_out: members of which nothing is written: they had ended before the training continued.
+        resumed_from: what it continues from; ``None`` if it is new.
+        keeps_modules: whether the results of finished members have their trained modules.
+        logs_live: whether ``train.log`` is written while it trains.
+        started_at: when it started.
+        started: the same by the monotonic clock.
+    """
+
+    members: Sequence[Member]
+    engine: str
+    metric_name: str
+    last_step: int
+    left_out: Collection[int] = ()
+    resumed_from: str | None = None
+    keeps_modules: bool = False
+    logs_live: bool = False
+    started_at: datetime.datetime = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
+    )
+    started: float = dataclasses.field(default_factory=time.monotonic)

@@ -248,7 +248,7 @@ class MetricFiles:
             mlp = self._network(number)
             assert isinstance(mlp, (MLP, OwnNetwork))
             try:
-                self._graphs[key] = _traced(mlp)
+                self._graphs[key] = _graph_records(mlp, self._started)
             except Exception as error:
                 if isinstance(mlp, MLP):
                     raise
@@ -264,8 +264,43 @@ _BINS = [*(-one for one in reversed(_EDGES)), 0.0, *_EDGES]
 _file_numbers = itertools.count(1)
 
 
-def _traced(mlp: MLP | OwnNetwork) -> bytes:
-    """The records of the graph, as torch's own writer makes them, without the header of its file."""
+# The graphs of this many architectures are kept, the latest ones: torch holds on to some 0.4 MB of every trace for as
+# long as the process lives, so that training one architecture a thousand times would otherwise take 0.4 GB.
+_KEPT_GRAPHS = 64
+_kept_graphs: OrderedDict[tuple[Any, ...], list[bytes]] = OrderedDict()
+
+
+def _graph_records(mlp: MLP | OwnNetwork, wall_time: float) -> bytes:
+    """The records of the graph; torch traces an architecture of known classes once per process."""
+    key = _architecture(mlp)
+    events = _kept_graphs.pop(key, None) if key else None
+    if events is None:
+        events = _traced(mlp)
+    if key:
+        _kept_graphs[key] = events
+        if len(_kept_graphs) > _KEPT_GRAPHS:
+            _kept_graphs.popitem(last=False)
+    records = []
+    for content in events:
+        event = event_pb2.Event.FromString(content)
+        event.wall_time = wall_time
+        records.append(event_record(event))
+    return b"".join(records)
+
+
+def _architecture(mlp: MLP | OwnNetwork) -> tuple[Any, ...] | None:
+    """All that the graph depends on; ``None`` if it may depend on more, as in a class of the user's own."""
+    modules = [type(module) for module in mlp.modules()]
+    known = all(one.__module__.startswith(("torch.nn.", "mlp_lightning.networks.")) for one in modules)
+    if not (known and isinstance(mlp, MLP)):
+        return None
+    # Attributes that no repr shows, such as the columns of an embedding, follow from the shapes and ``in_features``.
+    shapes = tuple((name, tuple(tensor.shape)) for name, tensor in mlp.state_dict().items())
+    return mlp.in_features, tuple(modules), repr(mlp), shapes
+
+
+def _traced(mlp: MLP | OwnNetwork) -> list[bytes]:
+    """The events of the graph, serialized, as torch's own writer makes them."""
     model = nn.Sequential(OrderedDict(mlp=mlp.float()))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -279,8 +314,13 @@ def _traced(mlp: MLP | OwnNetwork) -> bytes:
             writer.add_graph(model.eval(), torch.zeros(1, mlp.in_features))
         (file,) = Path(folder).glob("events.out.tfevents.*")
         content = file.read_bytes()
-    # length (8 bytes), its checksum (4), payload, its checksum (4)
-    return content[16 + int.from_bytes(content[:8], "little") :]
+    events = []
+    while content:
+        # length (8 bytes), its checksum (4), payload, its checksum (4)
+        size = int.from_bytes(content[:8], "little")
+        events.append(content[12 : 12 + size])
+        content = content[16 + size :]
+    return events[1:]  # without the header of the file
 
 
 def _records(series: Series, tags: Sequence[str]) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,12 +23,13 @@ from mlp_lightning.data.own_trainer import trainer_faults
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import StepTrace
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import CheckpointError, ConfigError, Fault, shown_error
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import make_task
+from mlp_lightning.runs.checkpoint_content import MODULE, OF_ANOTHER, read_content
 from mlp_lightning.runs.module_config import ModuleConfig
-from mlp_lightning.runs.network import build_mlp
+from mlp_lightning.runs.network import build_mlp, refuse_misfit
 from mlp_lightning.runs.step_count import count_steps, set_epoch, set_steps
 from mlp_lightning.tables.targets import Target
 
@@ -257,6 +259,36 @@ class MLPModule(pl.LightningModule):
         return min(limits, default=None)
 
     # ---- checkpoints -------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning declares it by a descriptor of its own
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: Any = None,
+        **further: Any,
+    ) -> MLPModule:
+        """The module of a checkpoint, as Lightning loads it, after the file was checked; no code of it is run.
+
+        Raises:
+            CheckpointError: there is no such file, it is damaged, or it is not a checkpoint of an ``MLPModule``.
+        """
+        if isinstance(checkpoint_path, (str, Path)):
+            path = Path(checkpoint_path)
+            content = read_content(path, MODULE, "a checkpoint of an MLPModule")
+            asked = {**content["hyper_parameters"], **further}
+            known = {one.name for one in dataclasses.fields(ModuleConfig)}
+            if cls is MLPModule:  # a subclass may have arguments of its own
+                known |= {name for name in content["hyper_parameters"] if not name.startswith("_")}
+            try:
+                if hparams_file is None:
+                    refuse_misfit({name: one for name, one in asked.items() if name in known}, content["state_dict"])
+            except Exception as error:  # whatever is made of the content of a file
+                raise CheckpointError(f"{path} {OF_ANOTHER} ({shown_error(error)}).") from error
+            del content
+        kept = map_location, hparams_file, strict
+        return super().load_from_checkpoint(checkpoint_path, *kept, **{**further, "weights_only": True})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._loop is not None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlp_lightning.config import ModelConfig, OwnModelConfig
 from mlp_lightning.config.targets import is_import_path
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import ConfigError, Fault, shown
 from mlp_lightning.networks.embeddings import FeatureEmbedding
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.own import OwnNetwork, try_activation
-from mlp_lightning.networks.preprocessor import Preprocessor
+from mlp_lightning.networks.preprocessor import SCALINGS, Preprocessor
 from mlp_lightning.runs.module_config import ModuleConfig
+from mlp_lightning.tables.targets import Target
 
 
 def build_mlp(
@@ -78,3 +82,59 @@ def build_embedding(
         model.embedding_frequencies,
         model.embedding_sigma,
     )
+
+
+def refuse_misfit(hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Compare what a file says a module is made of with the tensors that are in it, before any memory is taken.
+
+    Args:
+        hyperparameters: arguments of :class:`~mlp_lightning.runs.module.MLPModule`.
+        state: its weights and statistics.
+
+    Raises:
+        ValueError: they do not belong together.
+        KeyError, TypeError: the hyperparameters are none.
+    """
+    model = hyperparameters["model"]
+    layers = model.get("depth"), len(model["hidden_units"]) if isinstance(model.get("hidden_units"), list) else 0
+    for number in layers:
+        if isinstance(number, int) and number > len(state):
+            raise ValueError(f"it asks for {number:,} layers, and has {len(state)} tensors")
+    config = ModuleConfig(**hyperparameters)
+    preprocessor: Preprocessor | nn.Identity = nn.Identity()
+    if config.preprocessing is not None:
+        _refuse_columns(config)
+        preprocessor = Preprocessor.from_dict(config.preprocessing)
+        if preprocessor.out_features != config.in_features:
+            raise ValueError(f"in_features = {config.in_features}, and its columns are {preprocessor.out_features}")
+    wanted = {f"preprocessor.{name}": one for name, one in preprocessor.state_dict().items()}
+    if not isinstance(config.model, OwnModelConfig):
+        if is_import_path(config.model.activation):  # the user's own, which may have weights, too
+            config.model = dataclasses.replace(config.model, activation="relu")
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            mlp = build_mlp(config, preprocessor)
+        wanted |= {f"mlp.{name}": one for name, one in mlp.state_dict().items()}
+    for name, one in wanted.items():
+        if name not in state:
+            raise ValueError(f"{name} {tuple(one.shape)} is missing")
+        if state[name].shape != one.shape:
+            raise ValueError(
+                f"{name} is {tuple(state[name].shape)}, and its hyperparameters ask for {tuple(one.shape)}"
+            )
+
+
+def _refuse_columns(config: ModuleConfig) -> None:
+    """Refuse columns and targets that no table has, or that are not as many as the network takes and gives."""
+    assert config.preprocessing is not None
+    if config.preprocessing["scaling"] not in SCALINGS:
+        raise ValueError(f"scaling = {shown(config.preprocessing['scaling'])} must be one of {', '.join(SCALINGS)}")
+    for column in Preprocessor.from_dict(config.preprocessing).columns:
+        pa.array(column.vocabulary, type=column.arrow_type)
+    target = Target.from_dict(config.preprocessing["target"])
+    for one in target.columns:
+        pa.array(one.classes, type=one.arrow_type)
+    classes = [len(one.classes) for one in target.columns]
+    outputs = {"binary": 1, "multiclass": classes[0] if classes else 0}.get(config.task, len(classes))
+    fits = {"binary": classes == [2], "multiclass": len(classes) == 1, "multilabel": set(classes) == {2}}
+    if target.task != config.task or outputs != config.out_features or not fits.get(config.task, set(classes) == {0}):
+        raise ValueError(f"task = {shown(config.task)} with {config.out_features} outputs does not fit its targets")

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
@@ -31,16 +33,20 @@ class Milestones:
         steps_per_epoch: of the training rows.
         validation_interval: steps between two regular validations; ``None`` without validation rows.
         checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
+        at_every_epoch: whether the training loss decides after each epoch who stops.
     """
 
     last_step: int
     steps_per_epoch: int
     validation_interval: int | None
     checkpoint_interval: int | None
+    at_every_epoch: bool = False
 
     def next_after(self, step: int) -> int:
         """The first of these steps behind ``step``."""
-        ends = [(step // one + 1) * one for one in (self.validation_interval, self.checkpoint_interval) if one]
+        epoch = self.steps_per_epoch if self.at_every_epoch else None
+        intervals = (self.validation_interval, self.checkpoint_interval, epoch)
+        ends = [(step // one + 1) * one for one in intervals if one]
         if step < _STEPS_TO_CHANGE:
             ends.append(_STEPS_TO_CHANGE)
         return min([self.last_step, *ends])
@@ -67,14 +73,30 @@ class Stopping(NamedTuple):
     """Early stopping of one member, by the rule of Lightning's ``EarlyStopping``.
 
     Attributes:
-        wait: validations without improvement.
+        wait: validations (or epochs) without improvement.
         score: the best so far.
         stopped: why it has ended the run; empty if it has not.
+        losses: sum of the training losses of the present epoch so far, where they decide.
+        steps: how many they are.
     """
 
     wait: int
     score: float
     stopped: str = ""
+    losses: float = 0.0
+    steps: int = 0
+
+
+def stops_by_training_loss(config: Config) -> bool:
+    """Whether the training loss decides who stops early."""
+    stopping = config.callbacks.early_stopping
+    return stopping is not None and stopping.monitor == "loss/train"
+
+
+def why_stopped(options: EarlyStoppingConfig) -> str:
+    """What is said of a run that early stopping has ended."""
+    unit = "epochs" if options.monitor == "loss/train" else "validations"
+    return f"{options.monitor} did not improve in {options.patience} {unit}"
 
 
 class Best(NamedTuple):
@@ -127,6 +149,10 @@ class RunWriter(Protocol):
 
     def save(self, policies: Policies) -> None:
         """Save the state of all members that still train."""
+        ...
+
+    def keep(self, policies: Policies, validation_pending: bool) -> None:
+        """Keep a copy of that state in memory."""
 
     def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
         """Write the folders of members that have ended, while their weights are still in the engine."""
@@ -161,6 +187,8 @@ class Policies:
         self.step = 0
         self._last: Snapshot | None = None
         self.saved_at = time.monotonic()
+        #: Whether the validation of the present step is still to be made.
+        self.validation_pending = False
 
     @property
     def engine(self) -> Engine:
@@ -198,8 +226,11 @@ class Policies:
         if self._must_change and self.milestones.changes_by(step):
             self._must_change = False
             self._end_unchanged(step)
+        stopped = self._stop_by_training_loss(trace)
         if trace.steps and not self.milestones.is_regular_validation(step):
             self._consider_training_loss(step)
+        if not self.milestones.validates(step):
+            self._end([self._finished(member, step) for member in stopped])
 
     def before_validation(self, step: int) -> None:
         """A validation that is not regular comes after the last checkpoint: what it changes is not part of it."""
@@ -208,14 +239,16 @@ class Policies:
 
     def after_validation(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """Early stopping and the best so far, by loss and metric of every slot."""
-        stopped = self._stop_early(metrics)
+        options = self.config.callbacks.early_stopping
+        if options is not None and options.monitor.endswith("/val"):
+            self._stop_early(metrics[options.monitor.partition("/")[0]])
         if not self.milestones.is_regular_validation(step):
             return
         if self.monitor.endswith("/val"):
             self._consider(metrics[self.monitor.partition("/")[0]], step, self.active)
         else:  # not before the validation: a run that continues from the best has it behind it
             self._consider_training_loss(step)
-        self._end([self._finished(member, step) for member in stopped])
+        self._end([self._finished(member, step) for member in self.active if self.stopping[member].stopped])
 
     def between_steps(self, step: int, stop_requested: bool) -> bool:
         """Leave out what has ended, and save what is due; returns whether the training continues."""
@@ -232,6 +265,16 @@ class Policies:
             self.saved_at = time.monotonic()
         if stop_requested:
             self._end([Ending(member, "interrupted", step) for member in active])
+        return bool(self.active)
+
+    def keep(self, validation_pending: bool = False) -> None:
+        """Keep a copy of the state in memory: what comes next may take long."""
+        if self.active and self.config.callbacks.checkpoint is not None:
+            self._writer.keep(self, validation_pending)
+
+    def end_stopped(self) -> bool:
+        """End the members that had stopped early when they were saved; returns whether the training continues."""
+        self._end([self._finished(member, self.step) for member in self.active if self.stopping[member].stopped])
         return bool(self.active)
 
     def finish(self, step: int) -> None:
@@ -289,25 +332,39 @@ class Policies:
                 endings.append(Ending(member, "failed", step, error))
         self._end(endings)
 
-    def _stop_early(self, metrics: Mapping[str, list[float]]) -> list[int]:
-        """The members that stop now."""
-        options = self.config.callbacks.early_stopping
-        if options is None:
+    def _stop_by_training_loss(self, trace: Trace) -> list[int]:
+        """Add the losses of these steps; at the end of an epoch, the members that stop now."""
+        if not self.milestones.at_every_epoch or not trace.steps:
             return []
+        before_1K = torch.tensor([[self.stopping[member].losses for member in self.present]], dtype=torch.float64)
+        # One after the other, so that it makes no difference where the epoch is cut.
+        sums_SK = torch.cat([before_1K, trace.losses_SK.double()]).cumsum(0)
+        for member, losses in zip(self.present, sums_SK[-1].tolist(), strict=True):
+            one = self.stopping[member]
+            self.stopping[member] = one._replace(losses=losses, steps=one.steps + trace.steps)
+        if trace.next_step % self.milestones.steps_per_epoch:
+            return []
+        epochs = [self.stopping[member] for member in self.present]
+        return self._stop_early([one.losses / one.steps for one in epochs])
+
+    def _stop_early(self, values: Sequence[float]) -> list[int]:
+        """The members that stop now, by the monitored metric of every slot."""
+        options = self.config.callbacks.early_stopping
+        assert options is not None
         sign = 1 if self._monitors_accuracy else -1
         # In the precision of the training, as Lightning compares.
         kind = np.float64 if self.config.trainer.precision == "64" else np.float32
         stopped = []
-        for member, value in zip(self.present, metrics[options.monitor.partition("/")[0]], strict=True):
+        for member, value in zip(self.present, values, strict=True):
             if not self._active[member]:
                 continue
-            wait, score, _ = self.stopping[member]
+            wait, score = self.stopping[member][:2]
             if sign * (kind(value) - kind(sign * options.min_delta)) > sign * kind(score):
                 self.stopping[member] = Stopping(0, value)
                 continue
             why = ""
             if wait + 1 >= options.patience or not math.isfinite(value):
-                why = f"{options.monitor} did not improve in {options.patience} validations"
+                why = why_stopped(options)
                 stopped.append(member)
             self.stopping[member] = Stopping(wait + 1, score, why)
         return stopped

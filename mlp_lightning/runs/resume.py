@@ -9,36 +9,54 @@ from __future__ import annotations
 import csv
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.errors import CheckpointError
+from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
     OVER_THE_RUN,
+    PENDING_KEY,
     SavedRun,
     about_schedule,
     check_same_run,
+    read_best,
     read_checkpoint,
     saved_run,
+    write_checkpoint,
 )
 from mlp_lightning.runs.event_bytes import event_record
-from mlp_lightning.runs.files import atomic_write, names_file
-from mlp_lightning.runs.policies import Best, Policies
-from mlp_lightning.runs.run_folder import RunFolder, newest_checkpoint
+from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
+from mlp_lightning.runs.policies import Best, why_stopped
+from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_intact_checkpoint
 from mlp_lightning.runs.training import Training
-from mlp_lightning.runs.writer import FolderWriter
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
 event_pb2: Any = _event_pb2
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The checkpoint that a run is to continue from.
+
+    Attributes:
+        path: of it.
+        content: of it.
+        fault: what is wrong with the one that should have been it; empty if nothing is.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    fault: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,95 +64,159 @@ class Resumed:
     """What a run continues from.
 
     Attributes:
+        path: of its checkpoint.
         run: as its checkpoint has it.
         best: the state of its best checkpoint; ``None`` if there is none by this metric that belongs to this history.
         events: the history of its event file, as records.
         trains_on: whether its schedule has ended, and it continues at a constant learning rate.
+        is_complete: whether all steps are made, and only the result is missing.
+        validation_pending: whether the validation of its last step is still to be made.
     """
 
+    path: Path
     run: SavedRun
     best: MemberState | None
     events: bytes
     trains_on: bool
+    is_complete: bool
+    validation_pending: bool
 
-    def restore(self, policies: Policies, writer: FolderWriter) -> None:
-        """Bring a run that has just been built to the state of the checkpoint."""
-        engine = policies.engine
+    def begin(self, training: Training) -> None:
+        """Bring a run that has just been built to the state of the checkpoint, and its folder to that history."""
+        policies, engine = training.policies, training.policies.engine
         assert isinstance(engine, AutogradEngine)
-        engine.load(self.run.state, self.best)
+        try:
+            engine.load(self.run.state, self.best)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _misfit(self.path, error) from error
         best = Best() if self.best is None else self.run.best
         policies.restore_member(0, True, best, self.run.stopping or policies.stopping[0])
-        policies.step = self.run.state.step
-        writer.continues_from(self.run.state.step, best)
+        policies.step, policies.validation_pending = self.run.state.step, self.validation_pending
+        training.writer.continues_from(self.run.state.step, best)
+        training.files.begin(0, self.events)
+        # Last: a run can continue from a folder with last.ckpt in it.
+        _copy_whole(self.path, training.members[0].folder.last_checkpoint)
+
+    def lines(self, config: Config) -> list[str]:
+        """What to tell the user."""
+        if self.is_complete:
+            return [f"Completing {self.path}: all its {self.run.state.step} steps are made, the result is missing"]
+        rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
+        found = [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
+        if self.best is None and self.run.best.step is not None:
+            found.append(f"Its best weights, of step {self.run.best.step}, are not there: the best is that of now on")
+        return found
 
 
-def find_checkpoint(config: Config, run_dir: Path) -> Path | None:
-    """The checkpoint to continue from; ``last`` and ``best`` are those of the newest run beside ``run_dir``.
+def find_checkpoint(config: Config, run_dir: Path) -> Found | None:
+    """The checkpoint to continue from, read; ``last`` and ``best`` are those of the newest run beside ``run_dir``.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: there is no such file, or it cannot be used.
     """
-    wanted = config.ckpt_path
+    wanted, fault = config.ckpt_path, ""
     if wanted is None:
         return None
-    if wanted not in ("last", "best"):
-        path = Path(wanted).expanduser().absolute()
-        if not path.is_file():
-            raise CheckpointError(f"ckpt_path: there is no file {path}")
-        return path
-    found = newest_checkpoint([run_dir.absolute().parent], wanted)
-    if found is None:
-        raise CheckpointError(f"ckpt_path = {wanted}: no run in {run_dir.absolute().parent} has a {wanted}.ckpt")
-    return found
+    path: Path | None = Path(wanted).expanduser().absolute()
+    if wanted in ("last", "best"):
+        parent = run_dir.absolute().parent
+        path, fault = newest_intact_checkpoint([parent], wanted)
+        if path is None:
+            reason = f"no run in {parent} has a {wanted}.ckpt" + (" that is intact" if fault else "")
+            raise CheckpointError(f"ckpt_path = {wanted}: {reason}. {fault}".rstrip(". "))
+    assert path is not None
+    return Found(path, read_checkpoint(path), fault)
 
 
-def resume(path: Path, config: Config, training: Training) -> Resumed:
-    """Read the checkpoint that a single run continues from, and copy its history into the new folder.
+def resume(found: Found, config: Config, training: Training) -> Resumed:
+    """Prepare the run that continues from a checkpoint, and copy its history into the new folder.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or does not belong to this run.
+        CheckpointError: the checkpoint does not belong to this run.
     """
     (member,), milestones = training.members, training.policies.milestones
-    checkpoint = read_checkpoint(path)
-    trains_on = check_same_run(checkpoint, path, config, member.data.steps_per_epoch)
-    state = {name.removeprefix("preprocessor."): one for name, one in checkpoint["state_dict"].items()}
-    preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
-    if changes := member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state):
+    checkpoint, path = found.content, found.path
+    source = RunFolder(path.resolve().parent.parent)
+    try:
+        trains_on = check_same_run(checkpoint, path, config, member.data.steps_per_epoch)
+        state = {name.removeprefix("preprocessor."): one for name, one in checkpoint["state_dict"].items()}
+        preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
+        changes = member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state)
+        run = saved_run(checkpoint, config)
+        _refuse_misfit(run.state, training)
+    except (ConfigError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise _misfit(path, error) from error
+    if changes:
         raise CheckpointError(
             f"ckpt_path: {path} was trained on other rows than {member.data.table_name} has now: {changes}. Bring the"
             " table back as it was, or train anew on it (leave ckpt_path out)."
         )
-    run = saved_run(checkpoint, config)
-    if run.state.step >= training.last_step:
-        hint = "Raise trainer.max_steps (or trainer.max_epochs) to train on."
-        raise CheckpointError(
-            f"ckpt_path: {path} was taken after {run.state.step} steps, and the run is to end there or before."
-            f" {about_schedule(config) if config.scheduler.name in OVER_THE_RUN else hint}"
-        )
-    patience = 0 if config.callbacks.early_stopping is None else config.callbacks.early_stopping.patience
-    if run.stopping is not None and run.stopping.wait >= patience:
-        raise CheckpointError(
-            f"ckpt_path: {path} is the end of a run that stopped early, after {run.state.step} steps."
-            " Leave early stopping out (callbacks=default) to train on."
-        )
-    source, step, period = RunFolder(path.resolve().parent.parent), run.state.step, milestones.validation_interval
+    run, is_complete = _ended(run, path, config, training, has_result=is_finished(source.path))
+    remove_abandoned(source.path)
+    step, period = run.state.step, milestones.validation_interval
     events = b""
     if config.logger.csv and source.metrics.is_file():
         _copy_csv(source.metrics, member.folder.metrics, step, period)
     if config.logger.tensorboard:
         events = b"".join(_events(source.path, step, period))
     best = None
-    # Without its weights the value of the best is of no use, and another metric's is none of this run's.
-    if run.best.step is not None and run.monitor == training.policies.monitor and source.best_checkpoint.is_file():
-        content = read_checkpoint(source.best_checkpoint)
-        # A best that came after this checkpoint is not yet part of the history.
-        if content["global_step"] == run.best.step:
+    # Without its weights the value of the best is of no use, and another metric's is none of this run's. A best that
+    # came after this checkpoint is not yet part of the history.
+    if run.best.step is not None and run.monitor == training.policies.monitor:
+        content = read_best(source, run.best.step)
+        if content is not None:
             best = saved_run(content, config).state
-            _copy_whole(source.best_checkpoint, member.folder.best_checkpoint)
-    # Last: a run can continue from a folder with last.ckpt in it.
-    _copy_whole(path, member.folder.last_checkpoint)
+            write_checkpoint(member.folder.best_checkpoint, content)
     training.resume_at(step, has_best=best is not None)
-    return Resumed(run, best, events, trains_on)
+    return Resumed(path, run, best, events, trains_on, is_complete, checkpoint.get(PENDING_KEY, False))
+
+
+def _ended(run: SavedRun, path: Path, config: Config, training: Training, has_result: bool) -> tuple[SavedRun, bool]:
+    """Refuse a run whose end has come, unless only its result is missing; returns whether it is."""
+    step, options = run.state.step, config.callbacks.early_stopping
+    if step > training.last_step or (step == training.last_step and has_result):
+        hint = "Raise trainer.max_steps (or trainer.max_epochs) to train on."
+        raise CheckpointError(
+            f"ckpt_path: {path} was taken after {step} steps, and the run is to end there or before."
+            f" {about_schedule(config) if config.scheduler.name in OVER_THE_RUN else hint}"
+        )
+    if run.stopping is None or options is None or run.stopping.wait < options.patience:
+        return run, step == training.last_step
+    if has_result:
+        raise CheckpointError(
+            f"ckpt_path: {path} is the end of a run that stopped early, after {step} steps."
+            " Leave early stopping out (callbacks=default) to train on."
+        )
+    return run._replace(stopping=run.stopping._replace(stopped=why_stopped(options))), True
+
+
+def _refuse_misfit(state: MemberState, training: Training) -> None:
+    """Compare the tensors of a saved run with those of the run that continues it.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    assert training.module is not None
+    module = training.module.model
+    wanted, there = ({name: one.shape for name, one in of.items()} for of in (module.state_dict(), state.weights))
+    for name in {**wanted, **there}:
+        if wanted.get(name) != there.get(name):
+            sizes = [None if one is None else tuple(one) for one in (there.get(name), wanted.get(name))]
+            raise ValueError(f"{name} is {sizes[0]} in the checkpoint, {sizes[1]} in this run")
+    parameters = list(module.parameters())
+    for number, kept in state.optimizer["state"].items():
+        for name, one in kept.items():
+            if isinstance(one, Tensor) and one.shape not in ((), parameters[number].shape):
+                raise ValueError(f"{name} of parameter {number} is {tuple(one.shape)} in the state of the optimizer")
+
+
+def _misfit(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"ckpt_path: {path} does not fit this run ({shown_error(error)}). It was made by another version of this"
+        " package, or has been changed."
+    )
 
 
 def belongs_to_history(tag: str, at_step: int, step: int, period: int | None) -> bool:

@@ -17,6 +17,7 @@ import yaml
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.files import atomic_write, names_file
 
 # libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
@@ -58,6 +59,11 @@ class RunFolder:
     @property
     def best_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def next_best_checkpoint(self) -> Path:
+        """What becomes ``best.ckpt`` once the ``last.ckpt`` that names it is there."""
+        return self.path / "checkpoints" / ".next-best.ckpt"
 
     def write_result(self, content: dict[str, Any]) -> None:
         """Write ``result.json``, whole or not at all: its presence means that the run has ended."""
@@ -119,11 +125,22 @@ def record_refusal(run_dir: Path, plain: Mapping[str, Any], error: str) -> None:
 
 
 def new_run_dir(parent: Path) -> Path:
-    """Create a folder named after this moment in ``parent``; no two calls ever get the same one."""
+    """Create a folder named after this moment in ``parent``; no two calls ever get the same one.
+
+    Raises:
+        RunFolderError: a file, or a link to nothing, is in the way.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunFolderError(
+            f"The folder {parent} cannot be made: {error.filename} is a file, or a link to a folder that is not there."
+            " Remove it, or make the folder that it names."
+        ) from error
     while True:
         path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         try:
-            path.mkdir(parents=True, exist_ok=False)
+            path.mkdir(exist_ok=False)
         except FileExistsError:
             continue
         return path
@@ -174,13 +191,48 @@ def newest_checkpoint(parents: Iterable[Path], which: str, prefers_finished: boo
         which: ``last`` or ``best``.
         prefers_finished: whether an older run that has finished is preferred to one that has not.
     """
+    found = (run / "checkpoints" / f"{which}.ckpt" for run in newest_first(parents, prefers_finished))
+    return next((one for one in found if one.is_file()), None)
+
+
+def newest_intact_checkpoint(parents: Iterable[Path], which: str) -> tuple[Path | None, str]:
+    """What :func:`newest_checkpoint` finds; instead of a damaged one the newest that is intact.
+
+    Returns:
+        The checkpoint, and what is wrong with the ones that should have been it; empty if nothing is.
+    """
+    return first_intact_checkpoint(newest_first(parents), which)
+
+
+def first_intact_checkpoint(runs: Iterable[Path], which: str) -> tuple[Path | None, str]:
+    """``last.ckpt`` or ``best.ckpt`` of the first run that has one.
+
+    Instead of a damaged one it is the other checkpoint of the same run, or one of the next run.
+
+    Returns:
+        As :func:`newest_intact_checkpoint`.
+    """
+    faults: list[str] = []
+    other = "best" if which == "last" else "last"
+    for run in runs:
+        files = [run / "checkpoints" / f"{name}.ckpt" for name in (which, other)]
+        if not files[0].is_file():
+            continue
+        for path in (one for one in files if one.is_file()):
+            fault = why_unusable(path)
+            if not fault:
+                return path, " ".join([*faults, f"Continuing from {path}."]) if faults else ""
+            faults.append(fault)
+    return None, " ".join(faults)
+
+
+def newest_first(parents: Iterable[Path], prefers_finished: bool = False) -> list[Path]:
+    """The runs directly in one of ``parents``, the one that was started last first."""
 
     def order(run: Path) -> tuple[bool, int]:
         return prefers_finished and is_finished(run), (run / "config.yaml").stat().st_mtime_ns
 
-    runs = [file.parent for parent in parents for file in parent.glob("*/config.yaml")]
-    newest = max((run for run in runs if (run / f"checkpoints/{which}.ckpt").is_file()), key=order, default=None)
-    return None if newest is None else newest / "checkpoints" / f"{which}.ckpt"
+    return sorted((file.parent for parent in parents for file in parent.glob("*/config.yaml")), key=order, reverse=True)
 
 
 def is_finished(run: Path) -> bool:

@@ -19,6 +19,7 @@ import torch
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError
+from mlp_lightning.runs.checkpoint_content import SCALARS, Each, read_content
 from mlp_lightning.runs.engines import Sizing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.history import MetricsHistory
@@ -28,6 +29,17 @@ from mlp_lightning.runs.run_folder import config_hash
 from mlp_lightning.tables.fingerprint import differences
 
 _FORMAT = "mlp_lightning stack 3"
+_STOPPING = [(int, float, str)]
+_SLOT = {
+    "config": Each((*SCALARS, list, dict)),
+    "hash": str,
+    "rows": (dict, type(None)),
+    "active": bool,
+    "stopping": _STOPPING,
+    "best": [(int, float, type(None), _STOPPING)],
+}
+_FIXED = {"threads": int, "steps_per_execution": int}
+_STACK = {"format": str, "step": int, "fixed": _FIXED, "slots": [_SLOT], "engine": dict, "history": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +62,11 @@ class SavedStack:
             CheckpointError: the file is damaged, or is none of a stack.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} cannot be read as the state of a stack ({type(error).__name__}). Remove it to train its runs"
-                " from the start."
-            ) from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise CheckpointError(f"{path} is not the state of a stack of this version. Remove it.")
+            content = read_content(path, _STACK, "the state of a stack of this version", prefix="")
+            if content["format"] != _FORMAT:
+                raise CheckpointError(f"{path} is not the state of a stack of this version.")
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Remove it to train its runs from the start.") from error
         return cls(path, content)
 
     @property

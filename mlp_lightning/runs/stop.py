@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Windows sends SIGBREAK for Ctrl-Break, the only one of these that a program there can send to another.
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+#: Windows sends SIGBREAK for Ctrl-Break, the only one of these that a program there can send to another.
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 
 
 class _Interrupt:
@@ -56,14 +56,14 @@ def stop_signals(request_stop: Callable[[], None]) -> Iterator[list[int]]:
         return
     raise_lost_interrupt()
     # A handler that was not set from Python reads as None and cannot be put back as it was.
-    before = {int(number): signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    before = {int(number): signal.getsignal(number) or signal.SIG_DFL for number in STOP_SIGNALS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
         request_stop()
         signal.signal(number, before[number])
 
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, on_signal)
     try:
         yield received

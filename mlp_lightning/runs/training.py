@@ -23,19 +23,19 @@ from mlp_lightning.runs.build import build_data, run_length
 from mlp_lightning.runs.console import print_error
 from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of
 from mlp_lightning.runs.history import MetricsHistory
-from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
-from mlp_lightning.runs.policies import Milestones, Policies
+from mlp_lightning.runs.policies import Milestones, Policies, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
 from mlp_lightning.runs.stack_checkpoints import SavedStack, restore_stack, save_stack
 from mlp_lightning.runs.step_count import set_epoch, set_steps
-from mlp_lightning.runs.stop import stop_signals
+from mlp_lightning.runs.stop import STOP_SIGNALS, stop_signals
 from mlp_lightning.runs.surroundings import frozen_heap
 from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
-from mlp_lightning.runs.writer import FolderWriter, TrainingFacts
+from mlp_lightning.runs.writer import FolderWriter
 from mlp_lightning.tables.fingerprint import differences
 from mlp_lightning.tables.reading.memory import KeptSource
 from mlp_lightning.tables.reading.sources import TableSource
@@ -228,6 +228,7 @@ class Training:
             data.steps_per_epoch,
             interval if validates else None,
             None if checkpoint is None else checkpoint.every_n_steps,
+            stops_by_training_loss(config),
         )
         self.policies = Policies(config, monitor, milestones, self.writer, len(members))
         self.data, self._task = data, task
@@ -272,10 +273,11 @@ class Training:
     def _fit(self, trainer: pl.Trainer) -> None:
         module = self.module
         assert module is not None
-        # Before the Trainer asks the data module for the first steps.
-        set_steps(trainer, self._first_step)
-        set_epoch(trainer, self._first_step // self.data.steps_per_epoch)
-        with frozen_heap(), stop_signals(self.request_stop) as received:
+        # Before the Trainer asks the data module for the first steps. It does nothing where all are made.
+        first = min(self._first_step, self.last_step - 1)
+        set_steps(trainer, first)
+        set_epoch(trainer, first // self.data.steps_per_epoch)
+        with frozen_heap(), stop_signals(self.request_stop) as received, self.writer.rescue.after(STOP_SIGNALS):
             try:
                 trainer.fit(module, datamodule=self.data, weights_only=True)
             except SIGTERMException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Policies
+from mlp_lightning.runs.rescue import SLOW
 from mlp_lightning.runs.step_count import count_steps, set_epoch
+
+_ALL = 2**62  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,9 @@ class TrainingModule(pl.LightningModule):
         self._history = history
         self._files = files
         self._on_start = on_start
+        self._at_once = 1  # nobody knows how long the first step takes
+        self._validates_slowly: bool | None = None
+        self._started = time.monotonic()
 
     @property
     def engine(self) -> Engine:
@@ -99,16 +106,28 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.policies.start(self.engine)
+        self._started = time.monotonic()
         self._on_start(self)
 
     def training_step(self, execution: Steps, batch_idx: int) -> dict[str, Outputs]:
         """Make the optimizer steps of an execution and all that comes between them."""
         outputs, milestones = Outputs(), self.policies.milestones
-        step, end = execution
+        # A run that was ended before its result was written has its last step behind it.
+        step, end = max(execution.first, self.policies.step), execution.end
         self.engine.begin_execution()
-        continues = True
+        continues = self.policies.end_stopped()
+        is_due = milestones.validates(step) and not milestones.is_regular_validation(step)
+        if continues and (self.policies.validation_pending or step == end):
+            if self.policies.validation_pending or is_due:
+                outputs.validations.append(self._validate(step))
+            continues = self.policies.between_steps(step, self.stop_requested)
         while continues and step < end:
-            trace = self.engine.run(step, min(milestones.next_after(step), end) - step)
+            began, count = time.monotonic(), min(milestones.next_after(step), end) - step
+            trace = self.engine.run(step, min(count, self._at_once))
+            took = time.monotonic() - began
+            # A run that is asked to end may have no time for more; steps that are cut differently have the same bits.
+            is_slow = took > SLOW
+            self._at_once = max(1, int(trace.steps * SLOW / took)) if is_slow else _ALL
             step = trace.next_step
             outputs.traces.append((trace, self.policies.present))
             self._history.add_training(trace, self.policies.present)
@@ -117,7 +136,9 @@ class TrainingModule(pl.LightningModule):
             if trace.steps and self.policies.active and milestones.validates(step):
                 outputs.validations.append(self._validate(step))
             continues = self.policies.between_steps(step, self.stop_requested)
-        count_steps(self.trainer, outputs.steps)
+            if is_slow:
+                self.policies.keep()
+        count_steps(self.trainer, step - execution.first)
         if outputs.steps:
             set_epoch(self.trainer, (step - 1) // self._steps_per_epoch)
         if not continues:
@@ -144,6 +165,11 @@ class TrainingModule(pl.LightningModule):
 
     def _validate(self, step: int) -> Validation:
         policies, engine = self.policies, self.engine
+        if self._validates_slowly is None:  # the first one after long steps may take long, too
+            self._validates_slowly = time.monotonic() - self._started > SLOW
+        if self._validates_slowly:
+            policies.keep(validation_pending=True)
+        policies.validation_pending, began = False, time.monotonic()
         policies.before_validation(step)
         metrics = engine.evaluate("val")
         engine.after_validation(metrics["loss"])
@@ -151,6 +177,7 @@ class TrainingModule(pl.LightningModule):
         self._history.add_validation(step, (loss, metric), policies.present)
         validation = Validation(step, policies.present, metrics)
         policies.after_validation(step, metrics)
+        self._validates_slowly = time.monotonic() - began > SLOW
         return validation
 
     @property

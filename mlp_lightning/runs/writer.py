@@ -5,13 +5,15 @@ A thousand runs end at the same moment, so what needs the disk to answer is done
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
+import functools
 import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +21,27 @@ from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
 from mlp_lightning.runs.build import build_module, layer_widths
-from mlp_lightning.runs.checkpoints import checkpoint_bytes, run_checkpoint, write_checkpoint
+from mlp_lightning.runs.checkpoints import (
+    PENDING_KEY,
+    checkpoint_bytes,
+    run_checkpoint,
+    write_checkpoint,
+    write_checkpoints,
+)
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
-from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
+from mlp_lightning.runs.rescue import Rescue
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import result_bytes, surroundings
 
 _LINES_OF_A_LOG = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingFacts:
-    """What is known of a training from its start on.
-
-    Attributes:
-        members: all of it.
-        engine: that trains them.
-        metric_name: of the task.
-        last_step: number of steps of the whole training.
-        left_out: members of which nothing is written: they had ended before the training continued.
-        resumed_from: what it continues from; ``None`` if it is new.
-        keeps_modules: whether the results of finished members have their trained modules.
-        logs_live: whether ``train.log`` is written while it trains.
-        started_at: when it started.
-        started: the same by the monotonic clock.
-    """
-
-    members: Sequence[Member]
-    engine: str
-    metric_name: str
-    last_step: int
-    left_out: Collection[int] = ()
-    resumed_from: str | None = None
-    keeps_modules: bool = False
-    logs_live: bool = False
-    started_at: datetime.datetime = dataclasses.field(
-        default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
-    )
-    started: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class FolderWriter:
@@ -98,6 +76,8 @@ class FolderWriter:
         self._saved_best = Best()
         self._fit_started: float | None = None
         self.device = ""
+        #: The state of a run in memory, for the case that it is ended while a step takes long.
+        self.rescue = Rescue()
         #: Which weights are reported where both are there: ``last`` or ``best``.
         self.weights = "last"
 
@@ -119,30 +99,38 @@ class FolderWriter:
         elif self._is_single:
             self._save_run(policies, policies.snapshot())
 
-    def _save_run(self, policies: Policies, snapshot: Snapshot) -> None:
+    def _save_run(self, policies: Policies, snapshot: Snapshot, is_copy: bool | None = None) -> None:
         """``last.ckpt`` and ``best.ckpt`` of the only run, between two steps.
 
         The best is kept in memory until then: on the disk the two belong together, and a run that is killed finds its
-        later bests again when it continues. It comes first, so that ``last.ckpt`` never names a best that is not there.
+        later bests again when it continues.
         """
         # First what belongs to the steps before the checkpoint, so that a run that continues from it has no gap.
         self._files.write([0])
         best = policies.best[0]
-        if best.step is not None and best.step != self._saved_best.step:
-            self._save_best(policies, best)
+        member, is_new = self._training.members[0], best.step is not None and best.step != self._saved_best.step
         (state,) = policies.engine.states([0], snapshot.engine)
-        member = self._training.members[0]
-        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, snapshot.stopping[0])
-        write_checkpoint(member.folder.last_checkpoint, content)
-        self._saved_step = state.step
+        last = run_checkpoint(member, state, self._training.engine, policies.monitor, best, snapshot.stopping[0])
+        contents = last, self._best_content(policies, best) if is_new else None
+        if is_copy is not None:
+            last[PENDING_KEY] = is_copy
+            self.rescue.keep(functools.partial(write_checkpoints, member.folder, *copy.deepcopy(contents)))
+            return
+        with self.rescue.lock:
+            write_checkpoints(member.folder, *contents)
+            self.rescue.forget()
+        self._saved_step, self._saved_best = state.step, best if is_new else self._saved_best
 
-    def _save_best(self, policies: Policies, best: Best, after_training: bool = False) -> None:
+    def keep(self, policies: Policies, validation_pending: bool) -> None:
+        """Keep a copy of the state of a single run, for a process that is ended before it can stop."""
+        if self._is_single and self._save_state is None:
+            self._save_run(policies, policies.snapshot(), validation_pending)
+
+    def _best_content(self, policies: Policies, best: Best, after_training: bool = False) -> dict[str, Any]:
         (state,) = policies.engine.best_states([0])
         assert state is not None
         member, stopping = self._training.members[0], best.stopping or policies.stopping[0]
-        content = run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
-        write_checkpoint(member.folder.best_checkpoint, content)
-        self._saved_best = best
+        return run_checkpoint(member, state, self._training.engine, policies.monitor, best, stopping, after_training)
 
     def continues_from(self, step: int, best: Best) -> None:
         """The folder of the only run has these checkpoints already."""
@@ -234,8 +222,11 @@ class FolderWriter:
     ) -> None:
         """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
         if self._is_single:
-            if endings[0].status != "failed" and policies.best[0].step not in (None, self._saved_best.step):
-                self._save_best(policies, policies.best[0], after_training=True)
+            known = policies.best[0]
+            if endings[0].status != "failed" and known.step not in (None, self._saved_best.step):
+                content = self._best_content(policies, known, after_training=True)
+                write_checkpoint(self._training.members[0].folder.best_checkpoint, content)
+                self._saved_best = known
             return
         for ending, last_state, best_state in zip(endings, last, best, strict=True):
             if ending.status == "failed":

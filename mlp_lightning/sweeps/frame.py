@@ -28,7 +28,7 @@ def load_sweep(
         A frame with the columns ``sweep``, ``run`` (the number of its job), ``status``, every option of the
         configuration by its dotted key, such as ``model.hidden_units``, and the metrics: ``loss/train`` and others at
         the end of the run, or with ``curves`` at each ``step``, which are missing where they were not logged. Without
-        ``curves`` there are ``steps``, ``wall_time_s``, ``error`` and ``folder`` too. A fold is a run of its own
+        ``curves`` there are ``steps``, ``wall_time_s``, ``error`` and ``folder`` too. Every fold is a run
         (``data.cv.fold``). An option whose values are of several types, or lists, is in the form of an override.
 
     Raises:

@@ -63,9 +63,9 @@ class Ledger:
             if path.name == ".hydra" or SUPERSEDED in path.relative_to(self.folder).parts:
                 continue
             self._found.add(path)
-            identity = _identity(path) if resume else None
-            if identity is not None:
-                self._known.setdefault(identity, []).append(path)
+            known = identity(path) if resume else None
+            if known is not None:
+                self._known.setdefault(known, []).append(path)
 
     def place(self, config: Config, wanted: Path) -> Placement:
         """Find the folder of a run: its previous folder if there is one, else ``wanted`` or a new number.
@@ -108,7 +108,7 @@ class Ledger:
         A folder ``wanted`` without a readable run (one that was killed while it started) is moved away.
         """
         folder = wanted
-        if folder in self._given or (folder in self._found and _identity(folder) is not None):
+        if folder in self._given or (folder in self._found and identity(folder) is not None):
             numbers = [int(path.name) for path in (self._found | self._given) if path.name.isdigit()]
             folder = wanted.with_name(str(max(numbers, default=-1) + 1))
         elif folder in self._found:
@@ -141,7 +141,7 @@ class Ledger:
             ) from error
 
 
-def _identity(folder: Path) -> str | None:
+def identity(folder: Path) -> str | None:
     """The hash of the configuration that a folder was claimed with; ``None`` if it cannot be read."""
     try:
         plain = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
@@ -164,17 +164,27 @@ def sweep_lock(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # the import takes 0.1 s, and only sweeps need it
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    file = folder / _LOCK
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunFolderError(
-            f"Another process runs a sweep in {folder} (it holds {folder / _LOCK}). Wait until it ends, or choose"
-            " another sweep.name."
-        ) from error
+        with folder_lock(file):
+            yield
+    except TimeoutError as error:
+        text = f"Another process runs a sweep in {folder} (it holds {file}). Wait until it ends, or choose another"
+        raise RunFolderError(f"{text} sweep.name.") from error
+
+
+@contextmanager
+def folder_lock(file: Path) -> Iterator[None]:
+    """Hold the lock ``file``; it ends with its process.
+
+    Raises:
+        TimeoutError: another process holds it.
+    """
+    from filelock import FileLock  # the import takes 0.1 s, and few commands need it
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=0)
+    lock.acquire()  # its Timeout is a TimeoutError
     # Keep the file: the next process may already hold this lock.
     try:
         yield

@@ -82,6 +82,7 @@ def record_of(run: SweepRun) -> RunRecord:
         0 if outcome is None else outcome.steps,
         0.0 if outcome is None else outcome.wall_time_s,
         "it was not started" if outcome is None else outcome.error,
+        baseline={} if outcome is None else outcome.baseline,
     )
 
 
@@ -101,4 +102,7 @@ def result_of_folds(runs: Runs) -> dict[str, Any]:
     status = next((one for one in ("failed", "interrupted") if one in statuses), "finished")
     folds = [dict(one.metrics.get("test", {})) for one in records]
     metrics = means_of_folds(folds) if status == "finished" else {}
-    return {"status": status, "run_dir": str(runs[0][0].job_folder), "folds": folds, "metrics": metrics}
+    baselines = [dict(one.baseline.get("test", {})) for one in records]
+    baseline = means_of_folds(baselines) if status == "finished" else {}
+    folder = str(runs[0][0].job_folder)
+    return {"status": status, "run_dir": folder, "folds": folds, "metrics": metrics, "baseline": baseline}

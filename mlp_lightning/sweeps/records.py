@@ -40,6 +40,7 @@ class RunRecord:
         wall_time_s: seconds from the start of the run to its end.
         error: why the run did not finish.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
+        baseline: the same metrics of a prediction that does not look at the features, as far as they are known.
     """
 
     number: int | None
@@ -52,6 +53,7 @@ class RunRecord:
     wall_time_s: float = 0.0
     error: str = ""
     fingerprint: Mapping[str, Any] | None = None
+    baseline: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def job_folder(self) -> Path:
@@ -155,6 +157,7 @@ def read_record(folder: Path) -> RunRecord:
         wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
         error=cause(str(result.get("error") or "")),
         fingerprint=_fingerprint(result_path, result.get("fingerprint")),
+        baseline=_baseline(result_path, result.get("baseline")),
     )
 
 
@@ -210,6 +213,11 @@ def _metrics(path: Path, value: Any) -> dict[str, dict[str, float]]:
         split: {name: _number(path, one) for name, one in _checked(path, of_split, dict, expected).items()}
         for split, of_split in splits.items()
     }
+
+
+def _baseline(path: Path, value: Any) -> dict[str, dict[str, float]]:
+    expected = "a baseline as {predicts: text, metrics: {split: {name: number}}}"
+    return {} if value is None else _metrics(path, _checked(path, value, dict, expected).get("metrics"))
 
 
 def _fingerprint(path: Path, value: Any) -> dict[str, dict[str, Any]] | None:

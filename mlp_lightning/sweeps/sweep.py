@@ -14,6 +14,7 @@ from mlp_lightning.config import Config, SweepConfig, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
+from mlp_lightning.runs.files import remove_abandoned
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -93,8 +94,8 @@ class Sweep:
         if self._ledger is None:
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
             self._ledger = Ledger(self.folder, self.options.resume)
-            for incomplete in self._stacks.glob(".*.tmp"):  # of a process that was killed while it saved
-                incomplete.unlink()
+            if self.options.resume:
+                remove_abandoned(self.folder, with_waiting=True)
         composed = [self._composed(job) for job in jobs]
         self._find_keys([one for one in composed if isinstance(one, Config)])
         batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]

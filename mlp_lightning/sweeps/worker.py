@@ -37,6 +37,7 @@ class Outcome:
     wall_time_s: float = 0.0
     error: str = ""
     weights: str = "last"
+    baseline: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 #: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, and the fingerprint
@@ -239,7 +240,9 @@ def system_message(error: OSError) -> str:
 
 
 def _outcome(result: TrainingResult) -> Outcome:
-    return Outcome(result.status, result.metrics, result.steps, result.wall_time_s, cause(result.error), result.weights)
+    baseline = {} if result.baseline is None else result.baseline["metrics"]
+    facts = (result.steps, result.wall_time_s, cause(result.error), result.weights, baseline)
+    return Outcome(result.status, result.metrics, *facts)
 
 
 class _ProgressRecorder:

@@ -1,7 +1,7 @@
 """The fingerprint of rows: a run that meets its table again finds out whether it is still the same.
 
 It is plain data, as checkpoints and ``result.json`` keep it: for each table of a run (``data``, and ``val`` or ``test``
-where these have a file of their own) ``{"rows": count, "columns": {name: digest}, "as_set": digest}``. The digest of a
+where these have a separate file) ``{"rows": count, "columns": {name: digest}, "as_set": digest}``. The digest of a
 column depends on its values in order, and not on how a file stores them: a CSV and a Parquet file with the same values
 have the same. ``as_set`` depends on the rows and not on their order. It finds changes, but not forgeries.
 

@@ -59,9 +59,12 @@ def test_known_keys_of_the_scheduler_are_those_of_the_schedule() -> None:
     assert fault.hint == "did you mean scheduler.eta_min?"
 
 
-def test_arguments_of_an_optimizer_without_a_file_are_left_to_torch() -> None:
-    config = accepted({"optimizer.name": "Adamax", "optimizer.anything": [1, "x"]})
-    assert config.optimizer.options == {"anything": [1, "x"]}
+def test_arguments_of_an_optimizer_without_a_file_are_those_of_its_class() -> None:
+    config = accepted({"optimizer.name": "Adamax", "optimizer.betas": [0.5, 0.6]})
+    assert config.optimizer.options == {"betas": [0.5, 0.6]}
+    fault = fault_of({"optimizer.name": "Rprop", "optimizer.momentum": 0.0})
+    assert fault.rule.startswith("is not a key of optimizer (name, lr, etas, step_sizes,")
+    assert fault.hint == "leave it out with '~optimizer.momentum'"
 
 
 def test_a_key_that_is_not_a_text_is_unknown() -> None:
@@ -95,7 +98,7 @@ def test_a_key_that_is_not_a_text_is_unknown() -> None:
         ("trainer.accelerator", "GPU", "auto, cpu, gpu, mps", "did you mean gpu?"),
         ("trainer.gradient_clip_algorithm", "norms", "norm, value", "did you mean norm?"),
         ("callbacks.checkpoint.monitor", "loss/vl", "auto, loss/train, loss/val", "did you mean loss/val?"),
-        ("callbacks.early_stopping.monitor", "loss/train", "loss/val, accuracy/val", "did you mean loss/val?"),
+        ("callbacks.early_stopping.monitor", "loss/trai", "loss/val, accuracy/val", "did you mean loss/train?"),
         ("report_weights", "lst", "auto, last, best", "did you mean last?"),
     ],
 )

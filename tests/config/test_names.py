@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.configurations import ComposeConfig
 
 from mlp_lightning import train
-from mlp_lightning.config import CsvConfig, DataConfig, conf_dir, names
+from mlp_lightning.config import CsvConfig, DataConfig, conf_dir, conf_files, names
 from mlp_lightning.config.schedules import SCHEDULES
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError
@@ -31,13 +32,25 @@ from mlp_lightning.tables.reading.sources import FileSource
 SHORT = ["trainer=cpu", "logger=none", "trainer.max_steps=2"]
 
 
-LISTS = {name: one for name, one in vars(names).items() if name.isupper()}
+LISTS = {name: one for name, one in vars(names).items() if isinstance(one, tuple) and name.isupper()}
 
 
 @pytest.mark.parametrize("listed", [*LISTS.values(), names.data_sets()], ids=[*LISTS, "data_sets"])
 def test_no_name_is_listed_twice(listed: Any) -> None:
     assert isinstance(listed, tuple)
     assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize("name", names.OTHER_OPTIMIZERS)
+def test_arguments_of_optimizers_without_a_file(name: str) -> None:
+    assert conf_files.optimizer_option(name) is None
+    accepted = inspect.signature(getattr(torch.optim, name)).parameters
+    assert {"params", "lr", *names.OTHER_OPTIMIZERS[name]} == {*accepted}
+
+
+def test_every_optimizer_has_its_arguments() -> None:
+    without_file = {name for name in names.TORCH_OPTIMIZERS if conf_files.optimizer_option(name) is None}
+    assert without_file == {*names.OTHER_OPTIMIZERS}
 
 
 def test_activations() -> None:

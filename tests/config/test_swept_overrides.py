@@ -178,3 +178,13 @@ def test_user_folder_given_to_hydra(user_folder: Path) -> None:
 def test_missing_user_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         check_overrides([], config_dir=tmp_path / "nowhere")
+
+
+def test_options_of_a_group_differ_in_their_keys() -> None:
+    checked = check_command(["data=xor", "model=wide,deep", "optimizer.lr=0.1,0.2", "seed=3"], multirun=True)
+    assert checked.swept == {"model", "optimizer.lr"}
+    of_model = {"model.hidden_units", "model.depth", "model.activation", "model.norm"}
+    assert checked.differing == {"model", "optimizer.lr", *of_model}
+    alone = check_command(["data=xor", "model=wide,deep", "model.depth=2"], multirun=True)
+    assert "model.depth" not in alone.differing, "the command says it for both"
+    assert check_command(["data=xor"]).differing == frozenset()

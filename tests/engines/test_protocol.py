@@ -30,6 +30,10 @@ CASES = {
         *(*IRIS, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "report_weights=best"),
         *("callbacks.early_stopping.min_delta=0.05", "trainer.max_epochs=20"),
     ],
+    "early stopping by the training loss": [
+        *(*IRIS, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "data.val_fraction=0"),
+        *("callbacks.early_stopping.monitor=loss/train", "callbacks.early_stopping.min_delta=0.05"),
+    ],
     "training loss": [*IRIS, "callbacks.checkpoint.monitor=loss/train", "callbacks.checkpoint.every_n_steps=7"],
     "double precision": [*IRIS, "trainer.precision=64", "scheduler=one_cycle", "trainer.max_epochs=5"],
 }

@@ -19,6 +19,10 @@ from support.estimator_rows import FAST, NAMES, mixed, numbers
 from mlp_lightning.errors import DataError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor
 
+# Most fits here are too short to learn anything: test_cautions.py is about what is said of them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::mlp_lightning.errors.BaselineWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
 LEARNS: dict[str, Any] = {**FAST, "hidden_layer_sizes": (32,), "max_iter": 150, "learning_rate_init": 0.03}
 
 
@@ -263,7 +267,7 @@ def test_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec")
-        MLPClassifier(**FAST).fit(X, y).predict(X)
+        MLPClassifier(**{**FAST, "max_iter": 40}).fit(X, y).predict(X)
 
 
 # ---- texts that are numbers ----------------------------------------------------------------------------------

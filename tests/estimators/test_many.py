@@ -20,6 +20,10 @@ from mlp_lightning.estimators import MLPClassifier, MLPRegressor, VectorizedSear
 from mlp_lightning.networks.tasks import infer_target
 from mlp_lightning.tables.columns import Origin
 
+# Most fits here are too short to learn anything: test_cautions.py is about what is said of them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::mlp_lightning.errors.BaselineWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
 QUICK: dict[str, Any] = {"max_iter": 12, "random_state": 0, "batch_size": 32, "accelerator": "cpu"}
 GRID: dict[str, Any] = {
     "hidden_layer_sizes": [(8, 8), (12, 4)],

@@ -17,6 +17,10 @@ from support.tolerances import assert_close
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, fit_many
 
+# Most fits here are too short to learn anything: test_cautions.py is about what is said of them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::mlp_lightning.errors.BaselineWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
 X, Y = make_multilabel_classification(n_samples=50, random_state=0, return_indicator=True)
 # Trains until every label is right, as scikit-learn's tests have it: without what keeps a model from that.
 THOROUGH: dict[str, Any] = {

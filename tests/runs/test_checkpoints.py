@@ -11,7 +11,7 @@ import torch
 
 import mlp_lightning
 from mlp_lightning.errors import CheckpointError
-from mlp_lightning.runs import writer
+from mlp_lightning.runs import checkpoints, writer
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.runs.files import atomic_write
 
@@ -124,10 +124,13 @@ def test_no_checkpoints(tmp_path, compose_config) -> None:
 
 def test_time_also_saves(tmp_path, compose_config, monkeypatch) -> None:
     saved: list[int] = []
-    write = writer.write_checkpoint
-    monkeypatch.setattr(
-        writer, "write_checkpoint", lambda path, content: (saved.append(content["global_step"]), write(path, content))
-    )
+    write = checkpoints.write_checkpoint
+    for module in (checkpoints, writer):
+        monkeypatch.setattr(
+            module,
+            "write_checkpoint",
+            lambda path, content: (saved.append(content["global_step"]), write(path, content)),
+        )
     case = ["trainer.max_steps=30", "trainer.steps_per_execution=10", "callbacks.checkpoint.every_n_seconds=0"]
     mlp_lightning.train(compose_config(*case), tmp_path / "run")
     assert saved == [10, 20, 30, 30]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +69,25 @@ def test_a_training_names_the_file(tmp_path: Path, compose_config: ComposeConfig
         assert outcome.status == "failed"
         assert outcome.error.startswith("File too large: ")
         assert outcome.error.endswith(".ckpt")
+
+
+def test_a_disk_that_fills_up(tmp_path: Path, compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the checkpoint that did not fit, although nothing can be recorded then; the one before stays."""
+    config = compose_config("data=iris", "trainer.max_epochs=4", "callbacks.checkpoint.every_n_steps=1")
+    last, sync, full = tmp_path / "run" / "checkpoints" / "last.ckpt", os.fsync, []
+
+    def fill_up(handle: int) -> None:
+        if last.exists() and stat.S_ISREG(os.fstat(handle).st_mode):
+            full.append(last.read_bytes())
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    with pytest.raises(OSError, match=r"No space left on device: .*checkpoints/.*\.ckpt") as caught:
+        mlp_lightning.train(config, tmp_path / "run")
+    assert caught.value.errno == errno.ENOSPC
+    assert last.read_bytes() == full[0]
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    resumed = mlp_lightning.train(dataclasses.replace(config, ckpt_path=str(last)), tmp_path / "resumed")
+    assert resumed.metrics == mlp_lightning.train(config, tmp_path / "whole").metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import signal
 import threading
@@ -87,6 +88,26 @@ def test_early_stopping_counts_validations(tmp_path, compose_config) -> None:
     assert result.epochs == result.best["step"] / 6 + 4
     assert result.epochs < 100
     assert result.stopped_by == "loss/val did not improve in 4 validations"
+
+
+@pytest.mark.parametrize("rows", [["data.val_fraction=0"], ["trainer.check_val_every_n_epoch=2"]], ids=" ".join)
+@pytest.mark.parametrize("cut", ["auto", "5"])
+def test_early_stopping_by_the_training_loss_counts_epochs(rows, cut, tmp_path, compose_config) -> None:
+    """The mean over an epoch of the losses that each step logs."""
+    rule = ["callbacks.early_stopping.monitor=loss/train", "callbacks.early_stopping.min_delta=0.03"]
+    case = [*IRIS, "optimizer=adam", "optimizer.lr=0.03", "callbacks=early_stopping", "trainer.max_epochs=100", *rule]
+    case += ["callbacks.early_stopping.patience=3", "trainer.log_every_n_steps=1", f"trainer.steps_per_execution={cut}"]
+    result = mlp_lightning.train(compose_config(*case, *rows), tmp_path / "run")
+    with (result.run_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        losses = [float(line["loss/train"]) for line in csv.DictReader(file) if line["learning_rate"]]
+    epochs = np.array(losses).reshape(result.epochs, -1).mean(axis=1)
+    best, wait, stopped = np.inf, 0, []
+    for epoch, loss in enumerate(epochs, start=1):
+        best, wait = (loss, 0) if loss < best - 0.03 else (best, wait + 1)
+        stopped += [epoch] if wait == 3 else []
+    assert stopped == [result.epochs]
+    assert result.epochs < 100
+    assert result.stopped_by == "loss/train did not improve in 3 epochs"
 
 
 def test_validation_every_third_epoch(tmp_path, compose_config) -> None:

@@ -31,6 +31,10 @@ CASES = {
     ],
     "steps": [*MINI_BATCHES, "scheduler=step", "scheduler.step_size=2", "scheduler.gamma=0.5"],
     "early stopping ahead": [*MINI_BATCHES, "callbacks=early_stopping", "callbacks.early_stopping.patience=3"],
+    "early stopping by the training loss": [
+        *(*MINI_BATCHES, "callbacks=early_stopping", "callbacks.early_stopping.patience=2"),
+        *("callbacks.early_stopping.monitor=loss/train", "callbacks.early_stopping.min_delta=0.01"),
+    ],
     "accumulation": [*MINI_BATCHES, "trainer.accumulate_grad_batches=4"],
     "no validation": ["data=xor", "optimizer=adam", "model=wide_deep", "model.dropout=0.2"],
 }

@@ -172,6 +172,7 @@ GOING_ON = {
     "step": ["scheduler=step", "scheduler.step_size=2"],
     "dropout": [*ADAM, "model.dropout=0.2"],
     "early stopping ahead": ["callbacks=early_stopping", "callbacks.early_stopping.patience=30"],
+    "early stopping by the training loss": [*STOPPING, "callbacks.early_stopping.monitor=loss/train"],
     "lattice": LATTICE,
 }
 
@@ -232,6 +233,9 @@ def sizes(monkeypatch) -> list[list[int]]:
         [],
         ["callbacks.early_stopping.monitor=accuracy/val", "callbacks.checkpoint.monitor=accuracy/val"],
         ["report_weights=best", "trainer.check_val_every_n_epoch=2"],
+        ["callbacks.early_stopping.monitor=loss/train"],
+        ["callbacks.early_stopping.monitor=loss/train", "data.val_fraction=0"],
+        ["callbacks.early_stopping.monitor=loss/train", "trainer.check_val_every_n_epoch=2", *LATTICE],
         ["scheduler=plateau", "scheduler.patience=1", "optimizer.weight_decay=0.01"],
         ["scheduler=plateau", "scheduler.patience=1", "scheduler.monitor=loss/train"],
         ["model.dropout=0.2", "scheduler=cosine", "optimizer.momentum=0.2"],

@@ -53,7 +53,7 @@ def run_script(script: str, *arguments: str, cwd: Path, timeout: float = 120) ->
 
 
 def start(*overrides: str, folder: Path) -> subprocess.Popen[str]:
-    """Start the same command and go on at once."""
+    """Start the same command and return at once."""
     return subprocess.Popen(
         [*TRAIN, *overrides],
         cwd=folder,

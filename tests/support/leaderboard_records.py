@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,24 @@ def run(number: int, train: float = 0.5, val: float | None = 0.6, sweep: str = "
     return RunRecord(number, Path(f"/logs/{sweep}/{number}"), "finished", overrides, config, metrics, 100, 1.5)
 
 
+def above(record: RunRecord, **baseline: float) -> RunRecord:
+    """The run with a baseline that has a loss for each split."""
+    return dataclasses.replace(record, baseline={split: {"loss": loss} for split, loss in baseline.items()})
+
+
 def failed(number: int, error: str = "NonFiniteLossError: nan at step 3\nmore", **swept: Any) -> RunRecord:
     done = run(number, **swept)
     return RunRecord(number, done.folder, "failed", done.overrides, done.config, {}, 3, 0.1, error)
+
+
+def grid() -> list[RunRecord]:
+    """Three widths by four seeds with drawn losses, and one run more that failed."""
+    draw = random.Random(1)
+    records = [
+        run(number, draw.random(), draw.random(), model__hidden_units=width, seed=seed)
+        for number, (width, seed) in enumerate(itertools.product((5, 100, 1000), range(4)))
+    ]
+    return [*records, failed(12, model__hidden_units=3, seed=0)]
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def graph(run: Path) -> bytes | None:
 def assert_same_run(
     actual: Path, expected: Path, checkpoints: Sequence[str] = ("last", "best"), *, has_session: bool = True
 ) -> None:
-    """Two run folders that say the same, to rounding; with the same hyperparameters, unless told not to look."""
+    """Two run folders that say the same, to rounding; with the same hyperparameters, unless they are not compared."""
     assert files(actual) == files(expected)
     assert (actual / "config.yaml").read_text() == (expected / "config.yaml").read_text()
     assert_same_content(result(actual), result(expected), "result")

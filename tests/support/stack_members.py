@@ -114,13 +114,13 @@ def parts_of(group: Group, count: int) -> list[tuple[int, int]]:
 
 
 def alone(group: Group, member: Member, count: int) -> Outcome:
-    """One member by itself."""
+    """One member alone."""
     network, task = group.network(member), make_task(group.task, OUTPUTS[group.task])
     optimizer = build_optimizer(network.parameters(), group.optimizer_of(member))
     schedule = build_schedule(optimizer, group.schedule, count, group.validates)
     loop = StepLoop(network, task, optimizer, schedule, 1, clip_val=group.clip_val, clip_algorithm=group.clip_algorithm)
     steps, validation, traces = group.steps_of(member), make_rows(group.task, 99, dtype=group.dtype), []
-    # As a run seeds the process that it has for itself; nothing but dropout draws from it.
+    # As a run seeds the process that it has alone; nothing but dropout draws from it.
     torch.manual_seed(derived_seed(member.seed, "training"))
     for first, part in parts_of(group, count):
         traces.append(loop.run(Execution(steps, first, part)))
@@ -191,7 +191,7 @@ def assert_same_training(actual: Outcome, expected: Outcome, atol: float) -> Non
 
 
 def assert_each_as_alone(group: Group, count: int, atol: float) -> list[Outcome]:
-    """Every member of the stack trains as it does by itself."""
+    """Every member of the stack trains as it does alone."""
     outcomes = together(group, count)
     for outcome, member in zip(outcomes, group.members, strict=True):
         assert_same_training(outcome, alone(group, member, count), atol)

@@ -54,6 +54,18 @@ def test_runs_are_those_of_the_basic_launcher(stacked: Path) -> None:
     assert_same_tables(stacked / "leaderboard.csv", basic / "leaderboard.csv", ignored=("wall_time_s",))
 
 
+def test_keys_of_a_swept_group_are_recorded_with_every_launcher(tmp_path: Path) -> None:
+    words = ("-m", "data=xor", "model=wide,wide_deep", "optimizer.lr=0.5,1", "trainer.max_steps=20")
+    recorded = []
+    for launcher in ("vectorized", "basic"):
+        done = train_forked(*words, f"hydra/launcher={launcher}", f"sweep.name={launcher}", folder=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        folder = tmp_path / "lightning_logs" / "xor" / launcher
+        recorded.append([yaml.safe_load((folder / n / "config.yaml").read_text())["sweep"]["keys"] for n in "0123"])
+    assert recorded[0] == recorded[1]
+    assert {"model.hidden_units", "model.depth", "optimizer.lr"} <= set(recorded[0][0])
+
+
 def test_runs_are_those_of_two_processes(stacked: Path) -> None:
     spread = made(stacked.parents[2], "spread", "hydra.launcher.n_jobs=2", command=train)
     assert "4 in 2 stacks" in (spread / "printed.txt").read_text()

@@ -26,10 +26,9 @@ from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
 from mlp_lightning.inference.evaluation.table import (
+    below_baseline,
     evaluation_lines,
     evaluation_table,
-    metric_name,
-    metric_text,
     parts_lines,
     parts_table,
 )
@@ -38,7 +37,6 @@ from mlp_lightning.inference.predict import finite_predictions
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.build import build_data
-from mlp_lightning.runs.console import WARNING
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.batches import encoded_batches
@@ -332,20 +330,6 @@ def baseline_metrics(model: TrainedModel, rows: EvaluatedRows) -> Metrics | None
     if plain is None:
         return None
     return Baseline.from_dict(plain).evaluation(model.task, model.target, rows.targets_BT, rows.weights_B)
-
-
-def below_baseline(metrics: Metrics, baseline: Metrics | None) -> list[str]:
-    """A line that warns of the metrics in which a model is worse than its baseline; none if it is not."""
-    worse = []
-    for name, sign in (("accuracy", 1), ("log_loss", -1), ("rmse", -1), ("mae", -1)):
-        value, base = metrics.get(name), (baseline or {}).get(name)
-        if value is not None and base is not None and sign * value < sign * base:
-            worse.append(f"{metric_name(name)} ({metric_text(value)} against {metric_text(base)})")
-    if not worse:
-        return []
-    return [
-        f"{WARNING}On these rows the model is worse than one that does not look at the features: {', '.join(worse)}"
-    ]
 
 
 def _without_rows(metrics: Metrics) -> Metrics:

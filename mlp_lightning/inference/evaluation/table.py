@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from mlp_lightning.runs.console import WARNING
+
 # Most classes or outputs to show; the file has all.
 MOST_ROWS = 50
 UNDEFINED = "undefined"
@@ -119,4 +121,18 @@ def _lines(cells: list[list[str]], title: str) -> list[str]:
             "  " + "  ".join(f"{cell:{'>' if index else '<'}{widths[index]}}" for index, cell in enumerate(row))
             for row in cells
         ),
+    ]
+
+
+def below_baseline(metrics: Mapping[str, float | None], baseline: Mapping[str, float | None] | None) -> list[str]:
+    """A line that warns of the metrics in which a model is worse than its baseline; none if it is not."""
+    worse = []
+    for name, sign in (("accuracy", 1), ("log_loss", -1), ("rmse", -1), ("mae", -1)):
+        value, base = metrics.get(name), (baseline or {}).get(name)
+        if value is not None and base is not None and sign * value < sign * base:
+            worse.append(f"{metric_name(name)} ({metric_text(value)} against {metric_text(base)})")
+    if not worse:
+        return []
+    return [
+        f"{WARNING}On these rows the model is worse than one that does not look at the features: {', '.join(worse)}"
     ]

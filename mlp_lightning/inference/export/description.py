@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from mlp_lightning.errors import LONGEST_VALUE, CheckpointError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+#: Of a JSON file that is read; a million categories of 100 characters are no more.
+MOST_BYTES = 1 << 28
+_DIGEST = "description_sha256"
 
 
 def describe(model: TrainedModel) -> dict[str, Any]:
@@ -67,9 +75,63 @@ def missing_integer(column: Column) -> int:
     return next(number for number in itertools.count(-(2**63)) if number not in column.vocabulary)
 
 
-def json_bytes(content: Any) -> bytes:
-    """JSON for people and programs."""
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+def description_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON for people and programs, with a digest of what it says."""
+    return (json.dumps({**content, _DIGEST: digest_of(content)}, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a description says, however it is written: in one line, names sorted, without the digest."""
+    said = {name: value for name, value in content.items() if name != _DIGEST}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What the JSON of an export says, whole and of this version.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged or too large, or another version wrote it.
+    """
+    with named(path):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes, and the limit for a description is {MOST_BYTES:,}.")
+        written = path.read_bytes()
+    try:
+        content = json.loads(written)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} does not describe an exported model ({type(error).__name__}: {shortened(error)}). Export the model"
+            " again."
+        ) from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {shortened(version)}, and this version of the package reads {FORMAT_VERSION}."
+            " Export the model again with this version."
+        )
+    if content.get(_DIGEST) != digest_of(content):
+        raise CheckpointError(f"{path} is damaged, or was changed: its digest is another one. Export the model again.")
+    return content
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = str(value)[: LONGEST_VALUE + 1]
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a file into an error that names it.
+
+    Raises:
+        CheckpointError: with path and cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _unit(column: Column) -> dict[str, str]:

@@ -4,7 +4,8 @@ Three formats, all made from a checkpoint, and all checked against it before any
 
 - ``safetensors``: weights and statistics, and a ``.json`` with everything else; :func:`load_exported` makes the
   model from both. No code, no pickle.
-- ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, and a ``.pt2.json``.
+- ``torch``: a program of :func:`torch.export.export` for PyTorch without this package, and a ``.pt2.json``. Loading
+  one may run code: never load one of a stranger.
 - ``onnx``: a model that takes the columns of the table as they are, texts too, for any ONNX runtime.
 """
 

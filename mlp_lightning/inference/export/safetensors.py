@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from mlp_lightning.config import parse_complete
-from mlp_lightning.errors import CheckpointError, ConfigError
+from mlp_lightning.errors import CheckpointError
 from mlp_lightning.inference.export.check import Checked, check
-from mlp_lightning.inference.export.description import FORMAT_VERSION, describe, json_bytes
-from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of, rebuilt_module
+from mlp_lightning.inference.export.description import describe, description_bytes, named, read_description, shortened
+from mlp_lightning.inference.export.structure import check_description, rebuilt_model
+from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.own_parts import model_parts
 
@@ -33,8 +31,8 @@ def write_safetensors(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...]
         "hyperparameters": dict(model.module.hparams),
         "config": model.config.to_dict(),
     }
-    description = json_bytes(content)
-    rebuilt = _rebuilt(json.loads(description), safetensors.torch.load(weights), path, model.module.own_parts)
+    description = description_bytes(content)
+    rebuilt = rebuilt_model(json.loads(description), safetensors.torch.load(weights), path, model.module.own_parts)
     checked = check(model, lambda table, raw_BF: rebuilt.predict(raw_BF), tolerance=0.0)
     json_path = path.with_suffix(".json")
     for file_path, data in ((path, weights), (json_path, description)):
@@ -62,33 +60,30 @@ def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> Traine
             raise CheckpointError(
                 f"There is no file {file}. A model exported as safetensors is a .safetensors and a .json."
             )
-    weights = weights_path.read_bytes()
-    try:
-        content = json.loads(json_path.read_bytes())
-        version, digest = content["format_version"], content["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{json_path} does not describe an exported model. Export the model again.") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{json_path} has format version {version}, and this version of the package reads {FORMAT_VERSION}. Export"
-            " the model again with this version."
-        )
-    if hashlib.sha256(weights).hexdigest() != digest:
+    content = read_description(json_path)
+    check_description(content, json_path)
+    with named(weights_path):
+        weights = weights_path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != content["sha256"]:
         raise CheckpointError(
             f"{weights_path} is not the file that {json_path.name} was written with: it is damaged, or the two are of"
             " different exports. Export the model again."
         )
     own = model_parts(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
     try:
-        return _rebuilt(content, safetensors.torch.load(weights), weights_path, own)
-    except ConfigError:  # of the user's own network
+        return rebuilt_model(content, safetensors.torch.load(weights), weights_path, own)
+    except CheckpointError:
         raise
-    except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         raise CheckpointError(
-            f"{weights_path} was made by another version of this package ({type(error).__name__}: {error})."
+            f"{weights_path} and its {json_path.name} were made by another version of this package, or do not fit"
+            f" together ({type(error).__name__}: {shortened(error)}). Export the model again."
         ) from error
-
-
-def _rebuilt(content: dict[str, Any], state: dict[str, Tensor], path: Path, own: Mapping[str, Any]) -> TrainedModel:
-    module = rebuilt_module(content["hyperparameters"], state, own)
-    return TrainedModel.of(module, parse_complete(content["config"], is_stored=True), path)

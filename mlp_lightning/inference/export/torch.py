@@ -6,6 +6,8 @@ To run it::
 
     program = torch.export.load("model.pt2").module()
     program({"bill length (mm)": lengths_B, "island": codes_B})
+
+``torch.export.load`` may run code that is in the file: never load one of a stranger.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlp_lightning.inference.export.check import Checked, check
-from mlp_lightning.inference.export.description import code_input, describe, json_bytes
+from mlp_lightning.inference.export.description import code_input, describe, description_bytes
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.module import MLPModule
@@ -118,7 +120,7 @@ def write_torch(model: TrainedModel, path: Path) -> tuple[tuple[Path, ...], Chec
     }
     # Not .json alone, which is the name in an export as safetensors.
     json_path = path.with_name(path.name + ".json")
-    for file_path, data in ((path, buffer.getvalue()), (json_path, json_bytes(content))):
+    for file_path, data in ((path, buffer.getvalue()), (json_path, description_bytes(content))):
         with atomic_write(file_path) as file:
             file.write(data)
     return (path, json_path), checked

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, logit, mean, shared_out
+from mlp_lightning.networks.tasks.base import logit, mean, shared_out
+from mlp_lightning.networks.tasks.classes import OneOfClasses
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_target
 
 
-class BinaryTask(Task):
+class BinaryTask(OneOfClasses):
     """One logit; the second class when its probability is above one half. Loss: binary cross-entropy."""
 
     name = "binary"
-    metric_name = "accuracy"
     output_activation = "logistic"
 
     @classmethod
@@ -40,10 +38,6 @@ class BinaryTask(Task):
     @classmethod
     def out_features(cls, target: Target) -> int:
         return 1
-
-    @classmethod
-    def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
-        return numbers_BT[:, 0].astype(np.int64)
 
     def loss(
         self,
@@ -79,22 +73,8 @@ class BinaryTask(Task):
         of_second_B1 = torch.sigmoid(logits_BC)
         return torch.cat([1 - of_second_B1, of_second_B1], dim=-1)
 
-    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
-        return predictions_BC.argmax(-1, keepdim=True)
-
     def truths(self, targets: Tensor) -> Tensor:
         return targets.long()
-
-    @classmethod
-    def prediction_names(cls, target: Target) -> list[str]:
-        return [f"probability_{one}" for one in target.class_names]
-
-    def evaluation(
-        self, target: Target, truths_BT: Floats, predictions_BC: Floats, weights_B: Floats | None = None
-    ) -> Evaluation:
-        from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
-
-        return metrics.evaluation_of_classes(truths_BT[:, 0], predictions_BC, target.class_names, weights_B)
 
 
 def _between(targets: Tensor, smoothing: float | Tensor) -> Tensor:

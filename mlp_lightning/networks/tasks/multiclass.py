@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.networks.tasks.base import Evaluation, Floats, Task, mean, shared_out
+from mlp_lightning.networks.tasks.base import Floats, mean, shared_out
+from mlp_lightning.networks.tasks.classes import OneOfClasses
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_target
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class MulticlassTask(Task):
+class MulticlassTask(OneOfClasses):
     """One logit per class; the class with the largest one. Loss: cross-entropy."""
 
     name = "multiclass"
-    metric_name = "accuracy"
     output_activation = "softmax"
 
     def __init__(self, classes: int) -> None:
@@ -41,10 +40,6 @@ class MulticlassTask(Task):
     @classmethod
     def out_features(cls, target: Target) -> int:
         return len(target.columns[0].classes)
-
-    @classmethod
-    def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
-        return numbers_BT[:, 0].astype(np.int64)
 
     @classmethod
     def as_learnt(cls, target: Target, numbers_BT: Floats, dtype: torch.dtype) -> Tensor:
@@ -96,19 +91,5 @@ class MulticlassTask(Task):
         """Probabilities of all classes, ``(B, C)``."""
         return logits_BC.softmax(-1)
 
-    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
-        return predictions_BC.argmax(-1, keepdim=True)
-
     def truths(self, targets: Tensor) -> Tensor:
         return targets.unsqueeze(-1)
-
-    @classmethod
-    def prediction_names(cls, target: Target) -> list[str]:
-        return [f"probability_{one}" for one in target.class_names]
-
-    def evaluation(
-        self, target: Target, truths_BT: Floats, predictions_BC: Floats, weights_B: Floats | None = None
-    ) -> Evaluation:
-        from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
-
-        return metrics.evaluation_of_classes(truths_BT[:, 0], predictions_BC, target.class_names, weights_B)

@@ -19,8 +19,9 @@ from rich.console import Console
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.sweeps.leaderboard.csv_file import write_csv
 from mlp_lightning.sweeps.leaderboard.figure import draw_leaderboards, write_image_event, write_png
-from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards, write_csv
+from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, build_leaderboards
 from mlp_lightning.sweeps.leaderboard.table import print_leaderboard
 from mlp_lightning.sweeps.records import RunRecord, read_records
 from mlp_lightning.version import version_text
@@ -98,9 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file can have, for one
+        return False
+
+
 def _output_folder(paths: Sequence[Path], out: Path | None) -> Path:
     """The folder for the leaderboard; ends the process if a path is not a folder."""
-    missing = [path for path in paths if not path.is_dir()]
+    missing = [path for path in paths if not _is_folder(path)]
     if missing:
         _wrong_use(f"{_joined(missing)}: no such folder; give folders of sweeps, as in lightning_logs/<name>/<sweep>")
     if out is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,17 @@ from mlp_lightning.sweeps.leaderboard.scales import (
     set_category_ticks,
     set_scale,
 )
-from mlp_lightning.sweeps.leaderboard.table import metric_title, short_value
+from mlp_lightning.sweeps.leaderboard.shown import (
+    failed_values,
+    is_wide,
+    mean_of,
+    ordered_values,
+    reason_for_no_plot,
+    shown_losses,
+    split_of,
+    title_of,
+)
+from mlp_lightning.sweeps.leaderboard.table import short_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +68,7 @@ def draw_leaderboards(leaderboards: Sequence[Leaderboard]) -> Any:
     shown = leaderboards[:_MAX_DATA_SETS]
     rows = [max(1, math.ceil(len(one.line_keys) / _PANELS_IN_A_ROW)) for one in shown]
     with figure_style():
-        width = 12 if any(_is_wide(one) for one in shown) else 8
+        width = 12 if any(is_wide(one) for one in shown) else 8
         heights = [5 if count == 1 else 3.5 * count for count in rows]
         figure = Figure(figsize=(width, sum(heights)), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
@@ -114,8 +124,8 @@ def write_image_event(folder: Path, png: bytes) -> Path:
 
 def _draw(figure: FigureBase, leaderboard: Leaderboard) -> None:
     keys = leaderboard.line_keys
-    figure.suptitle(_title(leaderboard), x=0.01, ha="left", fontsize=10)
-    if reason := _reason_for_no_plot(leaderboard):
+    figure.suptitle(title_of(leaderboard), x=0.01, ha="left", fontsize=10)
+    if reason := reason_for_no_plot(leaderboard):
         axes = figure.subplots()
         axes.set_axis_off()
         axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=14)
@@ -133,18 +143,23 @@ def _draw(figure: FigureBase, leaderboard: Leaderboard) -> None:
 
 def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
     """The losses of all runs: points, and a line at their mean; for many runs a histogram."""
-    names = _losses(leaderboard)
+    names = shown_losses(leaderboard)
     values = {name: finite([run.metrics.get(name, math.nan) for run in leaderboard.finished]) for name in names}
     together = [one for some in values.values() for one in some]
     means = {name: sum(some) / len(some) for name, some in values.items()}
-    labels = [f"{_split(leaderboard, name)}: mean {means[name]:.3g}" for name in names]
+    labels = [f"{split_of(leaderboard, name)}: mean {means[name]:.3g}" for name in names]
+    if len(together) == len(names):
+        labels = [split_of(leaderboard, name) for name in names]
     if len(leaderboard.finished) > _MAX_POINTS_IN_A_STRIP:
         for name, label, colour in zip(names, labels, _COLOURS, strict=False):
             axes.hist(values[name], 30, range=limits(together), alpha=0.6, color=colour, label=label)
+        for name, colour in zip(names, _COLOURS, strict=False):
+            _draw_baseline(axes, leaderboard, name, colour, together, is_upright=True)
         axes.set_xlabel("loss")
         axes.set_ylabel("runs")
         axes.legend(frameon=False)
         return
+    shown = list(together)
     for position, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
         count = len(values[name])
         # Side by side in the order of their ranks, so that equal losses do not overlap.
@@ -152,10 +167,13 @@ def _draw_runs(axes: Axes, leaderboard: Leaderboard) -> None:
         axes.plot(around, values[name], "o", alpha=0.6, markersize=5, color=colour)
         if count > 1:
             axes.hlines(means[name], position - 0.25, position + 0.25, color="black", linewidth=1)
-    axes.set_xticks(range(len(names)), labels if len(together) > len(names) else [one.split(":")[0] for one in labels])
+        shown += _draw_baseline(axes, leaderboard, name, colour, together)
+    axes.set_xticks(range(len(names)), labels)
+    if leaderboard.baseline:
+        axes.legend(frameon=False, fontsize=8)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("loss")
-    set_scale(axes, "y", together)
+    set_scale(axes, "y", shown)
 
 
 def _draw_against(axes: Axes, leaderboard: Leaderboard, key: str) -> None:
@@ -163,14 +181,14 @@ def _draw_against(axes: Axes, leaderboard: Leaderboard, key: str) -> None:
 
     For a single key these are all combinations, and the band reaches from the lowest run to the highest.
     """
-    values = _ordered(leaderboard, key)
+    values = ordered_values(leaderboard, key)
     numeric = all(map(is_number, values))
     position = {value_text(value): float(value) if numeric else index for index, value in enumerate(values)}
     best: dict[float, Line] = {}
     for line in leaderboard.lines:  # the best first
-        if math.isfinite(_mean(leaderboard, line)):
+        if math.isfinite(mean_of(leaderboard, line)):
             best.setdefault(position[value_text(line.values[key])], line)
-    losses, drawn = _losses(leaderboard), []
+    losses, drawn = shown_losses(leaderboard), []
     for name, colour in zip(losses, _COLOURS, strict=False):
         at = [position[value_text(line.values[key])] for line in leaderboard.lines for _ in line.runs]
         runs = [run.metrics.get(name, math.nan) for line in leaderboard.lines for run in line.runs]
@@ -179,13 +197,15 @@ def _draw_against(axes: Axes, leaderboard: Leaderboard, key: str) -> None:
         x = sorted(best) if len(values) <= MAX_TICKS or len(leaderboard.line_keys) == 1 else []
         lines = [best[one] for one in x]
         means = [line.metrics[name].mean for line in lines]
-        axes.plot(x, means, "o-" if numeric else "o", color=colour, label=_split(leaderboard, name), markersize=5)
+        axes.plot(x, means, "o-" if numeric else "o", color=colour, label=split_of(leaderboard, name), markersize=5)
         if numeric and len(leaderboard.line_keys) == 1 and leaderboard.has_spread:
             of_lines = [finite([run.metrics.get(name, math.nan) for run in line.runs]) for line in lines]
             low, high = ([end(some) for some in of_lines] for end in (min, max))
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         drawn += finite(runs)
-    failed = [position[value_text(one[key])] for one in _failed(leaderboard)]
+    baselines = [_draw_baseline(axes, leaderboard, *one, drawn) for one in zip(losses, _COLOURS, strict=False)]
+    drawn += [one for some in baselines for one in some]
+    failed = [position[value_text(one[key])] for one in failed_values(leaderboard)]
     failed = sorted(set(failed) - {position[value_text(line.values[key])] for line in leaderboard.lines})
     if failed:
         options = {"transform": axes.get_xaxis_transform(), "clip_on": False}
@@ -193,12 +213,44 @@ def _draw_against(axes: Axes, leaderboard: Leaderboard, key: str) -> None:
     _set_key(axes, key, values, list(position.values()) if numeric else [])
     set_scale(axes, "y", drawn)
     axes.set_ylabel("loss")
-    if len(leaderboard.line_keys) == 1 and len(leaderboard.lines) <= MAX_TICKS:
-        for line in leaderboard.lines:
-            if share := leaderboard.solved(line):
-                place = (position[value_text(line.values[key])], 1.0)
-                text = f"{share[0]} of {share[1]}\nsolved"
-                axes.text(*place, text, ha="center", va="bottom", fontsize=8, transform=axes.get_xaxis_transform())
+    if len(values) <= MAX_TICKS:
+        _write_shares(axes, leaderboard, key, position)
+
+
+def _draw_baseline(
+    axes: Axes, leaderboard: Leaderboard, name: str, colour: str, drawn: Sequence[float], is_upright: bool = False
+) -> list[float]:
+    """A dotted line at the loss of the baseline; one far from all runs, which it would squeeze, is in the legend.
+
+    Returns:
+        The loss if there is a line at it.
+    """
+    if name not in leaderboard.baseline:
+        return []
+    loss, (low, high) = leaderboard.baseline[name].mean, limits(drawn)
+    if scale_of(drawn) == "log" and not is_upright:
+        is_near = low / (high / low) ** 0.5 <= loss <= high * (high / low) ** 0.5
+    else:
+        is_near = low - (high - low) <= loss <= high + (high - low)
+    options: dict[str, Any] = {"color": colour, "linestyle": ":"}
+    options["label"] = f"{split_of(leaderboard, name)} baseline: {loss:.3g}"
+    if not is_near:
+        axes.plot([], [], **options)
+        return []
+    (axes.axvline if is_upright else axes.axhline)(loss, **options)
+    return [loss]
+
+
+def _write_shares(axes: Axes, leaderboard: Leaderboard, key: str, position: Mapping[str, float]) -> None:
+    """How many of the runs with each value of a key solved it, above the axes."""
+    is_alone = len(leaderboard.line_keys) == 1
+    for text, x in position.items():
+        share = leaderboard.solved([line for line in leaderboard.lines if value_text(line.values[key]) == text])
+        if share is None or not share[1]:
+            continue
+        said = f"{share[0]} of {share[1]}\nsolved" if is_alone else f"{share[0]} of\n{share[1]}"
+        place = {"ha": "center", "va": "bottom", "transform": axes.get_xaxis_transform()}
+        axes.text(x, 1.0, said, fontsize=8 if is_alone else 7, **place)
 
 
 def _set_key(axes: Axes, key: str, values: Sequence[Any], positions: Sequence[float]) -> None:
@@ -221,11 +273,13 @@ def _draw_all_keys(figure: FigureBase, leaderboard: Leaderboard) -> None:
         _draw_against(axes, leaderboard, key)
         if axes not in panels[:, 0]:
             axes.set_ylabel("")
-        axes.set_title(f"best: {short_value(best.values[key])}", fontsize=9, color=_BEST)
-        values = _ordered(leaderboard, key)
+        # Above the shares.
+        pad = 22 if leaderboard.solved(leaderboard.lines) else None
+        axes.set_title(f"best: {short_value(best.values[key])}", fontsize=9, color=_BEST, pad=pad)
+        values = ordered_values(leaderboard, key)
         names = list(map(value_text, values))
         x = best.values[key] if all(map(is_number, values)) else names.index(value_text(best.values[key]))
-        axes.scatter(x, _mean(leaderboard, best), s=90, facecolors="none", edgecolors=_BEST, linewidths=2, zorder=3)
+        axes.scatter(x, mean_of(leaderboard, best), s=90, facecolors="none", edgecolors=_BEST, linewidths=2, zorder=3)
     for axes in panels.flat[len(keys) :]:
         axes.set_axis_off()
     panels[0, 0].legend(frameon=False, fontsize=8)
@@ -233,18 +287,21 @@ def _draw_all_keys(figure: FigureBase, leaderboard: Leaderboard) -> None:
 
 def _draw_maps(figure: FigureBase, leaderboard: Leaderboard) -> None:
     """A map of each loss over two keys, on one scale: heat maps, or scatter plots if the values form no grid."""
-    names = _losses(leaderboard)
+    names = shown_losses(leaderboard)
     keys = leaderboard.line_keys
-    values = [_ordered(leaderboard, key) for key in keys]
+    values = [ordered_values(leaderboard, key) for key in keys]
     norm = norm_of([line.metrics[name].mean for line in leaderboard.lines for name in names])
     numeric = all(map(is_number, [one for some in values for one in some]))
-    combinations = len(leaderboard.lines) + len(list(_failed(leaderboard)))
+    combinations = len(leaderboard.lines) + len(list(failed_values(leaderboard)))
     is_grid = not numeric or combinations >= 0.3 * len(values[0]) * len(values[1])
     panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     image: Any = None
     for axes, name in zip(panels, names, strict=True):
         image = _heat_map(axes, leaderboard, name, values, norm) if is_grid else _scatter(axes, leaderboard, name, norm)
-        axes.set_title(f"{_split(leaderboard, name)} loss", fontsize=9)
+        base = leaderboard.baseline.get(name)
+        axes.set_title(
+            f"{split_of(leaderboard, name)} loss" + (f" (baseline {base.mean:.3g})" if base else ""), fontsize=9
+        )
         axes.set_xlabel(keys[0])
     panels[0].set_ylabel(keys[1])
     bar = figure.colorbar(image, ax=list(panels), label="loss")
@@ -257,7 +314,7 @@ def _scatter(axes: Axes, leaderboard: Leaderboard, name: str, norm: Normalize) -
     key_x, key_y = leaderboard.line_keys
     # The best last, so that it is drawn on top.
     lines = [line for line in reversed(leaderboard.lines) if math.isfinite(line.metrics[name].mean)]
-    failed = list(_failed(leaderboard))
+    failed = list(failed_values(leaderboard))
     for key, which in ((key_x, "x"), (key_y, "y")):
         drawn = [float(values[key]) for values in (*(line.values for line in lines), *failed)]
         set_scale(axes, which, drawn, scale_of(drawn, evenly=True))
@@ -289,13 +346,13 @@ def _heat_map(axes: Axes, leaderboard: Leaderboard, name: str, values: Sequence[
     image = axes.imshow(table, aspect="auto", origin="lower", cmap=_COLOUR_MAP, norm=norm, interpolation="nearest")
     has_numbers = table.size <= _MAX_CELLS_WITH_NUMBERS
     for line in leaderboard.lines if has_numbers else ():
-        mean, share = line.metrics[name].mean, leaderboard.solved(line)
+        mean, share = line.metrics[name].mean, leaderboard.solved([line])
         dark = math.isfinite(mean) and norm(mean) < 0.6
         text = f"{mean:.3g}"
         if share or line.unfinished:
             text += "\n{} of {}".format(*(share or (len(line.runs), len(line.runs) + line.unfinished)))
         axes.text(*place(line.values), text, ha="center", va="center", color="white" if dark else "black")
-    for column, row in {place(one) for one in _failed(leaderboard)}:
+    for column, row in {place(one) for one in failed_values(leaderboard)}:
         style = {"fill": False, "hatch": "xxx", "edgecolor": _FAILED, "alpha": 0.4, "linewidth": 0}
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **style))
         if has_numbers:
@@ -307,73 +364,3 @@ def _heat_map(axes: Axes, leaderboard: Leaderboard, name: str, values: Sequence[
     set_category_ticks(axes.xaxis, values[0])
     set_category_ticks(axes.yaxis, values[1])
     return image
-
-
-# ---- values and texts ----------------------------------------------------------------------------------------
-
-
-def _failed(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """The combinations of which no run has finished."""
-    keys = leaderboard.line_keys
-    known = {tuple(value_text(line.values[key]) for key in keys) for line in leaderboard.lines}
-    for run in leaderboard.others:
-        values = {key: run.values[key] for key in keys}
-        combination = tuple(map(value_text, values.values()))
-        if combination not in known:
-            known.add(combination)
-            yield values
-
-
-def _ordered(leaderboard: Leaderboard, key: str) -> list[Any]:
-    """The values of a key, those of failed runs too: numbers by size, then all others in the order of the sweep."""
-    by_run = sorted((*leaderboard.finished, *leaderboard.others), key=lambda run: run.record.sort_key)
-    values = {value_text(run.values[key]): run.values[key] for run in by_run}
-    return sorted(values.values(), key=lambda value: (not is_number(value), value if is_number(value) else 0))
-
-
-def _mean(leaderboard: Leaderboard, line: Line) -> float:
-    return line.metrics[leaderboard.ranked_by].mean
-
-
-def _is_wide(leaderboard: Leaderboard) -> bool:
-    """Whether there are several panels side by side."""
-    keys = len(leaderboard.line_keys)
-    return keys > 2 or (keys == 2 and len(_losses(leaderboard)) > 1)
-
-
-def _losses(leaderboard: Leaderboard) -> list[str]:
-    """The training loss, and the one that decides the ranks."""
-    names = dict.fromkeys(["loss/train", leaderboard.ranked_by])
-    return [name for name in names if all(name in line.metrics for line in leaderboard.lines)]
-
-
-def _split(leaderboard: Leaderboard, name: str) -> str:
-    return metric_title(name, leaderboard.held_out).split()[0]
-
-
-def _title(leaderboard: Leaderboard) -> str:
-    runs, keys = len(leaderboard.finished), leaderboard.line_keys
-    sweeps = leaderboard.sweeps if len(leaderboard.sweeps) < 50 else f"{leaderboard.sweeps[:49]}…"
-    text = f"{leaderboard.data}, {'sweeps' if ',' in sweeps else 'sweep'} {sweeps}: {runs:,} run{'s' * (runs != 1)}"
-    if leaderboard.has_spread:
-        text += f", means{' and ranges' * (len(keys) == 1)} over {leaderboard.repeated_over}"
-    text += ", the best framed" if len(keys) == 2 else ", the best ringed" * (len(keys) > 2)
-    if not keys and leaderboard.lines and (share := leaderboard.solved(leaderboard.lines[0])):
-        text += f"; {share[0]} of {share[1]} solved"
-    metrics = [run.metrics.get(leaderboard.ranked_by, math.nan) for run in leaderboard.finished]
-    diverged = sum(not math.isfinite(one) for one in metrics)
-    text += f"; {diverged:,} without a finite loss" if diverged else ""
-    return text + (f"; {len(leaderboard.others):,} not finished" if leaderboard.others else "")
-
-
-def _reason_for_no_plot(leaderboard: Leaderboard) -> str:
-    """Why there is nothing to plot; empty if there is something."""
-    total = len(leaderboard.finished) + len(leaderboard.others)
-    metric = metric_title(leaderboard.ranked_by, leaderboard.held_out)
-    if not leaderboard.finished:
-        return f"None of {total:,} runs finished."
-    if not any(math.isfinite(run.metrics.get(leaderboard.ranked_by, math.nan)) for run in leaderboard.finished):
-        return f"None of {total:,} runs has a finite {metric}."
-    if leaderboard.line_keys and not any(math.isfinite(_mean(leaderboard, line)) for line in leaderboard.lines):
-        return f"No combination has a finite {metric} for all of its seeds."
-    return ""

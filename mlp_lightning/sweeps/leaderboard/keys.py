@@ -1,9 +1,8 @@
-"""Which keys of the configuration differ between runs, and which runs can be compared at all."""
+"""Which keys of the configuration differ between runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mlp_lightning.sweeps.records import RunRecord, configured
@@ -11,14 +10,6 @@ from mlp_lightning.sweeps.records import RunRecord, configured
 FOLD, SEED, SPLIT = "data.cv.fold", "seed", "data.split_seed"
 # Runs that differ in these alone repeat one combination, on other rows or with other initial weights.
 REPETITIONS = {FOLD: "folds", SEED: "seeds", SPLIT: "splits", "data.sample_seed": "samples"}
-# Those of a function of the user's own that returns the rows.
-_ARGUMENTS = "arguments"
-# What is predicted from which rows, and how they are held out: the losses of other rows say nothing about these.
-_DATA_SET = (
-    *("data.name", "data._target_", "data.path", "data.val_path", "data.test_path", "data.target", "task"),
-    *("data.samples", "data.noise", "data.bits", "data.split_column", "data.group_column", "data.time_column"),
-    _ARGUMENTS,
-)
 # The name of a run, its output and the checkpoint that it continues from do not define what is trained.
 _NEVER_SHOWN = ("ckpt_path", "name", "verbosity")
 _NEVER_SHOWN_BELOW = ("hydra", "search", "sweep")
@@ -63,40 +54,6 @@ def value_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{value_text(one)}' for key, one in value.items())}}}"
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def data_set(record: RunRecord) -> tuple[str, ...]:
-    """What has to be the same in runs that are ranked together."""
-    return tuple(value_text(_of_data_set(record, key)) for key in _DATA_SET)
-
-
-def _of_data_set(record: RunRecord, key: str) -> Any:
-    if key != _ARGUMENTS:
-        return configured(record.config, key)
-    section: Any = record.config.get("data", {})
-    if "_target_" not in section:
-        return {}
-    from mlp_lightning.config.schema import OwnDataConfig  # imports Hydra, which a leaderboard does without
-
-    return {name: section[name] for name in sorted(section.keys() - OwnDataConfig.__dataclass_fields__.keys())}
-
-
-def names_of_data_sets(records: Sequence[RunRecord]) -> list[str]:
-    """A name for the data set of each record, of which no two are the same."""
-    named = []
-    for record in records:
-        path = configured(record.config, "data.path")
-        own = configured(record.config, "data._target_")
-        named.append(Path(path).name if path else str(own or configured(record.config, "data.name")))
-    alike: dict[str, list[int]] = {}
-    for index, name in enumerate(named):
-        alike.setdefault(name, []).append(index)
-    for name, indices in alike.items():
-        table = [dict(zip(_DATA_SET, data_set(records[index]), strict=True)) for index in indices]
-        details = differing_keys(table)
-        for index, row in zip(indices, table, strict=True):
-            named[index] = ", ".join([name, *(f"{key}={row[key]}" for key in details)])
-    return named
 
 
 def given_values(record: RunRecord) -> dict[str, str]:

@@ -8,10 +8,8 @@ sets have separate leaderboards.
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-import io
-import json
+import functools
 import math
 import os
 import statistics
@@ -19,21 +17,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.sweeps.leaderboard.data_sets import PATHS, DataSet, data_sets
 from mlp_lightning.sweeps.leaderboard.keys import (
     FOLD,
     REPETITIONS,
     SEED,
     SPLIT,
-    data_set,
     differing_keys,
-    names_of_data_sets,
     value_text,
     values_of_differing_keys,
 )
 from mlp_lightning.sweeps.records import UNENDED, RunRecord, configured
 
-CSV_NAME = "leaderboard.csv"
 _SPLITS = ("train", "val", "test")
 
 
@@ -61,6 +56,7 @@ class Run:
         label: its job number (and fold), or its folder relative to the leaderboard's if there are several sweeps.
         values: of the keys that differ between any of the runs; see :func:`value_text`.
         metrics: ``{"loss/train": …}``; empty unless it is finished.
+        baseline: the same of a prediction that does not look at the features, as far as it is known.
         rank: its position among the finished runs, from 1; ``None`` if it is not finished.
     """
 
@@ -68,6 +64,7 @@ class Run:
     label: str
     values: Mapping[str, Any]
     metrics: Mapping[str, float]
+    baseline: Mapping[str, float]
     rank: int | None
 
     @property
@@ -88,12 +85,14 @@ class Line:
         runs: the finished runs of the combination, best first; never empty.
         unfinished: number of its other runs.
         metrics: the spread of each metric, by name.
+        baseline: the same of predictions that do not look at the features, as far as it is known.
     """
 
     values: Mapping[str, Any]
     runs: tuple[Run, ...]
     unfinished: int
     metrics: Mapping[str, Spread]
+    baseline: Mapping[str, Spread]
 
     @property
     def records(self) -> list[RunRecord]:
@@ -123,6 +122,7 @@ class Leaderboard:
     Attributes:
         folder: of its files.
         data: name of the data set.
+        has_changed: whether other runs have a table of the same path with other rows.
         keys: the keys that differ between these runs, including seeds and folds.
         metrics: names of the metrics, e.g. ``loss/train``, split by split.
         ranked_by: the metric that decides the ranks, lower is better: ``loss/test`` of folds, which is that of the rows
@@ -134,6 +134,7 @@ class Leaderboard:
 
     folder: Path
     data: str
+    has_changed: bool
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
     ranked_by: str
@@ -167,12 +168,6 @@ class Leaderboard:
         return any(len(line.runs) > 1 for line in self.lines)
 
     @property
-    def mixes_rows(self) -> bool:
-        """Whether runs of one combination were trained on different rows of a table that has changed."""
-        values = [tuple(map(value_text, line.values.values())) for line in self.lines]
-        return len(set(values)) < len(values)
-
-    @property
     def best(self) -> Line | None:
         """The best line; ``None`` if no line has a finite mean."""
         if not self.lines or not math.isfinite(self.lines[0].metrics[self.ranked_by].mean):
@@ -197,14 +192,27 @@ class Leaderboard:
         error = math.sqrt(sum(statistics.variance(one.values()) / len(one) for one in (best, after)))
         return Gap(statistics.mean(after.values()) - statistics.mean(best.values()), error, min(len(best), len(after)))
 
-    def solved(self, line: Line) -> tuple[int, int] | None:
-        """How many of how many runs classify every training row right.
+    @functools.cached_property
+    def baseline(self) -> Mapping[str, Spread]:
+        """The metrics of predictions that do not look at the features, over all finished runs."""
+        return _baseline(self.finished)
 
-        ``None`` where this says little: there are rows to validate with, or all runs do it, or none does.
+    @property
+    def not_above_chance(self) -> list[Line]:
+        """The lines whose deciding loss is not below that of their baseline; weighted rows are no measure of that."""
+        return [line for line in self.lines if _is_worse(line, self.ranked_by)]
+
+    def solved(self, lines: Sequence[Line]) -> tuple[int, int] | None:
+        """How many of how many runs of some lines classify every row right, of those trained on and those that decide.
+
+        ``None`` where this says little: all runs do it or none does, or no line has several runs.
         """
-        if self.ranked_by != "loss/train" or len({_is_right(run) for run in self.finished}) < 2:
+        splits = {"train", self.ranked_by.partition("/")[2]}
+        right = [_is_right(run, splits) for run in self.finished]
+        if not self.has_spread or all(right) or not any(right):
             return None
-        return sum(map(_is_right, line.runs)), len(line.runs) + line.unfinished
+        runs = [run for line in lines for run in line.runs]
+        return sum(_is_right(run, splits) for run in runs), len(runs) + sum(line.unfinished for line in lines)
 
 
 def build_leaderboards(records: Iterable[RunRecord], folder: Path) -> list[Leaderboard]:
@@ -217,18 +225,25 @@ def build_leaderboards(records: Iterable[RunRecord], folder: Path) -> list[Leade
     in_order = sorted(records, key=lambda record: record.sort_key)
     table = values_of_differing_keys(in_order)
     labels = _labels(in_order, folder)
-    runs = [Run(*one, _metrics(one[0]), None) for one in zip(in_order, labels, table, strict=True)]
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((data_set(run.record), run.record.held_out), []).append(run)
+    runs = [
+        Run(*one, _flat(one[0], one[0].metrics), _flat(one[0], one[0].baseline), None)
+        for one in zip(in_order, labels, table, strict=True)
+    ]
     # A job that could not be composed has no data set.
-    without = [key for key, some in groups.items() if not any(one.record.config for one in some)]
-    for key in without if len(groups) > 1 else ():
-        of_others = groups.pop(key)
-        next(iter(groups.values())).extend(of_others)
-    comparable = [part for (_, held_out), group in groups.items() for part in _measured_alike(group, held_out)]
-    names = names_of_data_sets([some[0].record for _, some in comparable])
-    return [_ranked(some, by, name, folder) for (by, some), name in zip(comparable, names, strict=True)]
+    composed = [run for run in runs if run.record.config] or runs
+    groups: list[tuple[DataSet, bool, list[Run]]] = []
+    for data in data_sets(run.record for run in composed):
+        members = {id(record) for record in data.records}
+        for held_out in (False, True):
+            group = [run for run in composed if id(run.record) in members and run.record.held_out == held_out]
+            groups += [(data, held_out, group)] if group else []
+    if groups:
+        groups[0][2].extend(run for run in runs if not run.record.config and composed is not runs)
+    return [
+        _ranked(part, ranked_by, data, folder)
+        for data, held_out, group in groups
+        for ranked_by, part in _measured_alike(group, held_out)
+    ]
 
 
 def _measured_alike(runs: Sequence[Run], held_out: bool) -> list[tuple[str, list[Run]]]:
@@ -247,41 +262,20 @@ def _measured_alike(runs: Sequence[Run], held_out: bool) -> list[tuple[str, list
     return parts
 
 
-def _ranked(runs: Sequence[Run], ranked_by: str, data: str, folder: Path) -> Leaderboard:
+def _ranked(runs: Sequence[Run], ranked_by: str, data: DataSet, folder: Path) -> Leaderboard:
     finished = sorted(
         (run for run in runs if run.record.status == "finished"),
         key=lambda run: _lowest_first(run.metrics.get(ranked_by, math.nan)),
     )
     finished = [dataclasses.replace(run, rank=rank) for rank, run in enumerate(finished, start=1)]
     others = [run for run in runs if run.record.status != "finished"]
-    keys = differing_keys([run.values for run in runs])
+    # The rows are the same, wherever they are.
+    keys = tuple(key for key in differing_keys([run.values for run in runs]) if key not in PATHS)
     line_keys = [key for key in keys if key not in REPETITIONS]
     lines = _lines(finished, others, line_keys, ranked_by)
-    return Leaderboard(
-        folder, data, keys, _metric_names(finished), ranked_by, tuple(finished), tuple(others), tuple(lines)
-    )
-
-
-def write_csv(leaderboards: Sequence[Leaderboard]) -> Path:
-    """Write ``leaderboard.csv`` atomically: one row per run, best first, unfinished runs last."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    finished = [run for one in leaderboards for run in one.finished]
-    runs = [*finished, *(run for one in leaderboards for run in one.others)]
-    keys, metrics = tuple(runs[0].values), _metric_names(finished)
-    writer.writerow(["rank", "run", "status", *keys, *metrics, "steps", "wall_time_s", "error"])
-    for run in runs:
-        numbers = [repr(run.metrics[name]) if name in run.metrics else "" for name in metrics]
-        values = [value_text(run.values[key]) for key in keys]
-        rank = "" if run.rank is None else run.rank
-        record = run.record
-        writer.writerow(
-            [rank, run.label, record.status, *values, *numbers, record.steps, repr(record.wall_time_s), run.cause]
-        )
-    path = leaderboards[0].folder / CSV_NAME
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
-    return path
+    metrics = metric_names(finished)
+    about = (folder, data.name, data.has_changed, keys, metrics, ranked_by)
+    return Leaderboard(*about, tuple(finished), tuple(others), tuple(lines))
 
 
 # ---- ranks and lines -----------------------------------------------------------------------------------------
@@ -304,13 +298,13 @@ def _relative(path: Path, start: Path) -> str:
         return path.as_posix()
 
 
-def _metrics(record: RunRecord) -> dict[str, float]:
+def _flat(record: RunRecord, metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     if record.status != "finished":
         return {}
-    return {f"{name}/{split}": value for split, of_split in record.metrics.items() for name, value in of_split.items()}
+    return {f"{name}/{split}": value for split, of_split in metrics.items() for name, value in of_split.items()}
 
 
-def _metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
+def metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
     """Metrics by split (train, val, test); within a split the loss comes first, then by name."""
 
     def order(metric: str) -> tuple[int, str, bool, str]:
@@ -329,14 +323,15 @@ def _lines(finished: Sequence[Run], others: Sequence[Run], keys: Sequence[str], 
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in finished:
         values = [value_text(run.values[key]) for key in keys]
-        groups.setdefault((*values, _rows_of(run.record)), []).append(run)
+        groups.setdefault(tuple(values), []).append(run)
     unfinished = collections.Counter(tuple(value_text(run.values[key]) for key in keys) for run in others)
     lines = [
         Line(
             {key: runs[0].values[key] for key in keys},
             tuple(runs),
-            unfinished[values[:-1]],
-            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *_metric_names(runs)])},
+            unfinished[values],
+            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *metric_names(runs)])},
+            _baseline(runs),
         )
         for values, runs in groups.items()
     ]
@@ -345,20 +340,23 @@ def _lines(finished: Sequence[Run], others: Sequence[Run], keys: Sequence[str], 
     return sorted(lines, key=lambda line: (line.unfinished > 0, *_lowest_first(line.metrics[ranked_by].mean)))
 
 
-def _rows_of(record: RunRecord) -> str:
-    """On which rows a run was trained. Of tables for one split the columns that are read depend on the seed."""
-    tables = (record.fingerprint or {}).items()
-    return json.dumps([(name, one["rows"], one["columns"] if name == "data" else None) for name, one in tables])
-
-
 def _spread(runs: Sequence[Run], name: str) -> Spread:
-    values = [run.metrics.get(name, math.nan) for run in runs]
+    return _spread_of([run.metrics.get(name, math.nan) for run in runs])
+
+
+def _spread_of(values: Sequence[float]) -> Spread:
     if len(values) == 1:
         return Spread(values[0], None, 1)
     if not all(map(math.isfinite, values)):
         return Spread(sum(values) / len(values), math.nan, len(values))
     # In exact arithmetic, so that the result does not depend on the order of the runs or on large values.
     return Spread(statistics.mean(values), statistics.stdev(values), len(values))
+
+
+def _baseline(runs: Sequence[Run]) -> dict[str, Spread]:
+    """Of the metrics whose baseline is known of every run."""
+    names = [name for name in (runs[0].baseline if runs else ()) if all(name in run.baseline for run in runs)]
+    return {name: _spread_of([run.baseline[name] for run in runs]) for name in names}
 
 
 def _by_repetition(line: Line, metric: str) -> dict[tuple[Any, ...], float]:
@@ -374,5 +372,13 @@ def _by_repetition(line: Line, metric: str) -> dict[tuple[Any, ...], float]:
     return {key: sum(some) / len(some) for key, some in values.items()}
 
 
-def _is_right(run: Run) -> bool:
-    return run.metrics.get("accuracy/train") == 1.0
+def _is_right(run: Run, splits: Iterable[str]) -> bool:
+    return all(run.metrics.get(f"accuracy/{split}") == 1.0 for split in splits)
+
+
+def _is_worse(line: Line, metric: str) -> bool:
+    data = line.runs[0].record.config.get("data", {})
+    if data.get("weight_column") is not None or data.get("class_weight", "none") != "none":
+        return False
+    base = line.baseline.get(metric)
+    return base is not None and line.metrics[metric].mean >= base.mean

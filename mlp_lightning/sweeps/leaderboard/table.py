@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -9,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlp_lightning.runs.console import SPLIT_NAMES, short_path
+from mlp_lightning.runs.console import SPLIT_NAMES, WARNING, short_path
+from mlp_lightning.sweeps.leaderboard.csv_file import CSV_NAME
 from mlp_lightning.sweeps.leaderboard.keys import value_text
-from mlp_lightning.sweeps.leaderboard.ranking import CSV_NAME, Leaderboard, Line, Run, Spread
+from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, Line, Run, Spread
 from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
 
 # Maximum number of lines, and of unfinished runs, to print; the file has all of them.
@@ -32,11 +34,11 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, program: str) 
     """
     if leaderboard.lines:
         _print_lines(leaderboard, console)
-    if leaderboard.mixes_rows:
+    if leaderboard.has_changed:
         _print(
             console,
-            "\nRuns of one combination were trained on different rows (a table has changed, see fingerprint in their"
-            " result.json): they are on different lines, and cannot be compared.",
+            "\nOther runs were trained on other rows of the same table, which has changed (see fingerprint in their"
+            " result.json): they cannot be compared, and have a separate leaderboard.",
         )
     for line in _about_others(leaderboard):
         _print(console, line)
@@ -116,7 +118,7 @@ def _columns(leaderboard: Leaderboard) -> list[str]:
 
 def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -> list[list[str]]:
     """The header and the lines to print, as text that the console can write."""
-    solved = [leaderboard.solved(line) for line in leaderboard.lines[:MAX_LINES]]
+    solved = [leaderboard.solved([line]) for line in leaderboard.lines[:MAX_LINES]]
     title = ["runs" if leaderboard.has_spread else "run", *(["solved"] if any(solved) else [])]
     titles = [metric_title(name, leaderboard.held_out) for name in columns]
     rows = [["", *leaderboard.line_keys, *title, *titles]]
@@ -126,6 +128,11 @@ def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -
         run += [] if share is None else [f"{share[0]} of {share[1]}"]
         metrics = [_spread_text(line.metrics[name]) if name in line.metrics else "" for name in columns]
         rows.append([str(rank), *values, *run, *metrics])
+    if known := leaderboard.baseline:
+        # Of equal runs a single number says it.
+        base = {name: dataclasses.replace(one, sd=one.sd or None) for name, one in known.items()}
+        metrics = [_spread_text(base[name]) if name in base else "" for name in columns]
+        rows.append(["baseline", *[""] * (len(rows[0]) - 1 - len(columns)), *metrics])
     return [[_plain(cell, console) for cell in row] for row in rows]
 
 
@@ -169,7 +176,7 @@ def _about_best(leaderboard: Leaderboard, program: str) -> list[str]:
     best = leaderboard.best
     if best is None:
         return ["", f"No run finished with a finite {metric_title(leaderboard.ranked_by, leaderboard.held_out)}."]
-    lines = ["", gap] if (gap := _gap(leaderboard)) else []
+    lines = ["", *said] if (said := [one for one in (_gap(leaderboard), _against_baseline(leaderboard)) if one]) else []
     record = best.records[0]
     if len(best.runs) > 1:
         which = f"the best combination ({values_text(best.values)})" if best.values else f"these {len(best.runs)} runs"
@@ -193,6 +200,18 @@ def _gap(leaderboard: Leaderboard) -> str:
     said = f"The best is {errors:.1f} standard errors better than the next"
     chance = "" if errors >= _CLEAR_GAP else ": chance may have decided between them"
     return f"{said} ({gap.difference:.2g} ± {gap.standard_error:.1g} {over}){chance}."
+
+
+def _against_baseline(leaderboard: Leaderboard) -> str:
+    """A warning of combinations that are no better than a prediction that does not look at the features."""
+    count, total = len(leaderboard.not_above_chance), len(leaderboard.lines)
+    if not count:
+        return ""
+    which = (
+        f"{count} of {total} combinations are" if total > 1 else "The runs are" if leaderboard.has_spread else "It is"
+    )
+    metric = metric_title(leaderboard.ranked_by, leaderboard.held_out)
+    return f"{WARNING}{which} not better than the baseline, which does not look at the features, in {metric}."
 
 
 def _print(console: Console, line: str) -> None:

@@ -24,13 +24,14 @@ from mlp_lightning.tables.reading.faults import (
     raise_encoding_fault,
     readable,
 )
+from mlp_lightning.tables.reading.limits import ROW_BYTES
 from mlp_lightning.tables.reading.types import cast_column, normal_type, normalised, sliced, with_points
 
 # Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
 Types = Mapping[str, pa.DataType]
 # A row must fit into a block; larger blocks are tried when one does not.
-BLOCK_BYTES = (1 << 20, 1 << 26, 1 << 30)
+BLOCK_BYTES = (1 << 20, ROW_BYTES)
 RETRIES = 4  # columns whose first values may mislead before all columns are inferred from all values
 HINT = "correct it, or list it in data.csv.null_values if it stands for a missing value"
 

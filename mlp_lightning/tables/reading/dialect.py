@@ -18,6 +18,13 @@ import pyarrow as pa
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.tables.reading.limits import (
+    COLUMNS,
+    DECOMPRESSED_BYTES,
+    HEADER_CHARACTERS,
+    TIMES_LARGER,
+    most_decompressed,
+)
 
 SAMPLE_CHARACTERS = 1 << 16
 NAMED_DELIMITERS = {"tab": "\t", "space": " "}
@@ -76,7 +83,36 @@ def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWra
 
 def open_bytes(path: Path) -> pa.NativeFile:
     """The decompressed bytes of a file."""
-    return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    file = pa.input_stream(str(path), compression=compression)
+    return file if compression is None else pa.PythonFile(_Decompressed(file, path), mode="r")
+
+
+class _Decompressed(io.RawIOBase):
+    """The bytes of a compressed file, as many as one of its size may become."""
+
+    def __init__(self, file: pa.NativeFile, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._most = self._left = most_decompressed(path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        content = self._file.read(self._left + 1 if size is None or size < 0 else size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise DataError(
+                f"{self._path.name} becomes larger than {self._most:,} bytes when it is decompressed, which is the"
+                f" limit for its size ({TIMES_LARGER} times, at least {DECOMPRESSED_BYTES:,}). If it is a table,"
+                " decompress it yourself: files that are not compressed may have any size."
+            )
+        return content
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
@@ -154,6 +190,8 @@ def read_sample(path: Path, name: str, encoding: str) -> tuple[str, bool]:
             # A header of thousands of columns may be longer than the sample.
             while not re.search(r"[^\r\n][\r\n]", sample) and (more := file.read(len(sample) or 1)):
                 sample += more
+                if "\0" in sample or len(sample) > HEADER_CHARACTERS:
+                    break
             is_whole = not file.read(1)
     except UnicodeError as error:
         raise DataError(f"{name} is not text in the encoding {encoding} ({error}); set data.csv.encoding") from None
@@ -163,6 +201,11 @@ def read_sample(path: Path, name: str, encoding: str) -> tuple[str, bool]:
         raise DataError(
             f"{name} is not text in the encoding {encoding}: it holds zero bytes. If a spreadsheet wrote it as text, "
             "try data.csv.encoding=utf-16; if it is not a text file, its ending is wrong."
+        )
+    if len(sample) > HEADER_CHARACTERS:
+        raise DataError(
+            f"{name} has a first line of more than {HEADER_CHARACTERS:,} characters, which is the limit for the names"
+            " of the columns; is it a table?"
         )
     return sample, is_whole
 
@@ -247,8 +290,12 @@ def check_names(names: Sequence[str], place: str) -> None:
     """Check that every column has a unique name.
 
     Raises:
-        DataError: a name is empty, or two are the same.
+        DataError: a name is empty, two are the same, or they are too many or none.
     """
+    if not names:
+        raise DataError(f"{place}: there are no columns; a table needs at least one.")
+    if len(names) > COLUMNS:
+        raise DataError(f"{place}: there are {len(names):,} columns, and the limit is {COLUMNS:,}; is it a table?")
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(

@@ -6,14 +6,17 @@ import datetime
 import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.columnar import ColumnarFile
+from mlp_lightning.tables.reading.columnar import ColumnarFile, validated
 from mlp_lightning.tables.reading.dialect import open_bytes
+from mlp_lightning.tables.reading.json_bounds import refuse_unbounded_json
+from mlp_lightning.tables.reading.limits import ROW_BYTES, SHEET_CELLS, SHEET_ROWS, most_decompressed
 
 
 class WholeFile(ColumnarFile):
@@ -41,8 +44,23 @@ class JsonFile(WholeFile):
     kind = "JSON lines (an object on each line)"
 
     def _load(self) -> pa.Table:
+        refuse_unbounded_json(self.path, self.name)
+        try:
+            return self._parsed(1 << 20)
+        except pa.ArrowInvalid as error:
+            if "straddl" not in str(error):
+                raise
+        try:
+            return self._parsed(ROW_BYTES)
+        except pa.ArrowInvalid as error:
+            if "straddl" not in str(error):
+                raise
+            raise DataError(f"{self.name} has a row of more than {ROW_BYTES:,} bytes; is it a table?") from None
+
+    def _parsed(self, block_bytes: int) -> pa.Table:
+        options = pyarrow.json.ReadOptions(block_size=block_bytes)
         with open_bytes(self.path) as file:
-            return pyarrow.json.read_json(file)
+            return validated(pyarrow.json.read_json(file, options))
 
 
 class ExcelFile(WholeFile):
@@ -61,13 +79,19 @@ class ExcelFile(WholeFile):
                 f"{self.name}: reading Excel workbooks needs openpyxl: pip install 'mlp-lightning[excel]'."
             ) from None
         try:
-            workbook = openpyxl.load_workbook(self.path, read_only=True, data_only=True)
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise OSError(str(error)) from error
+            refuse_unbounded_zip(self.path, self.name)
+            return self._first_sheet(openpyxl.load_workbook(self.path, read_only=True, data_only=True))
+        except (DataError, OSError, MemoryError):
+            raise
+        except Exception as error:  # of zipfile, zlib, the parser of XML and openpyxl, which checks little
+            raise OSError(str(error) or type(error).__name__) from error
+
+    def _first_sheet(self, workbook: Any) -> pa.Table:
+        """The first sheet that has rows."""
         try:
             sheets = {sheet.title: sheet for sheet in workbook.worksheets}
             for title, sheet in sheets.items():
-                rows = [row for row in sheet.iter_rows(values_only=True) if any(one is not None for one in row)]
+                rows = list(self._rows_of(sheet))
                 if rows:
                     others = [one for one in sheets if one != title]
                     if others:
@@ -78,6 +102,37 @@ class ExcelFile(WholeFile):
         finally:
             workbook.close()
         raise DataError(f"{self.name} has no sheet with rows.")
+
+    def _rows_of(self, sheet: Any) -> Iterator[tuple[Any, ...]]:
+        """The rows that have a value."""
+        sheet.reset_dimensions()  # what a sheet says of its size need not be so
+        cells = 0
+        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells += len(row)
+            if number > SHEET_ROWS or cells > SHEET_CELLS:
+                raise DataError(
+                    f"{self.name}: the sheet {sheet.title!r} has more than {SHEET_ROWS:,} rows or {SHEET_CELLS:,}"
+                    " cells, which is the limit; save it as CSV."
+                )
+            if any(one is not None for one in row):
+                yield row
+
+
+def refuse_unbounded_zip(path: Path, name: str) -> None:
+    """Check what the members of a workbook would take.
+
+    Raises:
+        DataError: more than :func:`~mlp_lightning.tables.reading.limits.most_decompressed`.
+        BadZipFile: it is no workbook.
+    """
+    with zipfile.ZipFile(path) as members:
+        unpacked = sum(one.file_size for one in members.infolist())
+    most = most_decompressed(path.stat().st_size)
+    if unpacked > most:
+        raise DataError(
+            f"{name} says that it has {unpacked:,} bytes when it is unpacked, and the limit for a file of its size is"
+            f" {most:,}; is it a table? If so, save it as CSV."
+        )
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pa.Table:

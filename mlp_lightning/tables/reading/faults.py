@@ -8,15 +8,21 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
-from collections.abc import Iterable, Iterator
+import errno
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes, open_text
+from mlp_lightning.tables.reading.limits import ROW_BYTES
 
 BLOCK_BYTES = 1 << 20
+# What is wrong is not the content of the file.
+SYSTEM_FAULTS = {errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE}
 END = "end"
 
 
@@ -35,9 +41,16 @@ def readable(name: str, kind: str, csv: bool = False) -> Iterator[None]:
         raise DataError(f"{name}: no permission to read this file; ask its owner, or copy it.") from None
     except FileNotFoundError:
         raise DataError(f"{name} disappeared; it must stay until it has been read.") from None
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        if csv and isinstance(error, pa.ArrowInvalid):
+    except MemoryError as error:
+        raise DataError(
+            f"{name}: there is not enough memory to read this file ({first_line(error)}). It is too large for this"
+            " machine, or damaged and only seems to be."
+        ) from None
+    except (OSError, pa.ArrowException, EOFError, zlib.error, UnicodeDecodeError) as error:
+        if csv and isinstance(error, (pa.ArrowInvalid, UnicodeDecodeError)):
             raise
+        if isinstance(error, OSError) and error.errno in SYSTEM_FAULTS:
+            raise DataError(f"{name} cannot be read: {error.strerror or first_line(error)}.") from None
         raise DataError(
             f"{name} cannot be read as {kind}: {first_line(error)}. It is damaged, incomplete, or not what "
             "its ending says; write or fetch it again."
@@ -68,6 +81,8 @@ def raise_csv_fault(path: Path, name: str, dialect: CsvDialect) -> None:
     except UnicodeError:
         raise_encoding_fault(path, name, dialect.encoding)
     except csv.Error as error:  # such as zero bytes, on Python 3.10
+        if "field limit" in str(error):
+            error = csv.Error(f"it has a value of more than {ROW_BYTES:,} characters; is a quotation mark not closed?")
         raise DataError(f"{name} cannot be read as a CSV file: {error}.") from None
     except UnclosedQuoteError as error:
         raise DataError(
@@ -106,9 +121,12 @@ def csv_records(path: Path, dialect: CsvDialect, strict_end: bool = False) -> It
     """
     ended = False
 
-    def lines(file: Iterable[str]) -> Iterator[str]:
+    def lines(file: TextIO) -> Iterator[str]:
         nonlocal ended
-        yield from file
+        while line := file.readline(ROW_BYTES):
+            if len(line) == ROW_BYTES and line[-1] not in "\r\n":
+                raise csv.Error(f"it has a line of more than {ROW_BYTES:,} characters, which is the limit")
+            yield line
         # One more record, which is swallowed where a quotation mark is open.
         ended = True
         yield END
@@ -131,7 +149,7 @@ def csv_records(path: Path, dialect: CsvDialect, strict_end: bool = False) -> It
 @contextlib.contextmanager
 def long_values() -> Iterator[None]:
     """Let Python's CSV readers take values of more than 128 KiB for a while; the limit is global to the process."""
-    before = csv.field_size_limit(1 << 30)
+    before = csv.field_size_limit(ROW_BYTES)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import functools
 import glob
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.reading.limits import HEADER_CHARACTERS, STANDARD_INPUT_BYTES
 
 TEXT, JSON, PARQUET, ARROW, EXCEL = "text", "JSON lines", "Parquet", "Arrow", "Excel"
 FORMATS = {
@@ -26,6 +28,7 @@ FORMATS = {
     **dict.fromkeys((".feather", ".arrow", ".ipc"), ARROW),
     **dict.fromkeys((".xlsx", ".xlsm"), EXCEL),
 }
+_BLOCK_BYTES = 1 << 20
 COMPRESSED = (".gz", ".zst", ".bz2")
 KNOWN_ENDINGS = (
     ".csv .tsv .txt .jsonl .ndjson .json (also with .gz, .zst or .bz2 behind it), .parquet .pq, .feather .arrow .ipc,"
@@ -52,7 +55,13 @@ def find_files(given: str) -> tuple[list[Path], Path]:
     Raises:
         DataError: there is nothing, nothing that is a table, or tables of several formats.
     """
-    path = fetched(given) if given == "-" or "://" in given else Path(given).expanduser()
+    try:
+        given.encode()
+        path = fetched(given) if given == "-" or "://" in given else Path(given).expanduser()
+    except UnicodeEncodeError:
+        raise DataError(f"{given!r}: the name of this file is not UTF-8 ({os.fsencode(given)!r}); rename it.") from None
+    except RuntimeError as error:  # there is no such user
+        raise DataError(f"{given}: {error}") from None
     try:
         if path.is_dir():
             with os.scandir(path):  # rglob ignores folders that it may not read
@@ -61,12 +70,31 @@ def find_files(given: str) -> tuple[list[Path], Path]:
         if path.exists():
             if format_of(path) is None:
                 raise DataError(f"{given}: files with this ending are not supported; supported are {KNOWN_ENDINGS}.")
+            refuse_special(path, given)
             return [path], path.parent
         if glob.has_magic(given):
             return files_of_pattern(given, path)
+        refuse_special(path, given)
         raise DataError(not_found(path))
     except PermissionError as error:
         raise DataError(f"{error.filename or given}: no permission to read this; ask its owner.") from None
+    except OSError as error:
+        raise DataError(f"{error.filename or given} cannot be read: {error.strerror or error}.") from None
+
+
+def refuse_special(path: Path, given: str) -> None:
+    """Refuse what has no content that can be read several times, or none at all.
+
+    Raises:
+        DataError: a link that leads nowhere, a pipe, a device, a socket.
+    """
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{given} is a link to {str(path.readlink())!r}, and there is no such file.")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"{given} is a pipe, a device or a socket, and a table is read several times: write its content to a file,"
+            " or pipe it into the command with data.path=-"
+        )
 
 
 def files_of_pattern(given: str, path: Path) -> tuple[list[Path], Path]:
@@ -117,6 +145,9 @@ def tables_in(paths: Sequence[Path], root: Path) -> list[Path]:
     def is_left_out(path: Path) -> bool:
         return any(part.startswith((".", "_", "~$")) for part in path.relative_to(root).parts)
 
+    for path in paths:
+        if format_of(path) and not is_left_out(path):
+            refuse_special(path, str(path))
     files = [path for path in paths if path.is_file() and not is_left_out(path)]
     tables = [path for path in files if format_of(path)]
     if not tables:
@@ -165,13 +196,29 @@ def _standard_input() -> Path:
     """A folder with the content of standard input: it can be read only once, and a run reads its table several times.
 
     Raises:
-        DataError: it is empty, or a terminal.
+        DataError: it is empty, a terminal, or larger than the limit.
+        OSError: the disk is full.
     """
-    content = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    if not content.strip():
+    source = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
+    first = b"" if source is None else source.read(HEADER_CHARACTERS)
+    if source is None or not first.strip():
         raise DataError("data.path = - is standard input, and it is empty. Pipe a table into the command.")
+    ending = _ending(first)
+    if ending == ".csv" and len(first) == HEADER_CHARACTERS and not re.search(rb"[\r\n]", first):
+        raise DataError(
+            f"data.path = - is standard input, and its first line has more than {HEADER_CHARACTERS:,} bytes, which is"
+            " the limit for the names of the columns; is it a table?"
+        )
     folder = _folder()
-    (folder / f"standard-input{_ending(content)}").write_bytes(content)
+    with (folder / f"standard-input{ending}").open("wb") as file:
+        file.write(first)
+        while block := source.read(_BLOCK_BYTES):
+            file.write(block)
+            if file.tell() > STANDARD_INPUT_BYTES:
+                raise DataError(
+                    f"data.path = - is standard input, and it has more than {STANDARD_INPUT_BYTES:,} bytes, which is"
+                    " the limit. Write it to a file and give its path."
+                )
     return folder
 
 
@@ -197,8 +244,11 @@ def _copy_of(address: str) -> Path:
             filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(known))
         folder = _folder()
         target = folder / PurePosixPath(address.partition("?")[0]).name
-        if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+        kind = filesystem.get_file_info(path).type
+        if kind == pyarrow.fs.FileType.Directory:
             target.mkdir()
+        elif kind == pyarrow.fs.FileType.Unknown:
+            raise OSError("it is a pipe, a device or a socket")
         pyarrow.fs.copy_files(path, str(target), filesystem, pyarrow.fs.LocalFileSystem())
     except ImportError as error:
         raise DataError(f"{address}: reading it needs a package that is not installed ({error}).") from None

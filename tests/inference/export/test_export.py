@@ -140,8 +140,8 @@ def test_load_exported_refuses(checkpoints, tmp_path) -> None:
     for content, message in (
         ("{", "does not describe an exported model"),
         ("[]", "does not describe an exported model"),
-        (good.replace('"format_version": 2', '"format_version": 9'), "has format version 9"),
-        (good.replace('"in_features": 2', '"in_features": 3'), "made by another version"),
+        (good.replace('"format_version": 3', '"format_version": 9'), "has format version 9"),
+        (good.replace('"in_features": 2', '"in_features": 3'), "m.json is damaged, or was changed"),
     ):
         beside.write_text(content)
         with pytest.raises(CheckpointError, match=message):

@@ -15,7 +15,7 @@ import numpy
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.image import imread
-from support.leaderboard_records import failed, run
+from support.leaderboard_records import above, failed, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mlp_lightning.runs.drawing import png_bytes
@@ -228,7 +228,7 @@ def test_share_of_the_runs_that_solved_it() -> None:
     alone = [solving(seed, one, seed=seed) for seed, one in enumerate(right)]
     assert title(picture(alone)).endswith("19 of 24 solved")
     keyed = [solving(24 * w + s, one or w == 1, seed=s, model__depth=w) for w in (0, 1) for s, one in enumerate(right)]
-    assert [text.get_text() for text in picture(keyed).axes[0].texts] == ["24 of 24\nsolved", "19 of 24\nsolved"]
+    assert [text.get_text() for text in picture(keyed).axes[0].texts] == ["19 of 24\nsolved", "24 of 24\nsolved"]
     mapped = [
         solving(48 * a + 24 * w + s, one or w == 1, seed=s, model__depth=w, model__bias=bool(a))
         for a in (0, 1)
@@ -237,6 +237,48 @@ def test_share_of_the_runs_that_solved_it() -> None:
     ]
     texts = {text.get_text().partition("\n")[2] for text in picture(mapped).axes[0].texts}
     assert texts == {"19 of 24", "24 of 24"}
+    assert title(picture(mapped)).endswith("86 of 96 solved")
+    third = [
+        solving(96 * b + number, number % 24 < 19 or b == 1, seed=number, **{**values, "trainer__batch_size": b})
+        for b in (1, 2)
+        for number, values in enumerate(
+            {"model__depth": d, "optimizer__lr": lr} for d in (3, 4) for lr in (0.1, 1.0) for _ in range(24)
+        )
+    ]
+    shares = [[text.get_text() for text in axes.texts] for axes in panels(picture(third))]
+    assert shares == [["86 of\n96", "86 of\n96"], ["86 of\n96", "86 of\n96"], ["96 of\n96", "76 of\n96"]]
+    assert title(picture(third)).endswith("172 of 192 solved")
+
+
+def test_baselines_are_lines_of_reference() -> None:
+    def dotted(axes) -> list[float]:
+        return [float(one.get_ydata()[0]) for one in axes.lines if one.get_linestyle() == ":" and len(one.get_ydata())]
+
+    def legend(axes) -> list[str]:
+        return [text.get_text() for text in axes.get_legend().get_texts()]
+
+    one = picture([above(run(i, 0.3 + 0.1 * i, 0.5 + i / 10, model__depth=i), train=0.7, val=0.8) for i in range(3)])
+    assert dotted(one.axes[0]) == [0.7, 0.8]
+    assert {"training baseline: 0.7", "validation baseline: 0.8"} <= set(legend(one.axes[0]))
+    # One that would squeeze the runs is named and not drawn.
+    far = picture([above(run(i, 0.3 + i / 100, 0.31, model__depth=i), train=90.0, val=91.0) for i in range(3)]).axes[0]
+    assert dotted(far) == []
+    assert "training baseline: 90" in legend(far)
+    assert far.get_ylim()[1] < 1
+    decades = picture([above(run(i, 10.0**-i, 0.9, model__depth=i), train=1.5, val=1.5) for i in range(3)]).axes[0]
+    assert dotted(decades) == [1.5, 1.5]
+    assert decades.get_ylim()[1] > 1.5
+    seeds = picture([above(run(i, 0.3 + i / 10, 0.5, seed=i), train=0.6, val=0.55) for i in range(4)]).axes[0]
+    assert dotted(seeds) == [0.6, 0.55]
+    two = [above(one, train=0.91, val=0.92) for one in product(model__depth=[1, 2], model__bias=[True, False])]
+    assert [axes.get_title() for axes in panels(picture(two))][:2] == [
+        *("training loss (baseline 0.91)", "validation loss (baseline 0.92)")
+    ]
+    three = [
+        above(one, train=0.5, val=0.6)
+        for one in product(model__depth=[1, 2], optimizer__lr=[1, 2], trainer__batch_size=[8, 16])
+    ]
+    assert all(dotted(axes) == [0.5, 0.6] for axes in panels(picture(three)))
 
 
 def test_every_figure_names_data_set_and_sweep() -> None:

@@ -1,0 +1,89 @@
+"""``auto_resume``: the same command continues what an earlier one left unfinished, as pre-empted jobs need it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlp_lightning.config import Config
+from mlp_lightning.config.overrides import CheckedCommand, explicit_keys
+from mlp_lightning.errors import ConfigError, Fault, RunFolderError
+from mlp_lightning.runs.run_folder import config_hash, first_intact_checkpoint, is_finished, newest_first
+from mlp_lightning.sweeps.ledger import folder_lock, identity
+
+# What a command may say otherwise and still be the same.
+_NOT_IN_COMMAND = ("auto_resume=", "verbosity=", "sweep.", "hydra.", "hydra/")
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlierRuns:
+    """The runs of exactly one configuration.
+
+    Attributes:
+        finished: the newest folder of a run that has finished.
+        checkpoint: of the newest run that has not finished and has an intact one.
+        fault: what is wrong with the ones that should have been it; empty if nothing is.
+    """
+
+    finished: Path | None
+    checkpoint: Path | None
+    fault: str
+
+
+def refuse_contradictions(checked: CheckedCommand, overrides: Sequence[str]) -> None:
+    """Refuse what ``auto_resume`` cannot continue.
+
+    Raises:
+        ConfigError: it is set beside such an option.
+    """
+    config = checked.config
+    if not config.auto_resume:
+        return
+    rule = hint = ""
+    folder = {"hydra.run.dir", "hydra.sweep.dir"} & explicit_keys(overrides)
+    if config.ckpt_path is not None:
+        rule, hint = "contradicts ckpt_path, which names a checkpoint", "leave one of them out"
+    elif folder:
+        rule, hint = f"looks for runs in lightning_logs/<name>, and contradicts {min(folder)}", "leave one of them out"
+    elif config.data.cv.trains_all and not checked.is_sweep:
+        rule, hint = "continues one run, and a cross-validation makes several", "add -m, which continues all folds"
+    if rule:
+        raise ConfigError([Fault("auto_resume", True, rule, hint)])
+
+
+def earlier_runs(config: Config, parent: Path) -> EarlierRuns:
+    """Find the runs in ``parent`` that have exactly this configuration."""
+    wanted = config_hash(config)
+    same = [one for one in newest_first([parent]) if identity(one) == wanted]
+    finished = next((one for one in same if is_finished(one)), None)
+    return EarlierRuns(finished, *first_intact_checkpoint((one for one in same if not is_finished(one)), "last"))
+
+
+@contextmanager
+def configuration_lock(config: Config, parent: Path) -> Iterator[None]:
+    """Inside the context, no other command with ``auto_resume`` trains this configuration; it ends with its process.
+
+    Raises:
+        RunFolderError: another one does.
+    """
+    file = parent / f".{config_hash(config)[:16]}.lock"
+    try:
+        with folder_lock(file):
+            yield
+    except TimeoutError as error:
+        text = f"Another process trains exactly this configuration with auto_resume (it holds {file})."
+        raise RunFolderError(f"{text} Wait until it ends, or change the configuration, for example seed.") from error
+
+
+def sweep_name(config: Config, overrides: Sequence[str]) -> str:
+    """The name of the sweep that a command without ``sweep.name`` makes: always the same.
+
+    Args:
+        config: of its first run.
+        overrides: of the command.
+    """
+    words = sorted(one for one in overrides if not one.lstrip("+").startswith(_NOT_IN_COMMAND))
+    return "auto-" + hashlib.sha256("\n".join([config_hash(config), *words]).encode()).hexdigest()[:12]

@@ -1,0 +1,125 @@
+"""Whether the description of an exported model is one and fits the tensors, before anything is built of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.config import Config, OwnModelConfig, parse_complete
+from mlp_lightning.errors import CheckpointError, ConfigError
+from mlp_lightning.inference.export.description import describe, shortened
+from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
+from mlp_lightning.runs.module import MLPModule
+
+_STRUCTURE = {
+    "task": str,
+    "target": dict,
+    "columns": list,
+    "sha256": str,
+    "hyperparameters": dict,
+    "config": dict,
+}
+_HYPERPARAMETERS = {"in_features": int, "out_features": int, "task": str, "preprocessing": dict}
+_COLUMN = {"name": str, "kind": str, "type": str, "vocabulary": list, "parts": list}
+_TARGET = {"task": str, "columns": list}
+_TARGET_COLUMN = {"name": str, "type": str, "classes": list}
+# Of the hyperparameters: what the configuration says too, and only there is checked against the rules of each option.
+_CONFIGURED = ("model", "seed")
+
+
+def check_description(content: Mapping[str, Any], path: Path) -> None:
+    """Check the structure of a whole description, and the configuration in it by the rules of all options.
+
+    Raises:
+        CheckpointError: naming the file, the place and what is wrong.
+    """
+    _check(content, _STRUCTURE, "", path)
+    hyperparameters = content["hyperparameters"]
+    _check(hyperparameters, _HYPERPARAMETERS, "hyperparameters.", path)
+    preprocessing = hyperparameters["preprocessing"]
+    _check(preprocessing, {"columns": list, "target": dict}, "hyperparameters.preprocessing.", path)
+    for number, column in enumerate(preprocessing["columns"]):
+        _check(column, _COLUMN, f"hyperparameters.preprocessing.columns[{number}].", path)
+    target = preprocessing["target"]
+    _check(target, _TARGET, "hyperparameters.preprocessing.target.", path)
+    for number, column in enumerate(target["columns"]):
+        _check(column, _TARGET_COLUMN, f"hyperparameters.preprocessing.target.columns[{number}].", path)
+    for name in _CONFIGURED:
+        if hyperparameters.get(name) != content["config"].get(name):
+            raise CheckpointError(f"{path}: hyperparameters.{name} is not config.{name}. Export the model again.")
+
+
+def _check(value: Any, names: Mapping[str, type], place: str, path: Path) -> None:
+    if not isinstance(value, dict):
+        raise _wrong(path, place.rstrip("."), value, dict)
+    for name, kind in names.items():
+        if name not in value:
+            raise CheckpointError(f"{path} is not the description of an exported model: it has no {place}{name}.")
+        if not isinstance(value[name], kind) or isinstance(value[name], bool):
+            raise _wrong(path, f"{place}{name}", value[name], kind)
+
+
+def _wrong(path: Path, place: str, value: Any, kind: type) -> CheckpointError:
+    what = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}[kind]
+    return CheckpointError(
+        f"{path} is not the description of an exported model: {place} is {shortened(json.dumps(value))}, and must be"
+        f" {what}."
+    )
+
+
+def rebuilt_model(
+    content: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, own: Mapping[str, Any]
+) -> TrainedModel:
+    """The model of a description and its tensors.
+
+    Raises:
+        CheckpointError: the two do not fit together.
+        KeyError, TypeError, RuntimeError, ValueError: they do not belong to a module of this version.
+    """
+    try:
+        config = parse_complete(dict(content["config"]), is_stored=True)
+    except ConfigError as error:
+        raise CheckpointError(f"{path.with_suffix('.json')} has a configuration that is not valid. {error}") from None
+    if not own:
+        refuse_other_sizes(content["hyperparameters"], config, state, path)
+    module = rebuilt_module(content["hyperparameters"], state, own)
+    model = TrainedModel.of(module, config, path)
+    says = {name: value for name, value in describe(model).items() if name != "versions"}
+    differing = [name for name, value in says.items() if json.loads(json.dumps(value)) != content.get(name)]
+    if differing:
+        raise CheckpointError(
+            f"{path.with_suffix('.json')} contradicts itself: {', '.join(differing)} and hyperparameters do not say the"
+            " same. Export the model again."
+        )
+    return model
+
+
+def refuse_other_sizes(
+    hyperparameters: Mapping[str, Any], config: Config, state: Mapping[str, Tensor], path: Path
+) -> None:
+    """Compare the tensors with those that the hyperparameters ask for, which are made without memory.
+
+    Raises:
+        CheckpointError: names, shapes or types of numbers differ.
+    """
+    if not isinstance(config.model, OwnModelConfig) and (config.model.depth or 0) > len(state):
+        raise CheckpointError(
+            f"{path} has {len(state)} tensors, and a model of model.depth = {config.model.depth} layers has more."
+        )
+    try:
+        with torch.device("meta"):
+            wanted = MLPModule(**hyperparameters).state_dict()
+    except RuntimeError as error:  # sizes beyond what a tensor can have
+        raise CheckpointError(f"{path}: its hyperparameters make no model ({shortened(error)}).") from None
+    for name in dict.fromkeys([*wanted, *state]):
+        shapes = [tuple(of[name].shape) if name in of else None for of in (wanted, state)]
+        if shapes[0] != shapes[1] or not (state[name].is_floating_point() or not wanted[name].is_floating_point()):
+            raise CheckpointError(
+                f"{path}: the tensor {name!r} has the shape {shapes[1]} here and {shapes[0]} in the model of"
+                f" {path.with_suffix('.json').name}. Export the model again."
+            )

@@ -1,0 +1,103 @@
+"""SIGTERM and, 5 seconds later, SIGKILL: there is a checkpoint whatever takes long, and it continues exactly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import run_folders
+from support.configurations import ComposeConfig
+from support.kill_points import started
+from support.plain import plain
+
+import mlp_lightning
+from mlp_lightning.config import Config
+from mlp_lightning.engines.autograd.engine import AutogradEngine
+from mlp_lightning.runs import training_module
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")
+
+# 6 steps an epoch; the last validation is within one.
+CASE = [
+    *("data=iris", "data.batch_size=16", "optimizer=adam", "model.dropout=0.2", "trainer.max_steps=14"),
+    *("trainer.threads=1", "trainer.log_every_n_steps=1", "logger.graph=false", "trainer.steps_per_execution=1000"),
+]
+GRACE_S, SLOW_S = 5.0, 0.05
+
+
+def slow(method: Callable[..., Any], waits: Path, at: int, counts: Callable[..., bool]) -> Callable[..., Any]:
+    """A method each call of which is slow, and one of which does not end."""
+    calls = 0
+
+    def called(self: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        if counts(*arguments, **named):
+            calls += 1
+            if calls == at:
+                waits.touch()
+                time.sleep(60)  # the handlers of signals run, and it continues
+            time.sleep(SLOW_S)
+        return method(self, *arguments, **named)
+
+    return called
+
+
+#: What is slow, which of its calls does not end, and the steps that are not lost.
+CASES = {
+    "the second step": (torch.optim.Adam, "step", 2, 1),
+    "a step": (torch.optim.Adam, "step", 9, 8),
+    "the first validation": (AutogradEngine, "evaluate", 1, 6),
+    "a validation": (AutogradEngine, "evaluate", 2, 12),
+    "the last validation": (AutogradEngine, "evaluate", 3, 14),
+    "the measurement at the end": (AutogradEngine, "evaluate", 4, 14),
+}
+
+
+def train_slowly(config: Config, folder: Path, waits: Path, case: str) -> None:
+    """Train until something takes for ever; steps that are slow in a real run are slow here."""
+    owner, name, at, _ = CASES[case]
+    training_module.SLOW = SLOW_S / 2
+    torch.optim.Adam.step = slow(torch.optim.Adam.step, waits, 0, lambda *_, **__: True)
+    is_split = name == "evaluate"
+    counts = (lambda split, *_, **__: split == "val" or at == 4) if is_split else (lambda *_, **__: True)
+    setattr(owner, name, slow(getattr(owner, name), waits, at, counts))
+    mlp_lightning.train(config, folder)
+
+
+def wait_for(file: Path, most_s: float) -> None:
+    deadline = time.monotonic() + most_s
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_terminated_within_what_takes_long(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    whole = mlp_lightning.train(compose_config(*CASE), tmp_path / "whole")
+    folder, waits = tmp_path / "runs", tmp_path / "waits"
+    folder.mkdir()
+    process = started(lambda: train_slowly(compose_config(*CASE), folder / "run", waits, case), folder)
+    last = folder / "run" / "checkpoints" / "last.ckpt"
+    try:
+        wait_for(waits, 60)
+        os.kill(process, signal.SIGTERM)
+        wait_for(last, GRACE_S)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert last.exists(), (tmp_path / "output").read_text()
+    assert torch.load(last, weights_only=True)["global_step"] == CASES[case][3]
+    resumed = mlp_lightning.train(compose_config(*CASE, f"ckpt_path={last}"), tmp_path / "resumed")
+    assert (resumed.metrics, resumed.best, resumed.validation) == (whole.metrics, whole.best, whole.validation)
+    assert (resumed.run_dir / "metrics.csv").read_text() == (whole.run_dir / "metrics.csv").read_text()
+    assert run_folders.scalars(resumed.run_dir) == run_folders.scalars(whole.run_dir)
+    for name in ("last", "best"):
+        states = [run_folders.checkpoint(one.run_dir, name)["state_dict"] for one in (resumed, whole)]
+        assert plain(states[0]) == plain(states[1])
