@@ -8,6 +8,7 @@ Shapes: ``N`` numbers in the flat parameter.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,7 +113,10 @@ class FlatOptimizer:
         of_flat = content["state"].get(0, {})
         parts = {name: self._split(one) for name, one in of_flat.items() if self._is_flat(one)}
         state = {
-            number: {name: parts[name][number] if name in parts else one for name, one in of_flat.items()}
+            # A copy of what is common, such as the count of steps: each parameter would raise the same number.
+            number: {
+                name: parts[name][number] if name in parts else copy.deepcopy(one) for name, one in of_flat.items()
+            }
             for number in (range(len(self._sizes)) if of_flat else ())
         }
         return {"state": state, "param_groups": [group]}
