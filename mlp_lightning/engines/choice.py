@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlp_lightning.config import Config
-from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.engines.support import explicit_refuses, stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 
 
@@ -13,7 +13,7 @@ class EngineChoice(NamedTuple):
     """An engine and why it was chosen.
 
     Attributes:
-        name: ``autograd`` or ``stacked``.
+        name: ``autograd``, ``explicit`` or ``stacked``.
         reason: for the user.
     """
 
@@ -21,23 +21,31 @@ class EngineChoice(NamedTuple):
     reason: str
 
 
-def choose_engine(config: Config, members: int, rows_refuse: str = "") -> EngineChoice:
+def choose_engine(config: Config, members: int, rows_refuse: str = "", is_on_cpu: bool = True) -> EngineChoice:
     """The engine for ``members`` runs like this one.
 
     Args:
         config: of the run.
         members: how many train together.
         rows_refuse: why the rows cannot be trained by the stacked engine; empty if they can.
+        is_on_cpu: whether the device of the training is the CPU.
 
     Raises:
         ConfigError: ``trainer.engine`` asks for one that cannot train the run.
     """
     wanted = config.trainer.engine
-    refusal = stacked_refuses(config) or rows_refuse
-    if wanted == "stacked" and refusal:
+    refusal = ""
+    if wanted == "stacked":
+        refusal = stacked_refuses(config) or rows_refuse
+    elif wanted == "explicit":
+        refusal = explicit_refuses(config) or ("" if is_on_cpu else "it was tried on CPUs only")
+    if refusal:
         raise ConfigError(
             [Fault("trainer.engine", wanted, f"cannot train this run: {refusal}", "use trainer.engine=autograd")]
         )
+    if wanted == "auto" and members > 1:
+        return EngineChoice("stacked", f"{members} runs together")
     if wanted == "auto":
-        return EngineChoice("stacked", f"{members} runs together") if members > 1 else EngineChoice("autograd", "1 run")
+        refusal = explicit_refuses(config) or ("" if is_on_cpu else "on a CPU only")
+        return EngineChoice("autograd", refusal) if refusal else EngineChoice("explicit", "1 run")
     return EngineChoice(wanted, "as trainer.engine says")

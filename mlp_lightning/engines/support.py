@@ -1,4 +1,4 @@
-"""What the stacked engine supports; it refuses the rest, and such a run trains with ``autograd``, alone.
+"""What the engines without autograd support; they refuse the rest, and such a run trains with ``autograd``, alone.
 
 An option that is not listed here is refused with any value: a new one would otherwise be ignored in training, but be
 recorded in the checkpoint.
@@ -6,6 +6,7 @@ recorded in the checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlp_lightning.config import Config
@@ -37,13 +38,18 @@ _TAUGHT_OF_OPTIMIZERS = (
     *("alpha", "momentum", "rho", "lr_decay", "initial_accumulator_value", "dampening", "nesterov"),
 )
 # Options of which only some values are supported, with these values.
-_VALUES = {
-    "model.norm": ("none",),
-    "model.residual": (False,),
-    "model.numeric_embedding": ("none",),
+_EXPLICIT: dict[str, tuple[Any, ...]] = {
+    "model.norm": ("none", "batch", "layer"),
+    "model.numeric_embedding": ("none", "periodic", "piecewise_linear"),
     "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
     "trainer.precision": ("32", "64"),
     "trainer.gradient_clip_algorithm": ("norm", "value"),
+}
+_STACKED = {
+    **_EXPLICIT,
+    "model.norm": ("none",),
+    "model.residual": (False,),
+    "model.numeric_embedding": ("none",),
 }
 
 
@@ -53,14 +59,29 @@ def stacked_refuses(config: Config) -> str:
     A function of the configuration alone. What the rows need (embeddings of categories) is refused where they are
     known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
     """
+    return _refuses(config, _STACKED, "is not stacked")
+
+
+def explicit_refuses(config: Config) -> str:
+    """Why the explicit engine cannot train a run; empty if it can. A function of the configuration alone."""
+    if config.trainer.accumulate_grad_batches > 1 and (config.model.dropout or config.model.norm == "batch"):
+        option = f"model.dropout = {config.model.dropout}" if config.model.dropout else "model.norm = batch"
+        return f"{option} treats the batches of trainer.accumulate_grad_batches one by one"
+    if config.trainer.accelerator not in ("auto", "cpu"):
+        return f"trainer.accelerator = {config.trainer.accelerator}: it was tried on CPUs only"
+    return _refuses(config, _EXPLICIT, "has no gradient written out")
+
+
+def _refuses(config: Config, values: Mapping[str, tuple[Any, ...]], why: str) -> str:
+    """The first option that an engine without autograd was not taught, or not with this value."""
     content = config.to_dict()
     if "_target_" in content["model"]:
-        return f"model._target_ = {content['model']['_target_']} is not stacked"
+        return f"model._target_ = {content['model']['_target_']} {why}"
     for section, taught in _TAUGHT.items():
         for name, value in content[section].items():
             key = f"{section}.{name}"
-            if name not in taught or value not in _VALUES.get(key, (value,)):
-                return f"{key} = {value} is not stacked"
+            if name not in taught or value not in values.get(key, (value,)):
+                return f"{key} = {value} {why}"
     if not _is_written_out(config.model.activation):
         return f"the gradient of model.activation = {config.model.activation} is not written out"
     if config.callbacks.histograms_every_n_steps is not None:
@@ -69,7 +90,7 @@ def stacked_refuses(config: Config) -> str:
         return f"callbacks.extra ({', '.join(one._target_ for one in config.callbacks.extra)}) are for a run alone"
     optimizer = dict(content["optimizer"])
     if "_target_" in optimizer:
-        return f"optimizer._target_ = {optimizer['_target_']} is not stacked"
+        return f"optimizer._target_ = {optimizer['_target_']} {why}"
     return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
 
 

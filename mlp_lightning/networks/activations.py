@@ -124,3 +124,12 @@ ACTIVATIONS: dict[str, Activation] = {
     # torch has no gradient of it that writes into a buffer.
     "mish": Activation(nn.Mish),
 }
+
+_WRITTEN_OUT = {
+    type(entry.module()): entry.written_out for name, entry in ACTIVATIONS.items() if entry.written_out is not None
+}
+
+
+def written_out_of(module: nn.Module) -> WrittenOut | None:
+    """How an activation is written out; ``None`` for any other module."""
+    return _WRITTEN_OUT.get(type(module))

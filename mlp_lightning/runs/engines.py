@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ import torch
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.explicit.engine import ExplicitEngine
+from mlp_lightning.engines.explicit.loop import ExplicitLoop
+from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
 from mlp_lightning.engines.protocol import Engine
 from mlp_lightning.engines.sizing import stack_steps_per_execution, stack_threads
 from mlp_lightning.engines.stacked.dropout import StackedDropout
@@ -49,7 +53,7 @@ class Sizing(NamedTuple):
 def sizing(engine: str, members: Sequence[Member]) -> Sizing:
     """Threads and steps per execution of the training of these members: as asked, or by sizes."""
     first = members[0]
-    if engine == "autograd":
+    if engine != "stacked":
         return Sizing(threads(first.config, first.data), steps_per_execution(first.config, first.data))
     options = first.config.trainer
     widths = [max(one) for one in zip(*(layer_widths(one.config, one.data) for one in members), strict=True)]
@@ -86,10 +90,13 @@ def stacked_model(members: Sequence[Member]) -> StackedMLP:
     return StackedMLP.stack(mlps, members[0].config.model.activation, [one.config.model.dropout for one in members])
 
 
-def engine_maker(members: Sequence[Member], task: Task, data: TrainingDataModule) -> Callable[[TrainingModule], Engine]:
+def engine_maker(
+    name: str, members: Sequence[Member], task: Task, data: TrainingDataModule
+) -> Callable[[TrainingModule], Engine]:
     """What makes the engine of a training once its model is on the device.
 
     Args:
+        name: of the engine.
         members: of the training.
         task: of all of them.
         data: their rows.
@@ -99,7 +106,7 @@ def engine_maker(members: Sequence[Member], task: Task, data: TrainingDataModule
         if isinstance(module.model, StackedMLP):
             return _stacked_engine(module, module.model, members, task, data)
         assert isinstance(module.model, MLPModule)
-        return _autograd_engine(module, module.model, members[0], data.last_step)
+        return _engine_of_one(name, module, module.model, members[0], data.last_step)
 
     return make
 
@@ -112,10 +119,15 @@ def task_of(members: Sequence[Member]) -> Task:
     return type(alone[0]).stack(alone)
 
 
-def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member, last_step: int) -> AutogradEngine:
+def _engine_of_one(
+    name: str, training: TrainingModule, module: MLPModule, member: Member, last_step: int
+) -> AutogradEngine:
     config, data = member.config, member.data
-    optimizer = build_optimizer(module.parameters(), config.optimizer, member.own.optimizer)
-    loop = StepLoop(
+    is_explicit = name == "explicit"
+    flat = FlatOptimizer(list(module.parameters()), config.optimizer) if is_explicit else None
+    optimizer = flat.optimizer if flat else build_optimizer(module.parameters(), config.optimizer, member.own.optimizer)
+    make_loop = StepLoop if flat is None else functools.partial(ExplicitLoop, flat=flat)
+    loop = make_loop(
         module.mlp,
         module.task,
         optimizer,
@@ -128,6 +140,8 @@ def _autograd_engine(training: TrainingModule, module: MLPModule, member: Member
         label_smoothing=label_smoothing(config, data),
     )
     forward = training.trainer.precision_plugin.forward_context
+    if isinstance(loop, ExplicitLoop):
+        return ExplicitEngine(module, loop, data.training_steps, data.rows_on_device, forward)
     return AutogradEngine(module, loop, data.training_steps, data.rows_on_device, forward)
 
 

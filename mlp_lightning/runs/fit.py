@@ -165,8 +165,9 @@ def train_stack(
     """
     refuse_validation_hooks(callbacks)
     for config, folder in zip(configs, run_dirs, strict=True):
-        is_other = config.trainer.engine == "autograd"
-        if refusal := "trainer.engine = autograd" if is_other else stacked_refuses(config):
+        wanted = config.trainer.engine
+        is_other = wanted in ("autograd", "explicit")
+        if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
     options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows)
     training = Training(configs, run_dirs, _Stack(progress), options)
@@ -307,7 +308,7 @@ class _SingleRun:
     def begins(self, training: Training) -> Sequence[pl.Callback]:
         config, (member,), module = self.config, training.members, training.module
         assert module is not None
-        if training.choice.name != "autograd" and (self._start is not None or self._checkpoint_path is not None):
+        if training.choice.name == "stacked" and (self._start is not None or self._checkpoint_path is not None):
             rule = "cannot continue from a checkpoint or from given weights"
             raise ConfigError([Fault("trainer.engine", training.choice.name, rule, "use trainer.engine=autograd")])
         if self._start is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mlp_lightning.config import Config
@@ -183,7 +184,9 @@ class Training:
         if self._saved is not None:  # a stack stays one, even if one run of it is left
             return EngineChoice("stacked", "it continues")
         refusal = "a learned embedding of categories is not stacked" if data.cardinalities else ""
-        return choose_engine(config, len(self.configs), refusal)
+        has_other = torch.cuda.is_available() or torch.backends.mps.is_available()
+        is_on_cpu = config.trainer.accelerator == "cpu" or not has_other
+        return choose_engine(config, len(self.configs), refusal, is_on_cpu)
 
     def _build(self, chosen: Sizing) -> None:
         config, members = self.configs[0], self.members
@@ -229,7 +232,7 @@ class Training:
         )
         self.policies = Policies(config, monitor, milestones, self.writer, len(members))
         self.data, self._task = data, task
-        make_engine = engine_maker(members, task, data)
+        make_engine = engine_maker(self.choice.name, members, task, data)
         self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)
 
     def _reported_weights(self) -> str:

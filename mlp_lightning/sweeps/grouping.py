@@ -139,7 +139,8 @@ def why_alone(config: Config) -> str:
     """Why a run cannot be a member of a stack; empty if it can."""
     if config.ckpt_path is not None:
         return "it continues from a checkpoint"
-    return "trainer.engine = autograd" if config.trainer.engine == "autograd" else stacked_refuses(config)
+    wanted = config.trainer.engine
+    return f"trainer.engine = {wanted}" if wanted in ("autograd", "explicit") else stacked_refuses(config)
 
 
 def group_key(config: Config) -> str:

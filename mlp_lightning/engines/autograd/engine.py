@@ -173,7 +173,7 @@ class AutogradEngine:
         return MemberState(
             self._step,
             self._weights,
-            self.optimizer.state_dict(),
+            self._optimizer_state(),
             {} if schedule is None else schedule.scheduler.state_dict(),
             self.loop.epoch_loss,
             self._generators,
@@ -193,7 +193,7 @@ class AutogradEngine:
         # The options of the optimizer come from its state: a schedule has changed them. Without one the learning rate
         # is the configured one, also after a schedule that has ended.
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(dict(state.optimizer))
+        self._load_optimizer(state.optimizer)
         if self.loop.schedule is None:
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -207,23 +207,33 @@ class AutogradEngine:
         self._initial, self._best = None, best
         restore_generators(state.generators)
 
+    def _optimizer_state(self) -> dict[str, Any]:
+        """The state of the optimizer, parameter by parameter."""
+        return self.optimizer.state_dict()
+
+    def _load_optimizer(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(dict(state))
+
     def unchanged(self) -> list[Unchanged]:
         """The member, if no parameter of it has changed since the start of the run."""
         initial, self._initial = self._initial, None
         current = dict(self.module.named_parameters())
         if initial is None or any(not torch.equal(one, current[name].detach()) for name, one in initial.items()):
             return []
-        groups = self.optimizer.param_groups
-        held = {id(one) for group in groups for one in group["params"]}
         return [
             Unchanged(
                 0,
                 list(initial),
-                max(group["lr"] for group in groups),
+                max(group["lr"] for group in self.optimizer.param_groups),
                 not any(one.grad is not None and one.grad.count_nonzero() for one in current.values()),
-                any(id(one) in held for one in current.values()),
+                self._holds(current.values()),
             )
         ]
+
+    def _holds(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether the optimizer has any of these parameters."""
+        held = {id(one) for group in self.optimizer.param_groups for one in group["params"]}
+        return any(id(one) in held for one in parameters)
 
     def gradient_norms(self) -> list[dict[str, float]]:
         """The norm of the gradient with respect to the outputs of each linear layer."""
