@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from support.commands import start_forked, train_forked
 from support.sweep_folders import assert_same_tables
 
@@ -37,11 +38,16 @@ def test_what_there_is_to_continue(tmp_path, compose_config) -> None:
     killed = claim(tmp_path / "killed", config)
     assert earlier_runs(config, tmp_path).checkpoint is None
     killed.last_checkpoint.parent.mkdir()
-    killed.last_checkpoint.touch()
+    torch.save({}, killed.last_checkpoint)
     failed = claim(tmp_path / "failed", dataclasses.replace(config, name="called_otherwise"))
     failed.write_result({"status": "failed"})
     found = earlier_runs(config, tmp_path)
-    assert (found.finished, found.checkpoint) == (None, killed.last_checkpoint)
+    assert (found.finished, found.checkpoint, found.fault) == (None, killed.last_checkpoint, "")
+    torch.save({}, killed.best_checkpoint)
+    killed.last_checkpoint.write_bytes(killed.last_checkpoint.read_bytes()[:-9])
+    found = earlier_runs(config, tmp_path)
+    assert found.checkpoint == killed.best_checkpoint
+    assert str(killed.last_checkpoint) in found.fault
     killed.write_result({"status": "finished"})
     found = earlier_runs(config, tmp_path)
     assert (found.finished, found.checkpoint) == (killed.path, None)
