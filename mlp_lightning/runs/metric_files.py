@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import tempfile
 import time
 import warnings
 from collections import OrderedDict
@@ -22,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from torch import nn
+from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import histogram
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from mlp_lightning.config import Config
 from mlp_lightning.engines.trace import Histogram
@@ -300,27 +299,16 @@ def _architecture(mlp: MLP | OwnNetwork) -> tuple[Any, ...] | None:
 
 
 def _traced(mlp: MLP | OwnNetwork) -> list[bytes]:
-    """The events of the graph, serialized, as torch's own writer makes them."""
+    """The events of the graph, serialized, as ``SummaryWriter.add_graph`` writes them into a file from a thread."""
     model = nn.Sequential(OrderedDict(mlp=mlp.float()))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        torch.random.fork_rng(devices=[]),
-        warnings.catch_warnings(),
-    ):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # torch traces with a part of itself that it has deprecated; there is no other way to a graph yet.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)  # so on Python 3.14
-        with SummaryWriter(folder) as writer:
-            writer.add_graph(model.eval(), torch.zeros(1, mlp.in_features))
-        (file,) = Path(folder).glob("events.out.tfevents.*")
-        content = file.read_bytes()
-    events = []
-    while content:
-        # length (8 bytes), its checksum (4), payload, its checksum (4)
-        size = int.from_bytes(content[:8], "little")
-        events.append(content[12 : 12 + size])
-        content = content[16 + size :]
-    return events[1:]  # without the header of the file
+        graph_def, statistics = graph(model.eval(), torch.zeros(1, mlp.in_features))
+    metadata = event_pb2.TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())
+    events = event_pb2.Event(graph_def=graph_def.SerializeToString()), event_pb2.Event(tagged_run_metadata=metadata)
+    return [one.SerializeToString() for one in events]
 
 
 def _records(series: Series, tags: Sequence[str]) -> list[bytes]:
