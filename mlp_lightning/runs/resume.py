@@ -142,17 +142,14 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
         state = {name.removeprefix("preprocessor."): one for name, one in checkpoint["state_dict"].items()}
         preprocessing = checkpoint["hyper_parameters"].get("preprocessing")
         changes = member.data.changes_since(checkpoint.get(FINGERPRINT_KEY), preprocessing, state)
+        if changes:  # first: other rows have another network
+            raise _other_rows(path, member.data.table_name, changes)
         run = saved_run(checkpoint, config)
         _refuse_misfit(run.state, training)
     except (ConfigError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise _misfit(path, error) from error
-    if changes:
-        raise CheckpointError(
-            f"ckpt_path: {path} was trained on other rows than {member.data.table_name} has now: {changes}. Bring the"
-            " table back as it was, or train anew on it (leave ckpt_path out)."
-        )
     run, is_complete = _ended(run, path, config, training, has_result=is_finished(source.path))
     remove_abandoned(source.path)
     step, period = run.state.step, milestones.validation_interval
@@ -216,6 +213,13 @@ def _misfit(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"ckpt_path: {path} does not fit this run ({shown_error(error)}). It was made by another version of this"
         " package, or has been changed."
+    )
+
+
+def _other_rows(path: Path, table: str, changes: str) -> CheckpointError:
+    return CheckpointError(
+        f"ckpt_path: {path} was trained on other rows than {table} has now: {changes}. Bring the table back as it was,"
+        " or train anew on it (leave ckpt_path out)."
     )
 
 

@@ -133,7 +133,7 @@ def test_time_also_saves(tmp_path, compose_config, monkeypatch) -> None:
         )
     case = ["trainer.max_steps=30", "trainer.steps_per_execution=10", "callbacks.checkpoint.every_n_seconds=0"]
     mlp_lightning.train(compose_config(*case), tmp_path / "run")
-    assert saved == [10, 20, 30, 30]
+    assert saved == [1, 10, 20, 30, 30]
 
 
 @pytest.mark.parametrize(

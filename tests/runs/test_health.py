@@ -35,7 +35,8 @@ def test_optimizer_of_another_model(tmp_path, compose_config, monkeypatch) -> No
     other = torch.nn.Linear(4, 3)
     monkeypatch.setattr(MLPModule, "parameters", lambda self, recurse=True: other.parameters(recurse))
     with pytest.raises(NoParameterChangedError, match="SGD holds none of them: it was built for another model"):
-        mlp_lightning.train(compose_config("experiment=iris_hidden_units", "model.hidden_units=5"), tmp_path / "run")
+        case = ["experiment=iris_hidden_units", "model.hidden_units=5", "trainer.engine=autograd"]
+        mlp_lightning.train(compose_config(*case), tmp_path / "run")
 
 
 def test_zero_gradients(tmp_path, compose_config) -> None:
@@ -100,7 +101,7 @@ def test_step_is_named_within_an_execution(tmp_path, compose_config, monkeypatch
 
     monkeypatch.setattr(BinaryTask, "loss", loss)
     with pytest.raises(NonFiniteLossError, match="became nan at step 7 "):
-        mlp_lightning.train(compose_config("data=xor"), tmp_path / "run")
+        mlp_lightning.train(compose_config("data=xor", "trainer.engine=autograd"), tmp_path / "run")
 
 
 def test_weights_that_overflow_in_the_last_step(tmp_path, compose_config) -> None:

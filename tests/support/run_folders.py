@@ -64,14 +64,14 @@ def result(run: Path) -> dict[str, Any]:
     content = json.loads((run / "result.json").read_text())
     assert all(content.pop(key) for key in _TIMES)
     content.pop("stack")  # only a member of a stack has something to say there
-    assert content.pop("engine") in ("autograd", "stacked")
+    assert content.pop("engine") in ("autograd", "explicit", "stacked")
     return content
 
 
 def checkpoint(run: Path, which: str = "last") -> dict[str, Any]:
     """A checkpoint, but for which engine it is of."""
     content = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
-    assert content.pop("engine") in ("autograd", "stacked")
+    assert content.pop("engine") in ("autograd", "explicit", "stacked")
     return content
 
 
