@@ -279,7 +279,7 @@ def test_folds(tmp_path: Path) -> None:
         ({"model": {}}, f"optimizer._target_ = {OPTIMIZER} is not stacked"),
         (
             {"model": {}, "optimizer": {}, "callbacks": {"extra": [{"_target_": CALLBACK, "threshold": 3}]}},
-            f"callbacks.extra ({CALLBACK}) are for a run alone",
+            f"callbacks.extra ({CALLBACK}) is for a run alone",
         ),
     ],
 )

@@ -256,7 +256,7 @@ class TrainerConfig:
         "auto", between(1, 1024, high_included=True), meaning="CPU threads; auto: by matrix size"
     )
     engine: str = option(
-        "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: stacked for runs that train together"
+        "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: stacked for several runs, explicit for one"
     )
 
 

@@ -59,7 +59,7 @@ def stacked_refuses(config: Config) -> str:
     A function of the configuration alone. What the rows need (embeddings of categories) is refused where they are
     known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
     """
-    return _refuses(config, _STACKED, "is not stacked")
+    return _refuses(config, _STACKED, "is not stacked", "is for a run alone")
 
 
 def explicit_refuses(config: Config) -> str:
@@ -69,11 +69,18 @@ def explicit_refuses(config: Config) -> str:
         return f"{option} treats the batches of trainer.accumulate_grad_batches one by one"
     if config.trainer.accelerator not in ("auto", "cpu"):
         return f"trainer.accelerator = {config.trainer.accelerator}: it was tried on CPUs only"
-    return _refuses(config, _EXPLICIT, "has no gradient written out")
+    return _refuses(config, _EXPLICIT, "has no gradient written out", "needs gradients of autograd")
 
 
-def _refuses(config: Config, values: Mapping[str, tuple[Any, ...]], why: str) -> str:
-    """The first option that an engine without autograd was not taught, or not with this value."""
+def _refuses(config: Config, values: Mapping[str, tuple[Any, ...]], why: str, why_no_callback: str) -> str:
+    """The first option that an engine without autograd was not taught, or not with this value.
+
+    Args:
+        config: of the run.
+        values: of some options, those that it was taught.
+        why: it refuses an option, as the end of a sentence.
+        why_no_callback: likewise, a callback.
+    """
     content = config.to_dict()
     if "_target_" in content["model"]:
         return f"model._target_ = {content['model']['_target_']} {why}"
@@ -85,13 +92,14 @@ def _refuses(config: Config, values: Mapping[str, tuple[Any, ...]], why: str) ->
     if not _is_written_out(config.model.activation):
         return f"the gradient of model.activation = {config.model.activation} is not written out"
     if config.callbacks.histograms_every_n_steps is not None:
-        return "callbacks.histograms_every_n_steps needs each run's own layers"
+        return f"callbacks.histograms_every_n_steps {why_no_callback}"
     if config.callbacks.extra:
-        return f"callbacks.extra ({', '.join(one._target_ for one in config.callbacks.extra)}) are for a run alone"
+        return f"callbacks.extra ({', '.join(one._target_ for one in config.callbacks.extra)}) {why_no_callback}"
     optimizer = dict(content["optimizer"])
     if "_target_" in optimizer:
         return f"optimizer._target_ = {optimizer['_target_']} {why}"
-    return _refuses_optimizer(optimizer.pop("name"), {key: one for key, one in optimizer.items() if key != "lr"})
+    options = {key: one for key, one in optimizer.items() if key not in ("name", "lr")}
+    return _refuses_optimizer(optimizer["name"], options, why)
 
 
 def _is_written_out(activation: str) -> bool:
@@ -102,13 +110,13 @@ def _is_written_out(activation: str) -> bool:
     return entry is not None and entry.written_out is not None
 
 
-def _refuses_optimizer(name: str, options: dict[str, Any]) -> str:
+def _refuses_optimizer(name: str, options: dict[str, Any], why: str) -> str:
     if name not in STACKABLE_OPTIMIZERS:
         return f"{name} does not work number by number with a learning rate that only scales its update"
     for option, value in options.items():
         # False and None turn the option off.
         if option not in _TAUGHT_OF_OPTIMIZERS and value not in (False, None):
-            return f"optimizer.{option} = {value} is not stacked"
+            return f"optimizer.{option} = {value} {why}"
     if options.get("eps", 1) == 0:
         return "optimizer.eps = 0 divides zeros by zeros in padding"
     return ""

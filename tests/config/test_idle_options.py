@@ -26,7 +26,7 @@ PLAIN_TABLE = {key: value for key, value in TABLE.items() if key != "data.val_fr
 
 # Options that decide something in every run that they can be set in.
 ALWAYS = {
-    *("name", "seed", "task", "verbosity", "ckpt_path"),
+    *("name", "seed", "task", "verbosity", "ckpt_path", "auto_resume"),
     *("model.bias", "model.init", "model._target_", "data._target_", "optimizer._target_", "optimizer.name"),
     *("data.name", "data.batch_size", "scheduler.name", "scheduler.eta_min", "scheduler.pct_start"),
     *("scheduler.div_factor", "scheduler.final_div_factor", "scheduler.max_lr", "scheduler.step_size"),

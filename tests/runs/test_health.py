@@ -34,8 +34,8 @@ def test_optimizer_of_another_model(tmp_path, compose_config, monkeypatch) -> No
     """The mistake of the published iris run of width 5, whose loss never moved."""
     other = torch.nn.Linear(4, 3)
     monkeypatch.setattr(MLPModule, "parameters", lambda self, recurse=True: other.parameters(recurse))
+    case = ["experiment=iris_hidden_units", "model.hidden_units=5", "trainer.engine=autograd"]
     with pytest.raises(NoParameterChangedError, match="SGD holds none of them: it was built for another model"):
-        case = ["experiment=iris_hidden_units", "model.hidden_units=5", "trainer.engine=autograd"]
         mlp_lightning.train(compose_config(*case), tmp_path / "run")
 
 

@@ -46,7 +46,7 @@ def test_faults(compose_config, overrides, message) -> None:
 def test_from_the_command_to_the_exports(tmp_path: Path) -> None:
     done = run_script("train.py", *IRIS, "hydra.run.dir=run", cwd=tmp_path)
     assert "residual relu" in done.stdout
-    assert "Engine: autograd" in done.stdout
+    assert "Engine: explicit" in done.stdout
     run = tmp_path / "run"
     model = load_model(run / "checkpoints" / "last.ckpt")
     assert model.config.model.residual
@@ -94,7 +94,7 @@ def test_sweep_trains_them_alone(tmp_path: Path) -> None:
     run_script("train.py", "-m", *IRIS, "seed=0,1", "sweep.name=s", cwd=tmp_path)
     for number in (0, 1):
         folder = tmp_path / "lightning_logs" / "iris" / "s" / str(number)
-        assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["engine"] == "autograd"
+        assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["engine"] == "explicit"
 
 
 def test_off_by_default() -> None:
