@@ -16,7 +16,6 @@ from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP
 from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.runs import module, module_config, train, train_stack
-from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.sweeps.grouping import Sizes, group_runs
 
 CASE = ["data=iris", "model=wide_deep", "trainer=cpu", "logger=none", "trainer.max_epochs=2"]
@@ -73,7 +72,9 @@ def test_value_does_not_matter(twice) -> None:
 
 def test_new_option_trains_with_autograd(twice, compose_config, tmp_path) -> None:
     with_it = train(twice, tmp_path / "twice")
-    assert read_checkpoint(with_it.run_dir / "checkpoints" / "last.ckpt")["hyper_parameters"]["model"]["twice"]
+    content = torch.load(with_it.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (with_it.engine, content["engine"]) == ("autograd", "autograd")
+    assert content["hyper_parameters"]["model"]["twice"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TwiceMLP, "forward", MLP.forward)
         without = train(twice, tmp_path / "plain")
@@ -122,4 +123,4 @@ def test_nothing_stale_is_listed() -> None:
         "callbacks": {field.name for field in dataclasses.fields(schema.CallbacksConfig)},
     }
     assert {section: set(names) for section, names in support._TAUGHT.items()} == there
-    assert set(support._VALUES["scheduler.name"]) == set(schedules.SCHEDULES)
+    assert set(support._EXPLICIT["scheduler.name"]) == set(schedules.SCHEDULES)
