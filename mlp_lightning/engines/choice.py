@@ -46,6 +46,6 @@ def choose_engine(config: Config, members: int, rows_refuse: str = "", is_on_cpu
     if wanted == "auto" and members > 1:
         return EngineChoice("stacked", f"{members} runs together")
     if wanted == "auto":
-        refusal = explicit_refuses(config) or ("" if is_on_cpu else "on a CPU only")
+        refusal = explicit_refuses(config) or ("" if is_on_cpu else "explicit is for CPUs")
         return EngineChoice("autograd", refusal) if refusal else EngineChoice("explicit", "1 run")
     return EngineChoice(wanted, "as trainer.engine says")

@@ -16,6 +16,7 @@ from rich.console import Console
 from mlp_lightning.config import Config, OwnDataConfig, parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
+from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log, print_error
@@ -330,9 +331,9 @@ class _SingleRun:
 
     def starts(self, training: Training) -> None:
         if self._start is not None and self._start.optimizer is not None:
-            optimizer = training.policies.engine.optimizer
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({**self._start.optimizer, "param_groups": groups})
+            engine = training.policies.engine
+            assert isinstance(engine, AutogradEngine)
+            engine.continue_optimizer(self._start.optimizer)
         if self._resumed is None:
             training.files.begin(0)
         else:

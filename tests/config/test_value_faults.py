@@ -143,7 +143,7 @@ def test_whole_numbers_are_numbers() -> None:
     [
         ("trainer.max_steps", 0, "must be at least 1"),
         ("trainer.max_epochs", -1, "must be at least 1"),
-        ("trainer.threads", 0, "must be at least 1"),
+        ("trainer.threads", 0, "must be between 1 and 1024"),
         ("trainer.print_every_n_steps", 0, "must be at least 1"),
         ("data.batch_size", 0, "must be at least 1"),
         ("model.hidden_units", 0, "must be at least 1"),

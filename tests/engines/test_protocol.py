@@ -110,7 +110,11 @@ def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, com
 
 def test_choice(compose_config: ComposeConfig) -> None:
     config = compose_config("data=iris")
-    assert choose_engine(config, 1) == ("autograd", "1 run")
+    assert choose_engine(config, 1) == ("explicit", "1 run")
+    assert choose_engine(config, 1, is_on_cpu=False) == ("autograd", "explicit is for CPUs")
+    own = compose_config("data=iris", "model.activation=mish")
+    reason = "the gradient of model.activation = mish is not written out"
+    assert choose_engine(own, 1) == ("autograd", reason)
     assert choose_engine(config, 7) == ("stacked", "7 runs together")
     asked = compose_config("data=iris", "trainer.engine=stacked")
     assert choose_engine(asked, 1) == ("stacked", "as trainer.engine says")

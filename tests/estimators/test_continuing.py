@@ -15,6 +15,11 @@ from support.estimator_rows import FAST, numbers
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor
 
+# Most fits here are too short to learn anything: test_cautions.py is about what is said of them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::mlp_lightning.errors.BaselineWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
+
 # Full batch, without randomness: two trainings on the same sums are equal except for rounding.
 FULL: dict[str, Any] = {**FAST, "batch_size": 10_000, "max_iter": 20, "precision": "64"}
 

@@ -214,6 +214,14 @@ class AutogradEngine:
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(dict(state))
 
+    def continue_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take over what an optimizer remembers of the weights, but not its options.
+
+        Args:
+            state: ``state_dict`` of torch's optimizer, parameter by parameter.
+        """
+        self._load_optimizer({**state, "param_groups": self._optimizer_state()["param_groups"]})
+
     def unchanged(self) -> list[Unchanged]:
         """The member, if no parameter of it has changed since the start of the run."""
         initial, self._initial = self._initial, None

@@ -114,9 +114,7 @@ class FlatOptimizer:
         parts = {name: self._split(one) for name, one in of_flat.items() if self._is_flat(one)}
         state = {
             # A copy of what is common, such as the count of steps: each parameter would raise the same number.
-            number: {
-                name: parts[name][number] if name in parts else copy.deepcopy(one) for name, one in of_flat.items()
-            }
+            number: {name: parts[name][number] if name in parts else self._common(one) for name, one in of_flat.items()}
             for number in (range(len(self._sizes)) if of_flat else ())
         }
         return {"state": state, "param_groups": [group]}
@@ -132,6 +130,10 @@ class FlatOptimizer:
             first = of_parameters[0]
             state[0] = {name: self._joined([one[name] for one in of_parameters.values()]) for name in first}
         self.optimizer.load_state_dict({"state": state, "param_groups": [{**group, **kept}]})
+
+    def _common(self, value: Any) -> Any:
+        # Fused Adam counts steps in single precision always, the others in that of the parameters.
+        return value.detach().clone().to(self.flat_N.dtype) if torch.is_tensor(value) else copy.deepcopy(value)
 
     def _is_flat(self, value: Any) -> bool:
         return torch.is_tensor(value) and value.shape == self.flat_N.shape and value.dim() == 1
