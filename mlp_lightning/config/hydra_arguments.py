@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,6 +83,8 @@ def run_hydra(
     except (OSError, MLPLightningError):
         raise
     except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError([Fault("overrides", list(overrides), f"are refused by Hydra: {text}")]) from error
     finally:

@@ -23,6 +23,7 @@ PLENTY = 2**40
 SIZES = Sizes(in_features=4, out_features=3, rows_per_step=1000, rows=1500, steps=100)
 # The options that may differ in one stack. If you add one, test that a stack trains each run as it trains alone.
 MAY_DIFFER = {
+    "auto_resume",  # decides what is trained, and is no part of it
     "name",
     "seed",
     "verbosity",
