@@ -40,5 +40,5 @@ def test_folds_of_rows_in_memory(tmp_path: Path, kind: str) -> None:
 
 def test_folds_do_not_take_classes(tmp_path: Path) -> None:
     own = config(data={"name": "table", "cv": {"folds": 3}}, model={"_target_": nn.Linear})
-    with pytest.raises(ConfigError, match="is an object, which the folds cannot import"):
+    with pytest.raises(ConfigError, match="is imported for every fold; give its import path"):
         cross_validate(own, tmp_path / "run", frame=TABLE)

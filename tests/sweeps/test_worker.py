@@ -11,7 +11,7 @@ import torch
 from support.configurations import ComposeConfig
 
 import mlp_lightning.runs
-from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.explicit.loop import ExplicitLoop
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.sweeps.worker import Outcome, train_part
 
@@ -66,7 +66,8 @@ def test_stack_that_does_not_fit_is_halved(
     progress = RecordingProgress()
     folders = [tmp_path / str(seed) for seed in range(5)]
     outcomes = train_part(configs, folders, progress, tmp_path / "a.stack")
-    assert sizes == [5, 2, 3, 2]  # of the second half's halves, one is a run alone
+    # Its first step is a piece of each training; of the second half's halves, one is a run alone.
+    assert sizes == [5, 2, 2, 3, 2, 2]
     assert [one.status for one in outcomes] == ["finished"] * 5
     assert sorted(progress.outcomes) == [(index, "finished") for index in range(5)]
     for config, folder, outcome in zip(configs, folders, outcomes, strict=True):
@@ -82,7 +83,7 @@ def test_single_run_that_does_not_fit_fails(
         raise torch.OutOfMemoryError("full")
 
     monkeypatch.setattr(StackedLoop, "run", full)
-    monkeypatch.setattr(StepLoop, "make_steps", full)
+    monkeypatch.setattr(ExplicitLoop, "make_steps", full)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     configs = [compose_config("data=xor", "trainer.max_steps=30", f"seed={seed}") for seed in range(2)]
     outcomes = train_part(configs, [tmp_path / "0", tmp_path / "1"])

@@ -50,8 +50,16 @@ def check_description(content: Mapping[str, Any], path: Path) -> None:
     for number, column in enumerate(target["columns"]):
         _check(column, _TARGET_COLUMN, f"hyperparameters.preprocessing.target.columns[{number}].", path)
     for name in _CONFIGURED:
-        if hyperparameters.get(name) != content["config"].get(name):
+        if not _are_alike(hyperparameters.get(name), content["config"].get(name)):
             raise CheckpointError(f"{path}: hyperparameters.{name} is not config.{name}. Export the model again.")
+
+
+def _are_alike(hyperparameter: Any, configured: Any) -> bool:
+    """Whether both say the same; a configuration has the arguments of an own network among its options."""
+    if not isinstance(hyperparameter, dict) or "_target_" not in hyperparameter:
+        return hyperparameter == configured
+    given = {"_target_": hyperparameter["_target_"], **dict(hyperparameter.get("options") or {})}
+    return isinstance(configured, dict) and all(configured.get(name) == value for name, value in given.items())
 
 
 def _check(value: Any, names: Mapping[str, type], place: str, path: Path) -> None:
