@@ -113,6 +113,9 @@ def main() -> None:
         created = command.created
         if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
             shutil.rmtree(created, ignore_errors=True)  # no run was started in it
+            for folder in (created.parent, OUTPUT_FOLDER) if OUTPUT_FOLDER in created.parents else ():
+                with contextlib.suppress(OSError):  # it holds something else
+                    folder.rmdir()
         command.closing.close()
     if command.sweep is not None and command.sweep.interrupted:
         sys.exit(EXIT_INTERRUPTED)

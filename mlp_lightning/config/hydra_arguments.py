@@ -55,7 +55,7 @@ def options_given(arguments: argparse.Namespace) -> list[str]:
     for word in sys.argv[1:]:
         if overrides and word == overrides[0]:
             del overrides[0]
-        else:
+        elif word != "--":
             options.append(word)
     return options
 

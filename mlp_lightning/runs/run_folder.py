@@ -140,7 +140,7 @@ def new_run_dir(parent: Path) -> Path:
     while True:
         path = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         try:
-            path.mkdir(exist_ok=False)
+            path.mkdir(parents=True, exist_ok=False)  # another command may have removed an empty parent
         except FileExistsError:
             continue
         return path

@@ -20,6 +20,7 @@ from support.plain import plain
 import mlp_lightning
 from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
+from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
 from mlp_lightning.runs import training_module
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")
@@ -51,8 +52,8 @@ def slow(method: Callable[..., Any], waits: Path, at: int, counts: Callable[...,
 
 #: What is slow, which of its calls does not end, and the steps that are not lost.
 CASES = {
-    "the second step": (torch.optim.Adam, "step", 2, 1),
-    "a step": (torch.optim.Adam, "step", 9, 8),
+    "the second step": (FlatOptimizer, "step", 2, 1),
+    "a step": (FlatOptimizer, "step", 9, 8),
     "the first validation": (AutogradEngine, "evaluate", 1, 6),
     "a validation": (AutogradEngine, "evaluate", 2, 12),
     "the last validation": (AutogradEngine, "evaluate", 3, 14),
@@ -64,7 +65,8 @@ def train_slowly(config: Config, folder: Path, waits: Path, case: str) -> None:
     """Train until something takes for ever; steps that are slow in a real run are slow here."""
     owner, name, at, _ = CASES[case]
     training_module.SLOW = SLOW_S / 2
-    torch.optim.Adam.step = slow(torch.optim.Adam.step, waits, 0, lambda *_, **__: True)
+    step: Any = slow(FlatOptimizer.step, waits, 0, lambda *_, **__: True)
+    FlatOptimizer.step = step
     is_split = name == "evaluate"
     counts = (lambda split, *_, **__: split == "val" or at == 4) if is_split else (lambda *_, **__: True)
     setattr(owner, name, slow(getattr(owner, name), waits, at, counts))
