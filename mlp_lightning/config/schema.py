@@ -36,7 +36,9 @@ class ModelConfig:
         10, at_least(1), meaning="width of every hidden layer, or a list with one width per hidden layer"
     )
     depth: Union[int, None] = option(
-        None, at_least(0), meaning="number of hidden layers; null: 1 for a width, the length of a list"
+        None,
+        between(0, 10_000, high_included=True),
+        meaning="number of hidden layers; null: 1 for a width, the length of a list",
     )
     activation: str = option(
         "relu", one_of(names.activations, or_path_of="torch.nn.Module"), meaning="after every hidden layer"

@@ -147,7 +147,7 @@ def test_whole_numbers_are_numbers() -> None:
         ("trainer.print_every_n_steps", 0, "must be at least 1"),
         ("data.batch_size", 0, "must be at least 1"),
         ("model.hidden_units", 0, "must be at least 1"),
-        ("model.depth", -1, "must be at least 0"),
+        ("model.depth", -1, "must be between 0 and 10000"),
         ("optimizer.lr", -0.1, "must be at least 0"),
         ("optimizer.momentum", -0.1, "must be at least 0"),
         ("trainer.gradient_clip_val", 0, "must be greater than 0"),
