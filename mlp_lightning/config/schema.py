@@ -53,9 +53,11 @@ class ModelConfig:
     numeric_embedding: str = option(
         "none", one_of(names.NUMERIC_EMBEDDINGS), meaning="how each number of a table enters the network"
     )
-    embedding_size: int = option(8, at_least(1), meaning="numbers that a category or an embedded number becomes")
+    embedding_size: int = option(
+        8, between(1, 10_000, high_included=True), meaning="numbers that a category or an embedded number becomes"
+    )
     embedding_frequencies: int = option(
-        16, at_least(1), meaning="frequencies of periodic, most bins of piecewise_linear"
+        16, between(1, 10_000, high_included=True), meaning="frequencies of periodic, most bins of piecewise_linear"
     )
     embedding_sigma: float = option(0.1, above(0), meaning="deviation of the initial frequencies of periodic")
 

@@ -40,6 +40,9 @@ def test_a_hostile_export(good: Path, tmp_path: Path) -> None:
     assert len(made) >= 50
     for name, path in made.items():
         found = outcome(lambda path=path: loaded(path))
+        if name == "an interpolation":  # is a name like any other: nothing resolves it
+            assert not found.startswith(("message", "traceback")), found
+            continue
         assert found.startswith("message"), (name, found)
         assert str(path.with_suffix("")) in found or "allow_targets" in found, (name, found)
         assert len(found) < 1500, (name, found)
