@@ -115,7 +115,8 @@ def sklearn(count: int, batch_size: int, epochs: int) -> float:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    model = MLPClassifier(WIDTHS, batch_size=batch_size, learning_rate_init=LEARNING_RATE, alpha=0.0, max_iter=epochs)
+    sizes: Any = {"batch_size": batch_size}  # its stubs know "auto" alone
+    model = MLPClassifier(WIDTHS, learning_rate_init=LEARNING_RATE, alpha=0.0, max_iter=epochs, **sizes)
     features_BF, labels_B = rows(count)
     started = time.perf_counter()
     with warnings.catch_warnings():

@@ -121,6 +121,8 @@ def refuse_misfit(hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor
             raise ValueError(
                 f"{name} is {tuple(state[name].shape)}, and its hyperparameters ask for {tuple(one.shape)}"
             )
+        if state[name].is_floating_point() != one.is_floating_point():
+            raise ValueError(f"{name} holds numbers of the type {state[name].dtype}")
 
 
 def _refuse_columns(config: ModuleConfig) -> None:

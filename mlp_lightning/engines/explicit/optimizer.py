@@ -77,7 +77,7 @@ class FlatOptimizer:
         """What torch's fused Adam and AdamW do, without looking at every tensor and option again."""
         group, state = self.optimizer.param_groups[0], self.optimizer.state[self.carrier]
         state["step"].add_(1)
-        update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        update: Any = getattr(torch, "_fused_adamw_" if group["decoupled_weight_decay"] else "_fused_adam_")
         update(
             [self.flat_N],
             [self.gradient_N],

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mlp_lightning.config import Config, OwnModelConfig, parse_complete
+from mlp_lightning.config import parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.inference.export.description import describe, shortened
 from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
-from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.network import refuse_misfit
 
 _STRUCTURE = {
     "task": str,
@@ -93,8 +92,10 @@ def rebuilt_model(
         config = parse_complete(dict(content["config"]), is_stored=True)
     except ConfigError as error:
         raise CheckpointError(f"{path.with_suffix('.json')} has a configuration that is not valid. {error}") from None
-    if not own:
-        refuse_other_sizes(content["hyperparameters"], config, state, path)
+    try:
+        refuse_misfit(content["hyperparameters"], state)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit its description: {shortened(error)}. Export it again.") from None
     module = rebuilt_module(content["hyperparameters"], state, own)
     model = TrainedModel.of(module, config, path)
     says = {name: value for name, value in describe(model).items() if name != "versions"}
@@ -105,29 +106,3 @@ def rebuilt_model(
             " same. Export the model again."
         )
     return model
-
-
-def refuse_other_sizes(
-    hyperparameters: Mapping[str, Any], config: Config, state: Mapping[str, Tensor], path: Path
-) -> None:
-    """Compare the tensors with those that the hyperparameters ask for, which are made without memory.
-
-    Raises:
-        CheckpointError: names, shapes or types of numbers differ.
-    """
-    if not isinstance(config.model, OwnModelConfig) and (config.model.depth or 0) > len(state):
-        raise CheckpointError(
-            f"{path} has {len(state)} tensors, and a model of model.depth = {config.model.depth} layers has more."
-        )
-    try:
-        with torch.device("meta"):
-            wanted = MLPModule(**hyperparameters).state_dict()
-    except RuntimeError as error:  # sizes beyond what a tensor can have
-        raise CheckpointError(f"{path}: its hyperparameters make no model ({shortened(error)}).") from None
-    for name in dict.fromkeys([*wanted, *state]):
-        shapes = [tuple(of[name].shape) if name in of else None for of in (wanted, state)]
-        if shapes[0] != shapes[1] or not (state[name].is_floating_point() or not wanted[name].is_floating_point()):
-            raise CheckpointError(
-                f"{path}: the tensor {name!r} has the shape {shapes[1]} here and {shapes[0]} in the model of"
-                f" {path.with_suffix('.json').name}. Export the model again."
-            )
