@@ -67,7 +67,7 @@ def outcome(task: Callable[[], Any]) -> int:
 
 
 def _in_use() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
 
 
 # What only a run that continues comes to use, or looks at the rows for.
