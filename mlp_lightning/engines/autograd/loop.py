@@ -66,7 +66,7 @@ class StepLoop:
     def make_steps(self, execution: Execution) -> StepTrace:
         """The same without measuring."""
         steps = execution.training_steps
-        optimizer, parameters = self.optimizer, self._parameters
+        optimizer = self.optimizer
         gradients = self._gradients_of(steps.batch_size, steps.rows_per_step)
         mixed_precision = torch.is_autocast_enabled(steps.rows.features_BF.device.type)
         moment = self.schedule.moment if self.schedule is not None else None
@@ -75,8 +75,7 @@ class StepLoop:
         for features_BF, targets, weights_B in execution.batches():
             if self.stop_requested():
                 break
-            for parameter in parameters:
-                parameter.grad = None
+            self._clear_gradients()
             loss, logits_BC = gradients(features_BF, targets, weights_B)
             if self.clip_val is not None:
                 self._clip(self.clip_val)
@@ -87,7 +86,7 @@ class StepLoop:
                 trace.to_log.append(ToLog(step, loss, logits_BC, targets, weights_B, lr))
             if self.histogram_interval is not None and step % self.histogram_interval == 0:
                 trace.histograms.append(self._histogram(step))
-            optimizer.step()
+            self._update()
             step += 1
             if mixed_precision:
                 # Autocast keeps the bf16 copies of the weights until its context is left, which is after
@@ -96,6 +95,13 @@ class StepLoop:
             if moment is not None:
                 self._step_schedule(moment, loss, step, steps.steps_per_epoch)
         return trace
+
+    def _clear_gradients(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def _update(self) -> None:
+        self.optimizer.step()
 
     def _gradients_of(
         self, batch_size: int, rows_per_step: int

@@ -37,9 +37,10 @@ class ExplicitLoop(StepLoop):
         self._chains: dict[int, ExplicitGradients] = {}
         self._smoothing = self.flat.flat_N.new_tensor(self.label_smoothing) if self.label_smoothing else None
 
-    @torch.no_grad()
     def make_steps(self, execution: Execution) -> StepTrace:
-        """Make the optimizer steps of an execution, up to a requested stop."""
+        """Make the optimizer steps of an execution, up to a requested stop; with autograd while there are hooks."""
+        if any(self._hooks):
+            return super().make_steps(execution)
         trace = StepTrace(execution.first_step)
         batches = execution.batches()
         at_once = max(1, _KEPT_NUMBERS // (execution.training_steps.rows_per_step * self._mlp.out_features))
@@ -49,11 +50,19 @@ class ExplicitLoop(StepLoop):
                 break
         return trace
 
+    def _clear_gradients(self) -> None:
+        self.flat.gradient_N.zero_()
+        self.flat.give_gradients()
+
+    def _update(self) -> None:
+        self.flat.step()
+
     @property
     def _mlp(self) -> MLP:
         assert isinstance(self.model, MLP)
         return self.model
 
+    @torch.no_grad()
     def _make(self, batches: list[Batch], trace: StepTrace, steps_per_epoch: int) -> int:
         """Make the steps of these batches. Returns how many were made before a requested stop."""
         flat, step, first = self.flat, trace.next_step, trace.next_step

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from support.configurations import ComposeConfig
@@ -136,6 +137,35 @@ def test_a_run_continues(name: str, engines: tuple[str, str], compose_config: Co
             assert_same_bits(continued["state_dict"][key], weight)
         else:
             assert_close(continued["state_dict"][key], weight, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", ["1", "7"])
+def test_hooks_are_called(steps: str, compose_config: ComposeConfig, tmp_path: Path) -> None:
+    class Watching(pl.Callback):
+        """From the third execution to the fifth, a hook counts the forward passes in training."""
+
+        def __init__(self) -> None:
+            self.executions = self.calls = 0
+
+        def count(self, module: torch.nn.Module, *_: Any) -> None:
+            self.calls += module.training
+
+        def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+            self.executions += 1
+            if self.executions == 3:
+                self.handle = module.model.mlp.layers[0].register_forward_hook(self.count)
+            if self.executions == 6:
+                self.handle.remove()
+
+    found = []
+    for engine in ("autograd", "explicit"):
+        overrides = [*SHORT, *IRIS, "data.batch_size=16", "optimizer=adam", f"trainer.steps_per_execution={steps}"]
+        config = compose_config(*overrides, "trainer.precision=64", f"trainer.engine={engine}")
+        watching = Watching()
+        result = train(config, tmp_path / engine, callbacks=[watching])
+        found.append((watching.calls, result.metrics["train"]["loss"]))
+    assert found[0][0] == found[1][0] > 0
+    assert_close(found[1][1], found[0][1], atol=1e-9)
 
 
 @pytest.mark.parametrize(
