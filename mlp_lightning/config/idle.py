@@ -115,7 +115,7 @@ def idle_options(config: schema.Config, explicit: Collection[str]) -> Iterator[F
     for key in sorted(_IDLE.keys() & set(explicit)):
         idle, value = _IDLE[key], _value(config, key)
         reason = idle.reason(config)
-        if reason and value not in idle.harmless:
+        if reason and value is not None and value not in idle.harmless:  # None: it was deleted
             yield Fault(key, value, f"has no effect: {reason}", idle.hint)
     suggested = [key for key in sorted(explicit) if key.startswith("data.suggested_lr")]
     if suggested and "optimizer.lr" in explicit:

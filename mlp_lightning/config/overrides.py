@@ -107,8 +107,8 @@ def check_command(
 
 
 def explicit_keys(overrides: Iterable[str]) -> frozenset[str]:
-    """The dotted keys that overrides set; one that is deleted is not."""
-    return frozenset(_key_of(one) for one in overrides if not one.startswith("~"))
+    """The dotted keys that overrides set."""
+    return frozenset(_key_of(one) for one in overrides)
 
 
 # Sections whose keys are the user's own, such as names of columns.

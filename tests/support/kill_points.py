@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 KILLED, RAISED = 9, 70
 _EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -50,6 +52,7 @@ def started(task: Callable[[], Any], folder: Path, kill_at: int | None = None) -
 
 def _become(task: Callable[[], Any], folder: Path, kill_at: int | None, record: Path) -> None:
     code = RAISED
+    torch.set_num_threads(1)  # a fork has none of the threads that OpenMP would wait for
     try:
         output = os.open(folder.with_name("output"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)

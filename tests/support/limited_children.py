@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 
 import pyarrow as pa
+import torch
 
 from mlp_lightning.errors import MLPLightningError
 
@@ -44,6 +45,7 @@ def _in_child(function: Callable[[], str], memory_bytes: int, seconds: int) -> s
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         os.dup2(silent, descriptor)
+    torch.set_num_threads(1)  # a fork has none of the threads that OpenMP would wait for
     pa.set_memory_pool(pa.system_memory_pool())  # its own would reserve a gibibyte at once
     most = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
