@@ -180,7 +180,7 @@ def test_ctrl_c_before_the_training_leaves_nothing(tmp_path) -> None:
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert printed == "Interrupted.\n"
-    assert list((tmp_path / "lightning_logs" / "xor").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # Ctrl-C comes while a module is imported, inside of an "except" that catches everything.
