@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra._internal import utils
+from hydra.errors import HydraException
 
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.version import version_text
@@ -80,10 +81,12 @@ def run_hydra(
     utils.run_and_report = lambda run: run()
     try:
         hydra.main(version_base=None, config_path=str(folder), config_name=name)(task)()
-    except (OSError, MLPLightningError):
+    except MLPLightningError:
         raise
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        # Some of Hydra's are an OSError, too.
+        of_system = isinstance(error, OSError) and not isinstance(error, HydraException)
+        if of_system or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError([Fault("overrides", list(overrides), f"are refused by Hydra: {text}")]) from error

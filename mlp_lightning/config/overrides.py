@@ -234,7 +234,11 @@ class _Check:
         if isinstance(swept, Glob):
             return swept.filter(self._options(key))
         if override.is_discrete_sweep():
-            return list(override.sweep_string_iterator())
+            try:
+                return list(override.sweep_string_iterator())
+            except (ValueError, TypeError) as error:  # a range in steps of 0, for one
+                self._add(Fault(key, text, f"is no list of values: {error}", "for example 1,2,3 or range(1,4)"))
+                return []
         if self.multirun and not {"hydra/sweeper", "search"} & self.explicit:
             hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with search=optuna"
             self._add(Fault(key, text, "is a search space and not a list of values", hint))

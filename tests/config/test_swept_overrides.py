@@ -188,3 +188,8 @@ def test_options_of_a_group_differ_in_their_keys() -> None:
     alone = check_command(["data=xor", "model=wide,deep", "model.depth=2"], multirun=True)
     assert "model.depth" not in alone.differing, "the command says it for both"
     assert check_command(["data=xor"]).differing == frozenset()
+
+
+def test_a_range_without_end_is_a_fault() -> None:
+    with pytest.raises(ConfigError, match=r"seed = 'range\(2,8,0\)' is no list of values: .*for example 1,2,3"):
+        check_overrides(["seed=range(2,8,0)"], multirun=True)
