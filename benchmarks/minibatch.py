@@ -155,7 +155,7 @@ CONTENDERS = {
 
 
 def timed(name: str, count: int, batch_size: int, epochs: int) -> float:
-    """Rows per second of a contender in a process of its own."""
+    """Rows per second of a contender, in a new process."""
     words = [sys.executable, __file__, "--contender", name, *map(str, (count, batch_size, epochs))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, encoding="utf-8", env=environment)

@@ -261,7 +261,7 @@ class MLPModule(pl.LightningModule):
     # ---- checkpoints -------------------------------------------------------------------------------------
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning declares it by a descriptor of its own
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning declares it by a descriptor
         cls,
         checkpoint_path: Any,
         map_location: Any = None,
@@ -279,7 +279,7 @@ class MLPModule(pl.LightningModule):
             content = read_content(path, MODULE, "a checkpoint of an MLPModule")
             asked = {**content["hyper_parameters"], **further}
             known = {one.name for one in dataclasses.fields(ModuleConfig)}
-            if cls is MLPModule:  # a subclass may have arguments of its own
+            if cls is MLPModule:  # a subclass may have other arguments
                 known |= {name for name in content["hyper_parameters"] if not name.startswith("_")}
             try:
                 if hparams_file is None:

@@ -196,6 +196,6 @@ def test_an_option_of_columns_that_a_table_lacks_is_refused(key: str) -> None:
 
 def test_a_batch_of_all_rows_is_not_shuffled() -> None:
     table = NUMBERS.append_column("y", pa.array(["n", "y"] * 20))
-    told = "data.shuffle=false has no effect: all 40 training rows are one batch"
-    assert told in set_up(table, batch_size=64, shuffle=False).describe()
-    assert told not in set_up(table, batch_size=8, shuffle=False).describe()
+    note = "data.shuffle=false has no effect: all 40 training rows are one batch"
+    assert note in set_up(table, batch_size=64, shuffle=False).describe()
+    assert note not in set_up(table, batch_size=8, shuffle=False).describe()

@@ -1,4 +1,4 @@
-"""Random command lines, each tried in a forked process of its own: ``python command_fuzz.py SEED COUNT``.
+"""Random command lines, each tried in a separate, forked process: ``python command_fuzz.py SEED COUNT``.
 
 Prints a line of JSON for every command that did not end as a run or as one message with exit code 2. Training itself
 does not take place: a command that gets there is a run.

@@ -100,7 +100,7 @@ CHANGES: dict[str, Change] = {
     "an unknown hyperparameter": _set("hyperparameters", "unknown", to=1),
     "another network in the configuration": _set("config", "model", "hidden_units", to=9),
     "an unknown option": _set("config", "unknown", to=1),
-    "a number that is none": _set("config", "optimizer", "lr", to=float("nan")),
+    "a learning rate of NaN": _set("config", "optimizer", "lr", to=float("nan")),
     "an interpolation": _set("config", "name", to="${oc.env:HOME}"),
 }
 

@@ -2,7 +2,7 @@
 
 The process is forked from one that has imported everything. It counts every file that is opened for writing, renamed,
 removed or brought to the disk, and every folder that is made or removed, below one folder; at the chosen one it ends
-without any of its own cleaning up, as a SIGKILL ends it.
+without cleaning up, as a SIGKILL ends it.
 """
 
 from __future__ import annotations
