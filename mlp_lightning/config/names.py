@@ -29,7 +29,7 @@ DELIMITERS = ("auto", ",", ";", "tab", "|", "space")
 THOUSANDS = ("auto", "none", ",", ".", "space", "apostrophe")
 EXPORT_FORMATS = ("safetensors", "torch", "onnx")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
-ENGINES = ("auto", "autograd", "explicit", "stacked")
+ENGINES = ("auto", "autograd", "explicit", "stacked", "compiled")
 PRECISIONS = ("32", "64", "bf16-mixed")
 MONITORS = ("loss/train", "loss/val", "accuracy/val")
 # Classes of torch.optim whose step needs no closure and takes dense gradients of any shape.

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlp_lightning.config import Config
-from mlp_lightning.engines.support import explicit_refuses, stacked_refuses
+from mlp_lightning.engines.sizing import compiled_seconds, stack_seconds
+from mlp_lightning.engines.support import compiled_refuses, explicit_refuses, stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
+
+#: The engines of stacks.
+STACKS = ("stacked", "compiled")
+# A kernel has to be worth more than this.
+_SECONDS_TO_COMPILE = 0.5
 
 
 class EngineChoice(NamedTuple):
     """An engine and why it was chosen.
 
     Attributes:
-        name: ``autograd``, ``explicit`` or ``stacked``.
+        name: ``autograd``, ``explicit``, ``stacked`` or ``compiled``.
         reason: for the user.
     """
 
     name: str
     reason: str
 
+    @property
+    def is_stack(self) -> bool:
+        """Whether the members have a leading axis, even if there is one of them."""
+        return self.name in STACKS
 
-def choose_engine(config: Config, members: int, rows_refuse: str = "", is_on_cpu: bool = True) -> EngineChoice:
+
+class Work(NamedTuple):
+    """What a training has to do.
+
+    Attributes:
+        layer_widths: of the widest member, from the input features to the outputs.
+        rows_per_step: rows that one optimizer step sees.
+        steps: of the whole run.
+    """
+
+    layer_widths: Sequence[int]
+    rows_per_step: int
+    steps: int
+
+
+def choose_engine(
+    config: Config, members: int, work: Work, rows_refuse: str = "", is_on_cpu: bool = True
+) -> EngineChoice:
     """The engine for ``members`` runs like this one.
 
     Args:
         config: of the run.
         members: how many train together.
-        rows_refuse: why the rows cannot be trained by the stacked engine; empty if they can.
+        work: of the training.
+        rows_refuse: why the rows cannot be trained as a stack; empty if they can.
         is_on_cpu: whether the device of the training is the CPU.
 
     Raises:
@@ -37,6 +66,8 @@ def choose_engine(config: Config, members: int, rows_refuse: str = "", is_on_cpu
     refusal = ""
     if wanted == "stacked":
         refusal = stacked_refuses(config) or rows_refuse
+    elif wanted == "compiled":
+        refusal = compiled_refuses(config) or rows_refuse or ("" if is_on_cpu else "it is compiled for CPUs")
     elif wanted == "explicit":
         refusal = explicit_refuses(config) or ("" if is_on_cpu else "it was tried on CPUs only")
     if refusal:
@@ -44,8 +75,20 @@ def choose_engine(config: Config, members: int, rows_refuse: str = "", is_on_cpu
             [Fault("trainer.engine", wanted, f"cannot train this run: {refusal}", "use trainer.engine=autograd")]
         )
     if wanted == "auto" and members > 1:
-        return EngineChoice("stacked", f"{members} runs together")
+        return _choose_for_stack(config, members, work, is_on_cpu)
     if wanted == "auto":
         refusal = explicit_refuses(config) or ("" if is_on_cpu else "explicit is for CPUs")
         return EngineChoice("autograd", refusal) if refusal else EngineChoice("explicit", "1 run")
     return EngineChoice(wanted, "as trainer.engine says")
+
+
+def _choose_for_stack(config: Config, members: int, work: Work, is_on_cpu: bool) -> EngineChoice:
+    reason = f"{members} runs together"
+    refusal = compiled_refuses(config) if is_on_cpu else "compiled is for CPUs"
+    if refusal:
+        return EngineChoice("stacked", f"{reason}; {refusal}")
+    compiled, stacked = (
+        work.steps * seconds(members, work.layer_widths, work.rows_per_step)
+        for seconds in (compiled_seconds, stack_seconds)
+    )
+    return EngineChoice("compiled" if compiled + _SECONDS_TO_COMPILE < stacked else "stacked", reason)

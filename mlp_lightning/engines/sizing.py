@@ -23,6 +23,16 @@ _LEAST_MULTIPLY_ADDS = 1000
 # Below this size of the largest matrix product, handing work to other threads costs more than it saves.
 _MULTIPLY_ADDS_FOR_THREADS = 2e6
 
+# Of a stack: torch multiplies many matrices faster than one at a time, and what it does number by number counts.
+_SECONDS_PER_STACKED_STEP = 1e-4
+_STACKED_MULTIPLY_ADDS_PER_SECOND = 4e10
+_LEAST_OF_STACK = 4000
+_SECONDS_PER_NUMBER = 4e-9
+# Of the compiled kernel, about: lanes, cycles a second, and cycles of an activation and its gradient.
+_LANES = 16
+_CYCLES_PER_SECOND = 4e9
+_CYCLES_PER_UNIT = 20
+
 
 def auto_steps_per_execution(layer_widths: list[int], rows_per_step: int) -> int:
     """How many optimizer steps of a network take about a quarter of a second, at least 1.
@@ -43,17 +53,44 @@ def auto_threads(layer_widths: list[int], rows_per_batch: int) -> int:
     return 1 if largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
 
 
+def stack_seconds(members: int, layer_widths: Sequence[int], rows_per_step: int) -> float:
+    """About how long a step of a stack of ``members`` networks takes that are padded to ``layer_widths``."""
+    products = [max(rows_per_step * a * b, _LEAST_OF_STACK) for a, b in pairwise(layer_widths)]
+    numbers = rows_per_step * sum(layer_widths[1:])
+    of_member = 3 * sum(products) / _STACKED_MULTIPLY_ADDS_PER_SECOND + numbers * _SECONDS_PER_NUMBER
+    return _SECONDS_PER_STACKED_STEP + members * of_member
+
+
 def stack_steps_per_execution(members: int, layer_widths: Sequence[int], rows_per_step: int) -> int:
-    """The same for a stack of ``members`` networks that are padded to ``layer_widths``."""
-    products = [max(rows_per_step * a * b, _LEAST_MULTIPLY_ADDS) for a, b in pairwise(layer_widths)]
-    seconds = _SECONDS_PER_STEP + 3 * members * sum(products) / _MULTIPLY_ADDS_PER_SECOND
-    return max(1, int(_SECONDS_PER_EXECUTION / seconds))
+    """How many steps of a stack take about a quarter of a second, at least 1."""
+    return max(1, int(_SECONDS_PER_EXECUTION / stack_seconds(members, layer_widths, rows_per_step)))
 
 
 def stack_threads(members: int, layer_widths: Sequence[int], rows_per_batch: int) -> int:
-    """The same for a stack: the products of one layer are made for all members at once."""
+    """Threads for a stack: the products of one layer are made for all members at once."""
     largest = max(max(rows_per_batch * a * b, _LEAST_MULTIPLY_ADDS) for a, b in pairwise(layer_widths))
     return 1 if members * largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
+
+
+def compiled_seconds(members: int, layer_widths: Sequence[int], rows_per_step: int) -> float:
+    """About how long a step of the compiled kernel takes on one core; no processor is asked."""
+    blocks = -(-members // _LANES)
+    weights = sum(a * b for a, b in pairwise(layer_widths))
+    # Weights that do not fit into the nearest cache are waited for.
+    waiting = max(1.0, 1.4 * (weights / 6000) ** 0.3)
+    # Three products with two multiply-adds in a cycle; and an update of each weight.
+    cycles = waiting * rows_per_step * (1.5 * weights + _CYCLES_PER_UNIT * sum(layer_widths[1:])) + 4 * weights
+    return blocks * cycles / _CYCLES_PER_SECOND
+
+
+def compiled_steps_per_execution(members: int, layer_widths: Sequence[int], rows_per_step: int) -> int:
+    """How many steps of the compiled kernel take about a quarter of a second, at least 1."""
+    return max(1, int(_SECONDS_PER_EXECUTION / compiled_seconds(members, layer_widths, rows_per_step)))
+
+
+def compiled_threads(members: int) -> int:
+    """A thread for each block of members, as many as torch would take otherwise."""
+    return min(-(-members // _LANES), torch.get_num_threads())
 
 
 @contextmanager

@@ -6,6 +6,7 @@ recorded in the checkpoint.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,9 @@ _STACKED = {
     "model.residual": (False,),
     "model.numeric_embedding": ("none",),
 }
+# A kernel has every layer written out.
+_MOST_COMPILED_LAYERS = 32
+_COMPILED = {**_STACKED, "model.dropout": (0.0,)}
 
 
 def stacked_refuses(config: Config) -> str:
@@ -60,6 +64,29 @@ def stacked_refuses(config: Config) -> str:
     known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
     """
     return _refuses(config, _STACKED, "is not stacked", "is for a run alone")
+
+
+def compiled_refuses(config: Config) -> str:
+    """Why the compiled engine cannot train a run; empty if it can. A function of the configuration alone."""
+    if importlib.util.find_spec("llvmlite") is None:
+        return "llvmlite is not installed"
+    if config.trainer.accelerator not in ("auto", "cpu"):
+        return f"trainer.accelerator = {config.trainer.accelerator}: it is compiled for CPUs"
+    reason = _refuses(config, _COMPILED, "is not in the compiled kernel", "is for a run alone")
+    if reason:
+        return reason
+    if len(config.model.layer_widths) > _MOST_COMPILED_LAYERS:
+        return f"model.depth = {len(config.model.layer_widths)} is more than {_MOST_COMPILED_LAYERS}"
+    # What starts quickly imports this module, and no kernel.
+    from mlp_lightning.engines.compiled.elementwise import ACTIVATIONS
+    from mlp_lightning.engines.compiled.updates import RULES
+
+    optimizer = config.to_dict()["optimizer"]
+    known = {"model.activation": (config.model.activation, ACTIVATIONS), "optimizer.name": (optimizer["name"], RULES)}
+    for key, (value, names) in known.items():
+        if value not in names:
+            return f"{key} = {value} is not in the compiled kernel"
+    return ""
 
 
 def explicit_refuses(config: Config) -> str:

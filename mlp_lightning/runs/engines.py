@@ -11,11 +11,17 @@ import torch
 from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.choice import EngineChoice, Work
 from mlp_lightning.engines.explicit.engine import ExplicitEngine
 from mlp_lightning.engines.explicit.loop import ExplicitLoop
 from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
 from mlp_lightning.engines.protocol import Engine
-from mlp_lightning.engines.sizing import stack_steps_per_execution, stack_threads
+from mlp_lightning.engines.sizing import (
+    compiled_steps_per_execution,
+    compiled_threads,
+    stack_steps_per_execution,
+    stack_threads,
+)
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.engine import StackedEngine
 from mlp_lightning.engines.stacked.layout import StackedMLP
@@ -42,27 +48,43 @@ class Sizing(NamedTuple):
     """What ``auto`` means for a training.
 
     Attributes:
+        engine: which it is for.
         threads: of the CPU.
         steps_per_execution: most steps in one execution.
     """
 
+    engine: str
     threads: int
     steps_per_execution: int
 
 
-def sizing(engine: str, members: Sequence[Member]) -> Sizing:
-    """Threads and steps per execution of the training of these members: as asked, or by sizes."""
-    first = members[0]
-    if engine != "stacked":
-        return Sizing(threads(first.config, first.data), steps_per_execution(first.config, first.data))
-    options = first.config.trainer
+def work_of(members: Sequence[Member], steps: int) -> Work:
+    """What the training of these members has to do.
+
+    Args:
+        members: of the training.
+        steps: of each.
+    """
     widths = [max(one) for one in zip(*(layer_widths(one.config, one.data) for one in members), strict=True)]
-    rows = max(one.data.training_steps.rows_per_step for one in members)
+    return Work(widths, max(one.data.training_steps.rows_per_step for one in members), steps)
+
+
+def sizing(choice: EngineChoice, members: Sequence[Member], work: Work) -> Sizing:
+    """Threads and steps per execution of the training of these members: as asked, or by sizes."""
+    first, count, rows = members[0], len(members), work.rows_per_step
+    if not choice.is_stack:
+        return Sizing(choice.name, threads(first.config, first.data), steps_per_execution(first.config, first.data))
+    options = first.config.trainer
+    if choice.name == "compiled":
+        auto_threads = compiled_threads(count)
+        auto_steps = compiled_steps_per_execution(count, work.layer_widths, rows)
+    else:
+        auto_threads = stack_threads(count, work.layer_widths, rows)
+        auto_steps = stack_steps_per_execution(count, work.layer_widths, rows)
     return Sizing(
-        stack_threads(len(members), widths, rows) if options.threads == "auto" else int(options.threads),
-        stack_steps_per_execution(len(members), widths, rows)
-        if options.steps_per_execution == "auto"
-        else int(options.steps_per_execution),
+        choice.name,
+        auto_threads if options.threads == "auto" else int(options.threads),
+        auto_steps if options.steps_per_execution == "auto" else int(options.steps_per_execution),
     )
 
 
@@ -104,7 +126,7 @@ def engine_maker(
 
     def make(module: TrainingModule) -> Engine:
         if isinstance(module.model, StackedMLP):
-            return _stacked_engine(module, module.model, members, task, data)
+            return _stacked_engine(name, module, module.model, members, task, data)
         assert isinstance(module.model, MLPModule)
         return _engine_of_one(name, module, module.model, members[0], data.last_step)
 
@@ -146,8 +168,21 @@ def _engine_of_one(
 
 
 def _stacked_engine(
-    training: TrainingModule, model: StackedMLP, members: Sequence[Member], task: Task, data: TrainingDataModule
+    name: str,
+    training: TrainingModule,
+    model: StackedMLP,
+    members: Sequence[Member],
+    task: Task,
+    data: TrainingDataModule,
 ) -> StackedEngine:
+    engine_class: type[StackedEngine] = StackedEngine
+    loop_class: type[StackedLoop] = StackedLoop
+    if name == "compiled":  # needs llvmlite, which some platforms do not have
+        from mlp_lightning.engines.compiled.engine import CompiledEngine
+        from mlp_lightning.engines.compiled.loop import CompiledLoop
+
+        engine_class, loop_class = CompiledEngine, CompiledLoop
+
     configs = [one.config for one in members]
     first = configs[0]
     optimizers = [one.optimizer for one in configs]
@@ -161,7 +196,7 @@ def _stacked_engine(
     if any(model.dropout):
         rows = [len(steps.distinct[number].rows) for number in steps.of_member]
         dropout = StackedDropout(model, [derived_seed(one, "training") for one in seeds], rows)
-    loop = StackedLoop(
+    loop = loop_class(
         model,
         task,
         steps,
@@ -176,4 +211,4 @@ def _stacked_engine(
         {f"preprocessor.{name}": one for name, one in member.data.preprocessor.state_dict().items()}
         for member in members
     ]
-    return StackedEngine(loop, data.stacked_rows, preprocessors, seeds)
+    return engine_class(loop, data.stacked_rows, preprocessors, seeds)

@@ -309,7 +309,7 @@ class _SingleRun:
     def begins(self, training: Training) -> Sequence[pl.Callback]:
         config, (member,), module = self.config, training.members, training.module
         assert module is not None
-        if training.choice.name == "stacked" and (self._start is not None or self._checkpoint_path is not None):
+        if training.choice.is_stack and (self._start is not None or self._checkpoint_path is not None):
             rule = "cannot continue from a checkpoint or from given weights"
             raise ConfigError([Fault("trainer.engine", training.choice.name, rule, "use trainer.engine=autograd")])
         if self._start is not None:

@@ -28,7 +28,7 @@ from mlp_lightning.runs.policies import Best, Policies, Stopping
 from mlp_lightning.runs.run_folder import config_hash
 from mlp_lightning.tables.fingerprint import differences
 
-_FORMAT = "mlp_lightning stack 3"
+_FORMAT = "mlp_lightning stack 4"
 _STOPPING = [(int, float, str)]
 _SLOT = {
     "config": Each((*SCALARS, list, dict)),
@@ -38,7 +38,7 @@ _SLOT = {
     "stopping": _STOPPING,
     "best": [(int, float, type(None), _STOPPING)],
 }
-_FIXED = {"threads": int, "steps_per_execution": int}
+_FIXED = {"engine": str, "threads": int, "steps_per_execution": int}
 _STACK = {"format": str, "step": int, "fixed": _FIXED, "slots": [_SLOT], "engine": dict, "history": dict}
 
 
@@ -139,7 +139,8 @@ def save_stack(
         policies: of the stack.
         history: what was measured.
         members: of all that the stack has had.
-        fixed: what a stack that continues takes over as it is: another number of threads may change the last bit.
+        fixed: what a stack that continues takes over as it is: another engine or number of threads may change the last
+            bit.
     """
     slots = []
     for number in policies.present:

@@ -15,13 +15,13 @@ from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import Given, open_source
 from mlp_lightning.data.training import TrainingDataModule
-from mlp_lightning.engines.choice import EngineChoice, choose_engine
+from mlp_lightning.engines.choice import EngineChoice, Work, choose_engine
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.tasks import make_task
 from mlp_lightning.runs.build import build_data, run_length
 from mlp_lightning.runs.console import print_error
-from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of
+from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, sizing, stacked_model, task_of, work_of
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
@@ -132,9 +132,10 @@ class Training:
         """Train; returns the result of each run."""
         self._load_data()
         config = self.configs[0]
-        self.choice = self._choose_engine()
         self.last_step = run_length(config, self.members[0].data.steps_per_epoch)
-        chosen = sizing(self.choice.name, self.members)
+        work = work_of(self.members, self.last_step)
+        self.choice = self._choose_engine(work)
+        chosen = sizing(self.choice, self.members, work)
         if self._saved is not None:
             self._saved.check_rows([one.data.fingerprint for one in self.members])
             chosen = self._saved.sizing
@@ -179,18 +180,18 @@ class Training:
         if self._saved is not None:
             self.resume_at(self._saved.step, self._saved.has_best)
 
-    def _choose_engine(self) -> EngineChoice:
+    def _choose_engine(self, work: Work) -> EngineChoice:
         config, data = self.configs[0], self.members[0].data
         if self._saved is not None:  # a stack stays one, even if one run of it is left
-            return EngineChoice("stacked", "it continues")
+            return EngineChoice(self._saved.sizing.engine, "it continues")
         refusal = "a learned embedding of categories is not stacked" if data.cardinalities else ""
         has_other = torch.cuda.is_available() or torch.backends.mps.is_available()
         is_on_cpu = config.trainer.accelerator == "cpu" or not has_other
-        return choose_engine(config, len(self.configs), refusal, is_on_cpu)
+        return choose_engine(config, len(self.configs), work, refusal, is_on_cpu)
 
     def _build(self, chosen: Sizing) -> None:
         config, members = self.configs[0], self.members
-        is_stack = self.choice.name == "stacked"
+        is_stack = self.choice.is_stack
         data = TrainingDataModule(self._distinct, self._of_member, self.last_step, chosen.steps_per_execution)
         model = stacked_model(members) if is_stack else autograd_model(members[0])
         task = task_of(members) if is_stack else make_task(data.distinct[0].task, data.distinct[0].out_features)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
@@ -303,7 +304,7 @@ class FolderWriter:
             stopped_by=ending.stopped_by,
             resumed_from=training.resumed_from,
             engine=training.engine,
-            stack={"members": count, "fit_time_s": fit_time_s} if training.engine == "stacked" else None,
+            stack={"members": count, "fit_time_s": fit_time_s} if training.engine in STACKS else None,
             error="" if ending.error is None else f"{type(ending.error).__name__}: {ending.error}",
             exception=ending.error,
         )

@@ -13,12 +13,13 @@ from support.configurations import ComposeConfig
 from support.run_folders import assert_same_run
 
 import mlp_lightning
-from mlp_lightning.engines.choice import choose_engine
+from mlp_lightning.engines.choice import Work, choose_engine
+from mlp_lightning.engines.support import compiled_refuses
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
 
-ENGINES = ("autograd", "stacked")
+ENGINES = ("autograd", "stacked", "compiled")
 IRIS = ["data=iris", "data.batch_size=32", "logger.graph=false", "trainer.threads=1"]
 CASES = {
     "full batch": ["data=xor", "model=wide_deep", "trainer.max_steps=60", "logger.graph=false"],
@@ -42,9 +43,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     """The same files, keys, tags and checkpoints, and the same numbers to rounding."""
+    engines = [one for one in ENGINES if one != "compiled" or not compiled_refuses(compose_config(*CASES[case]))]
+    assert (case == "dropout") == ("compiled" not in engines)
     results = {
         engine: mlp_lightning.train(compose_config(*CASES[case], f"trainer.engine={engine}"), tmp_path / engine)
-        for engine in ENGINES
+        for engine in engines
     }
     for engine, result in results.items():
         assert read_checkpoint(result.run_dir / "checkpoints" / "last.ckpt")["engine"] == engine
@@ -54,13 +57,16 @@ def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, co
         # The entries that name the engine differ on purpose.
         for path in (result.run_dir / "config.yaml", *result.run_dir.glob("checkpoints/*.ckpt")):
             _rename_engine(path)
-    assert_same_run(tmp_path / "stacked", tmp_path / "autograd", has_session=False)
+    for engine in engines[1:]:
+        assert_same_run(tmp_path / engine, tmp_path / "autograd", has_session=False)
 
 
 def _rename_engine(path: Path) -> None:
     if path.suffix == ".yaml":
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace("engine: stacked", "engine: autograd"), encoding="utf-8")
+        for engine in ENGINES:
+            text = text.replace(f"engine: {engine}", "engine: autograd")
+        path.write_text(text, encoding="utf-8")
         return
     content = torch.load(path, weights_only=True)
     content["config"]["trainer"]["engine"] = "autograd"
@@ -95,7 +101,8 @@ def _copied(value: Any) -> Any:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     """A run with other weights and another optimizer state ends as the saved one after it takes over its state."""
-    case = [*IRIS, "optimizer=adam", "model.dropout=0.1", "scheduler=plateau", "trainer.max_steps=18"]
+    case = [*IRIS, "optimizer=adam", "scheduler=plateau", "trainer.max_steps=18"]
+    case += [] if engine == "compiled" else ["model.dropout=0.1"]
     case += [f"trainer.engine={engine}", "trainer.steps_per_execution=6"]
     saving = Halfway(6)
     whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole", callbacks=[saving])
@@ -108,18 +115,37 @@ def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, com
     assert whole.metrics == restored.metrics
 
 
+SMALL, LARGE, SHORT = Work([4, 8, 3], 90, 20_000), Work([4, 2048, 2048, 3], 90, 1000), Work([4, 8, 3], 90, 20)
+
+
 def test_choice(compose_config: ComposeConfig) -> None:
     config = compose_config("data=iris")
-    assert choose_engine(config, 1) == ("explicit", "1 run")
-    assert choose_engine(config, 1, is_on_cpu=False) == ("autograd", "explicit is for CPUs")
+    assert choose_engine(config, 1, SHORT) == ("explicit", "1 run")
+    assert choose_engine(config, 1, SHORT, is_on_cpu=False) == ("autograd", "explicit is for CPUs")
     own = compose_config("data=iris", "model.activation=mish")
     reason = "the gradient of model.activation = mish is not written out"
-    assert choose_engine(own, 1) == ("autograd", reason)
-    assert choose_engine(config, 7) == ("stacked", "7 runs together")
+    assert choose_engine(own, 1, SHORT) == ("autograd", reason)
     asked = compose_config("data=iris", "trainer.engine=stacked")
-    assert choose_engine(asked, 1) == ("stacked", "as trainer.engine says")
+    assert choose_engine(asked, 1, SHORT) == ("stacked", "as trainer.engine says")
     with pytest.raises(ConfigError, match=r"trainer\.engine.*a learned embedding.*trainer\.engine=autograd"):
-        choose_engine(asked, 1, "a learned embedding of categories is not stacked")
+        choose_engine(asked, 1, SHORT, "a learned embedding of categories is not stacked")
+
+
+def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the work that there is."""
+    config = compose_config("data=iris")
+    assert choose_engine(config, 70, SMALL) == ("compiled", "70 runs together")
+    assert choose_engine(config, 70, SHORT) == ("stacked", "70 runs together")
+    assert choose_engine(config, 7, LARGE) == ("stacked", "7 runs together")
+    assert choose_engine(config, 7, SMALL, is_on_cpu=False) == ("stacked", "7 runs together; compiled is for CPUs")
+    dropping = compose_config("data=iris", "model.dropout=0.1")
+    reason = "7 runs together; model.dropout = 0.1 is not in the compiled kernel"
+    assert choose_engine(dropping, 7, SMALL) == ("stacked", reason)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert choose_engine(config, 7, SMALL) == ("stacked", "7 runs together; llvmlite is not installed")
+    asked = compose_config("data=iris", "trainer.engine=compiled")
+    with pytest.raises(ConfigError, match=r"'compiled' cannot train this run: llvmlite is not installed"):
+        choose_engine(asked, 7, SMALL)
 
 
 def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from torch import Tensor
 
+from mlp_lightning.config import names
 from support.tolerances import assert_close
 
 # What two ways of summing may differ by after a run.
@@ -64,14 +65,14 @@ def result(run: Path) -> dict[str, Any]:
     content = json.loads((run / "result.json").read_text())
     assert all(content.pop(key) for key in _TIMES)
     content.pop("stack")  # only a member of a stack has something to say there
-    assert content.pop("engine") in ("autograd", "explicit", "stacked")
+    assert content.pop("engine") in names.ENGINES
     return content
 
 
 def checkpoint(run: Path, which: str = "last") -> dict[str, Any]:
     """A checkpoint, but for which engine it is of."""
     content = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
-    assert content.pop("engine") in ("autograd", "explicit", "stacked")
+    assert content.pop("engine") in names.ENGINES
     return content
 
 

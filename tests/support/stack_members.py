@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.config import ConstantSchedule, OptimizerConfig, PlateauSchedule, ScheduleConfig
+from mlp_lightning.config import (
+    ConstantSchedule,
+    CosineSchedule,
+    OneCycleSchedule,
+    OptimizerConfig,
+    PlateauSchedule,
+    ScheduleConfig,
+    StepSchedule,
+)
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.stacked.dropout import StackedDropout
@@ -31,6 +39,40 @@ from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
 STACKED_ACTIVATIONS = [name for name, one in ACTIVATIONS.items() if one.written_out is not None]
+# Name, options, learning rates, weight decays.
+OPTIMIZERS: list[tuple[str, dict[str, Any], tuple[float, ...], tuple[float | None, ...]]] = [
+    ("SGD", {}, (0.01, 0.03, 0.1), (None,)),
+    ("SGD", {}, (0.01, 0.03, 0.1), (0.0, 0.01, 0.1)),
+    ("SGD", {"momentum": 0.9}, (0.01, 0.02), (None,)),
+    ("SGD", {"momentum": 0.9, "nesterov": True}, (0.01, 0.02), (0.0, 0.01)),
+    ("SGD", {"momentum": 0.5, "dampening": 0.3}, (0.01, 0.1), (0.0, 0.01)),
+    ("Adam", {}, (0.001, 0.003, 0.01), (None, 0.01)),
+    ("Adam", {"amsgrad": True, "betas": [0.8, 0.99]}, (0.001, 0.01), (0.0, 0.1)),
+    ("AdamW", {}, (0.001, 0.003, 0.01), (None, 0.0, 0.3)),
+    ("AdamW", {"amsgrad": True}, (0.001, 0.01), (0.3,)),
+    ("RMSprop", {}, (0.001, 0.003), (0.0, 0.01)),
+    ("RMSprop", {"momentum": 0.5, "alpha": 0.9}, (0.001, 0.003), (None,)),
+    ("Adagrad", {"lr_decay": 0.01}, (0.01, 0.1), (0.0, 0.01)),
+    ("Adagrad", {"initial_accumulator_value": 0.1}, (0.01, 0.1), (None,)),
+    ("NAdam", {}, (0.001, 0.003), (0.0, 0.01)),
+    ("NAdam", {"decoupled_weight_decay": True}, (0.001, 0.01), (0.0, 0.3)),
+    ("RAdam", {}, (0.001, 0.003, 0.01), (0.0, 0.01)),
+    ("RAdam", {"decoupled_weight_decay": True}, (0.001, 0.01), (0.0, 0.3)),
+    ("Adamax", {}, (0.001, 0.003, 0.01), (0.0, 0.01)),
+    ("Adadelta", {}, (0.03, 0.3, 1.0), (0.0, 0.01)),
+]
+OPTIMIZER_NAMES = [f"{name}-{number}" for number, (name, *_) in enumerate(OPTIMIZERS)]
+SCHEDULES: dict[str, ScheduleConfig] = {
+    "none": ConstantSchedule(),
+    "cosine": CosineSchedule(eta_min=0.0005),
+    "one_cycle": OneCycleSchedule(),
+    "one_cycle to one learning rate": OneCycleSchedule(max_lr=0.01, pct_start=0.5),
+    "step": StepSchedule(step_size=7, gamma=0.8, interval="step"),
+    "epoch": StepSchedule(step_size=2, gamma=0.7, interval="epoch"),
+    "plateau": PlateauSchedule(monitor="loss/train", factor=0.5, patience=0, threshold=0.05),
+    "plateau of validation": PlateauSchedule(monitor="loss/val", factor=0.5, patience=1, threshold=0.05, min_lr=0.0005),
+}
+
 OUTPUTS = {"binary": 1, "multiclass": 3, "multilabel": 3, "regression": 2}
 
 
@@ -73,6 +115,7 @@ class Group:
     clip_val: float | None = None
     clip_algorithm: str = "norm"
     dtype: torch.dtype = torch.float32
+    loop: type[StackedLoop] = StackedLoop
 
     @property
     def validates(self) -> bool:
@@ -155,7 +198,7 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
         dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members], rows)
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
-    return StackedLoop(model, task, steps, optimizer, schedule, dropout, **options)
+    return group.loop(model, task, steps, optimizer, schedule, dropout, **options)
 
 
 def together(group: Group, count: int, loop: StackedLoop | None = None) -> list[Outcome]:

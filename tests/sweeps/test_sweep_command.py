@@ -246,7 +246,8 @@ def test_unavailable_backend(backend: str, rule: str, tmp_path: Path) -> None:
 
 @pytest.mark.posix
 def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    words = ["-m", "data=xor", "seed=0,1", "model.depth=1,2", "trainer.max_steps=1000000", "sweep.name=long"]
+    words = ["-m", "data=xor", "seed=0,1", "model.depth=1,2", "trainer.max_steps=100000000"]
+    words += ["model.hidden_units=30", "sweep.name=long"]
     process = start(*words, folder=tmp_path)
     request.addfinalizer(process.kill)
     sweep = tmp_path / "lightning_logs" / "xor" / "long"

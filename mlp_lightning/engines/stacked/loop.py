@@ -71,10 +71,9 @@ class StackedLoop:
     @torch.no_grad()
     def run(self, first_step: int, count: int) -> Trace:
         """Make ``count`` optimizer steps, up to a requested stop."""
-        parts: list[_Measured] = []
+        parts: list[Measured] = []
         step, last = first_step, first_step + count
-        outputs = self.model.out_features
-        at_once = max(1, _KEPT_NUMBERS // (self.model.members * self.steps.rows_per_step * outputs))
+        at_once = self._steps_at_once()
         while step < last and not self.stop_requested():
             # Steps of one number of rows, so that their logits are one tensor.
             rows = self.steps.rows_at(step)
@@ -86,7 +85,11 @@ class StackedLoop:
             step += measured.losses_SK.shape[0]
         return self._trace(first_step, parts)
 
-    def _run_alike(self, first_step: int, count: int, rows: int) -> _Measured:
+    def _steps_at_once(self) -> int:
+        """Most steps that are made before their losses are computed."""
+        return max(1, _KEPT_NUMBERS // (self.model.members * self.steps.rows_per_step * self.model.out_features))
+
+    def _run_alike(self, first_step: int, count: int, rows: int) -> Measured:
         """Steps that all see ``rows`` rows."""
         model, optimizer, schedule, dropout = self.model, self.optimizer, self.schedule, self.dropout
         chain = self._chain(rows)
@@ -132,11 +135,11 @@ class StackedLoop:
         targets_S: list[Tensor],
         weights_S: list[Tensor | None],
         learning_rates_S: list[Tensor],
-    ) -> _Measured:
+    ) -> Measured:
         """Losses of all steps and the metric of the logged ones, each in one operation."""
         if not targets_S:
             nothing = torch.empty(0, self.model.members)
-            return _Measured(nothing, [], nothing, nothing, nothing.double(), [])
+            return Measured(nothing, [], nothing, nothing, nothing.double(), [])
         targets, weights = self._of_steps(targets_S), None
         if weights_S[0] is not None:
             weights = self._of_steps([one for one in weights_S if one is not None])
@@ -151,7 +154,7 @@ class StackedLoop:
         )
         learning_rates = torch.stack([learning_rates_S[s] for s in logged]) if logged else losses_SK[:0].double().cpu()
         steps = [first_step + s for s in logged]
-        return _Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates, learning_rates_S)
+        return Measured(losses_SK, steps, losses_SK[index], metrics, learning_rates, learning_rates_S)
 
     def _of_steps(self, values_S: list[Tensor]) -> Tensor:
         """Targets or weights of all steps together; of one step for a full batch, which is always the same."""
@@ -186,7 +189,7 @@ class StackedLoop:
         if self.dropout is not None:
             self.dropout.select(members, chosen)
         smoothing = self.label_smoothing
-        loop = StackedLoop(
+        loop = type(self)(
             chosen,
             self.task.select(members),
             self.steps.select(members),
@@ -207,7 +210,7 @@ class StackedLoop:
             self.schedule.step_on(losses, self.active)
             self.optimizer.set_learning_rates(self.schedule.learning_rates())
 
-    def _trace(self, first_step: int, parts: list[_Measured]) -> Trace:
+    def _trace(self, first_step: int, parts: list[Measured]) -> Trace:
         if not parts:
             members = self.model.members
             nothing_SK3 = torch.empty(0, members, 3, dtype=torch.float64)
@@ -229,7 +232,7 @@ class StackedLoop:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Measured:
+class Measured:
     """Part of a trace, still on the device."""
 
     losses_SK: Tensor

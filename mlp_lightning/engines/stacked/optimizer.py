@@ -126,7 +126,7 @@ def _carrier(learning_rates: Sequence[float]) -> Optimizer:
 
 
 @dataclasses.dataclass
-class _Clip:
+class Clip:
     limit: float
     algorithm: str
 
@@ -151,10 +151,10 @@ class StackedOptimizer:
         clip_algorithm: str = "norm",
     ) -> None:
         self.configs = list(configs)
-        self._clip = None if clip_val is None else _Clip(clip_val, clip_algorithm)
+        self.clip = None if clip_val is None else Clip(clip_val, clip_algorithm)
         first = configs[0]
         decays = [_weight_decay(one) for one in configs]
-        self._decoupled = first.name == "AdamW" or bool(first.options.get("decoupled_weight_decay"))
+        self.is_decoupled = first.name == "AdamW" or bool(first.options.get("decoupled_weight_decay"))
         # The update of plain SGD is the gradient itself: scaling the loss of each member scales it at no cost.
         # (Not for learning rates so large that a scaled gradient overflows and an unscaled one does not.)
         self.scales_loss = (
@@ -170,11 +170,11 @@ class StackedOptimizer:
             options["weight_decay"] = 0.0
         if first.name == "AdamW":
             options = {**options, "weight_decay": 0.0}
-        self._one = OptimizerConfig(first.name, 1.0, options)
+        self.config = OptimizerConfig(first.name, 1.0, options)
         self._bind(model, gradient_N)
-        self._decays = torch.tensor(decays, dtype=model.flat_N.dtype, device=model.flat_N.device)
-        self._decay_N = model.spread(self._decays) if any(decays) else None
-        self.optimizer = build_optimizer([self._carried], self._one)
+        self.decays = torch.tensor(decays, dtype=model.flat_N.dtype, device=model.flat_N.device)
+        self._decay_N = model.spread(self.decays) if any(decays) else None
+        self.optimizer = build_optimizer([self._carried], self.config)
         self.set_learning_rates([one.lr for one in configs])
 
     def _bind(self, model: StackedMLP, gradient_N: Tensor) -> None:
@@ -194,7 +194,7 @@ class StackedOptimizer:
         self.loss_factor_K11 = self.learning_rates_K[:, None, None] if self.scales_loss else None
         if not self.scales_loss:
             self._rate_N = self._model.spread(self.learning_rates_K)
-            if self._decoupled and self._decay_N is not None:
+            if self.is_decoupled and self._decay_N is not None:
                 self._kept_N = 1 - self._rate_N * self._decay_N
 
     def step(self) -> None:
@@ -202,10 +202,10 @@ class StackedOptimizer:
         if self.scales_loss:
             self.optimizer.step()
             return
-        if self._clip is not None:
-            self._clip_gradients(self._clip)
+        if self.clip is not None:
+            self._clip_gradients(self.clip)
         if self._decay_N is not None:
-            if self._decoupled:
+            if self.is_decoupled:
                 self._flat_N.mul_(self._kept_N)
             else:
                 self.gradient_N.addcmul_(self._flat_N, self._decay_N)
@@ -214,7 +214,7 @@ class StackedOptimizer:
         self._flat_N.addcmul_(update_N, self._rate_N)
         update_N.zero_()
 
-    def _clip_gradients(self, clip: _Clip) -> None:
+    def _clip_gradients(self, clip: Clip) -> None:
         if clip.algorithm == "value":
             self.gradient_N.clamp_(-clip.limit, clip.limit)
             return
@@ -224,6 +224,11 @@ class StackedOptimizer:
         factor_K11 = (clip.limit / (norms_K + 1e-6)).clamp_(max=1.0)[:, None, None]
         for block in blocks:
             block.mul_(factor_K11)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The optimizer's state of all weights together; empty before the first update of some optimizers."""
+        return self.optimizer.state[self._carried]
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The optimizer's elementwise state, each tensor laid out like the parameter."""
@@ -240,13 +245,13 @@ class StackedOptimizer:
         """Keep only some of the members, which are now those of ``chosen``."""
         kept = {key: self._model.selected(one, members, chosen) for key, one in self.state_tensors().items()}
         common = self.common_state()
-        index = torch.as_tensor(members, device=self._decays.device)
+        index = torch.as_tensor(members, device=self.decays.device)
         self.configs = [self.configs[one] for one in members]
         learning_rates = [self.learning_rates[one].item() for one in members]
         self._bind(chosen, gradient_N)
-        self._decays = self._decays[index]
-        self._decay_N = chosen.spread(self._decays) if self._decay_N is not None else None
-        self.optimizer = build_optimizer([self._carried], self._one)
+        self.decays = self.decays[index]
+        self._decay_N = chosen.spread(self.decays) if self._decay_N is not None else None
+        self.optimizer = build_optimizer([self._carried], self.config)
         self.load_state(common, kept)
         self.set_learning_rates(learning_rates)
 
@@ -256,7 +261,7 @@ class StackedOptimizer:
             learning_rates = self.learning_rates.tolist()
             self.scales_loss = scales
             self._bind(self._model, self.gradient_N)
-            self.optimizer = build_optimizer([self._carried], self._one)
+            self.optimizer = build_optimizer([self._carried], self.config)
             self.set_learning_rates(learning_rates)
 
     def load_state(self, common: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -54,6 +54,11 @@ class StackedSteps:
         """Whether all members see the same rows; then batches have no member axis."""
         return len(self.distinct) == 1
 
+    @property
+    def all_rows(self) -> Batch:
+        """Features ``(D, B, F)``, targets ``(D, B, …)`` and weights ``(D, B)`` of all rows."""
+        return self._features_DBF, self._targets_DB, self._weights_DB
+
     def select(self, members: Sequence[int]) -> StackedSteps:
         """The steps of some of the members."""
         return StackedSteps(self.distinct, [self.of_member[one] for one in members])
@@ -100,7 +105,7 @@ class StackedSteps:
         if not self.distinct[0].shuffle:
             return self._epoch_rows
         if self._epoch != epoch:
-            order_DB = torch.stack([self._order(one, epoch) for one in self.distinct])
+            order_DB = self.order(epoch)
             at = (torch.arange(len(self.distinct), device=order_DB.device)[:, None], order_DB)
             self._epoch = epoch
             weights_DB = self._weights_DB
@@ -111,10 +116,15 @@ class StackedSteps:
             )
         return self._epoch_rows
 
-    def _order(self, one: TrainingSteps, epoch: int) -> Tensor:
-        """The rows of an epoch in order; padding comes last."""
-        order_B = one.order(epoch)
-        return torch.cat([order_B, torch.arange(len(order_B), self._rows, device=order_B.device)])
+    def order(self, epoch: int) -> Tensor:
+        """The rows of an epoch in order, ``(D, B)``; padding comes last."""
+        all_B = torch.arange(self._rows, device=self._index_K.device)
+        return torch.stack(
+            [
+                torch.cat([one.order(epoch) if one.shuffle else all_B[: len(one.rows)], all_B[len(one.rows) :]])
+                for one in self.distinct
+            ]
+        )
 
 
 def _padded(values: Tensor, rows: int) -> Tensor:

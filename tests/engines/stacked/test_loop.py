@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import torch
 from support.stack_members import (
+    OPTIMIZER_NAMES,
+    OPTIMIZERS,
+    SCHEDULES,
     STACKED_ACTIVATIONS,
     Group,
     Member,
@@ -28,53 +31,13 @@ from support.stack_members import (
 )
 from support.tolerances import assert_close, assert_same_bits
 
-from mlp_lightning.config import (
-    ConstantSchedule,
-    CosineSchedule,
-    OneCycleSchedule,
-    PlateauSchedule,
-    ScheduleConfig,
-    StepSchedule,
-)
+from mlp_lightning.config import PlateauSchedule
 from mlp_lightning.config.names import STACKABLE_OPTIMIZERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
 
 # The requirement: losses and weights after 300 steps. In double precision nothing but the algorithm can differ.
 FLOAT32, FLOAT64 = 1e-5, 1e-9
-# Name, options, learning rates, weight decays.
-OPTIMIZERS: list[tuple[str, dict[str, Any], tuple[float, ...], tuple[float | None, ...]]] = [
-    ("SGD", {}, (0.01, 0.03, 0.1), (None,)),
-    ("SGD", {}, (0.01, 0.03, 0.1), (0.0, 0.01, 0.1)),
-    ("SGD", {"momentum": 0.9}, (0.01, 0.02), (None,)),
-    ("SGD", {"momentum": 0.9, "nesterov": True}, (0.01, 0.02), (0.0, 0.01)),
-    ("SGD", {"momentum": 0.5, "dampening": 0.3}, (0.01, 0.1), (0.0, 0.01)),
-    ("Adam", {}, (0.001, 0.003, 0.01), (None, 0.01)),
-    ("Adam", {"amsgrad": True, "betas": [0.8, 0.99]}, (0.001, 0.01), (0.0, 0.1)),
-    ("AdamW", {}, (0.001, 0.003, 0.01), (None, 0.0, 0.3)),
-    ("AdamW", {"amsgrad": True}, (0.001, 0.01), (0.3,)),
-    ("RMSprop", {}, (0.001, 0.003), (0.0, 0.01)),
-    ("RMSprop", {"momentum": 0.5, "alpha": 0.9}, (0.001, 0.003), (None,)),
-    ("Adagrad", {"lr_decay": 0.01}, (0.01, 0.1), (0.0, 0.01)),
-    ("Adagrad", {"initial_accumulator_value": 0.1}, (0.01, 0.1), (None,)),
-    ("NAdam", {}, (0.001, 0.003), (0.0, 0.01)),
-    ("NAdam", {"decoupled_weight_decay": True}, (0.001, 0.01), (0.0, 0.3)),
-    ("RAdam", {}, (0.001, 0.003, 0.01), (0.0, 0.01)),
-    ("RAdam", {"decoupled_weight_decay": True}, (0.001, 0.01), (0.0, 0.3)),
-    ("Adamax", {}, (0.001, 0.003, 0.01), (0.0, 0.01)),
-    ("Adadelta", {}, (0.03, 0.3, 1.0), (0.0, 0.01)),
-]
-OPTIMIZER_NAMES = [f"{name}-{number}" for number, (name, *_) in enumerate(OPTIMIZERS)]
-SCHEDULES: dict[str, ScheduleConfig] = {
-    "none": ConstantSchedule(),
-    "cosine": CosineSchedule(eta_min=0.0005),
-    "one_cycle": OneCycleSchedule(),
-    "one_cycle to one learning rate": OneCycleSchedule(max_lr=0.01, pct_start=0.5),
-    "step": StepSchedule(step_size=7, gamma=0.8, interval="step"),
-    "epoch": StepSchedule(step_size=2, gamma=0.7, interval="epoch"),
-    "plateau": PlateauSchedule(monitor="loss/train", factor=0.5, patience=0, threshold=0.05),
-    "plateau of validation": PlateauSchedule(monitor="loss/val", factor=0.5, patience=1, threshold=0.05, min_lr=0.0005),
-}
 
 
 def test_every_optimizer_that_may_be_stacked_is_tried() -> None:
