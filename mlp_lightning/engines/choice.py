@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlp_lightning.config import Config
-from mlp_lightning.engines.sizing import compiled_seconds, stack_seconds
+from mlp_lightning.engines.sizing import compiled_seconds, explicit_seconds, stack_seconds
 from mlp_lightning.engines.support import compiled_refuses, explicit_refuses, stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 
 #: The engines of stacks.
 STACKS = ("stacked", "compiled")
-# A kernel has to be worth more than this.
-_SECONDS_TO_COMPILE = 0.5
+# A kernel has to save more than this.
+_SECONDS_TO_COMPILE = 0.4
 
 
 class EngineChoice(NamedTuple):
@@ -40,11 +40,13 @@ class Work(NamedTuple):
         layer_widths: of the widest member, from the input features to the outputs.
         rows_per_step: rows that one optimizer step sees.
         steps: of the whole run.
+        needs_module: whether somebody looks at the module of a run alone while it trains.
     """
 
     layer_widths: Sequence[int]
     rows_per_step: int
     steps: int
+    needs_module: bool = False
 
 
 def choose_engine(
@@ -77,9 +79,22 @@ def choose_engine(
     if wanted == "auto" and members > 1:
         return _choose_for_stack(config, members, work, is_on_cpu)
     if wanted == "auto":
-        refusal = explicit_refuses(config) or ("" if is_on_cpu else "explicit is for CPUs")
-        return EngineChoice("autograd", refusal) if refusal else EngineChoice("explicit", "1 run")
+        return _choose_for_one(config, work, rows_refuse, is_on_cpu)
     return EngineChoice(wanted, "as trainer.engine says")
+
+
+def _choose_for_one(config: Config, work: Work, rows_refuse: str, is_on_cpu: bool) -> EngineChoice:
+    refusal = explicit_refuses(config) or ("" if is_on_cpu else "explicit is for CPUs")
+    if refusal:
+        return EngineChoice("autograd", refusal)
+    saved = work.steps * (explicit_seconds(work.layer_widths, work.rows_per_step) - _compiled(1, work))
+    if saved > _SECONDS_TO_COMPILE and not (work.needs_module or rows_refuse or compiled_refuses(config)):
+        return EngineChoice("compiled", "1 run of many small steps")
+    return EngineChoice("explicit", "1 run")
+
+
+def _compiled(members: int, work: Work) -> float:
+    return compiled_seconds(members, work.layer_widths, work.rows_per_step)
 
 
 def _choose_for_stack(config: Config, members: int, work: Work, is_on_cpu: bool) -> EngineChoice:
@@ -87,8 +102,6 @@ def _choose_for_stack(config: Config, members: int, work: Work, is_on_cpu: bool)
     refusal = compiled_refuses(config) if is_on_cpu else "compiled is for CPUs"
     if refusal:
         return EngineChoice("stacked", f"{reason}; {refusal}")
-    compiled, stacked = (
-        work.steps * seconds(members, work.layer_widths, work.rows_per_step)
-        for seconds in (compiled_seconds, stack_seconds)
-    )
-    return EngineChoice("compiled" if compiled + _SECONDS_TO_COMPILE < stacked else "stacked", reason)
+    stacked = stack_seconds(members, work.layer_widths, work.rows_per_step)
+    saved = work.steps * (stacked - _compiled(members, work))
+    return EngineChoice("compiled" if saved > _SECONDS_TO_COMPILE else "stacked", reason)

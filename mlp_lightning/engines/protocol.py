@@ -105,7 +105,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """``autograd``, ``stacked``."""
+        """``autograd``, ``explicit``, ``stacked`` or ``compiled``."""
         ...
 
     @property
@@ -170,6 +170,18 @@ class Engine(Protocol):
 
     def best_states(self, slots: Sequence[int]) -> list[MemberState | None]:
         """The best state of these slots, on the CPU; ``None`` for a slot without one."""
+        ...
+
+    def load(self, state: MemberState, best: MemberState | None) -> None:
+        """Let the only member continue from a state that :meth:`states` returned, and from the best before it."""
+        ...
+
+    def continue_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take over what the optimizer of the only member remembers of the weights, but not its options.
+
+        Args:
+            state: ``state_dict`` of torch's optimizer, parameter by parameter.
+        """
         ...
 
     def unchanged(self) -> list[Unchanged]:

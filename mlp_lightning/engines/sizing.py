@@ -28,6 +28,9 @@ _SECONDS_PER_STACKED_STEP = 1e-4
 _STACKED_MULTIPLY_ADDS_PER_SECOND = 4e10
 _LEAST_OF_STACK = 4000
 _SECONDS_PER_NUMBER = 4e-9
+# Of the explicit engine, likewise.
+_SECONDS_PER_EXPLICIT_STEP = 5e-5
+_SECONDS_PER_EXPLICIT_NUMBER = 1e-9
 # Of the compiled kernel, about: lanes, cycles a second, and cycles of an activation and its gradient.
 _LANES = 16
 _CYCLES_PER_SECOND = 4e9
@@ -51,6 +54,14 @@ def auto_threads(layer_widths: list[int], rows_per_batch: int) -> int:
     """One thread for small matrices, as many as torch would take otherwise."""
     largest = max(rows_per_batch * a * b for a, b in pairwise(layer_widths))
     return 1 if largest < _MULTIPLY_ADDS_FOR_THREADS else torch.get_num_threads()
+
+
+def explicit_seconds(layer_widths: Sequence[int], rows_per_step: int) -> float:
+    """About how long a step of the explicit engine takes on one core."""
+    multiply_adds = 3 * rows_per_step * sum(a * b for a, b in pairwise(layer_widths))
+    numbers = rows_per_step * sum(layer_widths[1:])
+    seconds = _SECONDS_PER_EXPLICIT_STEP + numbers * _SECONDS_PER_EXPLICIT_NUMBER
+    return seconds + multiply_adds / _STACKED_MULTIPLY_ADDS_PER_SECOND
 
 
 def stack_seconds(members: int, layer_widths: Sequence[int], rows_per_step: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -58,15 +58,16 @@ class Sizing(NamedTuple):
     steps_per_execution: int
 
 
-def work_of(members: Sequence[Member], steps: int) -> Work:
+def work_of(members: Sequence[Member], steps: int, needs_module: bool = False) -> Work:
     """What the training of these members has to do.
 
     Args:
         members: of the training.
         steps: of each.
+        needs_module: whether somebody looks at the module of a run alone while it trains.
     """
     widths = [max(one) for one in zip(*(layer_widths(one.config, one.data) for one in members), strict=True)]
-    return Work(widths, max(one.data.training_steps.rows_per_step for one in members), steps)
+    return Work(widths, max(one.data.training_steps.rows_per_step for one in members), steps, needs_module)
 
 
 def sizing(choice: EngineChoice, members: Sequence[Member], work: Work) -> Sizing:
@@ -91,6 +92,20 @@ def sizing(choice: EngineChoice, members: Sequence[Member], work: Work) -> Sizin
 def autograd_model(member: Member) -> MLPModule:
     """The module of a single run, with its initial weights."""
     return build_module(member.config, member.data, member.own)
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the model of a single run the weights of its module.
+
+    Args:
+        model: that an engine trains.
+        weights: state dict of a :class:`MLPModule`.
+    """
+    if isinstance(model, StackedMLP):
+        with torch.no_grad():
+            model.flat_N.copy_(model.flat_of([weights[name] for name in model.parameter_names]))
+    else:
+        model.load_state_dict(weights)
 
 
 def stacked_model(members: Sequence[Member]) -> StackedMLP:

@@ -16,10 +16,10 @@ from rich.console import Console
 from mlp_lightning.config import Config, OwnDataConfig, parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
-from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log, print_error
+from mlp_lightning.runs.engines import load_weights
 from mlp_lightning.runs.own_parts import refuse_validation_hooks, without_objects
 from mlp_lightning.runs.progress import ProgressDisplay
 from mlp_lightning.runs.report import announcement, how_to_continue, report
@@ -309,11 +309,8 @@ class _SingleRun:
     def begins(self, training: Training) -> Sequence[pl.Callback]:
         config, (member,), module = self.config, training.members, training.module
         assert module is not None
-        if training.choice.is_stack and (self._start is not None or self._checkpoint_path is not None):
-            rule = "cannot continue from a checkpoint or from given weights"
-            raise ConfigError([Fault("trainer.engine", training.choice.name, rule, "use trainer.engine=autograd")])
         if self._start is not None:
-            module.model.to(member.data.dtype).load_state_dict(self._start.weights)
+            load_weights(module.model.to(member.data.dtype), self._start.weights)
         if self._checkpoint is not None:
             if self._checkpoint.fault:
                 print_error(self._checkpoint.fault)
@@ -331,9 +328,7 @@ class _SingleRun:
 
     def starts(self, training: Training) -> None:
         if self._start is not None and self._start.optimizer is not None:
-            engine = training.policies.engine
-            assert isinstance(engine, AutogradEngine)
-            engine.continue_optimizer(self._start.optimizer)
+            training.policies.engine.continue_optimizer(self._start.optimizer)
         if self._resumed is None:
             training.files.begin(0)
         else:

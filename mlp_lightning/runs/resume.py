@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from torch import Tensor
 
 from mlp_lightning.config import Config
-from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.protocol import MemberState
+from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
@@ -34,6 +35,7 @@ from mlp_lightning.runs.checkpoints import (
     saved_run,
     write_checkpoint,
 )
+from mlp_lightning.runs.engines import autograd_model
 from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
 from mlp_lightning.runs.policies import Best, why_stopped
@@ -84,7 +86,6 @@ class Resumed:
     def begin(self, training: Training) -> None:
         """Bring a run that has just been built to the state of the checkpoint, and its folder to that history."""
         policies, engine = training.policies, training.policies.engine
-        assert isinstance(engine, AutogradEngine)
         try:
             engine.load(self.run.state, self.best)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,6 +198,9 @@ def _refuse_misfit(state: MemberState, training: Training) -> None:
     """
     assert training.module is not None
     module = training.module.model
+    if isinstance(module, StackedMLP):  # of one member
+        with torch.random.fork_rng(devices=[]):
+            module = autograd_model(training.members[0])
     wanted, there = ({name: one.shape for name, one in of.items()} for of in (module.state_dict(), state.weights))
     for name in {**wanted, **there}:
         if wanted.get(name) != there.get(name):

@@ -133,7 +133,7 @@ class Training:
         self._load_data()
         config = self.configs[0]
         self.last_step = run_length(config, self.members[0].data.steps_per_epoch)
-        work = work_of(self.members, self.last_step)
+        work = work_of(self.members, self.last_step, bool(self.options.callbacks))
         self.choice = self._choose_engine(work)
         chosen = sizing(self.choice, self.members, work)
         if self._saved is not None:

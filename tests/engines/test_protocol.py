@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.configurations import ComposeConfig
 from support.run_folders import assert_same_run
+from support.tolerances import assert_close, assert_same_bits
 
 import mlp_lightning
 from mlp_lightning.engines.choice import Work, choose_engine
@@ -155,16 +156,37 @@ def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_con
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 
 
-def test_stacked_run_continues_with_autograd(tmp_path: Path, compose_config: ComposeConfig) -> None:
-    """Its checkpoint is that of any run; the stacked engine does not read single runs."""
-    case = [*IRIS, "optimizer=adam", "trainer.max_steps=20"]
-    first = mlp_lightning.train(compose_config(*case, "trainer.engine=stacked", "trainer.max_steps=9"), tmp_path / "1")
-    resumed = [*case, f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"]
-    with pytest.raises(ConfigError, match=r"cannot continue from a checkpoint.*trainer\.engine=autograd"):
-        mlp_lightning.train(compose_config(*resumed, "trainer.engine=stacked"), tmp_path / "2")
-    whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole")
-    continued = mlp_lightning.train(compose_config(*resumed), tmp_path / "3")
-    assert continued.metrics["train"]["loss"] == pytest.approx(whole.metrics["train"]["loss"], rel=1e-5)
+CONTINUED = {
+    "adam, dropout": [*IRIS, "optimizer=adam", "model.dropout=0.2", "scheduler=step", "scheduler.step_size=2"],
+    "momentum": [*IRIS, "optimizer.momentum=0.9", "optimizer.dampening=0.2", "scheduler=plateau"],
+    "nadam": [*IRIS, "optimizer=nadam", "optimizer.lr=0.002"],
+    "no state": ["data=xor", "model=wide_deep", "logger.graph=false"],
+}
+
+
+@pytest.mark.parametrize("case", CONTINUED)
+@pytest.mark.parametrize("first", ENGINES)
+def test_a_run_continues_with_any_engine(case: str, first: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    """The checkpoint of a stack of one is that of any run; the engine that it is of continues to the same bits."""
+    words = [*CONTINUED[case], "trainer.precision=64"]
+    engines = [one for one in ENGINES if one != "compiled" or not compiled_refuses(compose_config(*words))]
+    if first not in engines:
+        first = "explicit"
+
+    def weights(name: str, engine: str, steps: int, *more: str) -> Any:
+        config = compose_config(*words, f"trainer.engine={engine}", f"trainer.max_steps={steps}", *more)
+        result = mlp_lightning.train(config, tmp_path / name)
+        return read_checkpoint(result.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+
+    weights("part", first, 9)
+    whole = weights("whole", first, 20)
+    for engine in engines:
+        rest = weights(f"rest with {engine}", engine, 20, f"ckpt_path={tmp_path}/part/checkpoints/last.ckpt")
+        for name, weight in rest.items():
+            if engine == first:
+                assert_same_bits(weight, whole[name])
+            else:
+                assert_close(weight, whole[name], 1e-9)
 
 
 def test_stack_asked_to_use_autograd_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:

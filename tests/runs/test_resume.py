@@ -189,7 +189,7 @@ def test_killed_run_continues(tmp_path) -> None:
 @pytest.mark.posix
 @pytest.mark.slow
 def test_terminated_command_says_how_to_continue(tmp_path) -> None:
-    process = start("data=xor", "trainer.max_steps=1000000", folder=tmp_path)
+    process = start("data=xor", "model=wide_deep", "trainer.max_steps=100000000", folder=tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step"):

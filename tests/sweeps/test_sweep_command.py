@@ -276,7 +276,7 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     assert numbers(sweep) == ["0", "2"], "no further run was started"
 
     steps = result(sweep / "2")["steps"]
-    assert 0 < steps < 1000000
+    assert 0 < steps < 100000000
     checkpoint = sweep / "2" / "checkpoints" / "last.ckpt"
     further = ["data=xor", "seed=1", "model.depth=1", f"trainer.max_steps={steps + 100}", f"ckpt_path={checkpoint}"]
     assert train_forked(*further, "name=further", folder=tmp_path).returncode == 0

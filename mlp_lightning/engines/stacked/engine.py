@@ -19,6 +19,7 @@ from mlp_lightning.engines.generators import initial_generators
 from mlp_lightning.engines.protocol import ROWS_OF_GRADIENTS, MemberState, Trace, Unchanged
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.optimizer import SCHEDULED
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import Batch
 from mlp_lightning.networks.mlp import MLP
@@ -97,6 +98,12 @@ class StackedEngine:
     @property
     def model(self) -> StackedMLP:
         return self.loop.model
+
+    @property
+    def _generator(self) -> str:
+        """Name of the generator of a run alone that dropout draws from."""
+        device = self.model.flat_N.device.type
+        return "torch" if device == "cpu" else device
 
     @property
     def task(self) -> Task:
@@ -220,7 +227,7 @@ class StackedEngine:
             return []
         gradients = [block.flatten(1).any(1) for block in model.per_member(self.loop.optimizer.gradient_N)]
         no_gradient_K = ~torch.stack(gradients).any(0)
-        names, learning_rates = _parameter_names(model), self.learning_rates
+        names, learning_rates = model.parameter_names, self.learning_rates
         return [
             Unchanged(slot, names, learning_rates[slot], bool(no_gradient_K[slot]))
             for slot in (~changed_K).nonzero().flatten().tolist()
@@ -259,22 +266,66 @@ class StackedEngine:
             "active": list(self.loop.active),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`save` returned for the same members."""
+    def load(self, state: MemberState, best: MemberState | None) -> None:
+        """Let the only member continue from a state that :meth:`states` returned, and from the best before it.
+
+        Raises:
+            KeyError: a tensor is missing.
+            ValueError: a tensor is of another network or optimizer.
+        """
+        self._initial_N = None
+        self._begin_at(*self._of_member(state))
+        if best is not None:
+            snapshot, self._best_tensors = self._of_member(best)
+            self._best = [snapshot]
+
+    def continue_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Take over what the optimizer of the only member remembers of the weights, but not its options.
+
+        Args:
+            state: ``state_dict`` of torch's optimizer, parameter by parameter.
+        """
+        self.loop.optimizer.load_state(*self._optimizer_state(state))
+
+    def _of_member(self, state: MemberState) -> tuple[Snapshot, dict[str, Tensor]]:
+        """A state of the only member as this engine has it; the inverse of :meth:`_state`."""
+        weights_N = self.model.flat_of([state.weights[name] for name in self.model.parameter_names])
+        common, tensors = self._optimizer_state(state.optimizer)
+        group = {key: one for key, one in state.optimizer["param_groups"][0].items() if key in SCHEDULED}
+        generators = None if self.loop.dropout is None else [state.generators[self._generator]]
+        snapshot = Snapshot(state.step, [(dict(state.schedule), group)], common, [state.epoch_loss], generators)
+        return snapshot, {"weights": weights_N, **tensors}
+
+    def _optimizer_state(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What torch's optimizer of the only member has for all weights together, and for each."""
+        of_parameters = [one for _, one in sorted(state["state"].items())]
+        if not of_parameters:
+            return {}, {}
+        shape = next(self.model.parts(self.model.flat_N, 0)).shape
+        names = [key for key, one in of_parameters[0].items() if torch.is_tensor(one) and one.shape == shape]
+        common = {key: one for key, one in of_parameters[0].items() if key not in names}
+        return common, {name: self.model.flat_of([one[name] for one in of_parameters]) for name in names}
+
+    def _begin_at(self, snapshot: Snapshot, tensors: Mapping[str, Tensor]) -> None:
         loop, flat_N = self.loop, self.model.flat_N
-        snapshot = Snapshot.from_plain(state["present"])
-        tensors = {name: one.to(flat_N.device) for name, one in state["tensors"].items()}
+        of_weights = {name: one.to(flat_N.device) for name, one in tensors.items()}
         with torch.no_grad():
-            flat_N.copy_(tensors.pop("weights"))
-        loop.optimizer.use_scaled_loss(state["scales_loss"])
-        loop.optimizer.load_state(snapshot.common, tensors)
-        loop.schedule.load_state(snapshot.schedules)
-        loop.optimizer.set_learning_rates(loop.schedule.learning_rates())
+            flat_N.copy_(of_weights.pop("weights"))
+        loop.optimizer.load_state(snapshot.common, of_weights)
+        if loop.schedule.moment is not None:  # without one the learning rates are the configured ones
+            loop.schedule.load_state(snapshot.schedules)
+            loop.optimizer.set_learning_rates(loop.schedule.learning_rates())
         loop.epoch_loss_K = torch.tensor(snapshot.epoch_losses, dtype=torch.float64)
         if loop.dropout is not None and snapshot.generators is not None:
             loop.dropout.load_states(snapshot.generators)
-        loop.active = list(state["active"])
         self._step = snapshot.step
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`save` returned for the same members."""
+        flat_N = self.model.flat_N
+        self.loop.optimizer.use_scaled_loss(state["scales_loss"])
+        self._begin_at(Snapshot.from_plain(state["present"]), state["tensors"])
+        self.loop.active = list(state["active"])
         self._best = [None if one is None else Snapshot.from_plain(one) for one in state["best"]]
         self._best_tensors = {name: one.to(flat_N.device) for name, one in state["best_tensors"].items()}
         self._initial_N = None if state["initial"] is None else state["initial"].to(flat_N.device)
@@ -291,11 +342,10 @@ class StackedEngine:
             for name, flat_N in tensors.items()
         }
         schedule, group = snapshot.schedules[0]
-        weights = zip(_parameter_names(model), parts.pop("weights"), strict=True)
+        weights = zip(model.parameter_names, parts.pop("weights"), strict=True)
         generators = dict(initial_generators(self._seeds[slot]))
         if snapshot.generators is not None:
-            device = model.flat_N.device.type
-            generators["torch" if device == "cpu" else device] = snapshot.generators[0]
+            generators[self._generator] = snapshot.generators[0]
         return MemberState(
             snapshot.step,
             OrderedDict([*self._preprocessors[slot].items(), *weights]),
@@ -314,12 +364,6 @@ class StackedEngine:
         if split not in self._rows:
             self._rows[split] = self._rows_of(split).select(self._present)
         return next(self._rows[split].batches(0, 1))
-
-
-def _parameter_names(model: StackedMLP) -> list[str]:
-    """Names of the parameters of a member's module, in order."""
-    layers = [*(f"mlp.layers.linear_{number}" for number in range(1, model.depth + 1)), "mlp.layers.output"]
-    return [f"{layer}.{part}" for layer in layers for part in (("weight", "bias") if model.has_bias else ("weight",))]
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

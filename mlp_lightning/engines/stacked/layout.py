@@ -167,6 +167,31 @@ class StackedMLP(nn.Module):
                 parameter.copy_(part)
         return mlp
 
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters of a member's module, in order."""
+        layers = [*(f"mlp.layers.linear_{number}" for number in range(1, self.depth + 1)), "mlp.layers.output"]
+        return [
+            f"{layer}.{part}" for layer in layers for part in (("weight", "bias") if self.has_bias else ("weight",))
+        ]
+
+    def flat_of(self, parts: Sequence[Tensor]) -> Tensor:
+        """The parameter of a stack of one member, from the parameters of its module.
+
+        Args:
+            parts: the weights and biases, in their order, or tensors of their shapes.
+
+        Raises:
+            ValueError: they are those of another network.
+        """
+        flat_N = torch.zeros_like(self.flat_N, requires_grad=False)
+        for number, (place, part) in enumerate(zip(self.parts(flat_N, 0), parts, strict=True)):
+            if place.shape != part.shape:
+                name = self.parameter_names[number]
+                raise ValueError(f"{name} has the shape {tuple(part.shape)} instead of {tuple(place.shape)}")
+            place.copy_(part)
+        return flat_N
+
     def parts(self, flat_N: Tensor, member: int) -> Iterator[Tensor]:
         """Views of one member's weights and biases, as an :class:`MLP` has them and in its order.
 

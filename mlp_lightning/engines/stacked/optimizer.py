@@ -279,7 +279,7 @@ class StackedOptimizer:
         count = sum(2 if layer.bias_at is not None else 1 for layer in self._model.layers)
         own = build_optimizer([nn.Parameter(torch.zeros(())) for _ in range(count)], self.configs[member])
         content = own.state_dict()
-        content["param_groups"][0].update({key: one for key, one in group.items() if key in _SCHEDULED})
+        content["param_groups"][0].update({key: one for key, one in group.items() if key in SCHEDULED})
         content["state"] = {
             number: {key: one[number] if isinstance(one, list) else copy.deepcopy(one) for key, one in state.items()}
             for number in range(count if state else 0)
@@ -289,8 +289,8 @@ class StackedOptimizer:
 
 # Entries of a scheduler's state that have one value for every parameter group.
 _PER_GROUP = ("base_lrs", "_last_lr")
-# Entries of a parameter group that torch's schedulers write.
-_SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr")
+#: Entries of a parameter group that torch's schedulers write.
+SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr")
 
 
 def _weight_decay(config: OptimizerConfig) -> float:
