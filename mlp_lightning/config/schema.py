@@ -260,7 +260,9 @@ class TrainerConfig:
         "auto", between(1, 1024, high_included=True), meaning="CPU threads; auto: by matrix size"
     )
     engine: str = option(
-        "auto", one_of(names.ENGINES), meaning="what makes the steps; auto: by the configuration and the sizes, printed with the reason"
+        "auto",
+        one_of(names.ENGINES),
+        meaning="what makes the steps; auto: by the configuration and the sizes, printed with the reason",
     )
 
 

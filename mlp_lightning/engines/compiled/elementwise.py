@@ -90,6 +90,17 @@ def softplus(code: Code, z: Value) -> Value:
     return code.add(code.at_least(z, code.number(0)), rest)
 
 
+def _softplus() -> Activation:
+    def is_large(code: Code, z: Value) -> Value:
+        return code.is_less(code.number(20), z)  # where torch takes it as the identity
+
+    return Activation(
+        lambda code, z: code.choose(is_large(code, z), z, softplus(code, z)),
+        lambda code, g, z: code.choose(is_large(code, z), g, code.multiply(g, code.sigmoid(z))),
+        keeps_input=True,
+    )
+
+
 ACTIVATIONS: Mapping[str, Activation] = {
     "identity": Activation(lambda code, z: z, lambda code, gradient, a: gradient),
     "sigmoid": Activation(Code.sigmoid, _sigmoid_backward),
@@ -101,9 +112,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "selu": _elu(1.6732632423543772, 1.0507009873554805),
     "gelu": _gelu(),
     "silu": Activation(lambda code, z: code.multiply(z, code.sigmoid(z)), _silu_backward, keeps_input=True),
-    "softplus": Activation(
-        softplus, lambda code, gradient, z: code.multiply(gradient, code.sigmoid(z)), keeps_input=True
-    ),
+    "softplus": _softplus(),
 }
 
 

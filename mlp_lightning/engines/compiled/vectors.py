@@ -233,7 +233,8 @@ class Code:
         m = builder.bitcast(of_m, self.lanes.vector)
         f = self.subtract(m, self.number(1))
         log_of_m = self._log_of_ratio(f, self.add(m, self.number(1)), 11 if is_double else 5)
-        return self.fma(builder.sitofp(n, self.lanes.vector), self.number(math.log(2)), log_of_m)
+        found = self.fma(builder.sitofp(n, self.lanes.vector), self.number(math.log(2)), log_of_m)
+        return self.choose(builder.fcmp_unordered("uno", x, x), x, found)
 
     def _log_of_ratio(self, f: Value, total: Value, terms: int) -> Value:
         """``log(1 + f) = 2 * artanh(f / total)`` with ``total = 2 + f``, as a series."""

@@ -1,0 +1,115 @@
+"""The functions of vectors, number by number, against torch and SciPy; and kernels for other processors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from llvmlite import binding, ir
+from support.stack_members import STACKED_ACTIVATIONS, Group, Member, together
+from support.tolerances import assert_close, assert_same_bits
+
+from mlp_lightning.engines.compiled import kernel
+from mlp_lightning.engines.compiled.elementwise import ACTIVATIONS
+from mlp_lightning.engines.compiled.loop import CompiledLoop
+from mlp_lightning.engines.compiled.vectors import INT, Code, Lanes
+from mlp_lightning.networks.activations import ACTIVATIONS as OF_NETWORKS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def applied(write: Callable[[Code, Any], Any], x_N: torch.Tensor) -> torch.Tensor:
+    """What a function of vectors gives for numbers, as many as fill whole vectors."""
+    lanes = Lanes(x_N.dtype == torch.float64, 8)
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [lanes.vectors, lanes.vectors, INT]), "apply")
+    code = Code(function, lanes)
+    source, target, count = function.args
+    with code.loop(0, count) as at:
+        code.store(write(code, code.load(source, at)), target, at)
+    code.builder.ret_void()
+    kernel.lanes_of(True)  # makes LLVM ready
+    machine = binding.Target.from_default_triple().create_target_machine(opt=2)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
+    engine.finalize_object()
+    result_N = torch.empty_like(x_N)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(
+        engine.get_function_address("apply")
+    )
+    call(x_N.data_ptr(), result_N.data_ptr(), len(x_N) // 8)
+    return result_N
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Code, Any], Any], Callable[[torch.Tensor], torch.Tensor], tuple[float, float]]] = {
+    "exp": (Code.exp, torch.exp, (-80, 80)),
+    "expm1": (Code.expm1, torch.expm1, (-20, 20)),
+    "expm1 of small numbers": (Code.expm1, torch.expm1, (-1e-5, 1e-5)),
+    "log": (Code.log, torch.log, (1e-10, 30)),
+    "log near 1": (Code.log, torch.log, (0.9, 1.1)),
+    "log1p": (Code.log1p, torch.log1p, (0, 1)),
+    "log1p of small numbers": (Code.log1p, torch.log1p, (0, 1e-6)),
+    "sigmoid": (Code.sigmoid, torch.sigmoid, (-40, 40)),
+    "tanh": (Code.tanh, torch.tanh, (-12, 12)),
+    "tanh of small numbers": (Code.tanh, torch.tanh, (-1e-4, 1e-4)),
+    "erf": (Code.erf, torch.erf, (-7, 7)),
+    "erf of small numbers": (Code.erf, torch.erf, (-1e-3, 1e-3)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(("dtype", "ulps"), [(torch.float32, 6), (torch.float64, 12)])
+def test_a_function_is_right_to_a_few_units_of_the_last_place(name: str, dtype: torch.dtype, ulps: int) -> None:
+    write, reference, (low, high) = FUNCTIONS[name]
+    draw = torch.Generator().manual_seed(1)
+    x_N = (low + (high - low) * torch.rand(4096, generator=draw, dtype=torch.float64)).to(dtype)
+    expected = reference(x_N.double())
+    off = (applied(write, x_N).double() - expected).abs() / expected.abs().clamp(min=1e-300)
+    assert off.max() <= ulps * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", ["exp", "expm1", "log", "sigmoid", "tanh", "erf"])
+def test_a_nan_stays_one(name: str) -> None:
+    x_N = torch.tensor([0.5, float("nan")] * 4)
+    assert applied(FUNCTIONS[name][0], x_N).isnan().tolist() == [False, True] * 4
+
+
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activations_and_their_gradients(activation: str, dtype: torch.dtype) -> None:
+    """Far out and near 0 too, where they saturate or bend."""
+    x_N = torch.cat([torch.linspace(-120, 120, 4000, dtype=dtype), torch.linspace(-0.01, 0.01, 96, dtype=dtype)])
+    entry = ACTIVATIONS[activation]
+    reference = x_N.clone().requires_grad_()
+    expected = OF_NETWORKS[activation].module()(reference)
+    expected.sum().backward()
+    assert reference.grad is not None
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-13
+    output = applied(entry.forward, x_N)
+    assert_close(output, expected.detach(), tolerance)
+    kept = x_N if entry.keeps_input else output
+    one = torch.ones_like(x_N)
+    assert_close(
+        applied(lambda code, k: entry.backward(code, code.number(1), k), kept), reference.grad * one, tolerance
+    )
+
+
+@pytest.mark.parametrize(("vector_bytes", "sums"), [(16, 16), (32, 8), (64, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_other_vectors_give_the_same_bits(
+    vector_bytes: int, sums: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of processors without AVX-512, and of ones without AVX or with few registers."""
+    members = [Member((3 + number, 5), 0.01, seed=number) for number in range(9)]
+    group = Group(members, "Adam", activation="gelu", batch_size=16, own_rows=True, dtype=dtype, loop=CompiledLoop)
+    expected = together(group, 30)
+    processor = kernel._processor()._replace(vector_bytes=vector_bytes, sums=sums)
+    monkeypatch.setattr(kernel, "_processor", lambda: processor)
+    kernel.kernel_for.cache_clear()
+    for outcome, other in zip(together(group, 30), expected, strict=True):
+        assert_same_bits(outcome.losses, other.losses)
+        for one, two in zip(outcome.weights, other.weights, strict=True):
+            assert_same_bits(one, two)
+    kernel.kernel_for.cache_clear()
