@@ -17,7 +17,7 @@ from mlp_lightning.commands.auto_resume import configuration_lock, earlier_runs,
 from mlp_lightning.errors import ConfigError, RunFolderError
 from mlp_lightning.runs.run_folder import claim
 
-WORDS = ["data=xor", "seed=5", "trainer.max_steps=9000", "trainer.print_every_n_steps=500"]
+WORDS = ["data=xor", "seed=5", "trainer.max_steps=9000", "trainer.engine=explicit", "trainer.print_every_n_steps=500"]
 WORDS += ["callbacks.checkpoint.every_n_steps=500"]
 AUTO = [*WORDS, "auto_resume=true"]
 
