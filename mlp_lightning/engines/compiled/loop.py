@@ -15,16 +15,9 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.engines.compiled.blocks import Blocks
-from mlp_lightning.engines.compiled.kernel import (
-    ROWS,
-    Arguments,
-    Shape,
-    kernel_for,
-    lanes_of,
-    rows_together,
-    scratch_vectors,
-)
+from mlp_lightning.engines.compiled.kernel import kernel_for, lanes_of, rows_together
 from mlp_lightning.engines.compiled.rows import KernelRows
+from mlp_lightning.engines.compiled.shape import ROWS, Arguments, Shape, scratch_vectors
 from mlp_lightning.engines.compiled.updates import RULES
 from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.sizing import compiled_seconds

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlp_lightning.engines.compiled.kernel import ROWS
+from mlp_lightning.engines.compiled.shape import ROWS
 from mlp_lightning.engines.stacked.steps import StackedSteps
 
 
