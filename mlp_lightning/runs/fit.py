@@ -318,6 +318,8 @@ class _SingleRun:
             if self._checkpoint.fault:
                 print_error(self._checkpoint.fault)
             self._resumed, self._checkpoint = resume(self._checkpoint, config, training), None
+            if self._resumed.lost:
+                print_error(self._resumed.lost)
             for line in self._resumed.lines(config):
                 self.console.line(line)
         parameters = sum(one.numel() for one in module.model.parameters())
