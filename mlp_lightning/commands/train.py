@@ -308,18 +308,18 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
 
 
 def _made(folder: Path, key: str) -> Path | None:
-    """Make a folder that you name, before Hydra fails to. Returns it if it was not there.
+    """Make a folder that you name, before Hydra fails to. Returns the first of its parents that was not there, or it.
 
     Raises:
         ConfigError: it cannot be made.
     """
-    was_there = folder.exists()
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         cause = f"cannot be made a folder: {error.strerror} ({error.filename})"
         raise ConfigError([Fault(key, str(folder), cause, "choose another one")]) from error
-    return None if was_there else folder
+    return missing[-1] if missing else None
 
 
 def _quoted(path: Path | None) -> str:

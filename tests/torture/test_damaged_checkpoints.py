@@ -35,8 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, compose_config: Compose
 def stack(tmp_path_factory: pytest.TempPathFactory, compose_config: ComposeConfig) -> bytes:
     folder, kept = tmp_path_factory.mktemp("stack"), []
 
-    def save(path: Path, *rest: Any) -> None:
-        save_stack(path, *rest)
+    def save(path: Path, content: Any) -> None:
+        save_stack(path, content)
         kept.append(path.read_bytes())
 
     case = [*SMALL, "trainer.max_steps=8", "trainer.steps_per_execution=4", "callbacks.checkpoint.every_n_seconds=0"]
