@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 from mlp_lightning import MLPClassifier, train
-from mlp_lightning.runs import metric_files
 
 
 def state() -> dict[str, float]:
@@ -46,8 +45,6 @@ def trainer_of(case: str, folder: Path) -> Callable[[int], object]:
         "verbosity": 0,
         "logger": {"graph": case != "no graph"},
     }
-    if case == "a trace each":
-        metric_files._KEPT_GRAPHS = 0
     return lambda number: train(config, folder / str(number))
 
 
@@ -66,7 +63,7 @@ def growth(case: str, warm_up: int, trainings: int) -> dict[str, dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=("graph", "no graph", "a trace each", "estimator"), default="graph")
+    parser.add_argument("--case", choices=("graph", "no graph", "estimator"), default="graph")
     parser.add_argument("--warm-up", type=int, default=50)
     parser.add_argument("--trainings", type=int, default=1000)
     arguments = parser.parse_args()
