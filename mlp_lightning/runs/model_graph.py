@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from mlp_lightning.errors import shown
 
 # protobuf makes the classes in these modules when they are imported, so type checkers do not see them.
-AttrValue: Any = _attr_value_pb2.AttrValue
-GraphDef: Any = _graph_pb2.GraphDef
+attr_value_pb2: Any = _attr_value_pb2
+graph_pb2: Any = _graph_pb2
 _PRODUCER = 22  # the version of the format that torch's writer names, too
 
 
@@ -54,7 +54,7 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
-        self.graph = GraphDef()
+        self.graph = graph_pb2.GraphDef()
         self.graph.versions.producer = _PRODUCER
         self._scopes = {module: "/".join([name, *path.split(".")]) for path, module in network.named_modules() if path}
         self._scopes[network] = name
@@ -74,7 +74,7 @@ class _Recorder(TorchFunctionMode):
         if tensors:
             called = getattr(func, "__name__", "function")
             if called == "__get__":  # an attribute, such as Tensor.T
-                called = resolve_name(func).split(".")[-2]
+                called = str(resolve_name(func)).split(".")[-2]
             # In evaluation mode some functions return what they were given.
             for one in tensors:
                 self.add(f"{self._inside[-1]}/{called.strip('_')}", called, one, given)
@@ -92,7 +92,7 @@ class _Recorder(TorchFunctionMode):
         node.input.extend(self._known(one) for one in _tensors(given))
         _set_shape(node, tensor)
         if numbers := [one for one in given if isinstance(one, (bool, int, float, str))]:
-            node.attr["arguments"].CopyFrom(AttrValue(s=shown(numbers).encode()))
+            node.attr["arguments"].CopyFrom(attr_value_pb2.AttrValue(s=shown(numbers).encode()))
         self._node_of[id(tensor)] = node.name
         self._alive.append(tensor)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import mlp_lightning
 from mlp_lightning.networks.mlp import MLP
-from mlp_lightning.runs.model_graph import GraphDef, model_graph
+from mlp_lightning.runs.model_graph import graph_pb2, model_graph
 
 
 class Own(nn.Module):
@@ -45,7 +45,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def nodes_of(network: nn.Module, width: int, name: str = "net") -> dict[str, Any]:
-    graph = GraphDef.FromString(model_graph(network, torch.zeros(1, width), name))
+    graph = graph_pb2.GraphDef.FromString(model_graph(network, torch.zeros(1, width), name))
     nodes = {one.name: one for one in graph.node}
     assert len(nodes) == len(graph.node)
     return nodes
