@@ -7,7 +7,6 @@ that Python's garbage collector tracks, after a collection.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import json
 import os
@@ -85,26 +84,32 @@ def command(*words: str) -> None:
         GlobalHydra.instance().clear()
 
 
-def growth(case: str, warm_up: int, trainings: int) -> dict[str, dict[str, float]]:
+def growth(case: str, warm_up: int, trainings: int) -> dict[str, Any]:
     """The state of the process after the warm-up and after the trainings that follow it."""
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        once = trainer_of(case, Path(folder))
-        for number in range(warm_up):
-            once(number)
-        before = state()
-        for number in range(warm_up, warm_up + trainings):
-            once(number)
-        return {"before": before, "after": state()}
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where the command writes
+        try:
+            once = trainer_of(case, Path(folder))
+            for number in range(warm_up):
+                once(number)
+            start = state()
+            for number in range(warm_up, warm_up + trainings):
+                once(number)
+            return {"case": case, "trainings": trainings, "before": start, "after": state()}
+        finally:
+            os.chdir(before)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=CASES, default="run")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["run"])
     parser.add_argument("--warm-up", type=int, default=50)
     parser.add_argument("--trainings", type=int, default=1000)
     arguments = parser.parse_args()
-    print(json.dumps(growth(arguments.case, arguments.warm_up, arguments.trainings)))
+    for case in arguments.cases:
+        print(json.dumps(growth(case, arguments.warm_up, arguments.trainings)), flush=True)
 
 
 if __name__ == "__main__":
