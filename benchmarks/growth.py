@@ -10,16 +10,21 @@ import argparse
 import gc
 import json
 import os
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from mlp_lightning import MLPClassifier, train
-from mlp_lightning.runs import metric_files
+from mlp_lightning.commands.train import main as main_of_train
+from mlp_lightning.config import parse_config
+from mlp_lightning.runs import train_stack
 
 
 def state() -> dict[str, float]:
@@ -35,42 +40,76 @@ def state() -> dict[str, float]:
     }
 
 
+CASES = {
+    "run": "one architecture",
+    "architectures": "another one each time",
+    "no graph": "without a model graph",
+    "stack": "two runs together",
+    "sweep": "the command, with -m and two runs",
+    "estimator": "MLPClassifier",
+}
+
+
 def trainer_of(case: str, folder: Path) -> Callable[[int], object]:
     """What trains once, given its number."""
     if case == "estimator":
         rows = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).numpy()
         return lambda number: MLPClassifier(hidden_layer_sizes=(4,), max_iter=2).fit(rows, rows[:, 0] > 0)
-    config = {
-        "data": {"name": "xor"},
-        "trainer": {"max_steps": 5},
-        "verbosity": 0,
-        "logger": {"graph": case != "no graph"},
-    }
-    if case == "a trace each":
-        metric_files._KEPT_GRAPHS = 0
-    return lambda number: train(config, folder / str(number))
+    if case == "sweep":
+        return lambda number: command("-m", "data=xor", "seed=1,2", "trainer.max_steps=5", "verbosity=0")
+
+    def config(width: int, seed: int = 0) -> dict[str, Any]:
+        trainer = {"max_steps": 5}
+        model = {"hidden_units": [10, width]}
+        return {
+            **{"data": {"name": "xor"}, "model": model, "trainer": trainer, "verbosity": 0, "seed": seed},
+            "logger": {"graph": case != "no graph"},
+        }
+
+    if case == "stack":
+        configs = [parse_config(config(10, seed)) for seed in range(2)]
+        return lambda number: train_stack(configs, [folder / f"{number}-{seed}" for seed in range(2)])
+    return lambda number: train(config(1 + number if case == "architectures" else 10), folder / str(number))
 
 
-def growth(case: str, warm_up: int, trainings: int) -> dict[str, dict[str, float]]:
+def command(*words: str) -> None:
+    """A command in this process."""
+    sys.argv = ["train.py", *words]
+    try:
+        main_of_train()
+    except SystemExit as ending:
+        if ending.code:
+            raise RuntimeError(f"{words} ended with {ending.code}") from ending
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def growth(case: str, warm_up: int, trainings: int) -> dict[str, Any]:
     """The state of the process after the warm-up and after the trainings that follow it."""
     warnings.simplefilter("ignore")
+    before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        once = trainer_of(case, Path(folder))
-        for number in range(warm_up):
-            once(number)
-        before = state()
-        for number in range(warm_up, warm_up + trainings):
-            once(number)
-        return {"before": before, "after": state()}
+        os.chdir(folder)  # where the command writes
+        try:
+            once = trainer_of(case, Path(folder))
+            for number in range(warm_up):
+                once(number)
+            start = state()
+            for number in range(warm_up, warm_up + trainings):
+                once(number)
+            return {"case": case, "trainings": trainings, "before": start, "after": state()}
+        finally:
+            os.chdir(before)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=("graph", "no graph", "a trace each", "estimator"), default="graph")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["run"])
     parser.add_argument("--warm-up", type=int, default=50)
     parser.add_argument("--trainings", type=int, default=1000)
     arguments = parser.parse_args()
-    print(json.dumps(growth(arguments.case, arguments.warm_up, arguments.trainings)))
+    for case in arguments.cases:
+        print(json.dumps(growth(case, arguments.warm_up, arguments.trainings)), flush=True)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,10 @@ class CheckpointError(MLPLightningError, ValueError):
     """A checkpoint is missing, unreadable, or does not belong to this configuration."""
 
 
+#: What is wrong with what was asked for, found before anything was done: it leaves nothing behind.
+REFUSALS = (ConfigError, DataError, CheckpointError)
+
+
 class RunFolderError(MLPLightningError, FileExistsError):
     """The run folder already belongs to another run."""
 

@@ -29,10 +29,10 @@ from mlp_lightning.commands.auto_resume import (
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
-from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.errors import REFUSALS, ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
-from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint
+from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config
@@ -57,6 +57,7 @@ class _Command:
         sweep: the sweep; ``None`` for a single run.
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
+        refused: whether the only run was refused before it began.
         swept: the keys that have several values.
         differing: the keys in which the configurations of the runs differ.
         closing: what to release at the end.
@@ -65,6 +66,7 @@ class _Command:
     sweep: Sweep | None = None
     created: Path | None = None
     failed: bool = False
+    refused: bool = False
     swept: frozenset[str] = frozenset()
     differing: frozenset[str] = frozenset()
     closing: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
@@ -80,7 +82,7 @@ class _Command:
 
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, False, self.swept, self.differing)
+        return _Command, (None, None, False, False, self.swept, self.differing)
 
 
 def main() -> None:
@@ -119,6 +121,8 @@ def main() -> None:
         command.closing.close()
     if command.sweep is not None and command.sweep.interrupted:
         sys.exit(EXIT_INTERRUPTED)
+    if command.refused:
+        sys.exit(EXIT_WRONG_USE)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
 
 
@@ -129,7 +133,7 @@ def report_error(error: Exception) -> int:
         print(system_message(error), file=sys.stderr)
     else:
         print(error if known else f"{type(error).__name__}: {error}", file=sys.stderr)
-    return EXIT_WRONG_USE if isinstance(error, ConfigError) else EXIT_FAILED
+    return EXIT_WRONG_USE if isinstance(error, REFUSALS) else EXIT_FAILED
 
 
 def _hydra_main(command: _Command, overrides: list[str], options: list[str]) -> None:
@@ -304,18 +308,18 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
 
 
 def _made(folder: Path, key: str) -> Path | None:
-    """Make a folder that you name, before Hydra fails to. Returns it if it was not there.
+    """Make a folder that you name, before Hydra fails to. Returns the first of its parents that was not there, or it.
 
     Raises:
         ConfigError: it cannot be made.
     """
-    was_there = folder.exists()
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         cause = f"cannot be made a folder: {error.strerror} ({error.filename})"
         raise ConfigError([Fault(key, str(folder), cause, "choose another one")]) from error
-    return None if was_there else folder
+    return missing[-1] if missing else None
 
 
 def _quoted(path: Path | None) -> str:
@@ -332,10 +336,12 @@ def _run(composed: DictConfig, command: _Command) -> float:
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     folder = Path(hydra_config.runtime.output_dir)
+    plain: dict[str, Any] = {}
     try:
-        plain = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(plain, dict)
-        config = parse_complete({str(key): value for key, value in plain.items()}, explicit_keys(overrides))
+        resolved = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(resolved, dict)
+        plain = {str(key): value for key, value in resolved.items()}
+        config = parse_complete(plain, explicit_keys(overrides))
         if command.swept:
             config = with_shared_split(config) if "seed" in command.swept else config
             shown = {key for key in command.differing if not key.startswith("sweep.")}
@@ -348,9 +354,14 @@ def _run(composed: DictConfig, command: _Command) -> float:
             raise
         # One failing run does not end a sweep; it is reported immediately, and by the exit code at the end.
         message = str(error) if isinstance(error, MLPLightningError) else unexpected_message(error, folder)
-        job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if hydra_config.mode == RunMode.MULTIRUN else ""
+        is_sweep = hydra_config.mode == RunMode.MULTIRUN
+        job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if is_sweep else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
+        has_begun = (folder / "config.yaml").is_file()  # its folder stays
+        if is_sweep and not has_begun and isinstance(error, REFUSALS):
+            record_refusal(folder, plain, f"{type(error).__name__}: {error}")
         command.failed = True
+        command.refused = isinstance(error, REFUSALS) and not has_begun and not is_sweep
         return math.inf  # the worst loss; searches stop at NaN
     if result.status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)

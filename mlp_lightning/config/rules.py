@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
@@ -77,14 +78,19 @@ def one_of(names: Sequence[str] | Callable[[], Sequence[str]], or_path_of: str =
     return Choice(names if callable(names) else lambda: names, or_path_of)
 
 
+# File systems take 255 bytes.
+_LONGEST_FOLDER = 200
+
+
 def folder_name() -> Rule:
     """A folder below another one: without ``..``, and not OmegaConf's ``???``."""
 
     def holds(value: str) -> bool:
         path = PurePath(value)
-        return bool(value.strip()) and value != "???" and not path.is_absolute() and ".." not in path.parts
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        return bool(value.strip()) and value != "???" and is_inside and len(os.fsencode(value)) <= _LONGEST_FOLDER
 
-    return Rule("the name of a folder, relative and without ..", holds)
+    return Rule(f"the name of a folder, relative and without .., of at most {_LONGEST_FOLDER} bytes", holds)
 
 
 def moment_format() -> Rule:

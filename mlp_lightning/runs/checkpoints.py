@@ -262,12 +262,20 @@ def _is_newer(path: Path, other: Path) -> bool:
     return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
-def read_best(folder: RunFolder, step: int) -> dict[str, Any] | None:
-    """The best of a run, of the step that its ``last.ckpt`` names; ``None`` if there is none."""
+def read_best(folder: RunFolder, step: int) -> tuple[dict[str, Any] | None, str]:
+    """The best of a run, of the step that its ``last.ckpt`` names.
+
+    Returns:
+        Its content, ``None`` if it is lost; and why, as a sentence.
+    """
+    fault = f"there is none in {folder.best_checkpoint.parent}."
     for path in (folder.best_checkpoint, folder.next_best_checkpoint):
-        if path.is_file() and (content := read_checkpoint(path))["global_step"] == step:
-            return content
-    return None
+        try:
+            if path.is_file() and (content := read_checkpoint(path))["global_step"] == step:
+                return content, ""
+        except CheckpointError as error:
+            fault = str(error).removeprefix("ckpt_path: ")
+    return None, fault
 
 
 def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:

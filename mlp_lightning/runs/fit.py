@@ -17,7 +17,7 @@ from mlp_lightning.config import Config, OwnDataConfig, parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
 from mlp_lightning.engines.support import stacked_refuses
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import REFUSALS, ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log, print_error
 from mlp_lightning.runs.engines import load_weights
 from mlp_lightning.runs.own_parts import refuse_validation_hooks, without_objects
@@ -25,7 +25,7 @@ from mlp_lightning.runs.progress import ProgressDisplay
 from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.resume import Found, Resumed, find_checkpoint, resume
-from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
+from mlp_lightning.runs.run_folder import RunFolder, as_it_was, claim, surroundings
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
 from mlp_lightning.runs.training import Options, Training
 from mlp_lightning.runs.training_module import Outputs, TrainingModule
@@ -97,10 +97,11 @@ def train(
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
 
     Raises:
-        ConfigError: the configuration is wrong.
+        ConfigError: the configuration is wrong; the folder is as it was before.
         RunFolderError: the folder belongs to another run.
-        CheckpointError, DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder
-            then has a ``result.json`` whose ``status`` is ``failed``.
+        CheckpointError, DataError: the checkpoint or the table cannot be used. The folder is as it was before.
+        DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder then has a ``result.json`` whose
+            ``status`` is ``failed``.
         ValueError: a callback has a hook that is never called, or both ``data`` and ``frame`` are given.
 
     Example:
@@ -115,12 +116,14 @@ def train(
     config, objects, source = parsed_with_rows(config, frame, has_rows=data is not None)
     refuse_validation_hooks(callbacks)
     checkpoint = find_checkpoint(config, Path(run_dir))
-    folder = claim(Path(run_dir).absolute(), config)
+    folder = RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
     of_run = None if data is None else [data]
     options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
-    with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
-        return run.execute(options)
+    with as_it_was(folder.path, if_refused=run.was_refused):
+        claim(folder.path, config)
+        with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
+            return run.execute(options)
 
 
 def train_stack(
@@ -282,8 +285,13 @@ class _SingleRun:
         self._checkpoint = checkpoint
         self._checkpoint_path = None if checkpoint is None else checkpoint.path
         self._resumed: Resumed | None = None
+        self._has_begun = False
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._started = time.monotonic()
+
+    def was_refused(self, error: BaseException) -> bool:
+        """Whether an error says that this run cannot begin."""
+        return isinstance(error, REFUSALS) and not self._has_begun
 
     def execute(self, options: Options) -> TrainingResult:
         """Train and record how it ended, whatever happens."""
@@ -293,6 +301,8 @@ class _SingleRun:
             training.resumed_from = None if self._checkpoint_path is None else str(self._checkpoint_path)
             (result,) = training.execute()
         except BaseException as error:
+            if self.was_refused(error):
+                raise
             log.error("%s", traceback.format_exc())
             try:
                 self._record_failure(training, error)
@@ -315,6 +325,8 @@ class _SingleRun:
             if self._checkpoint.fault:
                 print_error(self._checkpoint.fault)
             self._resumed, self._checkpoint = resume(self._checkpoint, config, training), None
+            if self._resumed.lost:
+                print_error(self._resumed.lost)
             for line in self._resumed.lines(config):
                 self.console.line(line)
         parameters = sum(one.numel() for one in module.model.parameters())
@@ -334,6 +346,7 @@ class _SingleRun:
         else:
             self._resumed.begin(training)
             self._resumed = None  # as large as the run
+        self._has_begun = True
 
     def ended(self, number: int, result: TrainingResult, details: str) -> bool:
         if result.status == "interrupted":

@@ -10,8 +10,6 @@ import itertools
 import os
 import socket
 import time
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from tensorboard.compat.proto import event_pb2 as _event_pb2
 from torch import nn
-from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import histogram
 
 from mlp_lightning.config import Config
@@ -34,6 +31,7 @@ from mlp_lightning.runs.files import names_file
 from mlp_lightning.runs.history import MetricsHistory, Series
 from mlp_lightning.runs.hyperparameters import label, session_end, session_start
 from mlp_lightning.runs.member import Member
+from mlp_lightning.runs.model_graph import model_graph
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
 event_pb2: Any = _event_pb2
@@ -241,17 +239,17 @@ class MetricFiles:
         return path, head + (history or b"")
 
     def _graph(self, number: int, config: Config) -> bytes:
-        """The records of the model graph; members of one shape have the same."""
+        """The record of the model graph; members of one shape have the same."""
         key = (tuple(config.model.layer_widths), config.model.dropout)
         if key not in self._graphs:
             mlp = self._network(number)
             assert isinstance(mlp, (MLP, OwnNetwork))
             try:
-                self._graphs[key] = _graph_records(mlp, self._started)
+                self._graphs[key] = _graph_record(mlp, self._started)
             except Exception as error:
                 if isinstance(mlp, MLP):
                     raise
-                log.warning("There is no model graph in TensorBoard: torch cannot trace the network (%s)", error)
+                log.warning("There is no model graph in TensorBoard: the network cannot be followed (%s)", error)
                 self._graphs[key] = b""
         return self._graphs[key]
 
@@ -263,52 +261,11 @@ _BINS = [*(-one for one in reversed(_EDGES)), 0.0, *_EDGES]
 _file_numbers = itertools.count(1)
 
 
-# The graphs of this many architectures are kept, the latest ones: torch holds on to some 0.4 MB of every trace for as
-# long as the process lives, so that training one architecture a thousand times would otherwise take 0.4 GB.
-_KEPT_GRAPHS = 64
-_kept_graphs: OrderedDict[tuple[Any, ...], list[bytes]] = OrderedDict()
-
-
-def _graph_records(mlp: MLP | OwnNetwork, wall_time: float) -> bytes:
-    """The records of the graph; torch traces an architecture of known classes once per process."""
-    key = _architecture(mlp)
-    events = _kept_graphs.pop(key, None) if key else None
-    if events is None:
-        events = _traced(mlp)
-    if key:
-        _kept_graphs[key] = events
-        if len(_kept_graphs) > _KEPT_GRAPHS:
-            _kept_graphs.popitem(last=False)
-    records = []
-    for content in events:
-        event = event_pb2.Event.FromString(content)
-        event.wall_time = wall_time
-        records.append(event_record(event))
-    return b"".join(records)
-
-
-def _architecture(mlp: MLP | OwnNetwork) -> tuple[Any, ...] | None:
-    """All that the graph depends on; ``None`` if it may depend on more, as in a class of the user's own."""
-    modules = [type(module) for module in mlp.modules()]
-    known = all(one.__module__.startswith(("torch.nn.", "mlp_lightning.networks.")) for one in modules)
-    if not (known and isinstance(mlp, MLP)):
-        return None
-    # Attributes that no repr shows, such as the columns of an embedding, follow from the shapes and ``in_features``.
-    shapes = tuple((name, tuple(tensor.shape)) for name, tensor in mlp.state_dict().items())
-    return mlp.in_features, tuple(modules), repr(mlp), shapes
-
-
-def _traced(mlp: MLP | OwnNetwork) -> list[bytes]:
-    """The events of the graph, serialized, as ``SummaryWriter.add_graph`` writes them into a file from a thread."""
-    model = nn.Sequential(OrderedDict(mlp=mlp.float()))
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # torch traces with a part of itself that it has deprecated; there is no other way to a graph yet.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)  # so on Python 3.14
-        graph_def, statistics = graph(model.eval(), torch.zeros(1, mlp.in_features))
-    metadata = event_pb2.TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())
-    events = event_pb2.Event(graph_def=graph_def.SerializeToString()), event_pb2.Event(tagged_run_metadata=metadata)
-    return [one.SerializeToString() for one in events]
+def _graph_record(network: MLP | OwnNetwork, wall_time: float) -> bytes:
+    """The record of the graph."""
+    with torch.random.fork_rng(devices=[]):
+        graph = model_graph(network.float(), torch.zeros(1, network.in_features), "mlp")
+    return event_record(event_pb2.Event(wall_time=wall_time, graph_def=graph))
 
 
 def _records(series: Series, tags: Sequence[str]) -> list[bytes]:

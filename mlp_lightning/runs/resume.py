@@ -69,6 +69,7 @@ class Resumed:
         path: of its checkpoint.
         run: as its checkpoint has it.
         best: the state of its best checkpoint; ``None`` if there is none by this metric that belongs to this history.
+        lost: what to tell the user of a best that is lost; empty if none is.
         events: the history of its event file, as records.
         trains_on: whether its schedule has ended, and it continues at a constant learning rate.
         is_complete: whether all steps are made, and only the result is missing.
@@ -78,6 +79,7 @@ class Resumed:
     path: Path
     run: SavedRun
     best: MemberState | None
+    lost: str
     events: bytes
     trains_on: bool
     is_complete: bool
@@ -103,10 +105,7 @@ class Resumed:
         if self.is_complete:
             return [f"Completing {self.path}: all its {self.run.state.step} steps are made, the result is missing"]
         rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
-        found = [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
-        if self.best is None and self.run.best.step is not None:
-            found.append(f"Its best weights, of step {self.run.best.step}, are not there: the best is that of now on")
-        return found
+        return [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
 
 
 def find_checkpoint(config: Config, run_dir: Path) -> Found | None:
@@ -159,16 +158,32 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
         _copy_csv(source.metrics, member.folder.metrics, step, period)
     if config.logger.tensorboard:
         events = b"".join(_events(source.path, step, period))
-    best = None
-    # Without its weights the value of the best is of no use, and another metric's is none of this run's. A best that
-    # came after this checkpoint is not yet part of the history.
-    if run.best.step is not None and run.monitor == training.policies.monitor:
-        content = read_best(source, run.best.step)
-        if content is not None:
-            best = saved_run(content, config).state
-            write_checkpoint(member.folder.best_checkpoint, content)
+    best, lost = _best(run, found, source, config, training)
     training.resume_at(step, has_best=best is not None)
-    return Resumed(path, run, best, events, trains_on, is_complete, checkpoint.get(PENDING_KEY, False))
+    return Resumed(path, run, best, lost, events, trains_on, is_complete, checkpoint.get(PENDING_KEY, False))
+
+
+def _best(
+    run: SavedRun, found: Found, source: RunFolder, config: Config, training: Training
+) -> tuple[MemberState | None, str]:
+    """The state of the best, which is copied into the new folder, and what to tell the user if it is lost.
+
+    Without its weights the value of the best is of no use, and another metric's is none of this run's. A best that came
+    after this checkpoint is not yet part of the history.
+    """
+    (member,), monitor, step = training.members, training.policies.monitor, run.state.step
+    if run.best.step is None:
+        return None, ""
+    if run.monitor != monitor:
+        return None, f"The best was by {run.monitor}: by {monitor} it is counted from step {step} on"
+    content, fault = read_best(source, run.best.step)
+    if content is None and run.best.step == step:  # the same weights
+        content = dict(found.content)
+    if content is None:
+        of = f"The best weights, of step {run.best.step}, are lost"
+        return None, f"{of}, and the best is counted again from step {step} on: {fault}"
+    write_checkpoint(member.folder.best_checkpoint, content)
+    return saved_run(content, config).state, ""
 
 
 def _ended(run: SavedRun, path: Path, config: Config, training: Training, has_result: bool) -> tuple[SavedRun, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -9,7 +10,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,28 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
     except FileExistsError as error:
         raise _taken(folder) from error
     return folder
+
+
+@contextlib.contextmanager
+def as_it_was(run_dir: Path, if_refused: Callable[[BaseException], bool]) -> Iterator[None]:
+    """Inside the context a folder is claimed and filled; an error that refuses what was asked for undoes it.
+
+    Args:
+        run_dir: the folder.
+        if_refused: whether an error is such a one.
+    """
+    missing = [one for one in (run_dir, *run_dir.parents) if not one.exists()]
+    there = set() if missing else set(run_dir.iterdir())
+    try:
+        yield
+    except BaseException as error:
+        if if_refused(error):
+            for path in set(run_dir.iterdir()) - there if run_dir.is_dir() else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):  # another run has come into a parent
+                for one in missing:
+                    one.rmdir()
+        raise
 
 
 def refuse_taken(folder: RunFolder) -> None:

@@ -38,8 +38,11 @@ _SLOT = {
     "stopping": _STOPPING,
     "best": [(int, float, type(None), _STOPPING)],
 }
+# Whether the validation that is due at this step comes yet.
+PENDING_KEY = "validation_pending"
 _FIXED = {"engine": str, "threads": int, "steps_per_execution": int}
 _STACK = {"format": str, "step": int, "fixed": _FIXED, "slots": [_SLOT], "engine": dict, "history": dict}
+_STACK[f"{PENDING_KEY}?"] = bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +132,12 @@ class SavedStack:
         return slots
 
 
-def save_stack(
-    path: Path, policies: Policies, history: MetricsHistory, members: Sequence[Member], fixed: Sizing
-) -> None:
-    """Write the state of a stack between two steps.
+def stack_content(
+    policies: Policies, history: MetricsHistory, members: Sequence[Member], fixed: Sizing
+) -> dict[str, Any]:
+    """The state of a stack between two steps, part of which is the stack's.
 
     Args:
-        path: of the file; an earlier one is replaced.
         policies: of the stack.
         history: what was measured.
         members: of all that the stack has had.
@@ -155,7 +157,7 @@ def save_stack(
                 "best": [best.value, best.step, None if best.stopping is None else list(best.stopping)],
             }
         )
-    content = {
+    return {
         "format": _FORMAT,
         "step": policies.step,
         "fixed": fixed._asdict(),
@@ -163,6 +165,10 @@ def save_stack(
         "engine": policies.engine.save(),
         "history": history.state(policies.present),
     }
+
+
+def save_stack(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the state of a stack; an earlier file is replaced."""
     with atomic_write(path) as file:
         torch.save(content, file)
 
@@ -171,7 +177,7 @@ def restore_stack(policies: Policies, history: MetricsHistory, saved: SavedStack
     """Bring a stack that has just been built to the state in which it was saved."""
     policies.engine.restore(saved.content["engine"])
     history.load_state(saved.content["history"])
-    policies.step = saved.step
+    policies.step, policies.validation_pending = saved.step, saved.content.get(PENDING_KEY, False)
     for slot, one in enumerate(saved.content["slots"]):
         value, step, stopping = one["best"]
         best = Best(value, step, None if stopping is None else Stopping(*stopping))

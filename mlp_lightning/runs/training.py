@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
 from mlp_lightning.runs.policies import Milestones, Policies, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
-from mlp_lightning.runs.stack_checkpoints import SavedStack, restore_stack, save_stack
+from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
 from mlp_lightning.runs.step_count import set_epoch, set_steps
 from mlp_lightning.runs.stop import STOP_SIGNALS, stop_signals
 from mlp_lightning.runs.surroundings import frozen_heap
@@ -216,8 +217,8 @@ class Training:
             not self.options.logs_live or keeps_state,
             facts.left_out,
         )
-        save = self._saver(chosen) if keeps_state else None
-        self.writer = FolderWriter(facts, self.history, self.files, save, self._ended)
+        prepare_save = (lambda *now: self._prepared_save(chosen, *now)) if keeps_state else None
+        self.writer = FolderWriter(facts, self.history, self.files, prepare_save, self._ended)
         checkpoint = config.callbacks.checkpoint
         validates = "val" in data.splits
         monitor = "auto" if checkpoint is None else checkpoint.monitor
@@ -297,11 +298,16 @@ class Training:
 
     # ---- the state of all members together ---------------------------------------------------------------
 
-    def _saver(self, chosen: Sizing) -> Callable[[Policies], None]:
-        def save(policies: Policies) -> None:
+    def _prepared_save(self, chosen: Sizing, policies: Policies, pending: bool | None) -> Callable[[], None]:
+        """What saves the present state; with ``pending`` a copy of it, whatever happens to the stack until then."""
+        content = stack_content(policies, self.history, self.members, chosen)
+        if pending is not None:
+            content = copy.deepcopy({**content, PENDING_KEY: pending})
+
+        def save() -> None:
             assert self.options.state_file is not None
             try:
-                save_stack(self.options.state_file, policies, self.history, self.members, chosen)
+                save_stack(self.options.state_file, content)
             except OSError as error:
                 # The runs are worth more than what would spare them a new start.
                 if not self._save_failed:

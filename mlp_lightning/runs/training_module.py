@@ -134,10 +134,10 @@ class TrainingModule(pl.LightningModule):
             self._files.add_histograms(trace.histograms)
             self.policies.after_steps(trace)
             if trace.steps and self.policies.active and milestones.validates(step):
-                outputs.validations.append(self._validate(step))
+                outputs.validations.append(self._validate(step, is_slow))
             continues = self.policies.between_steps(step, self.stop_requested)
-            if is_slow:
-                self.policies.keep()
+            if is_slow and not (milestones.validates(step) and not milestones.is_regular_validation(step)):
+                self.policies.keep()  # what an irregular validation measured is no part of the state
         count_steps(self.trainer, step - execution.first)
         if outputs.steps:
             set_epoch(self.trainer, (step - 1) // self._steps_per_epoch)
@@ -163,11 +163,11 @@ class TrainingModule(pl.LightningModule):
             policies.between_steps(policies.step, stop_requested=True)
             self.trainer.should_stop = True
 
-    def _validate(self, step: int) -> Validation:
+    def _validate(self, step: int, keeps_state: bool = False) -> Validation:
         policies, engine = self.policies, self.engine
         if self._validates_slowly is None:  # the first one after long steps may take long, too
             self._validates_slowly = time.monotonic() - self._started > SLOW
-        if self._validates_slowly:
+        if self._validates_slowly or keeps_state:
             policies.keep(validation_pending=True)
         policies.validation_pending, began = False, time.monotonic()
         policies.before_validation(step)

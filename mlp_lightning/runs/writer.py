@@ -52,8 +52,8 @@ class FolderWriter:
         training: whose runs they are.
         history: what was measured.
         files: its curves.
-        save_state: saves the state of all members together; ``None``: the state of a run is its ``last.ckpt``, where
-            there is one run.
+        prepare_save: returns what saves the present state of all members together; given whether a validation is
+            pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
         on_end: called with the number of a member, its result and what its data say of the predictions, once its
             folder is complete.
     """
@@ -63,13 +63,13 @@ class FolderWriter:
         training: TrainingFacts,
         history: MetricsHistory,
         files: MetricFiles,
-        save_state: Callable[[Policies], None] | None,
+        prepare_save: Callable[[Policies, bool | None], Callable[[], None]] | None,
         on_end: Callable[[int, TrainingResult, str], None],
     ) -> None:
         self._training = training
         self._history = history
         self._files = files
-        self._save_state = save_state
+        self._prepare_save = prepare_save
         self._on_end = on_end
         self._is_single = len(training.members) == 1
         self._written: list[Path] = []
@@ -95,8 +95,10 @@ class FolderWriter:
 
     def save(self, policies: Policies) -> None:
         """Save the state of all members that still train."""
-        if self._save_state is not None:
-            self._save_state(policies)
+        if self._prepare_save is not None:
+            with self.rescue.lock:
+                self._prepare_save(policies, None)()
+                self.rescue.forget()
         elif self._is_single:
             self._save_run(policies, policies.snapshot())
 
@@ -123,8 +125,10 @@ class FolderWriter:
         self._saved_step, self._saved_best = state.step, best if is_new else self._saved_best
 
     def keep(self, policies: Policies, validation_pending: bool) -> None:
-        """Keep a copy of the state of a single run, for a process that is ended before it can stop."""
-        if self._is_single and self._save_state is None:
+        """Keep a copy of the state in memory, for a process that is ended before it can stop."""
+        if self._prepare_save is not None:
+            self.rescue.keep(self._prepare_save(policies, validation_pending))
+        elif self._is_single:
             self._save_run(policies, policies.snapshot(), validation_pending)
 
     def _best_content(self, policies: Policies, best: Best, after_training: bool = False) -> dict[str, Any]:

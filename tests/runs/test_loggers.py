@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
-from torch import nn
 
 import mlp_lightning
 from mlp_lightning.errors import MLPLightningError
-from mlp_lightning.networks.mlp import MLP
-from mlp_lightning.runs import metric_files
 from mlp_lightning.runs.hyperparameters import hyperparameters, label
 
 IRIS = ["data=iris", "data.batch_size=16"]  # 6 steps an epoch
@@ -77,70 +71,6 @@ def test_model_graph(tmp_path, compose_config) -> None:
     for layer in ("mlp", "linear_1", "norm_1", "gelu_1", "linear_6", "output"):
         assert any(layer in name for name in names), layer
     assert not any("preprocessor" in name for name in names)  # nothing in it learns
-
-
-def graph_of(run_dir: Path) -> tuple[list[float], str]:
-    """When it was written, and what it is."""
-    (file,) = run_dir.rglob("events.out.tfevents.*")
-    events = [one for one in EventFileLoader(str(file)).Load() if one.graph_def or one.HasField("tagged_run_metadata")]
-    return [one.wall_time for one in events], "".join(str(one.graph_def) for one in events)
-
-
-def test_an_architecture_is_traced_once(tmp_path, compose_config, monkeypatch) -> None:
-    """torch keeps memory of every trace."""
-    monkeypatch.setattr(metric_files, "_kept_graphs", OrderedDict())
-    traced = []
-    trace = metric_files._traced
-    monkeypatch.setattr(metric_files, "_traced", lambda mlp: traced.append(mlp) or trace(mlp))
-    # Each differs from the first by one thing; the number of traces after it.
-    cases = [
-        ("model.hidden_units=[3,4]", 1),
-        ("seed=7", 1),
-        ("model.activation=tanh", 2),
-        ("model.hidden_units=[4,3]", 3),
-        ("model.dropout=0.25", 4),
-        ("model.norm=layer", 5),
-        ("model.bias=false", 6),
-        ("model.hidden_units=[3,4]", 6),
-    ]
-    graphs = []
-    for number, (case, traces) in enumerate(cases):
-        config = compose_config("model.hidden_units=[3,4]", "trainer.max_steps=1", case)
-        graphs.append(graph_of(mlp_lightning.train(config, tmp_path / str(number)).run_dir))
-        assert len(traced) == traces, case
-    texts = [text for _, text in graphs]
-    assert texts[0] == texts[1] == texts[-1]
-    assert len(set(texts)) == 6
-    times = [wall_times for wall_times, _ in graphs]
-    assert all(len(set(one)) == 1 for one in times)  # of the run, not of the trace
-    assert times == sorted(times)
-    assert times[0] < times[1]
-
-
-def test_a_changed_activation_has_its_own_graph(monkeypatch) -> None:
-    monkeypatch.setattr(metric_files, "_kept_graphs", OrderedDict())
-
-    class Scaled(nn.Module):
-        def __init__(self, factor: float) -> None:
-            super().__init__()
-            self.factor = factor
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * self.factor
-
-    graphs = [
-        metric_files._graph_records(MLP(2, 1, [3], lambda factor=factor: Scaled(factor)), 0.0) for factor in (2.5, 3.5)
-    ]
-    assert graphs[0] != graphs[1]
-    assert not metric_files._kept_graphs
-
-
-def test_the_latest_graphs_are_kept(monkeypatch) -> None:
-    monkeypatch.setattr(metric_files, "_kept_graphs", OrderedDict())
-    monkeypatch.setattr(metric_files, "_KEPT_GRAPHS", 2)
-    for width in (3, 4, 3, 5):
-        metric_files._graph_records(MLP(2, 1, [width]), 0.0)
-    assert list(metric_files._kept_graphs) == [metric_files._architecture(MLP(2, 1, [width])) for width in (3, 5)]
 
 
 def test_histograms_on_request(tmp_path, compose_config) -> None:

@@ -61,9 +61,9 @@ def kill_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[i
     def patched(saves: int | None) -> list[int]:
         steps: list[int] = []
 
-        def save(path: Path, policies: Any, *rest: Any) -> None:
-            save_stack(path, policies, *rest)
-            steps.append(policies.step)
+        def save(path: Path, content: Any) -> None:
+            save_stack(path, content)
+            steps.append(content["step"])
             if len(steps) == saves:
                 raise Killed
 

@@ -237,7 +237,13 @@ print(*(one.status for one in results), flush=True)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_all_runs_with_their_state_saved(number, tmp_path, compose_config) -> None:
-    common = [*IRIS, "optimizer.lr=0.003", "model.dropout=0.1", "trainer.steps_per_execution=50"]
+    common = [
+        *IRIS,
+        "optimizer.lr=0.003",
+        "model.dropout=0.1",
+        "trainer.steps_per_execution=50",
+        "trainer.max_epochs=null",
+    ]
     stack = tmp_path / "stack"
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable
@@ -34,8 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, compose_config: Compose
 def stack(tmp_path_factory: pytest.TempPathFactory, compose_config: ComposeConfig) -> bytes:
     folder, kept = tmp_path_factory.mktemp("stack"), []
 
-    def save(path: Path, *rest: Any) -> None:
-        save_stack(path, *rest)
+    def save(path: Path, content: Any) -> None:
+        save_stack(path, content)
         kept.append(path.read_bytes())
 
     case = [*SMALL, "trainer.max_steps=8", "trainer.steps_per_execution=4", "callbacks.checkpoint.every_n_seconds=0"]
@@ -117,6 +118,44 @@ def test_last_falls_back_to_what_is_intact(
     with pytest.raises(CheckpointError, match=r"no run in .* has a last\.ckpt that is intact"):
         mlp_lightning.train(compose_config(*more), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+# 6 steps an epoch: the last checkpoint is of the step of the best, or of a later one.
+@pytest.mark.parametrize(("steps", "kind"), [(12, "damaged"), (15, "damaged"), (15, "missing"), (12, "missing")])
+def test_a_lost_best_is_counted_again(
+    steps: int, kind: str, tmp_path: Path, compose_config: ComposeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = ["data=iris", "data.batch_size=16", "logger.graph=false", "trainer.threads=1", "optimizer=adam"]
+    case += ["report_weights=auto"]
+    end = "trainer.max_steps=30"
+    whole = mlp_lightning.train(compose_config(*case, end), tmp_path / "whole")
+    first = mlp_lightning.train(compose_config(*case, f"trainer.max_steps={steps}"), tmp_path / "first")
+    last, best = (first.run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    assert first.best is not None
+    assert first.best["step"] == 12
+    if kind == "missing":
+        best.unlink()
+    else:
+        damage(best)
+    capsys.readouterr()
+    result = mlp_lightning.train(compose_config(*case, end, f"ckpt_path={last}"), tmp_path / "resumed")
+    said = capsys.readouterr().err
+    if steps == 12:  # its weights are those of the last checkpoint
+        assert not said
+    else:
+        assert f"The best weights, of step 12, are lost, and the best is counted again from step {steps} on: " in said
+        assert (f"{best} cannot be read" if kind == "damaged" else f"there is none in {best.parent}.") in said
+    assert (result.metrics, result.best) == (whole.metrics, whole.best)
+    for name in ("last", "best"):
+        contents = [read_checkpoint(one.run_dir / "checkpoints" / f"{name}.ckpt") for one in (result, whole)]
+        assert plain(contents[0]["state_dict"]) == plain(contents[1]["state_dict"])
+    # A run that has no later best has none: nothing is reported that cannot be loaded.
+    ending = ["trainer.max_steps=17", f"ckpt_path={last}"]
+    short = mlp_lightning.train(compose_config(*case, *ending), tmp_path / "short")
+    best = short.run_dir / "checkpoints" / "best.ckpt"
+    assert best.is_file() == (short.best is not None) == (steps == 12)
+    recorded = json.loads((short.run_dir / "result.json").read_text())
+    assert (recorded["best"], recorded["weights"]) == ((None, "last") if steps > 12 else (first.best, "best"))
 
 
 @pytest.mark.posix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 from support.configurations import ComposeConfig
-from support.hostile_checkpoints import MOST_MEMORY, NAMES, write
+from support.hostile_checkpoints import NAMES, write
+from support.hostile_commands import ACCEPTED, COMMANDS, REFUSED, command_outcome, limit_memory
 from support.kill_points import forked
 
 import mlp_lightning
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 
 CASE = ["data=iris", "data.batch_size=16", "optimizer=adam", "model.hidden_units=3", "model.depth=1"]
 CASE += ["logger.graph=false", "trainer.threads=1"]
-REFUSED, ACCEPTED = 2, 0
+TRAINING = [*CASE, "trainer.max_steps=24"]
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +56,13 @@ def ways(path: Path, folder: Path, compose_config: ComposeConfig) -> Iterator[tu
 
 def outcome(task: Callable[[], Any]) -> int:
     """The exit code for what a task does under a limit of memory; it prints its message."""
-    limit = _in_use() + MOST_MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory()
     try:
         task()
     except (CheckpointError, ConfigError) as error:
         print(error)
         return REFUSED
     return ACCEPTED
-
-
-def _in_use() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
 
 
 # What only a run that continues comes to use, or looks at the rows for.
@@ -103,3 +98,26 @@ def test_every_way_refuses(
             shutil.rmtree(tmp_path / "left", ignore_errors=True)
         assert not (tmp_path / "left").exists(), way
     assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_refuses(name: str, genuine: Path, tmp_path: Path, torture: int) -> None:
+    path, marker, folder = tmp_path / "hostile.ckpt", tmp_path / "ran", tmp_path / "left"
+    write(name, genuine, path, marker)
+    rows = table(tmp_path)
+    folder.mkdir()
+    number = NAMES.index(name)
+    for command in [list(COMMANDS)[number % len(COMMANDS)]] if torture == 1 else COMMANDS:
+        code, _ = forked(lambda command=command: command_outcome(command, path, rows, folder, TRAINING), folder)
+        said = (tmp_path / "output").read_text()
+        is_used = name not in USED_BY or command == "train"
+        assert code == (REFUSED if is_used else ACCEPTED), f"{command}: {said}"
+        assert "Traceback" not in said, command
+        assert len(said) < 3000, command
+        assert not marker.exists(), command
+        if is_used:
+            assert said.strip(), command
+            assert not list(folder.iterdir()), command
+        shutil.rmtree(folder)
+        folder.mkdir()

@@ -17,7 +17,9 @@ from mlp_lightning.inference.predict import predict
 
 if sys.platform != "linux":
     pytest.skip("children of limited memory are made as on Linux", allow_module_level=True)
+from support.hostile_commands import COMMANDS, REFUSED, command_outcome
 from support.hostile_exports import MARK, hostile_exports
+from support.kill_points import forked
 from support.limited_children import outcome
 
 TRIALS = 30
@@ -67,6 +69,29 @@ def test_a_hostile_export_given_as_a_checkpoint(good: Path, tmp_path: Path) -> N
                 assert str(path) in found
     assert not (tmp_path / MARK).exists()
     assert not (tmp_path / "predicted.csv").exists()
+
+
+@pytest.mark.posix
+@pytest.mark.slow
+def test_a_hostile_export_given_to_a_command(good: Path, tmp_path: Path, torture: int) -> None:
+    rows, folder = tmp_path / "rows.csv", tmp_path / "left"
+    (tmp_path / "made").mkdir()
+    made = hostile_exports(good, tmp_path / "made")
+    pyarrow.csv.write_csv(table_of_all_kinds(30), rows)
+    folder.mkdir()
+    for number, (name, path) in enumerate(made.items()):
+        if torture == 1 and number % 5:
+            continue
+        for file in (path, path.with_suffix(".json")):
+            command = list(COMMANDS)[number % len(COMMANDS)]
+            for one in [command] if torture == 1 else COMMANDS:
+                code, _ = forked(lambda file=file, one=one: command_outcome(one, file, rows, folder, []), folder)
+                said = (tmp_path / "output").read_text()
+                assert code == REFUSED, (name, one, said)
+                assert "Traceback" not in said, (name, one, said)
+                assert 0 < len(said) < 3000, (name, one, said)
+                assert not list(folder.iterdir()), (name, one)
+    assert not (tmp_path / "made" / MARK).exists()
 
 
 @pytest.mark.posix

@@ -21,7 +21,8 @@ import mlp_lightning
 from mlp_lightning.config import Config
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
-from mlp_lightning.runs import training_module
+from mlp_lightning.engines.stacked.engine import StackedEngine
+from mlp_lightning.runs import train_stack, training_module
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")
 
@@ -103,3 +104,63 @@ def test_terminated_within_what_takes_long(case: str, tmp_path: Path, compose_co
     for name in ("last", "best"):
         states = [run_folders.checkpoint(one.run_dir, name)["state_dict"] for one in (resumed, whole)]
         assert plain(states[0]) == plain(states[1])
+
+
+# One member ends early.
+OF_STACK = [*CASE, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.max_epochs=null"]
+OF_STACK += ["callbacks.checkpoint.every_n_seconds=1000"]
+SEEDS = range(5)
+STACK_CASES = {
+    "a step": ("run", 9, 8),
+    "a validation": ("evaluate", 2, 12),
+    "the measurement of a member that ends": ("evaluate", 3, 12),
+    "the last validation": ("evaluate", 7, 14),
+    "the measurement at the end": ("evaluate", 8, 14),
+}
+
+
+def train_stack_slowly(configs: list[Config], folders: list[Path], state: Path, waits: Path, case: str) -> None:
+    """The same for a stack, each execution of which makes one step."""
+    name, at, _ = STACK_CASES[case]
+    training_module.SLOW = SLOW_S / 2
+    for one in ("run", "evaluate"):
+        method: Any = getattr(StackedEngine, one)
+        setattr(StackedEngine, one, slow(method, waits, at if one == name else 0, lambda *_, **__: True))
+    train_stack(configs, folders, checkpoint=state)
+
+
+def folders_of(parent: Path) -> list[Path]:
+    return [parent / f"{seed}" for seed in SEEDS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", STACK_CASES)
+def test_a_stack_terminated_within_what_takes_long(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
+    configs = [compose_config(*OF_STACK, f"seed={seed}", f"optimizer.lr={0.3 / (seed + 1)}") for seed in SEEDS]
+    whole = train_stack(configs, folders_of(tmp_path / "whole"))
+    assert {one.steps for one in whole} == {12, 14}
+    folder, waits, state = tmp_path / "runs", tmp_path / "waits", tmp_path / "runs" / "a.stack"
+    folder.mkdir()
+    killed = folders_of(folder / "killed")
+    process = started(lambda: train_stack_slowly(configs, killed, state, waits, case), folder)
+    try:
+        wait_for(waits, 60)
+        os.kill(process, signal.SIGTERM)
+        wait_for(state, GRACE_S)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert state.exists(), (tmp_path / "output").read_text()
+    assert torch.load(state, weights_only=True)["step"] == STACK_CASES[case][2]
+    ended = {number: one for number, one in enumerate(killed) if (one / "result.json").exists()}
+    rest = [number for number in SEEDS if number not in ended]
+    folders = [tmp_path / "resumed" / f"{number}" for number in rest]
+    resumed = train_stack([configs[number] for number in rest], folders, checkpoint=state)
+    for number, one in zip(rest, resumed, strict=True):
+        reference = whole[number]
+        assert (one.metrics, one.best, one.validation) == (reference.metrics, reference.best, reference.validation)
+        assert (one.run_dir / "metrics.csv").read_text() == (reference.run_dir / "metrics.csv").read_text()
+        assert run_folders.scalars(one.run_dir) == run_folders.scalars(reference.run_dir)
+        for name in ("last", "best"):
+            states = [run_folders.checkpoint(found.run_dir, name)["state_dict"] for found in (one, reference)]
+            assert plain(states[0]) == plain(states[1])
