@@ -97,9 +97,9 @@ def train(
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
 
     Raises:
-        ConfigError: the configuration is wrong; the folder is as it was before.
+        ConfigError, CheckpointError, DataError: the configuration is wrong, or the checkpoint or the table cannot be
+            used; the folder is as it was before.
         RunFolderError: the folder belongs to another run.
-        CheckpointError, DataError: the checkpoint or the table cannot be used. The folder is as it was before.
         DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder then has a ``result.json`` whose
             ``status`` is ``failed``.
         ValueError: a callback has a hook that is never called, or both ``data`` and ``frame`` are given.
@@ -115,8 +115,7 @@ def train(
         raise ValueError("train() takes data or frame, not both: each has the rows.")
     config, objects, source = parsed_with_rows(config, frame, has_rows=data is not None)
     refuse_validation_hooks(callbacks)
-    checkpoint = find_checkpoint(config, Path(run_dir))
-    folder = RunFolder(Path(run_dir).absolute())
+    checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
     of_run = None if data is None else [data]
     options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
