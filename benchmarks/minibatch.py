@@ -134,7 +134,8 @@ def ours(engine: str, count: int, batch_size: int, epochs: int) -> float:
     columns = {f"x{number}": features_BF[:, number] for number in range(FEATURES)}
     config = {
         "data": {"name": "table", "target": "y", "batch_size": batch_size, "val_fraction": 0.0, "test_fraction": 0.0},
-        "model": {"hidden_units": list(WIDTHS)},
+        "model": {"hidden_units": list(WIDTHS), "activation": "relu", "dropout": 0.0},
+        "task": "multiclass",
         "optimizer": {"name": "Adam", "lr": LEARNING_RATE},
         "scheduler": "none",
         "trainer": {"max_epochs": epochs, "threads": 1, "engine": engine, "label_smoothing": 0.0, "accelerator": "cpu"},
