@@ -44,9 +44,8 @@ class EmbeddingPart:
         self._numbers_FB, self._others_FB, self._categories_FB = self._out_FB.split(sizes)
         self._tables: _CategoriesPart | None = None
         if embedding.categories:
-            tables = [one.weight for one in embedding.tables]
-            gradients = [one.grad for one in tables if one.grad is not None]
-            self._tables = _CategoriesPart([one.detach() for one in tables], gradients, rows)
+            tables = list(embedding.tables.parameters())
+            self._tables = _CategoriesPart([one.detach() for one in tables], [_gradient(one) for one in tables], rows)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._numbers is not None:

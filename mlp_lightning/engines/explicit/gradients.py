@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mlp_lightning.engines.explicit.embeddings import EmbeddingPart
-from mlp_lightning.engines.explicit.parts import LinearPart, Part, make_parts
+from mlp_lightning.engines.explicit.parts import LinearPart, make_parts
 from mlp_lightning.networks.mlp import MLP
 
 

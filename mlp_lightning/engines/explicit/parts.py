@@ -173,6 +173,7 @@ class BatchNormPart:
     def forward(self, x: Tensor) -> Tensor:
         norm = self._norm
         assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
         norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var
         out, *statistics = torch.native_batch_norm(
