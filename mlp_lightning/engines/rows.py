@@ -30,8 +30,12 @@ class Rows:
         return self.features_BF.shape[0]
 
     def __getitem__(self, index: Tensor | slice) -> Rows:
-        weights_B = None if self.weights_B is None else self.weights_B[index]
-        return Rows(self.features_BF[index], self.targets[index], weights_B)
+        if isinstance(index, slice):
+            weights_B = None if self.weights_B is None else self.weights_B[index]
+            return Rows(self.features_BF[index], self.targets[index], weights_B)
+        # Takes a fifth of the time of indexing by a tensor.
+        weights_B = None if self.weights_B is None else self.weights_B.index_select(0, index)
+        return Rows(self.features_BF.index_select(0, index), self.targets.index_select(0, index), weights_B)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
         """The rows on ``device`` with floating point numbers of ``dtype``; class labels stay integers."""

@@ -124,11 +124,15 @@ class PiecewiseLinearEmbedding(nn.Module):
 
     def forward(self, numbers_BN: Tensor) -> Tensor:
         """``(B, N)`` to ``(B, N, D)``."""
-        low_QN, high_QN = self.edges_QN[:-1], self.edges_QN[1:]
-        width_QN = (high_QN - low_QN).clamp(min=1e-6)  # equal quantiles make an empty bin
+        low_QN, width_QN = self.bins()
         share_BQN = ((numbers_BN.unsqueeze(1) - low_QN) / width_QN).clamp(0, 1)
         learned_NBD = torch.baddbmm(self.biases_ND.unsqueeze(1), share_BQN.permute(2, 0, 1), self.weights_NQD)
         return learned_NBD.transpose(0, 1)
+
+    def bins(self) -> tuple[Tensor, Tensor]:
+        """Lower edge and width of every bin, ``(Q, N)`` each."""
+        low_QN, high_QN = self.edges_QN[:-1], self.edges_QN[1:]
+        return low_QN, (high_QN - low_QN).clamp(min=1e-6)  # equal quantiles make an empty bin
 
     @torch.no_grad()
     def take_statistics(self, numbers_BN: Tensor) -> None:

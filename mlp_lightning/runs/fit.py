@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
+import torch
 from rich.console import Console
 
 from mlp_lightning.config import Config, OwnDataConfig, parse_config
@@ -329,10 +330,11 @@ class _SingleRun:
             for line in self._resumed.lines(config):
                 self.console.line(line)
         parameters = sum(one.numel() for one in module.model.parameters())
+        threads = torch.get_num_threads()  # those of this training: see Training.execute
         for line in [
             *member.data.describe(),
             announcement(config, member.data, parameters, training.last_step),
-            f"Engine: {training.choice.name} ({training.choice.reason})",
+            f"Engine: {training.choice.name} ({training.choice.reason}), {threads} CPU thread{'s' * (threads > 1)}",
         ]:
             self.console.line(line)
         return [ProgressDisplay(self.console, training.last_step, config.trainer.print_every_n_steps)]

@@ -62,6 +62,15 @@ def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, co
         assert_same_run(tmp_path / engine, tmp_path / "autograd", has_session=False)
 
 
+@pytest.mark.parametrize(("threads", "printed"), [("auto", "1 CPU thread\n"), ("2", "2 CPU threads\n")])
+def test_the_threads_of_a_run_are_printed(
+    threads: str, printed: str, tmp_path: Path, compose_config: ComposeConfig
+) -> None:
+    overrides = ["trainer=cpu", "data=xor", "trainer.max_steps=2", "trainer.engine=explicit", "logger=none"]
+    mlp_lightning.train(compose_config(*overrides, f"trainer.threads={threads}"), tmp_path / "run")
+    assert f"Engine: explicit (as trainer.engine says), {printed}" in (tmp_path / "run" / "train.log").read_text()
+
+
 def _rename_engine(path: Path) -> None:
     if path.suffix == ".yaml":
         text = path.read_text(encoding="utf-8")

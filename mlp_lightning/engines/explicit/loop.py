@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -66,17 +67,18 @@ class ExplicitLoop(StepLoop):
     def _make(self, batches: list[Batch], trace: StepTrace, steps_per_epoch: int) -> int:
         """Make the steps of these batches. Returns how many were made before a requested stop."""
         flat, step, first = self.flat, trace.next_step, trace.next_step
-        loss_gradient, smoothing, outputs = self.task.loss_gradient, self._smoothing, self._mlp.out_features
+        loss_gradient, outputs = self.task.loss_gradient, self._mlp.out_features
+        soft_targets = self._soft_targets([one[1] for one in batches])
         moment = self.schedule.moment if self.schedule is not None else None
         logits: list[Tensor] = []
-        for features_BF, targets, weights_B in batches:
+        for (features_BF, targets, weights_B), soft in zip(batches, soft_targets, strict=True):
             if self.stop_requested():
                 break
             rows = features_BF.shape[0]
             chain = self._chains.get(rows) or self._chain(rows)
             logits_BC = flat.flat_N.new_empty(rows, outputs)
             chain.forward(features_BF, logits_BC)
-            chain.backward(loss_gradient(logits_BC, targets, smoothing, weights_B))
+            chain.backward(loss_gradient(logits_BC, soft, None, weights_B))
             if self.clip_val is not None:
                 self._clip(self.clip_val)
             logits.append(logits_BC)
@@ -98,6 +100,14 @@ class ExplicitLoop(StepLoop):
                 to_log = ToLog(first + number, losses[number], logits[number], targets, weights_B, rate)
                 trace.to_log.append(to_log)
         return len(done)
+
+    def _soft_targets(self, targets: list[Tensor]) -> Sequence[Tensor]:
+        """Of every step."""
+        dtype = self.flat.flat_N.dtype
+        if all(one is targets[0] for one in targets):
+            return [self.task.soft_targets(targets[0], self._smoothing).to(dtype)] * len(targets)
+        soft = self.task.soft_targets(torch.cat(targets), self._smoothing).to(dtype)
+        return soft.split([len(one) for one in targets])
 
     def _chain(self, rows: int) -> ExplicitGradients:
         self.flat.give_gradients()

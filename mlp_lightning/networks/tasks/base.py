@@ -144,6 +144,15 @@ class Task(abc.ABC):
     ) -> Tensor:
         """The gradient of the mean loss over the rows with respect to the logits; of the logits' shape."""
 
+    def soft_targets(self, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+        """Targets that :meth:`loss_gradient` takes instead of ``targets`` and ``smoothing``, to work on them once.
+
+        Returns:
+            In the shape of the targets, or of the logits.
+        """
+        assert smoothing is None, "a task with labels to smooth says how"
+        return targets
+
     @abc.abstractmethod
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         """The metric, as a mean over the rows."""

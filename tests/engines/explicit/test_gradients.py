@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -62,6 +63,42 @@ def compare(task: str = "multiclass", smoothing: float = 0.0, weighted: bool = F
         for one, other in zip(written, expected, strict=True):
             assert_close(one, other, atol=1e-12)
         assert_same_bits(flat.gradient_N, torch.cat([one.flatten() for one in written]))
+
+
+def test_several_categories_have_a_table_each() -> None:
+    """Their tables are looked up as one; a code of the last is no code of the first."""
+    draw = torch.Generator().manual_seed(5)
+    codes_BE = torch.stack([torch.randint(0, most, (ROWS,), generator=draw) for most in (3, 9, 4)], dim=1)
+    features_BF = torch.cat([torch.randn(ROWS, 2, generator=draw, dtype=torch.float64), codes_BE.double()], dim=1)
+    torch.manual_seed(1)
+    embedding = FeatureEmbedding(5, 1, [3, 9, 4], "piecewise_linear", size=2, frequencies=3)
+    mlp = MLP(5, 2, [4], embedding=embedding).double()
+    flat = FlatOptimizer(list(mlp.parameters()), OptimizerConfig("SGD", 0.1, {}))
+    flat.give_gradients()
+    chain, logits_BC = ExplicitGradients(mlp, ROWS), torch.empty(ROWS, 2, dtype=torch.float64)
+    for _ in range(2):  # the gradients of a batch do not add up with those of the one before
+        with torch.no_grad():
+            chain.forward(features_BF, logits_BC)
+            chain.backward(logits_BC.cos())
+    expected = torch.autograd.grad(mlp(features_BF).sin().sum(), list(mlp.parameters()))
+    assert_close(flat.gradient_N, torch.cat([one.flatten() for one in expected]), atol=1e-12)
+
+
+def test_running_statistics_of_batch_norm() -> None:
+    torch.manual_seed(1)
+    mlp = MLP(FEATURES, 2, [4, 3], norm="batch").double()
+    alike = copy.deepcopy(mlp)
+    flat = FlatOptimizer(list(mlp.parameters()), OptimizerConfig("SGD", 0.1, {}))
+    flat.give_gradients()
+    chain = ExplicitGradients(mlp, ROWS)
+    for features_BF in (features(), features() * 3 + 1):
+        with torch.no_grad():
+            chain.forward(features_BF, torch.empty(ROWS, 2, dtype=torch.float64))
+        alike(features_BF)
+    buffers = dict(mlp.named_buffers())
+    assert len(buffers) == 6
+    for name, expected in alike.named_buffers():
+        assert_close(buffers[name], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", [name for name, one in ACTIVATIONS.items() if one.written_out is not None])
