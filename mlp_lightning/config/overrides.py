@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.free_names import with_readable_names
 from mlp_lightning.config.parsing import parse_complete
 from mlp_lightning.config.rules import nearest, unknown_name
+from mlp_lightning.config.shared import as_number, holds_value, is_plain_value, with_value
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
@@ -135,7 +137,8 @@ class _Check:
     def __init__(
         self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None, parse: Parse
     ) -> None:
-        self.parse = parse
+        # The values of a sweep leave most sections as they are.
+        self.parse = functools.partial(parse_complete, known={}) if parse is parse_complete else parse
         self.overrides = overrides
         self.multirun = multirun
         self.config_name = config_name
@@ -345,11 +348,10 @@ class _Check:
                 except _COMPOSITION_ERRORS as error:
                     self._add(_composition_fault(error, key, text))
             else:
-                other: DictConfig = OmegaConf.create(copy.deepcopy(plain))
-                OmegaConf.update(other, key, parser.parse_override(f"{key}={text}").value(), force_add=True)
-                changed = OmegaConf.to_container(other)
-                assert isinstance(changed, dict)
-                self._checked({str(name): value for name, value in changed.items()})
+                value = as_number(text)
+                if value is None:
+                    value = parser.parse_override(f"{key}={text}").value()
+                self._checked(_updated(plain, key, value))
 
     # ---- faults ------------------------------------------------------------------------------------------
 
@@ -367,6 +369,18 @@ class _Check:
         match = nearest(last, list(node)) if isinstance(node, dict) and last not in node else None
         hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
         self._add(Fault(fault.key, fault.value, fault.rule, hint or fault.hint))
+
+
+def _updated(plain: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A configuration with another value, as OmegaConf makes it."""
+    path = tuple(key.split("."))
+    if is_plain_value(value) and holds_value(plain, path):
+        return with_value(plain, path, value)
+    other: DictConfig = OmegaConf.create(copy.deepcopy(plain))
+    OmegaConf.update(other, key, value, force_add=True)
+    changed = OmegaConf.to_container(other)
+    assert isinstance(changed, dict)
+    return {str(name): one for name, one in changed.items()}
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

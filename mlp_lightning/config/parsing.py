@@ -57,7 +57,12 @@ def parse_config(plain: Mapping[str, Any], given: Collection[str] = ()) -> schem
     return _parsed(full, explicit, faults, given=given)
 
 
-def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
+def parse_complete(
+    plain: Mapping[str, Any],
+    explicit: Collection[str] = (),
+    is_stored: bool = False,
+    known: KnownSections | None = None,
+) -> schema.Config:
     """Check a configuration that leaves nothing to choose, such as a composed one; a missing key has its default.
 
     Args:
@@ -66,11 +71,16 @@ def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_
             choice makes irrelevant.
         is_stored: whether it is what a run has left, to be read and not to be trained. It may name parts of the
             user's own that the caller does not allow: nothing here imports them, and who builds one asks again.
+        known: sections of earlier configurations, which are not built again; new ones are added.
 
     Raises:
         ConfigError: as :func:`parse_config`.
     """
-    return _parsed(plain, explicit, [], is_stored)
+    return _parsed(plain, explicit, [], is_stored, known=known)
+
+
+#: Sections without faults by the identity of what they were built from, which must not change.
+KnownSections = dict[tuple[str, int], tuple[Any, Any]]
 
 
 def _parsed(
@@ -79,16 +89,25 @@ def _parsed(
     faults: list[Fault],
     is_stored: bool = False,
     given: Collection[str] = (),
+    known: KnownSections | None = None,
 ) -> schema.Config:
-    config = _build(schema.Config, plain, "", faults)
+    config = _build(schema.Config, plain, "", faults, known)
     if not is_stored and isinstance(plain, Mapping):
         faults.extend(_refused_targets(plain, given))
     if not faults:
         faults = contradictions(config, explicit)
     if faults:
         raise ConfigError(faults)
-    model = dataclasses.replace(config.model, depth=len(config.model.layer_widths))
-    return dataclasses.replace(config, model=model, trainer=_one_limit(config.trainer, explicit))
+    model, trainer = _with_depth(config.model), _one_limit(config.trainer, explicit)
+    if known is not None:  # the same for the same section: so are those of equal runs
+        for name, before, after in (("model", config.model, model), ("trainer", config.trainer, trainer)):
+            known.setdefault((f"{name}, completed", id(before)), (before, after))
+        model, trainer = known["model, completed", id(config.model)][1], known["trainer, completed", id(config.trainer)][1]
+    return dataclasses.replace(config, model=model, trainer=trainer)
+
+
+def _with_depth(model: schema.ModelConfig) -> schema.ModelConfig:
+    return dataclasses.replace(model, depth=len(model.layer_widths))
 
 
 def _refused_targets(plain: Mapping[str, Any], given: Collection[str]) -> list[Fault]:
@@ -149,7 +168,7 @@ def _one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> sche
     return dataclasses.replace(trainer, **{name: limits[name] if name in given else None for name in limits})
 
 
-def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
+def _build(cls: type, plain: Any, prefix: str, faults: list[Fault], known: KnownSections | None = None) -> Any:
     """An instance of the dataclass ``cls`` from ``plain``; faults are appended, never raised."""
     if not isinstance(plain, Mapping):
         known = ", ".join(field.name for field in dataclasses.fields(cls))
@@ -165,10 +184,24 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
     faults.extend(
         unknown_key(_join(prefix, str(name)), value, sayable) for name, value in plain.items() if name not in options
     )
+    check = _checked if known is None else functools.partial(_checked_once, known)
     values = {
-        name: _checked(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
+        name: check(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
     }
     return cls(**values)
+
+
+def _checked_once(known: KnownSections, value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
+    """As :func:`_checked`; a section that is known to be without fault is the same object as before."""
+    if not isinstance(value, Mapping):
+        return _checked(value, option, key, faults)
+    one = known.get((key, id(value)))
+    if one is None:
+        before = len(faults)
+        one = value, _checked(value, option, key, faults)
+        if len(faults) == before:
+            known[key, id(value)] = one
+    return one[1]
 
 
 _OWN: dict[type, type] = {

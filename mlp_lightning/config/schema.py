@@ -24,6 +24,7 @@ from mlp_lightning.config.rules import (
     option,
 )
 from mlp_lightning.config.schedules import ConstantSchedule, ScheduleConfig
+from mlp_lightning.config.shared import Remembered
 
 Auto = Literal["auto"]
 
@@ -377,15 +378,30 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        content = plain(self)
-        # It is not kept: who loads what a run left has to allow an import anew.
-        del content["allow_targets"]
-        # It says nothing of a run, but of how a command chooses one.
-        del content["auto_resume"]
-        for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
-            for name in idle if "_target_" in section else ():
-                del section[name]
-        with_arguments = content["model"], content["data"], content["optimizer"], *content["callbacks"]["extra"]
-        for section in with_arguments:
-            section.update(section.pop("options", {}))
-        return content
+        return {name: plain(one) for name, one in self.sections().items()}
+
+    def sections(self) -> dict[str, Any]:
+        """The same with sections that equal configurations share: to read only."""
+        return {
+            name: _shared_section(one) if dataclasses.is_dataclass(one) else plain(one)
+            for name, one in self.__dict__.items()
+            # Who loads what a run left has to allow an import anew; how a command chooses a run says nothing of it.
+            if name not in ("allow_targets", "auto_resume")
+        }
+
+
+def _plain_section(section: Any) -> dict[str, Any]:
+    content = plain(section)
+    idle = {OwnModelConfig: OF_MLP, OwnOptimizerConfig: ("name",)}.get(type(section), ())
+    for name in idle:
+        del content[name]
+    extra = content["extra"] if isinstance(section, CallbacksConfig) else []
+    for one in (content, *extra):
+        one.update(one.pop("options", {}))
+    return content
+
+
+_shared_section: Remembered[dict[str, Any]] = Remembered(_plain_section)
+
+#: The names of the sections of a configuration.
+SECTIONS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "sweep")
