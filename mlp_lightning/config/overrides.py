@@ -7,7 +7,6 @@ passes is composed once more exactly as Hydra will compose it, so Hydra finds no
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,14 +18,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.free_names import with_readable_names
 from mlp_lightning.config.parsing import parse_complete
 from mlp_lightning.config.rules import nearest, unknown_name
-from mlp_lightning.config.shared import as_number, holds_value, is_plain_value, with_value
+from mlp_lightning.config.updates import as_number, updated
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
@@ -351,7 +350,7 @@ class _Check:
                 value = as_number(text)
                 if value is None:
                     value = parser.parse_override(f"{key}={text}").value()
-                self._checked(_updated(plain, key, value))
+                self._checked(updated(plain, key, value))
 
     # ---- faults ------------------------------------------------------------------------------------------
 
@@ -369,18 +368,6 @@ class _Check:
         match = nearest(last, list(node)) if isinstance(node, dict) and last not in node else None
         hint = f"did you mean {section + '.' if section else ''}{match}?" if match else ""
         self._add(Fault(fault.key, fault.value, fault.rule, hint or fault.hint))
-
-
-def _updated(plain: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A configuration with another value, as OmegaConf makes it."""
-    path = tuple(key.split("."))
-    if is_plain_value(value) and holds_value(plain, path):
-        return with_value(plain, path, value)
-    other: DictConfig = OmegaConf.create(copy.deepcopy(plain))
-    OmegaConf.update(other, key, value, force_add=True)
-    changed = OmegaConf.to_container(other)
-    assert isinstance(changed, dict)
-    return {str(name): one for name, one in changed.items()}
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

@@ -378,30 +378,22 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
+        # Who loads what a run left has to allow an import anew; how a command chooses a run says nothing of it.
         return {name: plain(one) for name, one in self.sections().items()}
 
     def sections(self) -> dict[str, Any]:
         """The same with sections that equal configurations share: to read only."""
-        return {
-            name: _shared_section(one) if dataclasses.is_dataclass(one) else plain(one)
-            for name, one in self.__dict__.items()
-            # Who loads what a run left has to allow an import anew; how a command chooses a run says nothing of it.
-            if name not in ("allow_targets", "auto_resume")
-        }
+        content = {name: one for name, one in self.__dict__.items() if name not in ("allow_targets", "auto_resume")}
+        return {name: _shared(one) if dataclasses.is_dataclass(one) else plain(one) for name, one in content.items()}
 
 
 def _plain_section(section: Any) -> dict[str, Any]:
     content = plain(section)
-    idle = {OwnModelConfig: OF_MLP, OwnOptimizerConfig: ("name",)}.get(type(section), ())
-    for name in idle:
+    for name in {OwnModelConfig: OF_MLP, OwnOptimizerConfig: ("name",)}.get(type(section), ()):
         del content[name]
-    extra = content["extra"] if isinstance(section, CallbacksConfig) else []
-    for one in (content, *extra):
+    for one in (content, *content.get("extra", ())):
         one.update(one.pop("options", {}))
     return content
 
 
-_shared_section: Remembered[dict[str, Any]] = Remembered(_plain_section)
-
-#: The names of the sections of a configuration.
-SECTIONS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "sweep")
+_shared = Remembered(_plain_section)

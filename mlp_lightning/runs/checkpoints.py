@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +187,7 @@ def run_checkpoint(
         "lr_schedulers": [state.schedule] if state.schedule else [],
         "hparams_name": None,
         "hyper_parameters": module_config(config, data).to_dict(),
-        CONFIG_KEY: config.to_dict(),
+        CONFIG_KEY: config.sections(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
         _EPOCH: [stopping.losses, stopping.steps],
@@ -276,10 +275,3 @@ def read_best(folder: RunFolder, step: int) -> tuple[dict[str, Any] | None, str]
         except CheckpointError as error:
             fault = str(error).removeprefix("ckpt_path: ")
     return None, fault
-
-
-def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:
-    """The same in memory."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()

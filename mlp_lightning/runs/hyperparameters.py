@@ -17,8 +17,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams import plugin_data_pb2 as _plugin_data_pb2
 
 from mlp_lightning.config import Config
-from mlp_lightning.config.schema import SECTIONS
-from mlp_lightning.config.shared import Remembered
+from mlp_lightning.config.shared import SECTIONS, Remembered
 
 # protobuf makes the classes in these modules when they are imported, so type checkers do not see them.
 summary_pb2: Any = _summary_pb2

@@ -18,8 +18,7 @@ from typing import Any
 import yaml
 
 from mlp_lightning.config import Config
-from mlp_lightning.config.schema import SECTIONS
-from mlp_lightning.config.shared import Remembered
+from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.files import atomic_write, names_file

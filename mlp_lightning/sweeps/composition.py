@@ -28,7 +28,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlp_lightning.config.shared import as_number, is_plain_value
+from mlp_lightning.config.updates import as_number, is_plain_value
 from mlp_lightning.sweeps.direct import DirectJobs, direct_jobs
 from mlp_lightning.sweeps.hydra_record import Documents, HydraRecord, KeyPath
 
@@ -43,7 +43,9 @@ class ComposedJob:
     number: int  # hydra.job.num
     overrides: tuple[str, ...]  # hydra.overrides.task
     output_dir: Path  # absolute; hydra.runtime.output_dir
-    sections: Mapping[str, Any]  # the resolved configuration without hydra, parts shared with other jobs; {} on an error
+    sections: Mapping[
+        str, Any
+    ]  # the resolved configuration without hydra, parts shared with other jobs; {} on an error
     record: HydraRecord | None  # the content of .hydra; None if nothing could be composed
     error: Exception | None  # raised while this job was composed
 

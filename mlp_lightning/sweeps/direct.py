@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
 
-from mlp_lightning.config.shared import holds_value, with_value
+from mlp_lightning.config.updates import holds_value, with_value
 from mlp_lightning.sweeps.hydra_record import KeyPath
 
 _NAME = r"[A-Za-z_]\w*"

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlp_lightning.config import Config
-from mlp_lightning.config.schema import SECTIONS
-from mlp_lightning.config.shared import Remembered
+from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import itertools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -56,8 +55,14 @@ class _Document:
 
         # What stays the same between two replaceable pieces is one text.
         self._texts: list[str | KeyPath] = []
-        for replaceable, group in itertools.groupby(self._pieces, key=set(paths).__contains__):
-            self._texts += group if replaceable else ["".join(self._pieces[path] for path in group)]
+        for path, piece in self._pieces.items():
+            last = self._texts[-1] if self._texts else None
+            if path in paths:
+                self._texts.append(path)
+            elif isinstance(last, str):
+                self._texts[-1] = last + piece
+            else:
+                self._texts.append(piece)
 
     def text(self, values: Mapping[KeyPath, Any]) -> str:
         """The YAML with other values at some of the paths, which are replaceable."""

@@ -17,6 +17,7 @@ from mlp_lightning.config.parsing import KnownSections
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import remove_abandoned
+from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -206,6 +207,7 @@ class Sweep:
 
     def _train(self, runs: Sequence[SweepRun], n_jobs: int, backend: str) -> None:
         """Group the runs and train them part by part."""
+        import_libraries()
         sizes = self._sizes
         assert self._ledger is not None
         self._rows.compare_records(map(config_of, runs), [*self._done, *self._ledger.others()])

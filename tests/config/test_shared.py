@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from mlp_lightning.config import parse_complete, parse_config
-from mlp_lightning.config.overrides import _updated
-from mlp_lightning.config.shared import Remembered, as_number
+from mlp_lightning.config import Config, parse_complete, parse_config
+from mlp_lightning.config.shared import SECTIONS, Remembered
+from mlp_lightning.config.updates import as_number, updated
 from mlp_lightning.errors import ConfigError
 
 TEXTS = [
@@ -40,8 +42,13 @@ def test_another_value_is_put_in_as_omegaconf_does(key, value) -> None:
     plain = parse_config({"data": {"name": "xor"}}).to_dict()
     before = copy.deepcopy(plain)
     other = OmegaConf.create(copy.deepcopy(plain))
-    OmegaConf.update(other, key, copy.deepcopy(value), force_add=True)
-    assert repr(_updated(plain, key, value)) == repr(OmegaConf.to_container(other))
+    try:
+        OmegaConf.update(other, key, copy.deepcopy(value), force_add=True)
+    except OmegaConfBaseException as error:
+        with pytest.raises(type(error)):
+            updated(plain, key, value)
+        return
+    assert repr(updated(plain, key, value)) == repr(OmegaConf.to_container(other))
     assert plain == before
 
 
@@ -49,7 +56,8 @@ def test_known_sections_change_nothing_but_identity() -> None:
     plain = parse_config({"data": {"name": "iris"}, "optimizer": "adam"}).to_dict()
     known = {}
     first, second = (parse_complete({**plain, "seed": seed}, known=known) for seed in (1, 2))
-    assert first.model is second.model and first.trainer is second.trainer
+    assert first.model is second.model
+    assert first.trainer is second.trainer
     assert first == parse_complete({**plain, "seed": 1})
     assert second == parse_complete({**plain, "seed": 2})
 
@@ -71,3 +79,18 @@ def test_remembered_results_belong_to_their_objects() -> None:
     assert len(calls) == 2
     for number in itertools.islice(itertools.count(), 5000):  # more than are kept
         assert length([0] * (number % 7)) == number % 7
+
+
+def test_the_limit_that_was_given_holds_for_known_sections_too() -> None:
+    plain = parse_config({"data": {"name": "iris"}, "trainer": {"max_steps": 50}}).to_dict()
+    plain["trainer"]["max_epochs"] = 3
+    known = {}
+    for explicit in (("trainer.max_steps",), ("trainer.max_epochs",), ()):
+        assert parse_complete(plain, explicit, known=known) == parse_complete(plain, explicit)
+
+
+def test_the_sections_are_those_of_the_schema() -> None:
+    sections = [one.name for one in dataclasses.fields(Config) if one.name not in SECTIONS]
+    values = parse_config({"data": {"name": "xor"}}).to_dict()
+    assert not any(isinstance(values.get(name), dict) for name in sections)
+    assert all(isinstance(values[name], dict) for name in SECTIONS)
