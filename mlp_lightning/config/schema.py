@@ -24,7 +24,7 @@ from mlp_lightning.config.rules import (
     option,
 )
 from mlp_lightning.config.schedules import ConstantSchedule, ScheduleConfig
-from mlp_lightning.config.shared import Remembered
+from mlp_lightning.config.shared import SECTIONS, Remembered
 
 Auto = Literal["auto"]
 
@@ -384,7 +384,7 @@ class Config:
     def sections(self) -> dict[str, Any]:
         """The same with sections that equal configurations share: to read only."""
         content = {name: one for name, one in self.__dict__.items() if name not in ("allow_targets", "auto_resume")}
-        return {name: _shared(one) if dataclasses.is_dataclass(one) else plain(one) for name, one in content.items()}
+        return {name: _shared(one) if name in SECTIONS else plain(one) for name, one in content.items()}
 
 
 def _plain_section(section: Any) -> dict[str, Any]:
