@@ -407,3 +407,19 @@ TEXTS_OF_YAML = [
 def test_text_of_a_value_is_that_of_the_yaml_library(key, value) -> None:
     assert hydra_record._piece((key,), value) == hydra_record._yaml({key: value})
     assert hydra_record._list([value, "seed=1"]) == hydra_record._yaml([value, "seed=1"])
+
+
+def test_equal_sections_are_shared(sweep) -> None:
+    jobs = product(data=["xor"], seed=["0", "1"], optimizer__lr=["0.5", "1"], model__hidden_units=["4", "[2,3]"])
+    ours = sweep.composed(jobs)
+    lists = [job for job in ours if isinstance(job.sections["model"]["hidden_units"], list)]
+    assert len(lists) == 4
+    for alike in (lists, [job for job in ours if job not in lists]):
+        assert len({id(job.sections["model"]) for job in alike[1:]}) == 1, "all but the first, which Hydra composed"
+        assert len({id(job.sections["trainer"]) for job in alike}) == 1
+        assert len({id(job.sections["optimizer"]) for job in alike[1:]}) == 2
+
+
+@pytest.mark.parametrize("swept", ["data.suggested_lr.sgd", "data.name"])
+def test_a_key_that_is_read_through_a_default_is_resolved_for_every_job(sweep, swept) -> None:
+    sweep.check([["optimizer=sgd", f"{swept}={value}"] for value in ("0.25", "3", "0.5")], compositions=1)
