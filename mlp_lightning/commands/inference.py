@@ -20,6 +20,7 @@ from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
+from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
@@ -69,7 +70,9 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
         if arguments.multirun:
             raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
         options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
-        work(options, _checkpoint(str(options.ckpt_path)))
+        checkpoint = _checkpoint(str(options.ckpt_path))
+        import_libraries("mlp_lightning.inference.loading")
+        work(options, checkpoint)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:

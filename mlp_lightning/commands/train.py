@@ -32,6 +32,7 @@ from mlp_lightning.config.overrides import CheckedCommand, check_command, explic
 from mlp_lightning.errors import REFUSALS, ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
+from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
@@ -330,6 +331,7 @@ def _quoted(path: Path | None) -> str:
 
 def _run(composed: DictConfig, command: _Command) -> float:
     """Train one run. Returns its loss, for sweepers that search."""
+    import_libraries()
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()

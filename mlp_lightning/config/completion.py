@@ -11,9 +11,10 @@ option that would be chosen without it, or of the one that its ``option`` or its
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -203,3 +204,20 @@ def _resolve(plain: dict[str, Any], key: str) -> None:
         del section[last]
     else:
         section[last] = value
+
+
+def with_depth(model: schema.ModelConfig) -> schema.ModelConfig:
+    """The model with its number of hidden layers."""
+    return dataclasses.replace(model, depth=len(model.layer_widths))
+
+
+def one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> schema.TrainerConfig:
+    """Let a length that the user gave replace the other length, which only the data set suggested.
+
+    Without this ``data=iris trainer.max_steps=1000`` would silently end with iris's 100 epochs.
+    """
+    limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
+    given = [name for name, value in limits.items() if f"trainer.{name}" in explicit and value is not None]
+    if len(given) != 1:
+        return trainer
+    return dataclasses.replace(trainer, **{name: limits[name] if name in given else None for name in limits})

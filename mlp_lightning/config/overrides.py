@@ -7,8 +7,8 @@ passes is composed once more exactly as Hydra will compose it, so Hydra finds no
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.free_names import with_readable_names
 from mlp_lightning.config.parsing import parse_complete
 from mlp_lightning.config.rules import nearest, unknown_name
+from mlp_lightning.config.updates import as_number, updated
 from mlp_lightning.errors import ConfigError, Fault
 
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
@@ -135,7 +136,8 @@ class _Check:
     def __init__(
         self, overrides: Sequence[str], multirun: bool, config_name: str, config_dir: Path | None, parse: Parse
     ) -> None:
-        self.parse = parse
+        # The values of a sweep leave most sections as they are.
+        self.parse = functools.partial(parse_complete, known={}) if parse is parse_complete else parse
         self.overrides = overrides
         self.multirun = multirun
         self.config_name = config_name
@@ -345,11 +347,10 @@ class _Check:
                 except _COMPOSITION_ERRORS as error:
                     self._add(_composition_fault(error, key, text))
             else:
-                other: DictConfig = OmegaConf.create(copy.deepcopy(plain))
-                OmegaConf.update(other, key, parser.parse_override(f"{key}={text}").value(), force_add=True)
-                changed = OmegaConf.to_container(other)
-                assert isinstance(changed, dict)
-                self._checked({str(name): value for name, value in changed.items()})
+                value = as_number(text)
+                if value is None:
+                    value = parser.parse_override(f"{key}={text}").value()
+                self._checked(updated(plain, key, value))
 
     # ---- faults ------------------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeVar
 
 from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.annotations import alternatives, has_type, type_words
-from mlp_lightning.config.completion import completed
+from mlp_lightning.config.completion import completed, one_limit, with_depth
 from mlp_lightning.config.conf_files import optimizer_arguments, optimizer_option
 from mlp_lightning.config.contradictions import contradictions
 from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.names import OTHER_OPTIMIZERS
 from mlp_lightning.config.rules import Choice, Rule, at_least, between, float_rule, unknown_key, unknown_name
-from mlp_lightning.config.targets import argument_faults, is_dotted_name, is_import_path, target_fault
+from mlp_lightning.config.targets import argument_faults, refused_targets
 from mlp_lightning.errors import ConfigError, Fault
 
 # Rules for arguments of torch's optimizers, by argument name: the same name means the same in all of them.
@@ -57,7 +57,12 @@ def parse_config(plain: Mapping[str, Any], given: Collection[str] = ()) -> schem
     return _parsed(full, explicit, faults, given=given)
 
 
-def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_stored: bool = False) -> schema.Config:
+def parse_complete(
+    plain: Mapping[str, Any],
+    explicit: Collection[str] = (),
+    is_stored: bool = False,
+    known: KnownSections | None = None,
+) -> schema.Config:
     """Check a configuration that leaves nothing to choose, such as a composed one; a missing key has its default.
 
     Args:
@@ -66,11 +71,16 @@ def parse_complete(plain: Mapping[str, Any], explicit: Collection[str] = (), is_
             choice makes irrelevant.
         is_stored: whether it is what a run has left, to be read and not to be trained. It may name parts of the
             user's own that the caller does not allow: nothing here imports them, and who builds one asks again.
+        known: sections of earlier configurations, which are not built again; new ones are added.
 
     Raises:
         ConfigError: as :func:`parse_config`.
     """
-    return _parsed(plain, explicit, [], is_stored)
+    return _parsed(plain, explicit, [], is_stored, known=known)
+
+
+#: Sections without faults by the identity of what they were built from, which must not change.
+KnownSections = dict[tuple[str, int], tuple[Any, Any]]
 
 
 def _parsed(
@@ -79,35 +89,21 @@ def _parsed(
     faults: list[Fault],
     is_stored: bool = False,
     given: Collection[str] = (),
+    known: KnownSections | None = None,
 ) -> schema.Config:
-    config = _build(schema.Config, plain, "", faults)
+    config = _build(schema.Config, plain, "", faults, known)
     if not is_stored and isinstance(plain, Mapping):
-        faults.extend(_refused_targets(plain, given))
+        faults.extend(refused_targets(plain, given))
     if not faults:
         faults = contradictions(config, explicit)
     if faults:
         raise ConfigError(faults)
-    model = dataclasses.replace(config.model, depth=len(config.model.layer_widths))
-    return dataclasses.replace(config, model=model, trainer=_one_limit(config.trainer, explicit))
-
-
-def _refused_targets(plain: Mapping[str, Any], given: Collection[str]) -> list[Fault]:
-    """The parts of the user's own whose import is not allowed, in a configuration that may have other faults."""
-    listed = plain.get("allow_targets", [])
-    allowed = [one for one in listed if is_dotted_name(one)] if isinstance(listed, (list, tuple)) else []
-    callbacks = plain.get("callbacks")
-    extra = callbacks.get("extra") if isinstance(callbacks, Mapping) else None
-    parts = [(section, plain.get(section)) for section in ("model", "data", "optimizer")]
-    parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(extra if isinstance(extra, list) else [])]
-    paths = [
-        (f"{key}._target_", one["_target_"]) for key, one in parts if isinstance(one, Mapping) and "_target_" in one
-    ]
-    model = plain.get("model")
-    if isinstance(model, Mapping) and "_target_" not in model and is_import_path(model.get("activation")):
-        paths.append(("model.activation", model["activation"]))
-    # One that is null is missing, which is said where the part is built.
-    faults = (target_fault(key, path, allowed) for key, path in paths if path is not None and key not in given)
-    return [one for one in faults if one is not None]
+    model, trainer = with_depth(config.model), one_limit(config.trainer, explicit)
+    if known is not None:  # the same for the same section
+        model = known.setdefault(("with depth", id(config.model)), (config.model, model))[1]
+        limits = " ".join(key for key in ("trainer.max_steps", "trainer.max_epochs") if key in explicit)
+        trainer = known.setdefault((f"one limit of {limits}", id(config.trainer)), (config.trainer, trainer))[1]
+    return dataclasses.replace(config, model=model, trainer=trainer)
 
 
 _Section = TypeVar("_Section")
@@ -137,23 +133,11 @@ def parse_section(cls: type[_Section], plain: Mapping[str, Any], required: Mappi
     return section
 
 
-def _one_limit(trainer: schema.TrainerConfig, explicit: Collection[str]) -> schema.TrainerConfig:
-    """Let a length that the user gave replace the other length, which only the data set suggested.
-
-    Without this ``data=iris trainer.max_steps=1000`` would silently end with iris's 100 epochs.
-    """
-    limits = {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
-    given = [name for name, value in limits.items() if f"trainer.{name}" in explicit and value is not None]
-    if len(given) != 1:
-        return trainer
-    return dataclasses.replace(trainer, **{name: limits[name] if name in given else None for name in limits})
-
-
-def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
+def _build(cls: type, plain: Any, prefix: str, faults: list[Fault], known: KnownSections | None = None) -> Any:
     """An instance of the dataclass ``cls`` from ``plain``; faults are appended, never raised."""
     if not isinstance(plain, Mapping):
-        known = ", ".join(field.name for field in dataclasses.fields(cls))
-        faults.append(Fault(prefix, plain, "must be a section", f"its keys are {known}"))
+        keys = ", ".join(field.name for field in dataclasses.fields(cls))
+        faults.append(Fault(prefix, plain, "must be a section", f"its keys are {keys}"))
         return None
     own = _OWN.get(cls)
     if own is not None and "_target_" in plain:
@@ -165,10 +149,24 @@ def _build(cls: type, plain: Any, prefix: str, faults: list[Fault]) -> Any:
     faults.extend(
         unknown_key(_join(prefix, str(name)), value, sayable) for name, value in plain.items() if name not in options
     )
+    check = _checked if known is None else functools.partial(_checked_once, known)
     values = {
-        name: _checked(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
+        name: check(plain[name], one, _join(prefix, name), faults) for name, one in options.items() if name in plain
     }
     return cls(**values)
+
+
+def _checked_once(known: KnownSections, value: Any, option: _Option, key: str, faults: list[Fault]) -> Any:
+    """As :func:`_checked`; a section that is known to be without fault is the same object as before."""
+    if not isinstance(value, Mapping):
+        return _checked(value, option, key, faults)
+    one = known.get((key, id(value)))
+    if one is None:
+        before = len(faults)
+        one = value, _checked(value, option, key, faults)
+        if len(faults) == before:
+            known[key, id(value)] = one
+    return one[1]
 
 
 _OWN: dict[type, type] = {

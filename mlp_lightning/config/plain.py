@@ -11,6 +11,8 @@ _SIMPLE = frozenset({str, int, float, bool, type(None)})
 
 def plain(value: Any) -> Any:
     """Dataclasses and mappings as new dicts, sequences as new lists, recursively."""
+    if type(value) in _SIMPLE:
+        return value
     if isinstance(value, Mapping):
         items: Any = value.items()
     elif dataclasses.is_dataclass(value):

@@ -24,6 +24,7 @@ from mlp_lightning.config.rules import (
     option,
 )
 from mlp_lightning.config.schedules import ConstantSchedule, ScheduleConfig
+from mlp_lightning.config.shared import SECTIONS, Remembered
 
 Auto = Literal["auto"]
 
@@ -377,15 +378,22 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
-        content = plain(self)
-        # It is not kept: who loads what a run left has to allow an import anew.
-        del content["allow_targets"]
-        # It says nothing of a run, but of how a command chooses one.
-        del content["auto_resume"]
-        for section, idle in ((content["model"], OF_MLP), (content["optimizer"], ("name",))):
-            for name in idle if "_target_" in section else ():
-                del section[name]
-        with_arguments = content["model"], content["data"], content["optimizer"], *content["callbacks"]["extra"]
-        for section in with_arguments:
-            section.update(section.pop("options", {}))
-        return content
+        # Who loads what a run left has to allow an import anew; how a command chooses a run says nothing of it.
+        return {name: plain(one) for name, one in self.sections().items()}
+
+    def sections(self) -> dict[str, Any]:
+        """The same with sections that equal configurations share: to read only."""
+        content = {name: one for name, one in self.__dict__.items() if name not in ("allow_targets", "auto_resume")}
+        return {name: _shared(one) if name in SECTIONS else plain(one) for name, one in content.items()}
+
+
+def _plain_section(section: Any) -> dict[str, Any]:
+    content = plain(section)
+    for name in {OwnModelConfig: OF_MLP, OwnOptimizerConfig: ("name",)}.get(type(section), ()):
+        del content[name]
+    for one in (content, *content.get("extra", ())):
+        one.update(one.pop("options", {}))
+    return content
+
+
+_shared = Remembered(_plain_section)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlp_lightning.config.nearest import nearest
@@ -144,3 +144,22 @@ def _is_allowed(module: str, allowed: Sequence[str]) -> bool:
 
 def _is_below(module: str, allowed: Sequence[str]) -> bool:
     return any(module == one or module.startswith(f"{one}.") for one in allowed)
+
+
+def refused_targets(plain: Mapping[str, Any], given: Collection[str]) -> list[Fault]:
+    """The parts of the user's own whose import is not allowed, in a configuration that may have other faults."""
+    listed = plain.get("allow_targets", [])
+    allowed = [one for one in listed if is_dotted_name(one)] if isinstance(listed, (list, tuple)) else []
+    callbacks = plain.get("callbacks")
+    extra = callbacks.get("extra") if isinstance(callbacks, Mapping) else None
+    parts = [(section, plain.get(section)) for section in ("model", "data", "optimizer")]
+    parts += [(f"callbacks.extra.{number}", one) for number, one in enumerate(extra if isinstance(extra, list) else [])]
+    paths = [
+        (f"{key}._target_", one["_target_"]) for key, one in parts if isinstance(one, Mapping) and "_target_" in one
+    ]
+    model = plain.get("model")
+    if isinstance(model, Mapping) and "_target_" not in model and is_import_path(model.get("activation")):
+        paths.append(("model.activation", model["activation"]))
+    # One that is null is missing, which is said where the part is built.
+    faults = (target_fault(key, path, allowed) for key, path in paths if path is not None and key not in given)
+    return [one for one in faults if one is not None]

@@ -94,12 +94,21 @@ class MLP(nn.Module):
                 width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)
+        self._init, self._gain = init, known.gain
         if init != "default":
             self._draw_weights(INITS[init], known.gain)
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Logits ``(B, C)`` of features ``(B, F)``."""
         return self.layers(features_BF if self.embedding is None else self.embedding(features_BF))
+
+    def draw_weights(self) -> None:
+        """Draw the weights of the linear layers again, as when they were made."""
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+        if self._init != "default":
+            self._draw_weights(INITS[self._init], self._gain)
 
     def _draw_weights(self, draw: Callable[[Tensor, float], Any], hidden_gain: float) -> None:
         for name, layer in self.layers.named_modules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError, shown, shown_error
-from mlp_lightning.runs.build import build_early_stopping, module_config, run_length
+from mlp_lightning.runs.build import build_early_stopping, run_length
 from mlp_lightning.runs.checkpoint_content import OF_ANOTHER, RUN, read_content
 from mlp_lightning.runs.files import atomic_write, replace, sync_folder
 from mlp_lightning.runs.member import Member
@@ -187,8 +186,8 @@ def run_checkpoint(
         "optimizer_states": [state.optimizer],
         "lr_schedulers": [state.schedule] if state.schedule else [],
         "hparams_name": None,
-        "hyper_parameters": module_config(config, data).to_dict(),
-        CONFIG_KEY: config.to_dict(),
+        "hyper_parameters": member.hyper_parameters,
+        CONFIG_KEY: config.sections(),
         "engine": engine,
         "epoch_loss": state.epoch_loss,
         _EPOCH: [stopping.losses, stopping.steps],
@@ -276,10 +275,3 @@ def read_best(folder: RunFolder, step: int) -> tuple[dict[str, Any] | None, str]
         except CheckpointError as error:
             fault = str(error).removeprefix("ckpt_path: ")
     return None, fault
-
-
-def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:
-    """The same in memory."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()

@@ -110,21 +110,35 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
 
 def stacked_model(members: Sequence[Member]) -> StackedMLP:
     """The stack with each member's own initial weights."""
-    drawn: dict[tuple[Any, ...], MLP] = {}
-    mlps = []
     assert not any(one.data.cardinalities for one in members), "embeddings of categories are not stacked"
-    in_features, out_features = members[0].data.in_features, members[0].data.out_features
-    with torch.random.fork_rng(devices=[]):
-        for config in (one.config for one in members):
-            model = config.model
-            # Runs that differ in what does not touch the initial weights draw them once.
-            key = (config.seed, tuple(model.layer_widths), model.init)
-            if key not in drawn:
-                torch.manual_seed(config.seed)
-                widths, init = model.layer_widths, model.init
-                drawn[key] = MLP(in_features, out_features, widths, model.activation, bias=model.bias, init=init)
-            mlps.append(drawn[key])
-    return StackedMLP.stack(mlps, members[0].config.model.activation, [one.config.model.dropout for one in members])
+    data, model = members[0].data, members[0].config.model
+    models = [one.config.model for one in members]
+    # Runs that differ in what does not touch the initial weights draw them once.
+    equal: dict[tuple[Any, ...], list[int]] = {}
+    for number, config in enumerate(one.config for one in members):
+        equal.setdefault((tuple(config.model.layer_widths), config.model.init, config.seed), []).append(number)
+    stacked = StackedMLP(
+        data.in_features,
+        data.out_features,
+        [one.layer_widths for one in models],
+        model.activation,
+        [one.dropout for one in models],
+        model.bias,
+    )
+    mlps: dict[tuple[Any, ...], MLP] = {}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for (widths, init, seed), numbers in equal.items():
+            torch.manual_seed(seed)
+            if (widths, init) in mlps:
+                mlps[widths, init].draw_weights()
+            else:
+                sizes = data.in_features, data.out_features, widths
+                mlps[widths, init] = MLP(*sizes, model.activation, bias=model.bias, init=init)
+            weights = list(mlps[widths, init].parameters())
+            for number in numbers:
+                for view, weight in zip(stacked.parts(stacked.flat_N, number), weights, strict=True):
+                    view.copy_(weight)
+    return stacked
 
 
 def engine_maker(

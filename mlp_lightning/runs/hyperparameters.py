@@ -6,6 +6,7 @@ gathers them from all runs.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams import plugin_data_pb2 as _plugin_data_pb2
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.shared import SECTIONS, Remembered
 
 # protobuf makes the classes in these modules when they are imported, so type checkers do not see them.
 summary_pb2: Any = _summary_pb2
@@ -82,15 +84,18 @@ def hyperparameters(config: Config) -> dict[str, float | str | bool]:
 def _flat(config: Config) -> dict[str, float | str | bool]:
     """The configuration as flat values, e.g. ``model.hidden_units``."""
     flat: dict[str, float | str | bool] = {}
-
-    def flatten(prefix: str, value: Any) -> None:
-        if prefix in _NOT_HYPERPARAMETERS:
-            return
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                flatten(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value if isinstance(value, (bool, int, float, str)) else str(value)
-
-    flatten("", config.to_dict())
+    for name, value in config.sections().items():
+        if name not in _NOT_HYPERPARAMETERS:
+            flat.update(_flat_section[name](value) if name in _flat_section else _flattened(name, value))
     return flat
+
+
+def _flattened(prefix: str, value: Any) -> dict[str, float | str | bool]:
+    if prefix in _NOT_HYPERPARAMETERS:
+        return {}
+    if not isinstance(value, dict):
+        return {prefix: value if isinstance(value, (bool, int, float, str)) else str(value)}
+    return {key: one for name, inner in value.items() for key, one in _flattened(f"{prefix}.{name}", inner).items()}
+
+
+_flat_section = {name: Remembered(functools.partial(_flattened, name)) for name in SECTIONS}

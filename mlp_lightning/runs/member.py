@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.runs.build import module_config
 from mlp_lightning.runs.own_parts import OwnParts
 from mlp_lightning.runs.run_folder import RunFolder
 
@@ -28,6 +31,11 @@ class Member:
     folder: RunFolder
     data: TabularDataModule
     own: OwnParts = OwnParts()
+
+    @functools.cached_property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Those of its module, as plain data that checkpoints share; its rows are set up by now."""
+        return module_config(self.config, self.data).to_dict()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlp_lightning.config import ModelConfig, OptimizerConfig, OwnModelConfig, OwnOptimizerConfig, ScheduleConfig
 from mlp_lightning.config.schedules import SCHEDULES
+from mlp_lightning.config.shared import Remembered
 
 
 @dataclasses.dataclass
@@ -46,11 +47,15 @@ class ModuleConfig:
     preprocessing: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        model, optimizer = _fields(self.model), _fields(self.optimizer)
-        self.model = (OwnModelConfig if "_target_" in model else ModelConfig)(**model)
-        self.optimizer = (OwnOptimizerConfig if "_target_" in optimizer else OptimizerConfig)(**optimizer)
-        fields = _fields(self.scheduler)
-        self.scheduler = SCHEDULES[fields.get("name", "none")](**fields)
+        if not isinstance(self.model, ModelConfig):
+            model = _fields(self.model)
+            self.model = (OwnModelConfig if "_target_" in model else ModelConfig)(**model)
+        if not isinstance(self.optimizer, OptimizerConfig):
+            optimizer = _fields(self.optimizer)
+            self.optimizer = (OwnOptimizerConfig if "_target_" in optimizer else OptimizerConfig)(**optimizer)
+        if not isinstance(self.scheduler, tuple(SCHEDULES.values())):
+            fields = _fields(self.scheduler)
+            self.scheduler = SCHEDULES[fields.get("name", "none")](**fields)
         if self.preprocessing is not None:
             self.preprocessing = dict(self.preprocessing)
 
@@ -68,4 +73,7 @@ def _fields(section: Any) -> dict[str, Any]:
     """The fields of a dataclass, of a mapping or of nothing."""
     if section is None:
         return {}
-    return dict(section) if isinstance(section, Mapping) else dataclasses.asdict(section)
+    return dict(section) if isinstance(section, Mapping) else dict(_as_dict(section))
+
+
+_as_dict: Remembered[dict[str, Any]] = Remembered(dataclasses.asdict)

@@ -11,13 +11,14 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.files import atomic_write, names_file
@@ -73,6 +74,30 @@ class RunFolder:
             file.write(result_bytes(content))
 
 
+def config_yaml(config: Config) -> str:
+    """The text of ``config.yaml``."""
+    return "".join(
+        _section_yaml(one).replace(_SECTION, name, 1) if isinstance(one, dict) else _value_yaml(name, one)
+        for name, one in config.sections().items()
+    )
+
+
+def _value_yaml(name: str, value: Any) -> str:
+    if type(value) is int:
+        return f"{name}: {value}\n"
+    return _yaml({name: value}) if isinstance(value, list) else _text_yaml(name, value)
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(content), Dumper=_YAML_DUMPER, sort_keys=False)
+
+
+_text_yaml = functools.lru_cache(maxsize=256, typed=True)(lambda name, value: _yaml({name: value}))
+# In the place of the name of a section: the texts of one with another name are the same but for it.
+_SECTION = "section"
+_section_yaml: Remembered[str] = Remembered(lambda section: _yaml({_SECTION: section}))
+
+
 def result_bytes(content: dict[str, Any]) -> bytes:
     """The text of ``result.json``."""
     return (json.dumps(content, indent=2) + "\n").encode()
@@ -89,7 +114,7 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
     """
     folder = RunFolder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.dump(config.to_dict(), Dumper=_YAML_DUMPER, sort_keys=False)
+    text = config_yaml(config)
     try:
         with names_file(folder.config), folder.config.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -172,11 +197,25 @@ def new_run_dir(parent: Path) -> Path:
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the configuration without what only says how a run is called, shown and kept."""
-    content = config.to_dict()
-    for key in _NOT_IN_HASH:
-        section, _, name = key.rpartition(".")
-        (content[section] if section else content).pop(name)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    sections = config.sections()
+    texts = {
+        name: _texts_of_hash[name](one) if name in _texts_of_hash else json.dumps(one)
+        for name, one in sections.items()
+        if name not in _NOT_IN_HASH
+    }
+    text = ", ".join(f'"{name}": {texts[name]}' for name in sorted(texts))
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
+
+
+def _without(names: Collection[str]) -> Callable[[Mapping[str, Any]], str]:
+    """What makes a section JSON without some of its keys."""
+    return lambda section: json.dumps({key: one for key, one in section.items() if key not in names}, sort_keys=True)
+
+
+_texts_of_hash = {
+    name: Remembered(_without([key.partition(".")[2] for key in _NOT_IN_HASH if key.startswith(f"{name}.")]))
+    for name in SECTIONS
+}
 
 
 def surroundings(

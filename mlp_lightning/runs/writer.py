@@ -22,13 +22,8 @@ from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
 from mlp_lightning.runs.build import build_module, layer_widths
-from mlp_lightning.runs.checkpoints import (
-    PENDING_KEY,
-    checkpoint_bytes,
-    run_checkpoint,
-    write_checkpoint,
-    write_checkpoints,
-)
+from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
+from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message

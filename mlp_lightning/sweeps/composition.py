@@ -18,7 +18,7 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mlp_lightning.config.updates import as_number, is_plain_value
+from mlp_lightning.sweeps.direct import DirectJobs, direct_jobs
 from mlp_lightning.sweeps.hydra_record import Documents, HydraRecord, KeyPath
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -41,9 +43,16 @@ class ComposedJob:
     number: int  # hydra.job.num
     overrides: tuple[str, ...]  # hydra.overrides.task
     output_dir: Path  # absolute; hydra.runtime.output_dir
-    plain: dict[str, Any]  # the resolved configuration without hydra; {} if there is an error
+    sections: Mapping[
+        str, Any
+    ]  # the resolved configuration without hydra, parts shared with other jobs; {} on an error
     record: HydraRecord | None  # the content of .hydra; None if nothing could be composed
     error: Exception | None  # raised while this job was composed
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """A copy of the resolved configuration."""
+        return copy.deepcopy(dict(self.sections))
 
 
 def compose_jobs(
@@ -107,15 +116,17 @@ class _Composer:
     def compose(self, number: int, texts: Sequence[str]) -> ComposedJob:
         overrides = [self._override(text) for text in texts]
         try:
-            return self._composition(overrides).job(number, self._config)
+            shape = tuple(one.shape for one in overrides)
+            shared = self._shared.get(shape)
+            job = None if shared is None else shared.direct_job(number, overrides)
+            return job or self._composition(shape, overrides).job(number, self._config)
         except Exception as error:  # any error ends this job alone
             task = tuple(text for text in texts if not _OF_HYDRA.match(text))
             folder = Path.cwd() / str(self._sweep_dir) / str(number)
             return ComposedJob(number, task, folder, {}, None, error)
 
-    def _composition(self, overrides: Sequence[_Override]) -> _Composition:
+    def _composition(self, shape: tuple[str | None, ...], overrides: Sequence[_Override]) -> _Composition:
         """The composition of a job; may reuse that of an earlier job and replace its values."""
-        shape = tuple(one.shape for one in overrides)
         if None in shape or _overlap([one.key for one in overrides if not one.is_group]):
             return _Composition(self._load(overrides), [])
         if shape not in self._shared:
@@ -123,7 +134,8 @@ class _Composer:
             full = self._load(overrides)
             if not _may_share(full, overrides):
                 return _Composition(full, [])
-            self._shared[shape] = _Composition(full, [one.key for one in overrides if one.is_replaceable])
+            keys = [one.key for one in overrides if one.is_replaceable]
+            self._shared[shape] = _Composition(full, keys, is_shared=True)
         shared = self._shared[shape]
         if shared is not None:
             try:
@@ -137,6 +149,9 @@ class _Composer:
         return self._loader.load_sweep_config(self._config, [one.text for one in overrides])
 
     def _read(self, text: str) -> _Override:
+        if (number := _assigned_number(text)) is not None and number[0] not in self._groups:
+            key, value = number
+            return _Override(text, f"{key}=", key, is_replaceable=True, value=value)
         try:
             parsed = self._parser.parse_override(text)
         except Exception:  # Hydra reports it when it composes the job
@@ -164,12 +179,15 @@ class _Composition:
     refer to ``hydra``.
     """
 
-    def __init__(self, full: DictConfig, keys: Sequence[str]) -> None:
+    def __init__(self, full: DictConfig, keys: Sequence[str], is_shared: bool = False) -> None:
         self._full = full
+        self._is_shared = is_shared
+        self._direct: DirectJobs | None = None
         self._task = copy.deepcopy(full)
         with read_write(self._task), open_dict(self._task):
             del self._task["hydra"]
         content: Any = OmegaConf.to_container(full)
+        self._raw: Any = dict(content)
         self._paths: list[KeyPath] = [tuple(key.split(".")) for key in keys]
         self._documents = Documents(content, self._paths)
         hydra = content.pop("hydra")
@@ -193,9 +211,24 @@ class _Composition:
                 OmegaConf.update(self._full, one.key, one.value)
                 OmegaConf.update(self._task, one.key, one.value)
                 self._full.hydra.overrides.task[index] = self._texts[index] = one.text
-        named = sorted(one.text for one in overrides if one.key not in self._naming["exclude_keys"])
-        self._dirname = re.sub("=", self._naming["kv_sep"], self._naming["item_sep"].join(named))
+        self._dirname = self._dirname_of(overrides)
         self._full.hydra.job.override_dirname = self._dirname
+
+    def _dirname_of(self, overrides: Sequence[_Override]) -> str:
+        named = sorted(one.text for one in overrides if one.key not in self._naming["exclude_keys"])
+        return re.sub("=", self._naming["kv_sep"], self._naming["item_sep"].join(named))
+
+    def direct_job(self, number: int, overrides: Sequence[_Override]) -> ComposedJob | None:
+        """Another job of the same shape, if putting its values in is all that Hydra would do."""
+        values = [one.value for one in overrides if one.is_replaceable]
+        if self._direct is None or not all(map(is_plain_value, values)):
+            return None
+        texts = tuple(one.text for one in overrides)
+        of_record = dict(zip(self._paths, values, strict=True))
+        subdir = self._raw["hydra"]["output_subdir"]
+        record = HydraRecord(self._documents, of_record, number, texts, self._dirname_of(overrides), subdir)
+        plain = self._direct.plain(values)
+        return ComposedJob(number, texts, Path(self._direct.folder(number)), plain, record, None)
 
     def job(self, number: int, sweep: DictConfig) -> ComposedJob:
         """Build the job in the order of Hydra's ``run_job``.
@@ -227,6 +260,9 @@ class _Composition:
                 error = raised
         finally:
             state.cfg = state_before
+        if self._is_shared and error is None:
+            self._direct = direct_jobs(full, self._raw, plain, self._paths)
+            self._is_shared = False
         texts = tuple(self._texts)
         # Replaced values hold no interpolations: resolved or not, they are the same.
         content: Any = OmegaConf.to_container(task) if error else plain
@@ -241,6 +277,14 @@ class _Composition:
         except Exception:  # resolve everything: then OmegaConf's message names the full key
             return _plain(self._task)
         return copy.deepcopy(self._content) | differing
+
+
+def _assigned_number(text: str) -> tuple[str, int | float] | None:
+    """Key and value of an override that assigns a number; ``None`` for any other, which Hydra's grammar reads."""
+    key, _, written = text.partition("=")
+    value = as_number(written)
+    is_key = value is not None and _KEY.fullmatch(key) and key.partition(".")[0] != "hydra"
+    return (key, value) if is_key and value is not None else None
 
 
 def _overlap(keys: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, DataConfig, SweepConfig
 
 
 def of_fold(config: Config, fold: int) -> Config:
@@ -16,21 +16,34 @@ def of_fold(config: Config, fold: int) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, cv=cv))
 
 
-def with_shared_split(config: Config) -> Config:
+def with_shared_split(config: Config, known: dict[int, tuple[DataConfig, DataConfig]] | None = None) -> Config:
     """A run of a sweep over seeds: a split that ``seed`` would decide is the same for all of them.
 
     Otherwise the best seed would be the one with the easiest validation rows.
+
+    Args:
+        config: of the run.
+        known: sections of earlier runs, by identity, so that equal ones are the same object.
     """
     if not config.data.split_follows_seed:
         return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, split_seed=0))
+    known = {} if known is None else known
+    if id(config.data) not in known:
+        known[id(config.data)] = config.data, dataclasses.replace(config.data, split_seed=0)
+    return dataclasses.replace(config, data=known[id(config.data)][1])
 
 
-def with_keys(config: Config, keys: Collection[str]) -> Config:
-    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others."""
+def with_keys(
+    config: Config, keys: Collection[str], known: dict[tuple[int, str], tuple[SweepConfig, SweepConfig]] | None = None
+) -> Config:
+    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others; ``known`` as above."""
     if config.sweep.keys:
         return config
-    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, keys=list(keys)))
+    known = {} if known is None else known
+    key = id(config.sweep), " ".join(keys)
+    if key not in known:
+        known[key] = config.sweep, dataclasses.replace(config.sweep, keys=list(keys))
+    return dataclasses.replace(config, sweep=known[key][1])
 
 
 def means_of_folds(folds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

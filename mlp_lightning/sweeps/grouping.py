@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlp_lightning.config import Config
+from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 
@@ -89,8 +91,13 @@ def group_runs(
     """
     alone: list[tuple[int, str]] = []
     groups: dict[str, list[int]] = {}
+    reasons: dict[tuple[Any, ...], str] = {}
     for index, config in enumerate(configs):
-        reason = why_alone(config)
+        # Runs with the same sections have the same reason.
+        key = config.ckpt_path, *(id(getattr(config, name)) for name in SECTIONS if name not in _MAY_DIFFER)
+        if key not in reasons:
+            reasons[key] = why_alone(config)
+        reason = reasons[key]
         if reason:
             alone.append((index, reason))
         else:
@@ -145,13 +152,22 @@ def why_alone(config: Config) -> str:
 
 def group_key(config: Config) -> str:
     """The options that must be the same in all members of a stack."""
-    content = config.to_dict()
-    for key in (*_MAY_DIFFER, *_MAY_DIFFER_TOO):
-        section_name, _, name = key.rpartition(".")
-        section: dict[str, Any] = content[section_name] if section_name else content
-        section.pop(name, None)
-    content["model"]["depth"] = len(config.model.layer_widths)
+    texts = [
+        f"{name}: {_text_of_key[name](one) if name in _text_of_key else json.dumps(one)}"
+        for name, one in config.sections().items()
+        if name not in _MAY_DIFFER
+    ]
+    return "\n".join([*texts, f"depth: {len(config.model.layer_widths)}"])
+
+
+def _common(name: str, section: Mapping[str, Any]) -> str:
+    """What a section must have in common, as text."""
+    differing = {"model.depth", *_MAY_DIFFER, *_MAY_DIFFER_TOO}
+    content = {key: one for key, one in section.items() if f"{name}.{key}" not in differing}
     return json.dumps(content, sort_keys=True)
+
+
+_text_of_key = {name: Remembered(functools.partial(_common, name)) for name in SECTIONS}
 
 
 def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> Iterator[list[int]]:

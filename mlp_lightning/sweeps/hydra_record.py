@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -52,10 +53,24 @@ class _Document:
     def __init__(self, content: Mapping[Any, Any], paths: Collection[KeyPath]) -> None:
         self._pieces = dict(_pieces(content, paths, ()))
 
+        # What stays the same between two replaceable pieces is one text.
+        self._texts: list[str | KeyPath] = []
+        for path, piece in self._pieces.items():
+            last = self._texts[-1] if self._texts else None
+            if path in paths:
+                self._texts.append(path)
+            elif isinstance(last, str):
+                self._texts[-1] = last + piece
+            else:
+                self._texts.append(piece)
+
     def text(self, values: Mapping[KeyPath, Any]) -> str:
-        """The YAML with other values at some of the paths."""
-        pieces = self._pieces | {path: _piece(path, value) for path, value in values.items()}
-        return "".join(pieces.values()) or "{}\n"
+        """The YAML with other values at some of the paths, which are replaceable."""
+        pieces = [
+            one if isinstance(one, str) else _piece(one, values[one]) if one in values else self._pieces[one]
+            for one in self._texts
+        ]
+        return "".join(pieces) or "{}\n"
 
 
 class Documents:
@@ -91,17 +106,18 @@ class HydraRecord:
         if self.output_subdir is None:
             return
         target = os.path.abspath(output_dir)  # noqa: PTH100  # as Hydra does it: links stay as they are
-        folder = Path(target, self.output_subdir)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = os.path.join(target, self.output_subdir)  # noqa: PTH118  # twice as fast as Path
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
         overrides = list(self.overrides)
         values = (self.number, str(self.number), self.override_dirname, overrides, target)
         texts = {
             "config.yaml": self.documents.config.text(self.values),
             "hydra.yaml": self.documents.hydra.text(dict(zip(_DIFFERING, values, strict=True))),
-            "overrides.yaml": _yaml(overrides),
+            "overrides.yaml": _list(overrides),
         }
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123
+                file.write(text)
 
 
 def _pieces(content: Mapping[Any, Any], paths: Collection[KeyPath], above: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -117,7 +133,39 @@ def _pieces(content: Mapping[Any, Any], paths: Collection[KeyPath], above: KeyPa
 
 def _piece(path: KeyPath, value: Any) -> str:
     indent = "  " * (len(path) - 1)
+    written = _as_it_is(value)
+    if written is not None and _of_options(path[-1]):
+        return f"{indent}{path[-1]}: {written}\n"
     return indent + _yaml({path[-1]: value}).removesuffix("\n").replace("\n", f"\n{indent}") + "\n"
+
+
+def _list(values: Sequence[Any]) -> str:
+    lines = [_as_it_is(one) for one in values]
+    return "".join(f"- {line}\n" for line in lines) if lines and None not in lines else _yaml(list(values))
+
+
+# Names of keys, overrides and paths that YAML takes as they are; words such as "no" and "null" are not among them.
+_OPTION = re.compile(r"[a-z]+(_[a-z]+)+|seed|lr|num|id|task|depth|dropout|momentum", re.ASCII)
+_OVERRIDE = re.compile(r"(\+\+)?[A-Za-z_][\w.]*=[\w.,=/+-]*|/[\w./+-]*", re.ASCII)
+_DECIMAL = re.compile(r"\d+\.\d+", re.ASCII)
+
+
+@functools.cache
+def _of_options(key: Any) -> bool:
+    return isinstance(key, str) and _OPTION.fullmatch(key) is not None
+
+
+def _as_it_is(value: Any) -> str | None:
+    """The YAML of a value that needs no emitter; ``None`` for any other."""
+    if type(value) is int:
+        return str(value)
+    if type(value) is float:
+        return text if _DECIMAL.fullmatch(text := repr(value)) else None
+    if type(value) is str:
+        if value.isdecimal() and value.isascii():
+            return f"'{value}'"
+        return value if _OVERRIDE.fullmatch(value) else None
+    return None
 
 
 def _yaml(content: Any) -> str:

@@ -77,7 +77,7 @@ def record_of(run: SweepRun) -> RunRecord:
         run.folder,
         UNENDED if outcome is None else outcome.status,
         run.job.overrides,
-        run.job.plain if run.config is None else run.config.to_dict(),
+        run.job.sections if run.config is None else run.config.sections(),
         run.metrics,
         0 if outcome is None else outcome.steps,
         0.0 if outcome is None else outcome.wall_time_s,

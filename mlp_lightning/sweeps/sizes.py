@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_lightning.config import Config, OwnDataConfig
 from mlp_lightning.config.schema import CrossValidationConfig, plain
+from mlp_lightning.config.shared import Remembered
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.sweeps.grouping import Sizes
 
@@ -49,7 +50,7 @@ class SizesOf:
         smooths, data = trainer.label_smoothing not in (0, "auto"), config.data
         seed = config.seed if data.split_follows_seed else None
         model = [config.model.norm, config.model.numeric_embedding, config.model.embedding_size]
-        key = json.dumps([config.to_dict()["data"], *length, seed, config.task, smooths, *model])
+        key = _text(config.sections()["data"]) + json.dumps([*length, seed, config.task, smooths, *model])
         if key not in self._known:
             try:
                 built = self._built(config)
@@ -101,8 +102,13 @@ class SizesOf:
 
 def _rows_key(config: Config) -> str:
     """What decides which rows are read, whatever is made of them."""
-    content = config.to_dict()["data"]
-    return json.dumps({name: value for name, value in content.items() if name not in _OF_READ_ROWS})
+    return _text_of_rows(config.sections()["data"])
+
+
+_text = Remembered(json.dumps)
+_text_of_rows = Remembered(
+    lambda section: json.dumps({name: value for name, value in section.items() if name not in _OF_READ_ROWS})
+)
 
 
 def sizes_of_data(config: Config, data: TabularDataModule) -> Sizes:

@@ -9,12 +9,15 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from mlp_lightning.config import Config, SweepConfig, parse_complete
+from mlp_lightning.config import Config, DataConfig, SweepConfig, parse_complete
 from mlp_lightning.config.overrides import explicit_keys
+from mlp_lightning.config.parsing import KnownSections
 from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import remove_abandoned
+from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -56,6 +59,10 @@ class Sweep:
         self.swept = swept
         self.shares_split = "seed" in swept
         self._keys: list[str] = []
+        # Equal sections of the runs are the same objects.
+        self._known_sections: KnownSections = {}
+        self._shared_data: dict[int, tuple[DataConfig, DataConfig]] = {}
+        self._with_keys: dict[tuple[int, str], tuple[SweepConfig, SweepConfig]] = {}
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._runs: list[SweepRun] = []
         self._done: list[RunRecord] = []
@@ -144,16 +151,27 @@ class Sweep:
         try:
             if job.error is not None:
                 raise job.error
-            config = parse_complete(job.plain, explicit_keys(job.overrides))
+            config = parse_complete(job.sections, explicit_keys(job.overrides), known=self._known_sections)
         except Exception as error:  # any error ends this job alone
             return error
-        return with_shared_split(config) if self.shares_split else config
+        return with_shared_split(config, self._shared_data) if self.shares_split else config
 
     def _find_keys(self, configs: Sequence[Config]) -> None:
         """Those in which the runs differ; a search of single trials has at least those of the command."""
-        flat = [flat_config(one.to_dict()) for one in configs]
-        known = dict.fromkeys(key for one in flat for key in one)
-        differing = [key for key in known if key in self.swept or len({value_text(one.get(key)) for one in flat}) > 1]
+        known: dict[str, str] = {}  # every key, and which section it is in
+        distinct: dict[str, dict[Any, dict[str, Any]]] = {}
+        for config in configs:
+            for name, one in config.sections().items():
+                of_section = distinct.setdefault(name, {})
+                key = id(one) if isinstance(one, dict) else repr(one)
+                if key not in of_section:
+                    of_section[key] = flat_config({name: one})
+                    known |= dict.fromkeys((key for key in of_section[key] if key not in known), name)
+        differing = [
+            key
+            for key, name in known.items()
+            if key in self.swept or len({value_text(one.get(key)) for one in distinct[name].values()}) > 1
+        ]
         self._keys = [key for key in known if key in {*self._keys, *differing} and not key.startswith("sweep.")]
 
     def _assigned(self, job: ComposedJob, config: Config | Exception) -> Runs:
@@ -163,12 +181,12 @@ class Sweep:
             error = config
             run = SweepRun(job, self._ledger.free(job.output_dir))
             write_hydra_folder(job, run.folder)
-            record_refusal(run.folder, job.plain, f"{type(error).__name__}: {error}")
+            record_refusal(run.folder, job.sections, f"{type(error).__name__}: {error}")
             run.outcome = Outcome("failed", {}, error=cause(f"{type(error).__name__}: {error}"))
             self._runs.append(run)
             self._report_failure(run)
             return [(run, None)]
-        config = with_keys(config, self._keys)
+        config = with_keys(config, self._keys, self._with_keys)
         if config.data.cv.trains_all:
             placements = self._ledger.place_folds(config, job.output_dir)
             self._cross_validated[placements[0].folder.parent] = config
@@ -189,6 +207,7 @@ class Sweep:
 
     def _train(self, runs: Sequence[SweepRun], n_jobs: int, backend: str) -> None:
         """Group the runs and train them part by part."""
+        import_libraries()
         sizes = self._sizes
         assert self._ledger is not None
         self._rows.compare_records(map(config_of, runs), [*self._done, *self._ledger.others()])

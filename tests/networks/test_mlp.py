@@ -289,3 +289,16 @@ def test_the_examples_in_the_documentation_run() -> None:
     result = doctest.testmod(mlp)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("init", ["default", "xavier_normal", "orthogonal"])
+@pytest.mark.parametrize("options", [{}, {"norm": "batch"}, {"residual": True}, {"bias": False}])
+def test_weights_drawn_again_are_those_of_a_new_network(init, options) -> None:
+    torch.manual_seed(1)
+    drawn = MLP(3, 2, [4, 4], "tanh", init=init, **options)
+    torch.manual_seed(5)
+    drawn.draw_weights()
+    torch.manual_seed(5)
+    new = MLP(3, 2, [4, 4], "tanh", init=init, **options)
+    for name, weight in new.state_dict().items():
+        assert torch.equal(drawn.state_dict()[name], weight), name

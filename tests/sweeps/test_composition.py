@@ -23,6 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlp_lightning.config import conf_dir
+from mlp_lightning.sweeps import hydra_record
 from mlp_lightning.sweeps.composition import ComposedJob, compose_jobs, write_hydra_folder
 
 FIRST = 3  # number of the first job
@@ -391,3 +392,34 @@ def test_random_sweeps(sweep, seed) -> None:
         order = draw.sample(keys, len(keys)) if draw.random() < 0.2 else keys
         jobs.append([f"{signs[key]}{key}={draw.choice(RANDOM_VALUES[key])}" for key in order])
     sweep.check(jobs, *draw.choice(RANDOM_HYDRA))
+
+
+TEXTS_OF_YAML = [
+    *(0, 5, -3, 10**20, 0.25, 1e-5, 1e17, 2.0, float("nan"), True, None, [], [1], "5", "007"),
+    *("model.hidden_units=4,6", "++x=1", "+x=1", "/tmp/a-b/5", "/", "a=", "a=-", "x=1e-3", "a=b#c", "a= b", "~", "x=:"),
+    *("1_0", "seed=5", "=", "a", "/a b", "٣", "a=no", "a=.", "seed=5\n", "/a\n", "_=_", "x=,"),
+    *(f"{'x' * 200}=1", f"/{'y' * 300}", f"/{'y z' * 100}"),
+]
+
+
+@pytest.mark.parametrize("value", TEXTS_OF_YAML, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("key", ["seed", "hidden_units", "lr", "no", "1", "a b"])
+def test_text_of_a_value_is_that_of_the_yaml_library(key, value) -> None:
+    assert hydra_record._piece((key,), value) == hydra_record._yaml({key: value})
+    assert hydra_record._list([value, "seed=1"]) == hydra_record._yaml([value, "seed=1"])
+
+
+def test_equal_sections_are_shared(sweep) -> None:
+    jobs = product(data=["xor"], seed=["0", "1"], optimizer__lr=["0.5", "1"], model__hidden_units=["4", "[2,3]"])
+    ours = sweep.composed(jobs)
+    lists = [job for job in ours if isinstance(job.sections["model"]["hidden_units"], list)]
+    assert len(lists) == 4
+    for alike in (lists, [job for job in ours if job not in lists]):
+        assert len({id(job.sections["model"]) for job in alike[1:]}) == 1, "all but the first, which Hydra composed"
+        assert len({id(job.sections["trainer"]) for job in alike}) == 1
+        assert len({id(job.sections["optimizer"]) for job in alike[1:]}) == 2
+
+
+@pytest.mark.parametrize("swept", ["data.suggested_lr.sgd", "data.name"])
+def test_a_key_that_is_read_through_a_default_is_resolved_for_every_job(sweep, swept) -> None:
+    sweep.check([["optimizer=sgd", f"{swept}={value}"] for value in ("0.25", "3", "0.5")], compositions=1)

@@ -278,7 +278,8 @@ def test_ctrl_c_and_a_second_sweep_meanwhile(tmp_path: Path, request: pytest.Fix
     steps = result(sweep / "2")["steps"]
     assert 0 < steps < 100000000
     checkpoint = sweep / "2" / "checkpoints" / "last.ckpt"
-    further = ["data=xor", "seed=1", "model.depth=1", f"trainer.max_steps={steps + 100}", f"ckpt_path={checkpoint}"]
+    further = ["data=xor", "seed=1", "model.depth=1", "model.hidden_units=30", f"trainer.max_steps={steps + 100}"]
+    further += [f"ckpt_path={checkpoint}"]
     assert train_forked(*further, "name=further", folder=tmp_path).returncode == 0
     continued = result(only_run(tmp_path, "further"))
     assert (continued["status"], continued["steps"]) == ("finished", steps + 100)

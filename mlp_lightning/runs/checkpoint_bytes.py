@@ -1,0 +1,70 @@
+"""The bytes that ``torch.save`` writes, in half of the time: a sweep saves two small checkpoints for every run.
+
+``torch.save`` asks Python of every number and text whether it is a storage. Here only what may hold one is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.storage import TypedStorage
+
+
+def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint as a file of torch's; its tensors are on the CPU."""
+    return _quickly(content) if _is_as_torch_writes() else _saved(content)
+
+
+@functools.cache
+def _is_as_torch_writes() -> bool:
+    """Whether this version of torch writes the same bytes; if not, it writes them itself."""
+    row_3 = torch.arange(3.0)
+    example = {"a": row_3, "b": [row_3[1:], torch.tensor(1), 0.5, None], "c": OrderedDict(d="e"), "f": torch.int8}
+    try:
+        return _quickly(example) == _saved(example)
+    except Exception:  # what it raises if its inner functions are others
+        return False
+
+
+def _quickly(content: Mapping[str, Any]) -> bytes:
+    pickled, file = io.BytesIO(), io.BytesIO()
+    pickler = _Pickler(pickled)
+    pickler.dump(content)
+    writer: Any = torch._C.PyTorchFileWriter(file, True, _ALIGNMENT)
+    for name, record in {"data.pkl": pickled.getvalue(), **_MARKS}.items():
+        writer.write_record(name, record, len(record))
+    for key, storage in pickler.storages.values():
+        writer.write_record(f"data/{key}", storage, storage.nbytes())
+    writer.write_end_of_file()
+    return file.getvalue()
+
+
+_ALIGNMENT = 64
+_MARKS = {".format_version": b"1", ".storage_alignment": str(_ALIGNMENT).encode(), "byteorder": b"little"}
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors on the CPU by their storages, which become records of their own."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=2)
+        self.storages: dict[int, tuple[str, torch.UntypedStorage]] = {}
+
+    def persistent_id(self, obj: Any) -> Any:
+        if type(obj) is not TypedStorage:
+            return None
+        storage = obj._untyped_storage
+        key, _ = self.storages.setdefault(storage._cdata, (str(len(self.storages)), storage))
+        return "storage", getattr(torch, obj._pickle_storage_type()), key, "cpu", obj._size()
+
+
+def _saved(content: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
