@@ -46,8 +46,8 @@ class Sizes:
         rows_per_step: rows that an optimizer step sees.
         rows: rows of all splits.
         steps: optimizer steps of the run.
-        alone: why its rows need a model that cannot be stacked; empty if they do not.
         steps_per_epoch: of the training rows.
+        embedded: how many features are numbers, and how many categories whose embedding is learned.
     """
 
     in_features: int
@@ -55,8 +55,8 @@ class Sizes:
     rows_per_step: int
     rows: int
     steps: int
-    alone: str = ""
     steps_per_epoch: int = 1
+    embedded: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +125,10 @@ def _of_equal_sizes(
             except MLPLightningError:
                 alone.append((index, "its data cannot be used"))
                 continue
-            if sizes.alone:
-                alone.append((index, sizes.alone))
-                continue
             # Equal batches, unless an epoch is one step: then members with fewer rows are padded.
             batch = sizes.rows_per_step if sizes.steps_per_epoch > 1 else 0
-            key = (sizes.in_features, sizes.out_features, sizes.steps, sizes.steps_per_epoch, batch)
+            features = (sizes.in_features, sizes.out_features, *sizes.embedded)
+            key = (*features, sizes.steps, sizes.steps_per_epoch, batch)
             of_sizes.setdefault(key, ([], sizes))[0].append(index)
         yield from of_sizes.values()
 
