@@ -97,9 +97,7 @@ def _compiled(members: int, work: Work) -> float:
     return compiled_seconds(members, work.layer_widths, work.rows_per_step)
 
 
-def _choose_for_stack(
-    config: Config, members: int, work: Work, rows_refuse: str, is_on_cpu: bool
-) -> EngineChoice:
+def _choose_for_stack(config: Config, members: int, work: Work, rows_refuse: str, is_on_cpu: bool) -> EngineChoice:
     reason = f"{members} runs together"
     refusal = (compiled_refuses(config) or rows_refuse) if is_on_cpu else "compiled is for CPUs"
     if refusal:

@@ -334,9 +334,7 @@ class StackedEngine:
 
     def _state(self, slot: int, tensors: Mapping[str, Tensor], snapshot: Snapshot) -> MemberState:
         model = self.model
-        parts = {
-            name: list(model.copies(flat_N, slot)) for name, flat_N in tensors.items() if name != "weights"
-        }
+        parts = {name: list(model.copies(flat_N, slot)) for name, flat_N in tensors.items() if name != "weights"}
         schedule, group = snapshot.schedules[0]
         generators = dict(initial_generators(self._seeds[slot]))
         if snapshot.generators is not None:

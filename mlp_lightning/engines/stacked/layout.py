@@ -214,4 +214,3 @@ class StackedMLP(Stack):
                 x = self.activate(x)
                 if self.needs_mask:
                     x = x * self.mask(number)
-

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlp_lightning.engines.stacked.stack import Stack, linear
-from mlp_lightning.networks.embeddings import FeatureEmbedding, PeriodicEmbedding, PiecewiseLinearEmbedding
+from mlp_lightning.networks.embeddings import FeatureEmbedding, PeriodicEmbedding
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.residual import ResidualBlock
 
@@ -142,9 +142,7 @@ class StackedNetwork(Stack):
         return self._own(self._learned, dict(self._outlines[member].named_parameters()), flat_N, member)
 
     @staticmethod
-    def _own(
-        blocks: Sequence[Block], outline: Mapping[str, Tensor], flat_N: Tensor, member: int
-    ) -> Iterator[Tensor]:
+    def _own(blocks: Sequence[Block], outline: Mapping[str, Tensor], flat_N: Tensor, member: int) -> Iterator[Tensor]:
         for block in blocks:
             own = tuple(slice(size) for size in outline[block.name].shape)
             yield block.view(flat_N)[(member, *own)]
