@@ -154,7 +154,7 @@ def group_key(config: Config) -> str:
 
 def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> Iterator[list[int]]:
     """Cut a group into stacks, narrowest runs first, each as large as padding and memory allow."""
-    widths = {index: [sizes.in_features, *one.model.layer_widths, sizes.out_features] for index, one in members}
+    widths = {index: [sizes.in_features, *_hidden(one), sizes.out_features] for index, one in members}
     config = members[0][1]
     logged = sizes.steps // config.trainer.log_every_n_steps + 1
     bytes_per_number = 8 if config.trainer.precision == "64" else 4
@@ -177,6 +177,11 @@ def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> It
         widest, arithmetic = wider, arithmetic + own
     if stack:
         yield stack
+
+
+def _hidden(config: Config) -> list[int]:
+    hidden = config.model.layer_widths
+    return hidden[:1] * (1 + 2 * len(hidden)) if config.model.residual else hidden
 
 
 def _arithmetic(widths: Sequence[int], rows: int) -> int:

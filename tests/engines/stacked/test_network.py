@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.configurations import ComposeConfig
@@ -58,7 +58,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = table.append_column("z", pa.array(draw.choice(["no", "yes"], 160)))
     table = table.append_column("kind", pa.array(np.array(["a", "b", "c"])[np.arange(160) % 3]))
     table = table.append_column("place", pa.array([f"place {one}" for one in draw.integers(0, 60, 160)]))
-    pa.parquet.write_table(table, path)
+    pq.write_table(table, path)
     return path
 
 
@@ -190,7 +190,7 @@ def test_one_layer_of_padding(norm: str) -> None:
         for _ in range(3):
             chain.forward(features_BF, logits_KBC)
             chain.backward(features_BF, delta_KBC)
-            model.flat_N -= 0.1 * gradient_N
+            model.flat_N.sub_(0.1 * gradient_N)
     for member, network in enumerate(networks):
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         for _ in range(3):
