@@ -40,7 +40,6 @@ def flowers(folder: Path, rows: int = 61) -> Path:
 
 def configured(path: Path, *overrides: str, folds: int = 3) -> Config:
     base = ["data=table", f"data.path={path}", "data.target=species", f"data.cv.folds={folds}"]
-    # A column of so many texts would be embedded, and embeddings are not stacked.
     return check_overrides([*base, "data.columns.plant.kind=ignored", *QUICK, *overrides])
 
 

@@ -58,7 +58,7 @@ def choose_engine(
         config: of the run.
         members: how many train together.
         work: of the training.
-        rows_refuse: why the rows cannot be trained as a stack; empty if they can.
+        rows_refuse: why the rows cannot be trained by the compiled kernel; empty if they can.
         is_on_cpu: whether the device of the training is the CPU.
 
     Raises:
@@ -67,7 +67,7 @@ def choose_engine(
     wanted = config.trainer.engine
     refusal = ""
     if wanted == "stacked":
-        refusal = stacked_refuses(config) or rows_refuse
+        refusal = stacked_refuses(config)
     elif wanted == "compiled":
         refusal = compiled_refuses(config) or rows_refuse or ("" if is_on_cpu else "it is compiled for CPUs")
     elif wanted == "explicit":
@@ -77,7 +77,7 @@ def choose_engine(
             [Fault("trainer.engine", wanted, f"cannot train this run: {refusal}", "use trainer.engine=autograd")]
         )
     if wanted == "auto" and members > 1:
-        return _choose_for_stack(config, members, work, is_on_cpu)
+        return _choose_for_stack(config, members, work, rows_refuse, is_on_cpu)
     if wanted == "auto":
         return _choose_for_one(config, work, rows_refuse, is_on_cpu)
     return EngineChoice(wanted, "as trainer.engine says")
@@ -97,9 +97,9 @@ def _compiled(members: int, work: Work) -> float:
     return compiled_seconds(members, work.layer_widths, work.rows_per_step)
 
 
-def _choose_for_stack(config: Config, members: int, work: Work, is_on_cpu: bool) -> EngineChoice:
+def _choose_for_stack(config: Config, members: int, work: Work, rows_refuse: str, is_on_cpu: bool) -> EngineChoice:
     reason = f"{members} runs together"
-    refusal = compiled_refuses(config) if is_on_cpu else "compiled is for CPUs"
+    refusal = (compiled_refuses(config) or rows_refuse) if is_on_cpu else "compiled is for CPUs"
     if refusal:
         return EngineChoice("stacked", f"{reason}; {refusal}")
     stacked = stack_seconds(members, work.layer_widths, work.rows_per_step)

@@ -46,24 +46,23 @@ _EXPLICIT: dict[str, tuple[Any, ...]] = {
     "trainer.precision": ("32", "64"),
     "trainer.gradient_clip_algorithm": ("norm", "value"),
 }
-_STACKED = {
+# A kernel has every layer written out.
+_MOST_COMPILED_LAYERS = 32
+_COMPILED = {
     **_EXPLICIT,
     "model.norm": ("none",),
     "model.residual": (False,),
     "model.numeric_embedding": ("none",),
+    "model.dropout": (0.0,),
 }
-# A kernel has every layer written out.
-_MOST_COMPILED_LAYERS = 32
-_COMPILED = {**_STACKED, "model.dropout": (0.0,)}
 
 
 def stacked_refuses(config: Config) -> str:
-    """Why the stacked engine cannot train a run; empty if it can.
-
-    A function of the configuration alone. What the rows need (embeddings of categories) is refused where they are
-    known: see :class:`mlp_lightning.sweeps.grouping.Sizes`.
-    """
-    return _refuses(config, _STACKED, "is not stacked", "is for a run alone")
+    """Why the stacked engine cannot train a run; empty if it can. A function of the configuration alone."""
+    reason = _refuses(config, _EXPLICIT, "is not stacked", "is for a run alone")
+    if not reason and config.trainer.accumulate_grad_batches > 1 and config.model.norm == "batch":
+        return "model.norm = batch treats the batches of trainer.accumulate_grad_batches one by one"
+    return reason
 
 
 def compiled_refuses(config: Config) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -26,7 +26,9 @@ from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.engine import StackedEngine
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.network import StackedNetwork
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 from mlp_lightning.networks.tasks import Task, make_task
@@ -40,6 +42,7 @@ from mlp_lightning.runs.build import (
 )
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.network import build_embedding
 from mlp_lightning.runs.training_module import TrainingModule
 from mlp_lightning.tables.randomness import derived_seed
 
@@ -101,18 +104,21 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
         model: that an engine trains.
         weights: state dict of a :class:`MLPModule`.
     """
-    if isinstance(model, StackedMLP):
+    if isinstance(model, Stack):
         with torch.no_grad():
-            model.flat_N.copy_(model.flat_of([weights[name] for name in model.parameter_names]))
+            model.flat_N.copy_(model.flat_of_state(weights))
     else:
         model.load_state_dict(weights)
 
 
-def stacked_model(members: Sequence[Member]) -> StackedMLP:
+def stacked_model(members: Sequence[Member]) -> Stack:
     """The stack with each member's own initial weights."""
-    assert not any(one.data.cardinalities for one in members), "embeddings of categories are not stacked"
     data, model = members[0].data, members[0].config.model
     models = [one.config.model for one in members]
+    embeds = build_embedding(model, data.in_features, data.preprocessor) is not None
+    if embeds or model.norm != "none" or model.residual:
+        mlps_of_members = [cast("MLP", autograd_model(one).mlp) for one in members]
+        return StackedNetwork(mlps_of_members, [one.dropout for one in models])
     # Runs that differ in what does not touch the initial weights draw them once.
     equal: dict[tuple[Any, ...], list[int]] = {}
     for number, config in enumerate(one.config for one in members):
@@ -154,7 +160,7 @@ def engine_maker(
     """
 
     def make(module: TrainingModule) -> Engine:
-        if isinstance(module.model, StackedMLP):
+        if isinstance(module.model, Stack):
             return _stacked_engine(name, module, module.model, members, task, data)
         assert isinstance(module.model, MLPModule)
         return _engine_of_one(name, module, module.model, members[0], data.last_step)
@@ -199,7 +205,7 @@ def _engine_of_one(
 def _stacked_engine(
     name: str,
     training: TrainingModule,
-    model: StackedMLP,
+    model: Stack,
     members: Sequence[Member],
     task: Task,
     data: TrainingDataModule,

@@ -17,6 +17,7 @@ from rich.console import Console
 from mlp_lightning.config import Config, OwnDataConfig, parse_config
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import own_source
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import REFUSALS, ConfigError, Fault
 from mlp_lightning.runs.console import RunConsole, log, print_error
@@ -329,7 +330,9 @@ class _SingleRun:
                 print_error(self._resumed.lost)
             for line in self._resumed.lines(config):
                 self.console.line(line)
-        parameters = sum(one.numel() for one in module.model.parameters())
+        model = module.model
+        of_network = model.parts(model.flat_N, 0) if isinstance(model, Stack) else model.parameters()
+        parameters = sum(one.numel() for one in of_network)
         threads = torch.get_num_threads()  # those of this training: see Training.execute
         for line in [
             *member.data.describe(),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.engines.protocol import MemberState
-from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
@@ -213,7 +213,7 @@ def _refuse_misfit(state: MemberState, training: Training) -> None:
     """
     assert training.module is not None
     module = training.module.model
-    if isinstance(module, StackedMLP):  # of one member
+    if isinstance(module, Stack):  # of one member
         with torch.random.fork_rng(devices=[]):
             module = autograd_model(training.members[0])
     wanted, there = ({name: one.shape for name, one in of.items()} for of in (module.state_dict(), state.weights))

@@ -185,7 +185,7 @@ class Training:
         config, data = self.configs[0], self.members[0].data
         if self._saved is not None:  # a stack stays one, even if one run of it is left
             return EngineChoice(self._saved.sizing.engine, "it continues")
-        refusal = "a learned embedding of categories is not stacked" if data.cardinalities else ""
+        refusal = "a learned embedding of categories is not in the compiled kernel" if data.cardinalities else ""
         has_other = torch.cuda.is_available() or torch.backends.mps.is_available()
         is_on_cpu = config.trainer.accelerator == "cpu" or not has_other
         return choose_engine(config, len(self.configs), work, refusal, is_on_cpu)

@@ -17,11 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
-from mlp_lightning.runs.build import build_module, layer_widths
+from mlp_lightning.runs.build import build_module, layer_widths, module_config
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
 from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
@@ -31,6 +33,7 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.network import build_embedding, build_mlp
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
 from mlp_lightning.runs.rescue import Rescue
@@ -382,6 +385,10 @@ def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, An
 
 
 def _parameters(member: Member) -> int:
-    """Number of parameters of a network that is linear layers alone."""
-    widths = layer_widths(member.config, member.data)
-    return sum((inputs + member.config.model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))
+    """Number of parameters of a member's network."""
+    config, data = member.config, member.data
+    if config.model.norm == "none" and build_embedding(config.model, data.in_features, data.preprocessor) is None:
+        widths = layer_widths(config, data)
+        return sum((inputs + config.model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(one.numel() for one in build_mlp(module_config(config, data), data.preprocessor).parameters())

@@ -48,8 +48,8 @@ class Sizes:
         rows_per_step: rows that an optimizer step sees.
         rows: rows of all splits.
         steps: optimizer steps of the run.
-        alone: why its rows need a model that cannot be stacked; empty if they do not.
         steps_per_epoch: of the training rows.
+        embedded: how many features are numbers, and how many categories whose embedding is learned.
     """
 
     in_features: int
@@ -57,8 +57,8 @@ class Sizes:
     rows_per_step: int
     rows: int
     steps: int
-    alone: str = ""
     steps_per_epoch: int = 1
+    embedded: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +132,10 @@ def _of_equal_sizes(
             except MLPLightningError:
                 alone.append((index, "its data cannot be used"))
                 continue
-            if sizes.alone:
-                alone.append((index, sizes.alone))
-                continue
             # Equal batches, unless an epoch is one step: then members with fewer rows are padded.
             batch = sizes.rows_per_step if sizes.steps_per_epoch > 1 else 0
-            key = (sizes.in_features, sizes.out_features, sizes.steps, sizes.steps_per_epoch, batch)
+            features = (sizes.in_features, sizes.out_features, *sizes.embedded)
+            key = (*features, sizes.steps, sizes.steps_per_epoch, batch)
             of_sizes.setdefault(key, ([], sizes))[0].append(index)
         yield from of_sizes.values()
 
@@ -172,7 +170,7 @@ _text_of_key = {name: Remembered(functools.partial(_common, name)) for name in S
 
 def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> Iterator[list[int]]:
     """Cut a group into stacks, narrowest runs first, each as large as padding and memory allow."""
-    widths = {index: [sizes.in_features, *one.model.layer_widths, sizes.out_features] for index, one in members}
+    widths = {index: [sizes.in_features, *_hidden(one), sizes.out_features] for index, one in members}
     config = members[0][1]
     logged = sizes.steps // config.trainer.log_every_n_steps + 1
     bytes_per_number = 8 if config.trainer.precision == "64" else 4
@@ -195,6 +193,11 @@ def _cut(members: Sequence[tuple[int, Config]], sizes: Sizes, memory: int) -> It
         widest, arithmetic = wider, arithmetic + own
     if stack:
         yield stack
+
+
+def _hidden(config: Config) -> list[int]:
+    hidden = config.model.layer_widths
+    return hidden[:1] * (1 + 2 * len(hidden)) if config.model.residual else hidden
 
 
 def _arithmetic(widths: Sequence[int], rows: int) -> int:

@@ -121,6 +121,6 @@ def sizes_of_data(config: Config, data: TabularDataModule) -> Sizes:
         data.training_steps.rows_per_step,
         sum(len(one) for one in data.splits.values()),
         run_length(config, data.steps_per_epoch),
-        "a learned embedding of categories is not stacked" if data.cardinalities else "",
         data.steps_per_epoch,
+        (data.preprocessor.numeric_features, len(data.cardinalities)),
     )

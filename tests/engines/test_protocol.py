@@ -137,8 +137,10 @@ def test_choice(compose_config: ComposeConfig) -> None:
     assert choose_engine(own, 1, SHORT) == ("autograd", reason)
     asked = compose_config("data=iris", "trainer.engine=stacked")
     assert choose_engine(asked, 1, SHORT) == ("stacked", "as trainer.engine says")
+    asked, embedding = compose_config("data=iris", "trainer.engine=compiled"), "a learned embedding"
     with pytest.raises(ConfigError, match=r"trainer\.engine.*a learned embedding.*trainer\.engine=autograd"):
-        choose_engine(asked, 1, SHORT, "a learned embedding of categories is not stacked")
+        choose_engine(asked, 1, SHORT, embedding)
+    assert choose_engine(config, 70, SMALL, embedding) == ("stacked", f"70 runs together; {embedding}")
 
 
 def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +161,10 @@ def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.M
 
 
 def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
-    config = compose_config("data=iris", "trainer.engine=stacked", "model.norm=layer")
-    with pytest.raises(ConfigError, match=r"model\.norm = layer is not stacked.*trainer\.engine=autograd"):
+    config = compose_config("data=iris", "trainer.engine=compiled", "model.norm=layer")
+    with pytest.raises(
+        ConfigError, match=r"model\.norm = layer is not in the compiled kernel.*trainer\.engine=autograd"
+    ):
         mlp_lightning.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

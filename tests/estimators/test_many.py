@@ -132,7 +132,7 @@ def test_fit_many_with_columns_that_are_not_numbers(stacks) -> None:
     assert stacks == [2]
     cities = pa.table({"city": [f"city {number % 15}" for number in range(60)]})
     fit_many(params, cities, y, estimator=MLPClassifier(**FAST))
-    assert stacks == [2]  # embeddings are not stacked
+    assert stacks == [2, 2]
 
 
 def test_fit_many_raises_what_fit_would_raise() -> None:

@@ -160,7 +160,7 @@ def path(tmp_path) -> Path:
     import pyarrow.parquet
 
     draw = np.random.default_rng(0)
-    # Without the town: an embedding is not stacked. Every other column is known in every fold.
+    # Without the town: some are in no training rows of a fold. Every other column is known in every fold.
     table = mixed_table(61).drop_columns(["town"])
     table = table.append_column("far", pa.array(1e4 + 300 * draw.normal(size=61)))
     table = table.append_column("near", pa.array(draw.exponential(size=61)))

@@ -12,7 +12,7 @@ from support.tolerances import assert_same_state
 
 from mlp_lightning import train
 from mlp_lightning.config.parsing import parse_config
-from mlp_lightning.engines.support import stacked_refuses
+from mlp_lightning.engines.support import compiled_refuses
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.inference.export.formats import export_model, load_exported
 from mlp_lightning.inference.loading import load_model
@@ -23,11 +23,9 @@ RESNET = ["model=resnet", "model.hidden_units=8", "model.depth=2", "trainer=cpu"
 IRIS = ["data=iris", *RESNET, "trainer.max_steps=20", "data.batch_size=30"]
 
 
-def test_refused_by_the_stacked_engine(compose_config) -> None:
-    config = compose_config(*IRIS)
-    assert "model.norm" in stacked_refuses(config)
-    assert stacked_refuses(compose_config(*IRIS, "model.norm=none")) == "model.residual = True is not stacked"
-    assert stacked_refuses(compose_config(*IRIS, "model.norm=none", "model.residual=false")) == ""
+def test_refused_by_the_compiled_engine(compose_config) -> None:
+    plain = compose_config(*IRIS, "model.norm=none", "model.dropout=0")
+    assert compiled_refuses(plain) == "model.residual = True is not in the compiled kernel"
 
 
 @pytest.mark.parametrize(
@@ -90,11 +88,11 @@ def test_checkpoint_from_before_the_option(tmp_path: Path, compose_config) -> No
     assert not load_model(path).config.model.residual
 
 
-def test_sweep_trains_them_alone(tmp_path: Path) -> None:
+def test_sweep_trains_them_together(tmp_path: Path) -> None:
     run_script("train.py", "-m", *IRIS, "seed=0,1", "sweep.name=s", cwd=tmp_path)
     for number in (0, 1):
         folder = tmp_path / "lightning_logs" / "iris" / "s" / str(number)
-        assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["engine"] == "explicit"
+        assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["engine"] == "stacked"
 
 
 def test_off_by_default() -> None:

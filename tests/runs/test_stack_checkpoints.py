@@ -39,6 +39,8 @@ CASES: dict[str, list[str]] = {
         *("trainer.max_steps=22", "callbacks.checkpoint.monitor=loss/train", "callbacks.checkpoint.every_n_steps=5"),
         "callbacks.checkpoint.every_n_seconds=null",
     ],
+    "residual blocks, batch norm": ["model=resnet", "model.hidden_units=8", "model.depth=2", "trainer.max_epochs=4"],
+    "numeric embedding": ["model.numeric_embedding=piecewise_linear", "optimizer=adam", "trainer.max_epochs=3"],
     "double precision": ["optimizer=adam", "trainer.precision=64", "trainer.max_epochs=3"],
 }
 EARLY = [
@@ -132,6 +134,10 @@ def test_same_bits_whenever_it_was_killed(
 ENDING: dict[str, list[list[str]]] = {
     "early stopping": [[*EARLY, lr] for lr in ("optimizer.lr=1e-3", "optimizer.lr=0.5", "optimizer.lr=1e-9")]
     + [[*EARLY, "optimizer.lr=0.01"]],
+    "early stopping of batch norm": [
+        [*EARLY, "model.norm=batch", lr] for lr in ("optimizer.lr=1e-3", "optimizer.lr=0.5", "optimizer.lr=1e-9")
+    ]
+    + [[*EARLY, "model.norm=batch", "model.hidden_units=5"]],
     # Without the members that fail, a stack of plain SGD could compute by another rule.
     "failures of large learning rates": [
         ["trainer.max_epochs=4", f"optimizer.lr={lr}", f"seed={seed}"]

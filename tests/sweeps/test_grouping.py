@@ -164,10 +164,6 @@ def test_one_width_and_a_list_as_deep(compose_config) -> None:
     ("key", "value", "reason"),
     [
         ("ckpt_path", "run/last.ckpt", "continues from a checkpoint"),
-        ("model.norm", "batch", "model.norm = batch"),
-        ("model.norm", "layer", "model.norm = layer"),
-        ("model.numeric_embedding", "periodic", "model.numeric_embedding = periodic"),
-        ("model.numeric_embedding", "piecewise_linear", "model.numeric_embedding = piecewise_linear"),
         ("trainer.precision", "bf16-mixed", "trainer.precision = bf16-mixed"),
         ("callbacks.histograms_every_n_steps", 5, "callbacks.histograms_every_n_steps"),
         *[("optimizer.name", name, name) for name in sorted(set(TORCH_OPTIMIZERS) - set(STACKABLE_OPTIMIZERS))],
@@ -248,11 +244,26 @@ def test_runs_of_a_table_that_differ_only_in_their_number_of_rows_are_one_stack(
     assert group_runs(of_folds(3), sizes_of, PLENTY).stacks == [[0, 1, 2]]
 
 
-def test_run_whose_rows_need_another_model_is_alone() -> None:
+def test_runs_that_embed_other_columns_are_other_stacks() -> None:
     def sizes_of(config: Config) -> Sizes:
-        return dataclasses.replace(SIZES, alone="it embeds categories" if config.data.cv.fold == 1 else "")
+        return dataclasses.replace(SIZES, embedded=(4, 0) if config.data.cv.fold in (1, 3) else (3, 1))
 
-    assert group_runs(of_folds(3), sizes_of, PLENTY) == Grouping([[0, 2]], [(1, "it embeds categories")])
+    assert group_runs(of_folds(5), sizes_of, PLENTY) == Grouping([[0, 2, 4], [1, 3]], [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("norm", "batch"), ("norm", "layer"), ("residual", True), ("numeric_embedding", "periodic")],
+)
+def test_parts_that_differ_are_other_stacks(key: str, value: Any) -> None:
+    config = with_value(base(), f"model.{key}", value)
+    assert grouped([config, base(), config, base()]) == Grouping([[0, 2], [1, 3]], [])
+
+
+def test_batches_of_batch_norm_are_not_accumulated() -> None:
+    config = with_value(with_value(base(), "model.norm", "batch"), "trainer.accumulate_grad_batches", 2)
+    assert "model.norm = batch treats the batches" in why_alone(config)
+    assert why_alone(with_value(config, "model.norm", "layer")) == ""
 
 
 def test_fold_whose_rows_cannot_be_used_does_not_affect_others() -> None:

@@ -27,7 +27,7 @@ def test_sizes_of_a_table(compose_config) -> None:
     sizes = SizesOf()(compose_config("data=moons", "data.samples=200", "trainer.max_epochs=3"))
     # 200 rows, of which 15 % are validation and 15 % test rows; 140 in batches of 32.
     assert (sizes.in_features, sizes.out_features, sizes.rows_per_step, sizes.rows) == (2, 1, 32, 200)
-    assert (sizes.steps, sizes.alone) == (15, "")
+    assert (sizes.steps, sizes.embedded) == (15, (2, 0))
 
 
 def test_data_that_runs_share_is_read_once(compose_config, built) -> None:

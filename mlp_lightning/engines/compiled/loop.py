@@ -21,6 +21,7 @@ from mlp_lightning.engines.compiled.shape import ROWS, Arguments, Shape, scratch
 from mlp_lightning.engines.compiled.updates import RULES
 from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.sizing import compiled_seconds
+from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import Measured, StackedLoop
 
 # A call of the kernel takes about this long at most: a stop waits for its end.
@@ -32,6 +33,8 @@ _KEPT_NUMBERS = 2**24
 
 class CompiledLoop(StackedLoop):
     """Runs executions of a stack by the kernel; everything around the steps is that of the stack."""
+
+    model: StackedMLP
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

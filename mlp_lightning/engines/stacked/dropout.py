@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.stack import Stack
 
 
 @dataclasses.dataclass
@@ -23,13 +23,13 @@ class _Source:
     """One stream of masks and the members that use it."""
 
     generator: torch.Generator
-    hidden_units: tuple[int, ...]
+    units: tuple[int, ...]
     probability: float
     members: list[int]
 
 
 class StackedDropout:
-    """Draws the masks of every hidden layer, step after step.
+    """Draws the masks of every dropout layer, step after step.
 
     Args:
         model: the stack, whose ``dropout`` gives the probabilities.
@@ -37,12 +37,12 @@ class StackedDropout:
         rows: number of training rows of each member; ``None`` if all have as many.
     """
 
-    def __init__(self, model: StackedMLP, seeds: Sequence[int], rows: Sequence[int] | None = None) -> None:
+    def __init__(self, model: Stack, seeds: Sequence[int], rows: Sequence[int] | None = None) -> None:
         self._model = model
         sources: dict[tuple[int, tuple[int, ...], float, int], _Source] = {}
         for member, seed in enumerate(seeds):
             rows_of_member = 0 if rows is None else rows[member]
-            key = (seed, tuple(model.hidden_units[member]), model.dropout[member], rows_of_member)
+            key = (seed, tuple(model.dropped_units[member]), model.dropout[member], rows_of_member)
             if key not in sources:
                 generator = torch.Generator(model.flat_N.device).manual_seed(seed)
                 sources[key] = _Source(generator, key[1], key[2], [])
@@ -50,7 +50,7 @@ class StackedDropout:
         self._sources = list(sources.values())
 
     def masks(self, rows: int, batch_size: int, own_rows: Sequence[int] | None = None) -> list[Tensor]:
-        """For each hidden layer the factors of its units, ``(K, B, H)``: 0, or 1 / (1 - probability).
+        """For each dropout layer the factors of the numbers that it sees, ``(K, B, H)``: 0, or 1 / (1 - probability).
 
         Args:
             rows: B.
@@ -59,8 +59,8 @@ class StackedDropout:
         """
         like = self._model.flat_N
         masks = [
-            torch.ones(self._model.members, rows, layer.outputs, dtype=like.dtype, device=like.device)
-            for layer in self._model.layers[:-1]
+            torch.ones(self._model.members, rows, max(units), dtype=like.dtype, device=like.device)
+            for units in zip(*self._model.dropped_units, strict=True)
         ]
         for source in self._sources:
             if source.probability == 0:
@@ -69,7 +69,7 @@ class StackedDropout:
             own = rows if own_rows is None else own_rows[source.members[0]]
             for start in range(0, own, batch_size):
                 part = min(batch_size, own - start)
-                for mask_KBH, width in zip(masks, source.hidden_units, strict=True):
+                for mask_KBH, width in zip(masks, source.units, strict=True):
                     drawn = torch.empty(part, width, dtype=like.dtype, device=like.device)
                     drawn.bernoulli_(keep, generator=source.generator).div_(keep)
                     mask_KBH[source.members, start : start + part, :width] = drawn
@@ -89,7 +89,7 @@ class StackedDropout:
         for source in self._sources:
             source.generator.set_state(states[source.members[0]])
 
-    def select(self, members: Sequence[int], chosen: StackedMLP) -> None:
+    def select(self, members: Sequence[int], chosen: Stack) -> None:
         """Keep only some of the members, which are now those of ``chosen``."""
         slots = {member: slot for slot, member in enumerate(members)}
         self._model = chosen

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlp_lightning.engines.generators import initial_generators
 from mlp_lightning.engines.protocol import ROWS_OF_GRADIENTS, MemberState, Trace, Unchanged
-from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.optimizer import SCHEDULED
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import Batch
-from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.tasks import Task
 
 # Rows are evaluated in parts, so that no layer's output has more numbers than this.
@@ -61,7 +60,7 @@ class Snapshot:
 
 
 class StackedEngine:
-    """Trains a :class:`~mlp_lightning.engines.stacked.layout.StackedMLP`.
+    """Trains a :class:`~mlp_lightning.engines.stacked.stack.Stack`.
 
     Args:
         loop: over the steps of the stack.
@@ -96,7 +95,7 @@ class StackedEngine:
         return self.loop.model.members
 
     @property
-    def model(self) -> StackedMLP:
+    def model(self) -> Stack:
         return self.loop.model
 
     @property
@@ -133,7 +132,7 @@ class StackedEngine:
         rows, model, task = features.shape[-2], self.model, self.task
         # Members with fewer rows than others have rows of weight 0.
         total_weight = rows if weights is None else weights.sum(-1)
-        part = max(1, _EVALUATED_NUMBERS // (model.members * max(layer.outputs for layer in model.layers)))
+        part = max(1, _EVALUATED_NUMBERS // (model.members * model.widest))
         total: dict[str, Tensor] = {}
         for start in range(0, rows, part):
             here = (slice(start, start + part),) if features.dim() == 2 else (slice(None), slice(start, start + part))
@@ -221,11 +220,11 @@ class StackedEngine:
         if initial_N is None:
             return []
         model = self.model
-        blocks = zip(model.per_member(initial_N), model.per_member(model.flat_N.detach()), strict=True)
+        blocks = zip(model.learned(initial_N), model.learned(model.flat_N.detach()), strict=True)
         changed_K = torch.stack([(one != other).flatten(1).any(1) for one, other in blocks]).any(0)
         if changed_K.all():
             return []
-        gradients = [block.flatten(1).any(1) for block in model.per_member(self.loop.optimizer.gradient_N)]
+        gradients = [block.flatten(1).any(1) for block in model.learned(self.loop.optimizer.gradient_N)]
         no_gradient_K = ~torch.stack(gradients).any(0)
         names, learning_rates = model.parameter_names, self.learning_rates
         return [
@@ -237,7 +236,7 @@ class StackedEngine:
         """The norm of the gradient with respect to the outputs of each linear layer, for every slot."""
         features, targets, weights = self._split("train")
         rows, model = features.shape[-2], self.model
-        part = _EVALUATED_NUMBERS // (model.members * max(layer.outputs for layer in model.layers))
+        part = _EVALUATED_NUMBERS // (model.members * model.widest)
         interval = -(-rows // max(1, min(ROWS_OF_GRADIENTS, part)))
         some = (slice(None, None, interval),)
         here = some if features.dim() == 2 else (slice(None), *some)
@@ -247,10 +246,9 @@ class StackedEngine:
             losses_K = self.task.loss(outputs[-1], targets[here], weights_B=part_weights)
             gradients = torch.autograd.grad(losses_K.sum(), outputs)
         norms_LK = [gradient_KBO.flatten(1).norm(dim=1).tolist() for gradient_KBO in gradients]
-        names = [*(f"linear_{number}" for number in range(1, model.depth + 1)), "output"]
-        return [dict(zip(names, norms, strict=True)) for norms in zip(*norms_LK, strict=True)]
+        return [dict(zip(model.layer_names, norms, strict=True)) for norms in zip(*norms_LK, strict=True)]
 
-    def network(self, slot: int) -> MLP:
+    def network(self, slot: int) -> nn.Module:
         """A copy of the network of one member, on the CPU."""
         return self.model.unstack(slot).cpu()
 
@@ -289,7 +287,7 @@ class StackedEngine:
 
     def _of_member(self, state: MemberState) -> tuple[Snapshot, dict[str, Tensor]]:
         """A state of the only member as this engine has it; the inverse of :meth:`_state`."""
-        weights_N = self.model.flat_of([state.weights[name] for name in self.model.parameter_names])
+        weights_N = self.model.flat_of_state(state.weights)
         common, tensors = self._optimizer_state(state.optimizer)
         group = {key: one for key, one in state.optimizer["param_groups"][0].items() if key in SCHEDULED}
         generators = None if self.loop.dropout is None else [state.generators[self._generator]]
@@ -336,19 +334,14 @@ class StackedEngine:
 
     def _state(self, slot: int, tensors: Mapping[str, Tensor], snapshot: Snapshot) -> MemberState:
         model = self.model
-        # Copies: a view would be saved with all the numbers of the whole stack.
-        parts = {
-            name: [one.clone(memory_format=torch.contiguous_format) for one in model.parts(flat_N, slot)]
-            for name, flat_N in tensors.items()
-        }
+        parts = {name: list(model.copies(flat_N, slot)) for name, flat_N in tensors.items() if name != "weights"}
         schedule, group = snapshot.schedules[0]
-        weights = zip(model.parameter_names, parts.pop("weights"), strict=True)
         generators = dict(initial_generators(self._seeds[slot]))
         if snapshot.generators is not None:
             generators[self._generator] = snapshot.generators[0]
         return MemberState(
             snapshot.step,
-            OrderedDict([*self._preprocessors[slot].items(), *weights]),
+            OrderedDict({**self._preprocessors[slot], **model.state_of(tensors["weights"], slot)}),
             self.loop.optimizer.alone(slot, {**snapshot.common, **parts}, group),
             schedule,
             snapshot.epoch_losses[0],

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from mlp_lightning.engines.stacked.stack import Stack, linear
 from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
 
@@ -59,7 +60,7 @@ def lay_out(members: int, widths: Sequence[int], bias: bool) -> list[Layer]:
     return layers
 
 
-class StackedMLP(nn.Module):
+class StackedMLP(Stack):
     """K MLPs of one depth and activation, trained as one.
 
     Narrower members are padded with zeros. Padding never learns: a padded unit has only zero incoming weights
@@ -108,8 +109,13 @@ class StackedMLP(nn.Module):
         self.dropout = [0.0] * len(hidden_units) if dropout is None else list(dropout)
         self.has_bias = bias
         self.members = len(self.hidden_units)
+        self.dropped_units = self.hidden_units
         widest = [max(widths) for widths in zip(*self.hidden_units, strict=True)]
         self.layers = lay_out(self.members, [in_features, *widest, out_features], bias)
+        self.widest = max(layer.outputs for layer in self.layers)
+        self.layer_names = [*(f"linear_{number}" for number in range(1, self.depth + 1)), "output"]
+        kinds = ("weight", "bias") if bias else ("weight",)
+        self.parameter_names = [f"mlp.layers.{layer}.{kind}" for layer in self.layer_names for kind in kinds]
         self.flat_N = nn.Parameter(torch.zeros(self.layers[-1].end))
         self.activate = ACTIVATIONS[activation].module()
         padded = len({tuple(widths) for widths in self.hidden_units}) > 1
@@ -167,38 +173,8 @@ class StackedMLP(nn.Module):
                 parameter.copy_(part)
         return mlp
 
-    @property
-    def parameter_names(self) -> list[str]:
-        """Names of the parameters of a member's module, in order."""
-        layers = [*(f"mlp.layers.linear_{number}" for number in range(1, self.depth + 1)), "mlp.layers.output"]
-        return [
-            f"{layer}.{part}" for layer in layers for part in (("weight", "bias") if self.has_bias else ("weight",))
-        ]
-
-    def flat_of(self, parts: Sequence[Tensor]) -> Tensor:
-        """The parameter of a stack of one member, from the parameters of its module.
-
-        Args:
-            parts: the weights and biases, in their order, or tensors of their shapes.
-
-        Raises:
-            ValueError: they are those of another network.
-        """
-        flat_N = torch.zeros_like(self.flat_N, requires_grad=False)
-        for number, (place, part) in enumerate(zip(self.parts(flat_N, 0), parts, strict=True)):
-            if place.shape != part.shape:
-                name = self.parameter_names[number]
-                raise ValueError(f"{name} has the shape {tuple(part.shape)} instead of {tuple(place.shape)}")
-            place.copy_(part)
-        return flat_N
-
     def parts(self, flat_N: Tensor, member: int) -> Iterator[Tensor]:
-        """Views of one member's weights and biases, as an :class:`MLP` has them and in its order.
-
-        Args:
-            flat_N: the parameter, or a tensor laid out like it (a gradient, an optimizer's state).
-            member: which one.
-        """
+        """Views of one member's weights and biases, as an :class:`MLP` has them and in its order."""
         sizes = [self.in_features, *self.hidden_units[member], self.out_features]
         for layer, (inputs, outputs) in zip(self.layers, itertools.pairwise(sizes), strict=True):
             yield layer.weight(flat_N)[member, :inputs, :outputs].t()
@@ -206,20 +182,13 @@ class StackedMLP(nn.Module):
             if bias is not None:
                 yield bias[member, 0, :outputs]
 
-    def per_member(self, flat_N: Tensor) -> Iterator[Tensor]:
+    def learned(self, flat_N: Tensor) -> Iterator[Tensor]:
         """The blocks of a tensor laid out like the parameter as views with the member axis first."""
         for layer in self.layers:
             yield layer.weight(flat_N)
             bias = layer.bias(flat_N)
             if bias is not None:
                 yield bias
-
-    def spread(self, values_K: Tensor) -> Tensor:
-        """One value per member laid out like the parameter: ``(N,)``."""
-        flat_N = torch.empty_like(self.flat_N, requires_grad=False)
-        for block in self.per_member(flat_N):
-            block.copy_(values_K[:, None, None].expand_as(block))
-        return flat_N
 
     def select(self, members: Sequence[int]) -> StackedMLP:
         """A stack of some of the members, as wide as the widest of them."""
@@ -235,24 +204,6 @@ class StackedMLP(nn.Module):
             chosen.flat_N.copy_(self.selected(self.flat_N, members, chosen))
         return chosen
 
-    def selected(self, flat_N: Tensor, members: Sequence[int], chosen: StackedMLP) -> Tensor:
-        """The part of ``flat_N`` (laid out like the parameter of this stack) that belongs to ``chosen``."""
-        result = torch.zeros_like(chosen.flat_N, requires_grad=False)
-        index = torch.as_tensor(members, device=flat_N.device)
-        for target, source in zip(chosen.per_member(result), self.per_member(flat_N), strict=True):
-            target.copy_(source[index, : target.shape[1], : target.shape[2]])
-        return result
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits ``(K, B, C)`` of features that all members share, ``(B, F)``, or of each one's, ``(K, B, F)``.
-
-        Dropout is never applied here: this is the model as it is evaluated.
-        """
-        logits = features
-        for output in self.layer_outputs(features):
-            logits = output
-        return logits
-
     def layer_outputs(self, features: Tensor) -> Iterator[Tensor]:
         """What each linear layer returns, ``(K, B, out)``, before the activation; the last are the logits."""
         x = features if features.dim() == 3 else features.expand(self.members, *features.shape)
@@ -263,10 +214,3 @@ class StackedMLP(nn.Module):
                 x = self.activate(x)
                 if self.needs_mask:
                     x = x * self.mask(number)
-
-
-def linear(x_KBI: Tensor, weight_KIO: Tensor, bias_K1O: Tensor | None) -> Tensor:
-    """``x @ weight + bias`` for every member: ``(K, B, out)``."""
-    if bias_K1O is None:
-        return torch.bmm(x_KBI, weight_KIO)
-    return torch.baddbmm(bias_K1O, x_KBI, weight_KIO)

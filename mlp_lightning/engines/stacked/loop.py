@@ -15,7 +15,9 @@ from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.gradients import StackedGradients
 from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.network import NetworkGradients, StackedNetwork
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.networks.tasks import Task
 
@@ -40,7 +42,7 @@ class StackedLoop:
 
     def __init__(
         self,
-        model: StackedMLP,
+        model: Stack,
         task: Task,
         steps: StackedSteps,
         optimizer: StackedOptimizer,
@@ -66,7 +68,7 @@ class StackedLoop:
         self.active = [True] * model.members
         #: Sum of each member's losses of the current epoch so far; kept only for a schedule that reads it.
         self.epoch_loss_K = torch.zeros(model.members, dtype=torch.float64)
-        self._chains: dict[int, StackedGradients] = {}
+        self._chains: dict[int, StackedGradients | NetworkGradients] = {}
 
     @torch.no_grad()
     def run(self, first_step: int, count: int) -> Trace:
@@ -105,6 +107,8 @@ class StackedLoop:
             if self.stop_requested():
                 break
             masks = None
+            if isinstance(chain, NetworkGradients):
+                chain.own_rows = self.steps.own_rows_at(step)
             if dropout is not None:
                 masks = dropout.masks(rows, self.steps.batch_size, self.steps.own_rows_at(step))
             chain.forward(features, logits_KBC, masks)
@@ -121,12 +125,17 @@ class StackedLoop:
                 self._step_schedule(moment, step, logits_KBC, targets, weights)
         return self._measured(first_step, logits_SKBC[: len(targets_S)], targets_S, weights_S, learning_rates_S)
 
-    def _chain(self, rows: int) -> StackedGradients:
+    def _chain(self, rows: int) -> StackedGradients | NetworkGradients:
         if rows not in self._chains:
-            self._chains[rows] = StackedGradients(
-                self.model, self.optimizer.gradient_N, rows, self.steps.shared, self.dropout is not None
-            )
+            self._chains[rows] = self._new_chain(rows)
         return self._chains[rows]
+
+    def _new_chain(self, rows: int) -> StackedGradients | NetworkGradients:
+        model, gradient_N = self.model, self.optimizer.gradient_N
+        if isinstance(model, StackedNetwork):
+            return NetworkGradients(model, gradient_N)
+        assert isinstance(model, StackedMLP)
+        return StackedGradients(model, gradient_N, rows, self.steps.shared, self.dropout is not None)
 
     def _measured(
         self,
@@ -182,7 +191,7 @@ class StackedLoop:
             return
         self.optimizer.set_learning_rates(self.schedule.learning_rates())
 
-    def select(self, members: Sequence[int], chosen: StackedMLP) -> StackedLoop:
+    def select(self, members: Sequence[int], chosen: Stack) -> StackedLoop:
         """The loop over some of the members, which are those of ``chosen``."""
         self.optimizer.select(members, chosen, torch.zeros_like(chosen.flat_N.detach()))
         self.schedule.select(members)

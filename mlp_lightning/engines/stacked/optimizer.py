@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlp_lightning.config import OptimizerConfig, PlateauSchedule, ScheduleConfig
-from mlp_lightning.engines.stacked.layout import StackedMLP
+from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
 
 _LARGEST_SCALE = 1e6
@@ -144,7 +144,7 @@ class StackedOptimizer:
 
     def __init__(
         self,
-        model: StackedMLP,
+        model: Stack,
         gradient_N: Tensor,
         configs: Sequence[OptimizerConfig],
         clip_val: float | None = None,
@@ -177,7 +177,7 @@ class StackedOptimizer:
         self.optimizer = build_optimizer([self._carried], self.config)
         self.set_learning_rates([one.lr for one in configs])
 
-    def _bind(self, model: StackedMLP, gradient_N: Tensor) -> None:
+    def _bind(self, model: Stack, gradient_N: Tensor) -> None:
         self._model = model
         self.gradient_N = gradient_N
         self._flat_N = model.flat_N.detach()
@@ -241,7 +241,7 @@ class StackedOptimizer:
         tensors = self.state_tensors()
         return {key: copy.deepcopy(one) for key, one in state.items() if key not in tensors and one is not None}
 
-    def select(self, members: Sequence[int], chosen: StackedMLP, gradient_N: Tensor) -> None:
+    def select(self, members: Sequence[int], chosen: Stack, gradient_N: Tensor) -> None:
         """Keep only some of the members, which are now those of ``chosen``."""
         kept = {key: self._model.selected(one, members, chosen) for key, one in self.state_tensors().items()}
         common = self.common_state()
@@ -276,7 +276,7 @@ class StackedOptimizer:
             state: for each entry of the state, the parts of it by parameter, or what is common to all.
             group: entries of its parameter group that a schedule has set.
         """
-        count = sum(2 if layer.bias_at is not None else 1 for layer in self._model.layers)
+        count = len(self._model.parameter_names)
         own = build_optimizer([nn.Parameter(torch.zeros(())) for _ in range(count)], self.configs[member])
         content = own.state_dict()
         content["param_groups"][0].update({key: one for key, one in group.items() if key in SCHEDULED})
