@@ -15,7 +15,8 @@ from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.gradients import StackedGradients
 from mlp_lightning.engines.stacked.layout import StackedMLP
-from mlp_lightning.engines.stacked.network import NetworkGradients, StackedNetwork
+from mlp_lightning.engines.stacked.network import StackedNetwork
+from mlp_lightning.engines.stacked.network_gradients import NetworkGradients
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.engines.stacked.steps import StackedSteps

@@ -18,7 +18,8 @@ from support.tables import mixed_table
 from support.tolerances import assert_close, assert_same_bits, assert_same_weights
 
 from mlp_lightning.config import Config
-from mlp_lightning.engines.stacked.network import NetworkGradients, StackedNetwork
+from mlp_lightning.engines.stacked.network import StackedNetwork
+from mlp_lightning.engines.stacked.network_gradients import NetworkGradients
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.runs import train, train_stack
 from mlp_lightning.runs.build import build_data
