@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlp_lightning.cross_validation import cross_validate
     from mlp_lightning.data import IrisDataModule, TabularDataModule, XORDataModule
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
+    from mlp_lightning.inference.evaluation.evaluate import evaluate
+    from mlp_lightning.inference.predict import predict
     from mlp_lightning.networks import MLP
     from mlp_lightning.runs import TrainingResult, train
     from mlp_lightning.runs.module import MLPModule
@@ -32,8 +34,10 @@ _HOME = {
     "TrainingResult": "mlp_lightning.runs",
     "XORDataModule": "mlp_lightning.data",
     "cross_validate": "mlp_lightning.cross_validation",
+    "evaluate": "mlp_lightning.inference.evaluation.evaluate",
     "load_sweep": "mlp_lightning.sweeps.frame",
     "parse_config": "mlp_lightning.config",
+    "predict": "mlp_lightning.inference.predict",
     "train": "mlp_lightning.runs",
 }
 
@@ -48,8 +52,10 @@ __all__ = [
     "TrainingResult",
     "XORDataModule",
     "cross_validate",
+    "evaluate",
     "load_sweep",
     "parse_config",
+    "predict",
     "train",
 ]
 

@@ -6,6 +6,7 @@ Nothing is said of runs whose rows are weighted: their metrics count every row t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
@@ -24,34 +25,42 @@ _VANISHED = 1e-3
 _IMBALANCED = 0.8
 
 
-def is_plateau(metrics: Metrics, baseline: Metrics) -> bool:
-    """Whether nothing was learned of the training rows."""
-    return "train" in metrics and metrics["train"]["loss"] >= _PLATEAU * baseline["train"]["loss"] > 0
+class Plateau(NamedTuple):
+    """The end of a training that learned nothing of its rows.
+
+    Attributes:
+        loss: training loss of the last weights.
+        gradients: the norm of the gradient at the output of each layer.
+    """
+
+    loss: float
+    gradients: Mapping[str, float]
 
 
-def gradients_of_plateaus(
+def plateaus_of(
     engine: Engine,
     present: Sequence[int],
     members: Sequence[Member],
     endings: Sequence[Ending],
-    metrics: Sequence[Metrics],
-) -> dict[int, Mapping[str, float]]:
-    """The gradients by layer of the members that learned nothing; of all at once, and only if there are some.
+    losses: Sequence[float | None],
+) -> dict[int, Plateau]:
+    """The members that learned nothing. Gradients are those of all at once, and only if there are some.
 
     Args:
         engine: of the training.
         present: number of the member in each of its slots.
         members: of the training.
         endings: of those that end now.
-        metrics: of the same.
+        losses: of the same, on the training rows with the last weights (the best may be those of the first steps);
+            ``None`` for a member that did not finish.
     """
-    numbers = [
-        ending.member
-        for ending, own in zip(endings, metrics, strict=True)
-        if is_plateau(own, members[ending.member].data.baseline_metrics)
-    ]
-    norms = engine.gradient_norms() if numbers else []
-    return {number: norms[present.index(number)] for number in numbers}
+    found: dict[int, float] = {}
+    for ending, loss in zip(endings, losses, strict=True):
+        baseline = members[ending.member].data.baseline_metrics["train"]["loss"]
+        if loss is not None and loss >= _PLATEAU * baseline > 0:
+            found[ending.member] = loss
+    norms = engine.gradient_norms() if found else []
+    return {number: Plateau(loss, norms[present.index(number)]) for number, loss in found.items()}
 
 
 def describe_baseline(data: TabularDataModule) -> str:
@@ -76,7 +85,7 @@ def assess(
     metrics: Metrics,
     baseline: Metrics,
     steps: int,
-    gradients: Mapping[str, float] | None,
+    plateau: Plateau | None,
 ) -> list[str]:
     """Warnings for a person to read; mostly none.
 
@@ -86,7 +95,7 @@ def assess(
         metrics: of every split, of the weights that are reported.
         baseline: the same of the baseline.
         steps: that were made.
-        gradients: the norm of the gradient at the output of each layer, of a model that :func:`is_plateau`.
+        plateau: where it ended, if it learned nothing.
     """
     if not metrics or config.data.weight_column is not None or config.data.class_weight != "none":
         return []
@@ -95,8 +104,8 @@ def assess(
     imbalance = _imbalance(data, metrics[split], baseline[split], split)
     if imbalance:
         warnings.append(imbalance)
-    if is_plateau(metrics, baseline):
-        return [*warnings, _plateau(config, metrics, baseline, steps, gradients or {})]
+    if plateau is not None:
+        return [*warnings, _plateau(config, plateau, baseline["train"]["loss"], steps)]
     worse = _worse(config, metrics, baseline, split, steps, but=("accuracy",) if imbalance else ())
     return [*warnings, worse] if worse else warnings
 
@@ -143,8 +152,8 @@ def _worse(
     )
 
 
-def _plateau(config: Config, metrics: Metrics, baseline: Metrics, steps: int, gradients: Mapping[str, float]) -> str:
-    own, base = metrics["train"]["loss"], baseline["train"]["loss"]
+def _plateau(config: Config, plateau: Plateau, base: float, steps: int) -> str:
+    own, gradients = plateau
     above = "above " if own > base / _PLATEAU else ""
     text = (
         f"After {steps:,} steps the training loss ({own:.6g}) is {above}that of the baseline"

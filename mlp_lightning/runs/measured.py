@@ -22,11 +22,13 @@ class Measured(NamedTuple):
         validation: metrics of the validation rows, of the ``best`` and the ``last`` weights; empty where validation
             decides no best.
         predictions: of the training rows; ``None`` if they are not described.
+        last_losses: training loss of the last weights.
     """
 
     splits: Mapping[str, Metrics]
     validation: Mapping[str, Metrics]
     predictions: NDArray[np.float32] | None
+    last_losses: Sequence[float] = ()
 
     def validation_of(self, slot: int, result: TrainingResult) -> dict[str, dict[str, float]] | None:
         """What ``result.json`` says of the validation rows.

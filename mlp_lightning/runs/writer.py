@@ -22,7 +22,7 @@ import torch
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
-from mlp_lightning.runs.assessment import assess, describe_baseline, gradients_of_plateaus
+from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
 from mlp_lightning.runs.build import build_module, layer_widths, module_config
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
 from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
@@ -168,11 +168,12 @@ class FolderWriter:
         self._files.finish(
             [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
         )
-        gradients = gradients_of_plateaus(policies.engine, policies.present, members, endings, metrics)
+        losses = [measured.last_losses[slot] if own else None for slot, own in zip(slots, metrics, strict=True)]
+        plateaus = plateaus_of(policies.engine, policies.present, members, endings, losses)
         results, details = [], []
         for ending, slot, own, states in zip(endings, slots, metrics, zip(last, best, strict=True), strict=True):
             member = members[ending.member]
-            result = self._result(policies, ending, own, fit_time_s, gradients.get(ending.member))
+            result = self._result(policies, ending, own, fit_time_s, plateaus.get(ending.member))
             said = ""
             if result.status == "finished":
                 result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
@@ -194,7 +195,8 @@ class FolderWriter:
             return Measured({}, {}, None)
         engine, first = policies.engine, self._training.members[0]
         metrics = {split: engine.evaluate(split) for split in first.data.splits}
-        policies.consider_end(metrics["train"]["loss"], finished[0].steps, [one.member for one in finished])
+        last_losses = metrics["train"]["loss"]
+        policies.consider_end(last_losses, finished[0].steps, [one.member for one in finished])
         has_best = any(policies.best[one.member].step for one in finished)
         validation: dict[str, Metrics] = {}
         if has_best and policies.monitor.endswith("/val"):
@@ -203,7 +205,7 @@ class FolderWriter:
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
         predictions = engine.predictions("train", best) if first.data.describes_predictions else None
-        return Measured(metrics, validation, predictions)
+        return Measured(metrics, validation, predictions, last_losses)
 
     def _states(
         self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
@@ -284,7 +286,7 @@ class FolderWriter:
         ending: Ending,
         metrics: dict[str, dict[str, float]],
         fit_time_s: float,
-        gradients: Mapping[str, float] | None = None,
+        plateau: Plateau | None = None,
     ) -> TrainingResult:
         training = self._training
         member = training.members[ending.member]
@@ -302,7 +304,7 @@ class FolderWriter:
             device=self.device,
             best=self.best_of(policies, ending.member),
             baseline={"predicts": describe_baseline(member.data), "metrics": baseline} if metrics else None,
-            warnings=assess(member.config, member.data, metrics, baseline, ending.steps, gradients),
+            warnings=assess(member.config, member.data, metrics, baseline, ending.steps, plateau),
             stopped_by=ending.stopped_by,
             resumed_from=training.resumed_from,
             engine=training.engine,

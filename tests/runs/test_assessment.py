@@ -121,6 +121,20 @@ def test_a_rare_class_that_is_never_found(tmp_path) -> None:
     assert balanced.warnings == []
 
 
+def test_what_was_learned_is_judged_by_the_last_weights(tmp_path) -> None:
+    """The best may be those of the first steps: the training rows were fitted all the same, too closely."""
+    frame = rows(0.5, 60, features_tell=0)
+    config = {**options("bought"), "report_weights": "best", "trainer": {"max_epochs": 150}}
+    config["optimizer"] = {"name": "Adam", "lr": 0.001}
+    result = train(config, tmp_path / "run", frame=frame)
+    assert result.best is not None
+    assert result.best["step"] < result.steps / 4
+    assert result.baseline is not None
+    reported, base = result.metrics["train"]["loss"], result.baseline["metrics"]["train"]["loss"]
+    assert reported > 0.99 * base, "the best weights have learned nothing"
+    assert not any("nothing was learned" in one for one in result.warnings), result.warnings
+
+
 def test_a_plateau_names_the_layers_whose_gradients_vanish(tmp_path) -> None:
     config = {**DEEP, "model": {**DEEP["model"], "hidden_units": 10, "depth": 6}, "seed": 1}
     result = train(config, tmp_path / "run")
