@@ -205,6 +205,8 @@ def parsed_with_rows(
     if parsed.auto_resume:
         rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
+    if not isinstance(given, Config):  # the runs of a command's sweep come as Config, and have the keys of the sweep
+        _refuse_sweep(parsed)
     if has_rows and "data._target_" in objects:
         rule = "contradicts data, which has the rows"
         raise ConfigError([Fault("data._target_", parsed.data.title, rule, "leave one of them out")])
@@ -217,18 +219,22 @@ def parsed_with_rows(
     return parsed, objects, MemorySource(arrow_table(frame, "frame", ignored), "frame")
 
 
+def _refuse_sweep(config: Config) -> None:
+    """Refuse what says how the runs of a sweep belong together; ``sweep.keys`` names a single run, too."""
+    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast")}
+    rule = "has no effect: it is for a sweep of the command (--multirun), and this is not one"
+    if faults := [Fault(f"sweep.{key}", value, rule, "leave it out") for key, value in given.items() if value]:
+        raise ConfigError(faults)
+
+
 def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
     """The configuration with ``data.name`` frame."""
     section: Any = vars(config.data) if isinstance(config, Config) else config.get("data", {})
     section = {"option": section} if isinstance(section, str) else section
     if not isinstance(section, Mapping):
         return config  # the schema refuses it
-    for key, fitting in (
-        ("name", ("table", "frame")),
-        ("option", ("table",)),
-        ("path", (None,)),
-        ("_target_", (None,)),
-    ):
+    fitting_values = {"name": ("table", "frame"), "option": ("table",), "path": (None,), "_target_": (None,)}
+    for key, fitting in fitting_values.items():
         if section.get(key, fitting[0]) not in fitting:
             rule = "contradicts frame, which has the rows"
             raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])

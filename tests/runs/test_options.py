@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mlp_lightning
-from mlp_lightning.errors import DeviceError
+from mlp_lightning.errors import ConfigError, DeviceError
 
 IRIS = ["data=iris", "data.batch_size=16"]
 
@@ -182,3 +182,22 @@ def test_batch_norm_needs_two_rows_in_every_batch(batch_size, tmp_path, compose_
     plain["model"]["norm"] = "batch"
     with pytest.raises(ValueError, match=r"data\.batch_size = (1 |89 leaves a batch with 1 of the 90)"):
         mlp_lightning.train(plain, tmp_path / "batch")
+
+
+@pytest.mark.parametrize("train", [mlp_lightning.train, mlp_lightning.cross_validate])
+@pytest.mark.parametrize(
+    "sweep", [{"name": "widths"}, {"name": "rates", "resume": True}, {"fail_fast": True}], ids=lambda one: [*one][-1]
+)
+def test_options_of_sweeps_are_refused(sweep, train, tmp_path) -> None:
+    plain = {"data": {"name": "iris", "cv": {"folds": 3}}, "verbosity": 0}
+    with pytest.raises(ConfigError) as caught:
+        train({**plain, "sweep": sweep}, tmp_path / "run")
+    assert [(one.key, one.value) for one in caught.value.faults] == [(f"sweep.{key}", sweep[key]) for key in sweep]
+    assert "has no effect: it is for a sweep of the command (--multirun)" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_sweep_would_have_by_default_is_taken(tmp_path) -> None:
+    sweep = {"name": None, "resume": False, "fail_fast": False, "keys": ["seed"]}
+    plain = {"data": {"name": "xor"}, "trainer": {"max_steps": 5}, "verbosity": 0, "sweep": sweep}
+    assert mlp_lightning.train(plain, tmp_path / "run").status == "finished"
