@@ -21,7 +21,7 @@ from torch import Tensor
 from mlp_lightning.config import DataConfig
 from mlp_lightning.data.reading import Given, TypedRows, open_source, refuse_idle_csv
 from mlp_lightning.engines.rows import Rows
-from mlp_lightning.errors import DataError
+from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
@@ -127,6 +127,7 @@ class Preparation:
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
+            _refuse_idle_options(options, self.report.columns)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)
@@ -251,3 +252,21 @@ def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights
         return Rows(features_BP, targets, weights)
     chosen = torch.from_numpy(rows)
     return Rows(features_BP[chosen], targets[chosen], weights)
+
+
+def _refuse_idle_options(options: DataConfig, columns: Sequence[Column]) -> None:
+    """Refuse options of columns that the table does not have.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    kinds, default = {one.kind for one in columns}, DataConfig()
+    categorical = ("categorical",)
+    needed = {"scaling": ("numeric", "datetime"), "max_one_hot": categorical, "max_categories": categorical}
+    faults = [
+        Fault(f"data.{key}", value, f"has no effect: no column is {' or '.join(of_kinds)}", "leave it out")
+        for key, of_kinds in needed.items()
+        if not kinds & {*of_kinds} and (value := getattr(options, key)) != getattr(default, key)
+    ]
+    if faults:
+        raise ConfigError(faults)

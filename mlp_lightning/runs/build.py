@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.callbacks import EarlyStopping
 
-from mlp_lightning.config import Config, DataConfig, ModelConfig, OwnModelConfig
+from mlp_lightning.config import Config, ModelConfig, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.sizing import auto_steps_per_execution, auto_threads, cpu_threads
@@ -53,31 +53,23 @@ def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
 
 
 def _refuse_idle_options(config: Config, data: TabularDataModule) -> None:
-    """Refuse options of columns that the table does not have.
+    """Refuse options of the model for columns that the table does not have; the data module refuses its own.
 
     Raises:
         ConfigError: naming them.
     """
-    model, kinds = config.model, {one.kind for one in data.preprocessor.columns}
-    embeds = model.numeric_embedding != "none" or data.preprocessor.cardinalities
-    idle = [
-        ("data", "scaling", not kinds & {"numeric", "datetime"}, "no column is numeric or datetime"),
-        ("data", "max_one_hot", "categorical" not in kinds, "no column is categorical"),
-        ("data", "max_categories", "categorical" not in kinds, "no column is categorical"),
-        ("model", "numeric_embedding", not data.preprocessor.numeric_features, "no column holds numbers"),
-        (
-            "model",
-            "embedding_size",
-            not embeds,
-            "no column is embedded: none has more than data.max_one_hot categories",
-        ),
-    ]
-    sections, defaults = {"data": config.data, "model": model}, {"data": DataConfig(), "model": ModelConfig()}
-    values = [(f"{name}.{key}", getattr(sections[name], key), getattr(defaults[name], key)) for name, key, _, _ in idle]
+    model, default = config.model, ModelConfig()
+    has_embeddings = model.numeric_embedding != "none" or data.preprocessor.cardinalities
+    idle = {
+        "numeric_embedding": "" if data.preprocessor.numeric_features else "no column holds numbers",
+        "embedding_size": ""
+        if has_embeddings
+        else "no column is embedded: none has more than data.max_one_hot categories",
+    }
     faults = [
-        Fault(key, value, f"has no effect: {reason}", "leave it out")
-        for (key, value, default), (_, _, is_idle, reason) in zip(values, idle, strict=True)
-        if is_idle and value != default
+        Fault(f"model.{key}", getattr(model, key), f"has no effect: {reason}", "leave it out")
+        for key, reason in idle.items()
+        if reason and getattr(model, key) != getattr(default, key)
     ]
     if faults:
         raise ConfigError(faults)

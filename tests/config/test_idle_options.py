@@ -194,6 +194,14 @@ def test_an_option_of_columns_that_a_table_lacks_is_refused(key: str) -> None:
         build_data(parse_config(plain), given)
 
 
+@pytest.mark.parametrize("key", [key for key in REFUSED_BY_ROWS if key.startswith("data.")])
+def test_a_data_module_refuses_it_itself(key: str) -> None:
+    value, table = REFUSED_BY_ROWS[key]
+    set_up(table.append_column("y", pa.array(["n", "y"] * 20)))
+    with pytest.raises(ConfigError, match=rf"{key} = '?{value}'? has no effect: no column"):
+        set_up(table.append_column("y", pa.array(["n", "y"] * 20)), **{key.removeprefix("data."): value})
+
+
 def test_a_batch_of_all_rows_is_not_shuffled() -> None:
     table = NUMBERS.append_column("y", pa.array(["n", "y"] * 20))
     note = "data.shuffle=false has no effect: all 40 training rows are one batch"
