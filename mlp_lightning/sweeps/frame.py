@@ -28,8 +28,9 @@ def load_sweep(
         A frame with the columns ``sweep``, ``run`` (the number of its job), ``status``, every option of the
         configuration by its dotted key, such as ``model.hidden_units``, and the metrics: ``loss/train`` and others at
         the end of the run, or with ``curves`` at each ``step``, which are missing where they were not logged. Without
-        ``curves`` there are ``steps``, ``wall_time_s``, ``error`` and ``folder`` too. Every fold is a run
-        (``data.cv.fold``). An option whose values are of several types, or lists, is in the form of an override.
+        ``curves`` there are the baselines of the metrics (``baseline/loss/train``), ``steps``, ``wall_time_s``,
+        ``error`` and ``folder`` too. Every fold is a run (``data.cv.fold``). An option whose values are of several
+        types, or lists, is in the form of an override.
 
     Raises:
         RunFolderError: there is no run, or a file of one is damaged.
@@ -63,7 +64,12 @@ def load_sweep(
 
 
 def _end(record: RunRecord) -> dict[str, Any]:
-    metrics = {f"{name}/{split}": value for split, some in record.metrics.items() for name, value in some.items()}
+    metrics = {
+        f"{prefix}{name}/{split}": value
+        for prefix, of_splits in (("", record.metrics), ("baseline/", record.baseline))
+        for split, some in of_splits.items()
+        for name, value in some.items()
+    }
     facts = {"steps": record.steps, "wall_time_s": record.wall_time_s, "error": record.error}
     return {**metrics, **facts, "folder": str(record.folder)}
 

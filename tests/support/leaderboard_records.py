@@ -67,5 +67,7 @@ def write_run(parent: Path, record: RunRecord) -> Path:
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(record.overrides)))
     if record.status != "unended":
         names = ("status", "metrics", "steps", "wall_time_s", "error")
-        (folder / "result.json").write_text(json.dumps({name: getattr(record, name) for name in names}))
+        baseline = {"predicts": "the mean", "metrics": record.baseline} if record.baseline else None
+        result = {**{name: getattr(record, name) for name in names}, "baseline": baseline}
+        (folder / "result.json").write_text(json.dumps(result))
     return folder

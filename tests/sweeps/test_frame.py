@@ -10,7 +10,7 @@ import pandas
 import polars
 import pyarrow
 import pytest
-from support.leaderboard_records import failed, run, write_run
+from support.leaderboard_records import above, failed, run, write_run
 
 from mlp_lightning import load_sweep, train
 from mlp_lightning.errors import RunFolderError
@@ -44,6 +44,14 @@ def test_options_of_several_types_are_as_in_overrides(tmp_path: Path) -> None:
     frame = load_sweep(tmp_path, library="pyarrow")
     assert frame["model.hidden_units"].to_pylist() == ["5", "[32,16]", None]
     assert frame["optimizer.lr"].to_pylist() == [1.0, 0.5, None]
+
+
+def test_baselines_are_beside_the_metrics(tmp_path: Path) -> None:
+    for record in (above(run(0), train=0.75, val=0.875), run(1), failed(2)):
+        write_run(tmp_path, record)
+    frame = load_sweep(tmp_path, library="pyarrow")
+    assert frame["baseline/loss/train"].to_pylist() == [0.75, None, None]
+    assert frame["baseline/loss/val"].to_pylist() == [0.875, None, None]
 
 
 def test_several_sweeps(tmp_path: Path) -> None:

@@ -15,15 +15,32 @@ CSV_NAME = "leaderboard.csv"
 
 
 def write_csv(leaderboards: Sequence[Leaderboard]) -> Path:
-    """Write ``leaderboard.csv`` atomically: one row per run, best first, unfinished runs last."""
+    """Write ``leaderboard.csv`` atomically: one row per run, best first, unfinished runs last.
+
+    The baseline of ``loss/val`` is in ``baseline/loss/val``.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     finished = [run for one in leaderboards for run in one.finished]
     runs = [*finished, *(run for one in leaderboards for run in one.others)]
-    keys, metrics = tuple(runs[0].values), metric_names(finished)
-    writer.writerow(["rank", "run", "status", *keys, *metrics, "steps", "wall_time_s", "error"])
+    keys, metrics = tuple(runs[0].values), metric_names(run.metrics for run in finished)
+    baselines = metric_names(run.baseline for run in finished)
+    writer.writerow(
+        [
+            "rank",
+            "run",
+            "status",
+            *keys,
+            *metrics,
+            *(f"baseline/{name}" for name in baselines),
+            "steps",
+            "wall_time_s",
+            "error",
+        ]
+    )
     for run in runs:
-        numbers = [repr(run.metrics[name]) if name in run.metrics else "" for name in metrics]
+        both = [*map(run.metrics.get, metrics), *map(run.baseline.get, baselines)]
+        numbers = ["" if value is None else repr(value) for value in both]
         values = [value_text(run.values[key]) for key in keys]
         rank = "" if run.rank is None else run.rank
         record = run.record

@@ -273,7 +273,7 @@ def _ranked(runs: Sequence[Run], ranked_by: str, data: DataSet, folder: Path) ->
     keys = tuple(key for key in differing_keys([run.values for run in runs]) if key not in PATHS)
     line_keys = [key for key in keys if key not in REPETITIONS]
     lines = _lines(finished, others, line_keys, ranked_by)
-    metrics = metric_names(finished)
+    metrics = metric_names(run.metrics for run in finished)
     about = (folder, data.name, data.has_changed, keys, metrics, ranked_by)
     return Leaderboard(*about, tuple(finished), tuple(others), tuple(lines))
 
@@ -304,14 +304,14 @@ def _flat(record: RunRecord, metrics: Mapping[str, Mapping[str, float]]) -> dict
     return {f"{name}/{split}": value for split, of_split in metrics.items() for name, value in of_split.items()}
 
 
-def metric_names(finished: Iterable[Run]) -> tuple[str, ...]:
+def metric_names(of_runs: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
     """Metrics by split (train, val, test); within a split the loss comes first, then by name."""
 
     def order(metric: str) -> tuple[int, str, bool, str]:
         name, _, split = metric.partition("/")
         return _SPLITS.index(split) if split in _SPLITS else len(_SPLITS), split, name != "loss", name
 
-    return tuple(sorted({name for run in finished for name in run.metrics}, key=order))
+    return tuple(sorted({name for metrics in of_runs for name in metrics}, key=order))
 
 
 def _lowest_first(value: float) -> tuple[bool, float]:
@@ -330,7 +330,10 @@ def _lines(finished: Sequence[Run], others: Sequence[Run], keys: Sequence[str], 
             {key: runs[0].values[key] for key in keys},
             tuple(runs),
             unfinished[values],
-            {name: _spread(runs, name) for name in dict.fromkeys([ranked_by, *metric_names(runs)])},
+            {
+                name: _spread(runs, name)
+                for name in dict.fromkeys([ranked_by, *metric_names(run.metrics for run in runs)])
+            },
             _baseline(runs),
         )
         for values, runs in groups.items()

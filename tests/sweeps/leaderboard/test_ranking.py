@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from support.leaderboard_records import failed, grid, nested, run
+from support.leaderboard_records import above, failed, grid, nested, run
 from support.leaderboards import FOLDER, build_leaderboard, printed, rows_of
 
 from mlp_lightning.config.overrides import check_overrides
@@ -218,6 +218,16 @@ def test_awkward_values_survive_the_file(tmp_path) -> None:
     )
     assert [row["model.hidden_units"] for row in rows] == ["[32,16]", "null", "5", "5"]
     assert rows[3]["error"] == 'a "quote", a comma'
+
+
+def test_baselines_have_columns(tmp_path) -> None:
+    records = [above(run(0, 0.5, seed=1), train=0.75, val=0.625), run(1, 0.25, 0.3, seed=2), failed(2, seed=3)]
+    rows = rows_of(build_leaderboard(records, FOLDER), tmp_path)
+    assert [row["run"] for row in rows] == ["1", "0", "2"]
+    assert [row["baseline/loss/train"] for row in rows] == ["", "0.75", ""]
+    assert [row["baseline/loss/val"] for row in rows] == ["", "0.625", ""]
+    assert "baseline/accuracy/val" not in rows[0]
+    assert not any("baseline" in name for name in rows_of(build_leaderboard(records[1:], FOLDER), tmp_path)[0])
 
 
 # ---- the command
