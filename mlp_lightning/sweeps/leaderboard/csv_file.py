@@ -25,19 +25,8 @@ def write_csv(leaderboards: Sequence[Leaderboard]) -> Path:
     runs = [*finished, *(run for one in leaderboards for run in one.others)]
     keys, metrics = tuple(runs[0].values), metric_names(run.metrics for run in finished)
     baselines = metric_names(run.baseline for run in finished)
-    writer.writerow(
-        [
-            "rank",
-            "run",
-            "status",
-            *keys,
-            *metrics,
-            *(f"baseline/{name}" for name in baselines),
-            "steps",
-            "wall_time_s",
-            "error",
-        ]
-    )
+    columns = [*metrics, *(f"baseline/{name}" for name in baselines)]
+    writer.writerow(["rank", "run", "status", *keys, *columns, "steps", "wall_time_s", "error"])
     for run in runs:
         both = [*map(run.metrics.get, metrics), *map(run.baseline.get, baselines)]
         numbers = ["" if value is None else repr(value) for value in both]

@@ -330,10 +330,7 @@ def _lines(finished: Sequence[Run], others: Sequence[Run], keys: Sequence[str], 
             {key: runs[0].values[key] for key in keys},
             tuple(runs),
             unfinished[values],
-            {
-                name: _spread(runs, name)
-                for name in dict.fromkeys([ranked_by, *metric_names(run.metrics for run in runs)])
-            },
+            {name: _spread(runs, name) for name in (ranked_by, *metric_names(run.metrics for run in runs))},
             _baseline(runs),
         )
         for values, runs in groups.items()
