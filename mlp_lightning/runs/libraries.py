@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -17,9 +18,13 @@ def import_libraries(module: str = "mlp_lightning.runs.fit") -> None:
     Meanwhile the garbage collector is off: it finds nothing among the hundreds of thousands of objects that modules
     are made of. They stay out of later collections, too. ``scipy.signal``, which takes as long as Lightning itself, is
     put off until something uses it: torchmetrics imports it only to look for a function.
+
+    torch's threads will sleep while they wait for one another, unless the environment says otherwise: where other
+    programs run, turning round takes several times as long as the work.
     """
     if "torch" in sys.modules:
         return
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     if _UNUSED not in sys.modules:
         sys.modules[_UNUSED] = _Later(_UNUSED)
     was_on = gc.isenabled()
