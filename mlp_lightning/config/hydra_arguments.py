@@ -83,6 +83,10 @@ def run_hydra(
         hydra.main(version_base=None, config_path=str(folder), config_name=name)(task)()
     except MLPLightningError:
         raise
+    except SystemExit as ending:
+        # Where nothing is run, it has said that the configuration has no such --package.
+        is_shown = any(one.startswith(("--cfg", "-c")) for one in options)
+        raise SystemExit(2 if ending.code == 1 and is_shown else ending.code) from ending
     except Exception as error:
         # Some of Hydra's are an OSError, too.
         of_system = isinstance(error, OSError) and not isinstance(error, HydraException)

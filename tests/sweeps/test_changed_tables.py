@@ -30,7 +30,7 @@ def test_runs_on_other_rows_do_not_join_a_sweep(tmp_path: Path) -> None:
     leaderboard = (sweep / "leaderboard.csv").read_bytes()
     write(table, 90)
     refused = train_forked(*command, "seed=3,4,5", "sweep.resume=true", folder=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     message = "Run 0 and 1 more of lightning_logs/t/both trained on other rows than rows.csv has now: 90 rows instead"
     assert message in refused.stderr
     assert (sweep / "leaderboard.csv").read_bytes() == leaderboard
@@ -38,7 +38,7 @@ def test_runs_on_other_rows_do_not_join_a_sweep(tmp_path: Path) -> None:
     # Runs of the folder that are not part of the command count too, and order alone matters.
     write(table, 60, first=1)
     other = train_forked(*command, "seed=9", "sweep.resume=true", folder=tmp_path)
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "the same rows in another order" in other.stderr or "other values" in other.stderr
     # What is done needs no table, and another table is none of its business.
     assert train_forked(*command, "seed=3,4", "sweep.resume=true", folder=tmp_path).returncode == 0
@@ -84,7 +84,7 @@ def test_a_saved_stack_of_other_rows(tmp_path: Path) -> None:
     state = file.read_bytes()
     write(table, 60, first=3)
     refused = train_forked(*command, "sweep.resume=true", folder=tmp_path)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f"{file.name} trained on other rows than rows.csv has now" in refused.stderr
     assert file.read_bytes() == state
     write(table, 60)

@@ -67,6 +67,14 @@ def test_a_table_that_cannot_be_learned(words: list[str], message: str, tmp_path
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("words", [["--cfg", "job", "--package", "no.such"], ["-c", "hydra", "-p", "data.cv.folds=3"]])
+def test_a_part_of_the_configuration_that_is_not_there(words: list[str], tmp_path: Path) -> None:
+    done = train_forked(*words, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"package '{words[-1]}' not found in config\n"
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 201, "é" * 101, "a/" * 101])
 @pytest.mark.parametrize("key", ["name", "sweep.name"])
 def test_a_name_that_no_file_system_takes(name: str, key: str, tmp_path: Path) -> None:
