@@ -87,6 +87,51 @@ def test_a_table_from_standard_input(tmp_path: Path) -> None:
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 81
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoding", "names"), [("latin-1", ["Köln", "Münster"]), ("cp1252", ["Besançon", "Orléans"])])
+def test_new_rows_in_another_encoding_than_the_training(encoding: str, names: list[str], tmp_path: Path) -> None:
+    text = "town,x,y\n" + "".join(f"{names[row % 2]},{row % 13 / 4},{row % 2}\n" for row in range(80))
+    (tmp_path / "old.csv").write_text(text, encoding=encoding)
+    (tmp_path / "new.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "same.csv").write_text(text, encoding=encoding)
+    (tmp_path / "ascii.csv").write_text(text.encode("ascii", "ignore").decode(), encoding="utf-8")
+    options = ["data=table", "data.target=y", "trainer.max_epochs=2", "logger=none", "verbosity=0"]
+    done = train_forked(*options, "data.path=old.csv", f"data.csv.encoding={encoding}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for script, *words in (("predict.py", "output=out.csv", "overwrite=true"), ("evaluate.py", "output=out")):
+
+        def run(*more: str, script: str = script, words: list[str] = words) -> Any:
+            return run_forked(str(ROOT / "scripts" / script), "ckpt_path=last", *words, *more, folder=tmp_path)
+
+        refused = run("data.path=new.csv")
+        assert refused.returncode == 2, refused.stderr
+        for part in ("new.csv is UTF-8", f"with data.csv.encoding={encoding},", "Set data.csv.encoding=utf-8"):
+            assert part in refused.stderr
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.csv").exists()
+        plain = run("data.path=new.csv", "data.csv.encoding=utf-8")
+        insisted = run("data.path=new.csv", f"data.csv.encoding={encoding}")
+        for accepted in (plain, insisted, run("data.path=same.csv"), run("data.path=ascii.csv")):
+            assert accepted.returncode == 0, accepted.stderr
+        unknown = "values that no training row has"
+        assert unknown in insisted.stdout and unknown not in plain.stdout
+        (tmp_path / "out.csv").unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+def test_latin_rows_for_a_model_of_utf8(tmp_path: Path) -> None:
+    text = "town,x,y\n" + "".join(f"{('Köln', 'Bonn')[row % 2]},{row % 13 / 4},{row % 2}\n" for row in range(80))
+    (tmp_path / "old.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "new.csv").write_text(text, encoding="latin-1")
+    options = ["data=table", "data.target=y", "trainer.max_epochs=2", "logger=none", "verbosity=0"]
+    assert train_forked(*options, "data.path=old.csv", folder=tmp_path).returncode == 0
+    for script, *words in (("predict.py", "output=out.csv"), ("evaluate.py",)):
+        done = run_forked(
+            str(ROOT / "scripts" / script), "ckpt_path=last", "data.path=new.csv", *words, folder=tmp_path
+        )
+        assert done.returncode == 2
+        assert "new.csv, line 2: byte 10 of the file" in done.stderr and "data.csv.encoding=latin-1" in done.stderr
+
+
 def test_the_best_is_that_of_a_finished_run(tmp_path: Path) -> None:
     """It is named, and why it is this one."""
     for overrides in (["trainer.max_epochs=2"], ["trainer.max_epochs=3"]):

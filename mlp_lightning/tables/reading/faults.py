@@ -17,7 +17,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.dialect import CsvDialect, open_bytes, open_text
+from mlp_lightning.tables.reading.dialect import CsvDialect, known_encoding, open_bytes, open_text
 from mlp_lightning.tables.reading.limits import ROW_BYTES
 
 BLOCK_BYTES = 1 << 20
@@ -187,6 +187,30 @@ def raise_encoding_fault(path: Path, name: str, encoding: str) -> None:
             waiting = len(decoder.getstate()[0])
             breaks += (pending + block)[: len(pending) + len(block) - waiting].count(b"\n")
             offset += len(block)
+
+
+def refuse_utf8(path: Path, name: str, encoding: str) -> None:
+    """Refuse a file of UTF-8 where another encoding is expected that may read the same bytes as other characters.
+
+    Raises:
+        DataError: all of the file is UTF-8 and some of it is beyond ASCII, which no other text is by accident.
+    """
+    if known_encoding(encoding) == "utf-8":
+        return
+    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
+    with open_bytes(path) as file:
+        try:
+            while block := file.read(BLOCK_BYTES):
+                is_ascii = is_ascii and block.isascii()
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return
+    if not is_ascii:
+        raise DataError(
+            f"{name} is UTF-8, and the model was trained with data.csv.encoding={encoding}, which would read other"
+            f" characters. Set data.csv.encoding=utf-8, or data.csv.encoding={encoding} if the file is in it after all."
+        )
 
 
 def encoding_hint(encoding: str) -> str:
