@@ -107,13 +107,15 @@ def test_new_rows_in_another_encoding_than_the_training(encoding: str, names: li
         assert refused.returncode == 2, refused.stderr
         for part in ("new.csv is UTF-8", f"with data.csv.encoding={encoding},", "Set data.csv.encoding=utf-8"):
             assert part in refused.stderr
-        assert not (tmp_path / "out").exists() and not (tmp_path / "out.csv").exists()
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out.csv").exists()
         plain = run("data.path=new.csv", "data.csv.encoding=utf-8")
         insisted = run("data.path=new.csv", f"data.csv.encoding={encoding}")
         for accepted in (plain, insisted, run("data.path=same.csv"), run("data.path=ascii.csv")):
             assert accepted.returncode == 0, accepted.stderr
         unknown = "values that no training row has"
-        assert unknown in insisted.stdout and unknown not in plain.stdout
+        assert unknown in insisted.stdout
+        assert unknown not in plain.stdout
         (tmp_path / "out.csv").unlink(missing_ok=True)
 
 
@@ -129,7 +131,8 @@ def test_latin_rows_for_a_model_of_utf8(tmp_path: Path) -> None:
             str(ROOT / "scripts" / script), "ckpt_path=last", "data.path=new.csv", *words, folder=tmp_path
         )
         assert done.returncode == 2
-        assert "new.csv, line 2: byte 10 of the file" in done.stderr and "data.csv.encoding=latin-1" in done.stderr
+        assert "new.csv, line 2: byte 10 of the file" in done.stderr
+        assert "data.csv.encoding=latin-1" in done.stderr
 
 
 def test_the_best_is_that_of_a_finished_run(tmp_path: Path) -> None:

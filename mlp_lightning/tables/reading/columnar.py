@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,22 +26,18 @@ Types = Mapping[str, pa.DataType]
 STREAM_BYTES = 1 << 18  # of each column chunk that is being read in batches
 
 
-def cast_table(table: pa.Table, types: Types, name: str, first_row: int = 0) -> pa.Table:
+def cast_table(table: pa.Table, types: Types, name: str, place: Callable[[int], str]) -> pa.Table:
     """The table with the columns of ``types`` cast, all others of a type that this package reads.
 
     Args:
         table: rows ``first_row``, … of what ``name`` calls.
         types: the type that columns must have.
         name: what messages call the file; empty for a table in memory, whose rows have no other place.
-        first_row: number of the first row, from 0.
+        place: where a row of the table, counted from 0, is found.
 
     Raises:
         DataError: a value is not of its column's type.
     """
-
-    def place(row: int) -> str:
-        return row_place(name, first_row + row)
-
     for index, field in enumerate(table.schema):
         if (target := types.get(field.name, field.type)) != field.type:
             readable_type(field.type, field.name, name)
@@ -87,7 +83,7 @@ class ColumnarFile(ABC):
         self._check_types(columns)
         with readable(self.name, self.kind):
             table = self._read(columns)
-        return cast_table(table.select(list(columns)), types, self.name)
+        return cast_table(table.select(list(columns)), types, self.name, self.place)
 
     def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows in order, at most ``rows`` at once, never the whole file in memory.
@@ -101,7 +97,8 @@ class ColumnarFile(ABC):
         with readable(self.name, self.kind):
             for batch in self._batches(columns, rows):
                 table = pa.Table.from_batches([batch]).select(list(columns))
-                for part in cast_table(table, given, self.name, done).combine_chunks().to_batches():
+                cast = cast_table(table, given, self.name, lambda row, at=done: self.place(at + row))
+                for part in cast.combine_chunks().to_batches():
                     yield from sliced(part, rows)
                 done += batch.num_rows
 

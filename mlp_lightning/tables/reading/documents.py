@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.columnar import ColumnarFile, validated
+from mlp_lightning.tables.reading.columnar import ColumnarFile, row_place, validated
 from mlp_lightning.tables.reading.dialect import open_bytes
 from mlp_lightning.tables.reading.json_bounds import refuse_unbounded_json
 from mlp_lightning.tables.reading.limits import ROW_BYTES, SHEET_CELLS, SHEET_ROWS, most_decompressed
@@ -70,6 +70,10 @@ class ExcelFile(WholeFile):
     """
 
     kind = "an Excel workbook"
+    _sheet_rows: Sequence[int]  # the numbers of the rows in the sheet, which Excel shows
+
+    def place(self, row: int) -> str:
+        return row_place(self.name, self._sheet_rows[row] - 1)
 
     def _load(self) -> pa.Table:
         try:
@@ -98,13 +102,14 @@ class ExcelFile(WholeFile):
                         self.notes = [
                             f"{self.name}: the sheet {title!r} is read, and not {', '.join(map(repr, others))}"
                         ]
-                    return _table(rows)
+                    self._sheet_rows = [number for number, _ in rows[1:]]
+                    return _table([row for _, row in rows])
         finally:
             workbook.close()
         raise DataError(f"{self.name} has no sheet with rows.")
 
-    def _rows_of(self, sheet: Any) -> Iterator[tuple[Any, ...]]:
-        """The rows that have a value."""
+    def _rows_of(self, sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The rows that have a value, with their numbers in the sheet, from 1."""
         sheet.reset_dimensions()  # what a sheet says of its size need not be so
         cells = 0
         for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
@@ -115,7 +120,7 @@ class ExcelFile(WholeFile):
                     " cells, which is the limit; save it as CSV."
                 )
             if any(one is not None for one in row):
-                yield row
+                yield number, row
 
 
 def refuse_unbounded_zip(path: Path, name: str) -> None:

@@ -72,7 +72,7 @@ class MemorySource(TableSource):
         table = self.table.select(self.chosen(columns))
         if not self.table.num_rows:
             raise DataError(f"{self.name} has no rows; there is nothing to learn or to predict from.")
-        return cast_table(table, types or {}, self.name)
+        return cast_table(table, types or {}, self.name, lambda row: row_place(self.name, row))
 
     def batches(
         self, columns: Sequence[str] | None = None, types: Types | None = None, rows: int = BATCH_ROWS

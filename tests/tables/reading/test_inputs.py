@@ -151,6 +151,27 @@ def test_cells_of_a_workbook(tmp_path: Path) -> None:
     assert opened(tmp_path / "t.xlsx").read().to_pydict() == expected
 
 
+@pytest.mark.parametrize(("header", "bad"), [(1, 2), (1, 7), (3, 4), (4, 9)])
+def test_messages_number_rows_as_excel_does(tmp_path: Path, header: int, bad: int) -> None:
+    """Whatever stands between them: the header, rows without a value, rows that the file leaves out."""
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    rows = [one for one in range(header + 1, 12) if one not in {header + 2, header + 4} or one == bad]
+    for row in [header, *rows]:
+        values = ("a", "b") if row == header else (row, "wrong" if row == bad else str(row))
+        for column, value in enumerate(values, start=1):
+            workbook.active.cell(row, column, value)
+    workbook.active.cell(header + 2 if header + 2 != bad else header + 4, 1, None)
+    workbook.save(tmp_path / "t.xlsx")
+    source = opened(tmp_path / "t.xlsx")
+    assert [source.place(at) for at in range(len(rows))] == [f"t.xlsx, row {row}" for row in rows]
+    text = rf"t\.xlsx, row {bad}: .*'wrong'"
+    with pytest.raises(DataError, match=text):
+        source.read(["b"], {"b": pa.float64()})
+    with pytest.raises(DataError, match=text):
+        list(source.batches(["b"], {"b": pa.float64()}, 2))
+
+
 def test_what_is_not_a_workbook(tmp_path: Path) -> None:
     pytest.importorskip("openpyxl")
     (tmp_path / "t.xlsx").write_text("a,b\n1,2\n")
