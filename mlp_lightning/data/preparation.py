@@ -34,6 +34,7 @@ from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.wild_values import wild_value_note
 
 
 class Preparation:
@@ -133,6 +134,7 @@ class Preparation:
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
+            self._note_wild_targets(targets_BT[train], origin.of(train))
         else:
             self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
@@ -172,12 +174,24 @@ class Preparation:
     ) -> None:
         """Take the statistics of the training rows, column by column: all together would be the table once more."""
         rows, place = pa.array(train), origin.of(train).place
+        advice = "correct it, or set data.scaling=quantile"
+        is_checked = self.options.scaling in {"standard", "none"}  # the others bound what one value can do
 
         def raw_numbers(column: Column) -> NDArray[np.float64]:
             values = table.column(column.name).combine_chunks().take(rows)
-            return encode(pa.table({column.name: values}), [column], place)[:, 0]
+            numbers_B = encode(pa.table({column.name: values}), [column], place)[:, 0]
+            if is_checked and column.kind == "numeric":
+                note = wild_value_note(column.name, numbers_B, place, advice)
+                self.notes += [] if note is None else [note]
+            return numbers_B
 
         self.preprocessor.fit(raw_numbers, counts_B)
+
+    def _note_wild_targets(self, targets_BT: NDArray[np.float64], origin: Origin) -> None:
+        for column, numbers_B in zip(self.target.columns, targets_BT.T, strict=True):
+            if not column.classes:
+                note = wild_value_note(column.name, numbers_B, origin.place, "correct or remove such rows")
+                self.notes += [] if note is None else [note]
 
     def _note_classes_without_rows(
         self, targets_BT: NDArray[np.float64], parts: Mapping[str, NDArray[np.int64]], name: str
