@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import platform
 from typing import NamedTuple
 
 from llvmlite import binding
@@ -39,11 +40,16 @@ class _Processor(NamedTuple):
 def _processor() -> _Processor:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    found = binding.get_host_cpu_features()
-    # Some processors are said to prefer vectors of half the size, which is not so for arithmetic alone.
-    features = ",".join([found.flatten(), *(["-prefer-256-bit"] if found.get("avx512f") else [])])
+    try:
+        found = binding.get_host_cpu_features()
+        features = found.flatten()
+    except RuntimeError:  # LLVM does not know how to ask this system
+        found, features = {}, ""
+    if found.get("avx512f"):
+        # Some processors are said to prefer vectors of half the size, which is not so for arithmetic alone.
+        features += ",-prefer-256-bit"
     size = 64 if found.get("avx512f") else 32 if found.get("avx") else 16
-    has_many_registers = bool(found.get("avx512f") or found.get("neon"))
+    has_many_registers = bool(found.get("avx512f")) or platform.machine().lower() in ("arm64", "aarch64")
     return _Processor(binding.get_host_cpu_name(), features, size, 16 if has_many_registers else 8)
 
 
