@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import positions, tidied
 from mlp_lightning.tables.columns import ARROW_TYPES, Origin, Place, converted
+from mlp_lightning.tables.reading.limits import CLASSES
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -191,7 +192,16 @@ def classes_of(table: pa.Table, name: str, origin: Origin) -> TargetColumn:
     elif pa.types.is_floating(values.type):
         kind = "float64"  # and not as texts: 1.50 in one file is 1.5 in another
     texts = tidied(converted(name, values, ARROW_TYPES[kind], origin.place))
-    classes = tuple(sorted(pc.unique(texts).to_pylist()))
+    distinct = pc.unique(texts)
+    if len(distinct) > CLASSES:
+        shown = ", ".join(map(repr, distinct[:3].to_pylist()))
+        what = "numbers" if kind in ("int64", "float64") else "names of rows, or free text"
+        advice = "set task=regression" if kind in ("int64", "float64") else "choose another data.target"
+        raise DataError(
+            f"{origin.name}: the target {name!r} has {len(distinct):,} classes ({shown}, …), and at most"
+            f" {CLASSES:,} are trained. If these are {what}, {advice}; else put rare classes into one."
+        )
+    classes = tuple(sorted(distinct.to_pylist()))
     if len(classes) == 1:
         raise DataError(
             f"{origin.name}: the target {name!r} has one class only ({classes[0]!r}): there is nothing to learn."

@@ -167,6 +167,8 @@ def test_a_target_that_is_always_the_same(value: float) -> None:
         (["a"] * 5, "auto", "the table: the target 'y' has one class only ('a'): there is nothing to learn"),
         ([True] * 5, "auto", "one class only (True)"),
         ([1] * 5, "binary", "one class only (1)"),
+        ([*map(str, range(5001)), "0"], "multiclass", "has 5,001 classes ('0', '1', '2', …), and at most 5,000 are"),
+        (list(range(1_000_000)), "multiclass", "If these are numbers, set task=regression"),
         (["a", "b", "c"], "binary", "task=binary needs two classes, and 'y' has 3"),
         (["1", "2", "many"], "regression", "line 4: column 'y' has 'many', which cannot be read as double"),
         ([1.0, float("inf")], "regression", "line 3: the target 'y' is inf. Correct or remove the row"),

@@ -12,6 +12,8 @@ HEADER_CHARACTERS = 1 << 23
 ROW_BYTES = 1 << 25
 #: Columns; with more, names and types alone take seconds and hundreds of megabytes.
 COLUMNS = 100_000
+#: Classes of a target: each takes an output, and a row and a column of the confusion matrix.
+CLASSES = 5_000
 #: Levels of lists and objects within each other in JSON: Arrow's reader needs stack for each, and dies without it.
 JSON_LEVELS = 100
 #: A compressed file may become this many times as large. Tables become 5 to 20 times as large, those of zeros 50 times.
