@@ -19,7 +19,7 @@ import itertools
 import statistics
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xor import publish, surroundings
 
@@ -43,18 +43,23 @@ class Case(NamedTuple):
     batch: int
 
 
-def seconds_per_step(case: Case, engine: str, steps: int) -> float:
-    from mlp_lightning.config import parse_config
-    from mlp_lightning.runs import train, train_stack
-
-    common = {
+def configuration(case: Case, engine: str, steps: int) -> dict[str, Any]:
+    return {
         "data": {"name": "friedman", "samples": ROWS, "batch_size": case.batch, "val_fraction": 0, "test_fraction": 0},
         "model": {"hidden_units": [case.width] * 2, "activation": "relu", "dropout": 0.0},
+        "optimizer": {"name": "Adam", "lr": 0.001},
         "scheduler": {"name": "none"},
         "trainer": {"max_steps": steps, "threads": 1, "engine": engine, "accelerator": "cpu"},
         "logger": {"graph": False},
         "verbosity": 0,
     }
+
+
+def seconds_per_step(case: Case, engine: str, steps: int) -> float:
+    from mlp_lightning.config import parse_config
+    from mlp_lightning.runs import train, train_stack
+
+    common = configuration(case, engine, steps)
     count = 1 if engine == "explicit" else case.members
     configs = [parse_config({**common, "optimizer": {"name": "Adam", "lr": 0.001 / (1 + one)}}) for one in range(count)]
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +80,7 @@ def chosen(case: Case) -> str:
     from mlp_lightning.engines.choice import Work, choose_engine
 
     work = Work([FEATURES, case.width, case.width, 1], case.batch, STEPS)
-    return choose_engine(parse_config({"data": {"name": "friedman"}}), case.members, work).name
+    return choose_engine(parse_config(configuration(case, "auto", STEPS)), case.members, work).name
 
 
 def report(timings: dict[Case, dict[str, list[float]]]) -> list[str]:
