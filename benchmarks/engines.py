@@ -2,10 +2,10 @@
 
     python benchmarks/engines.py [--seconds 1] [--repeats 3] [--output FILE.md]
 
-Members are networks with two hidden layers (ReLU, Adam) on 2,048 rows of Friedman's regression with ten features, with
-learning rates of their own, on one CPU thread. Timed are the steps of a whole training with its run folders, from the
-first step to the last (``fit_time_s``), after a short training of the same kind: the kernel of ``compiled`` is there.
-``explicit`` trains one member, and the others are charged the same. The engines run in turn.
+Members are networks with two hidden layers (ReLU, Adam) on 2,048 rows of Friedman's regression with ten features, each
+with another learning rate, on one CPU thread. The time is that of the steps of a whole training with its run folders,
+from the first step to the last (``fit_time_s``), after a short training of the same kind: the kernel of ``compiled`` is
+there. ``explicit`` trains one member, and the others are charged the same. The engines run in turn.
 
 ``auto`` chooses by sizes alone. The table says what it takes for a training of 20,000 steps, and the last lines where
 that is more than 1.5 times slower than the fastest.

@@ -50,7 +50,7 @@ _MARKS = {".format_version": b"1", ".storage_alignment": str(_ALIGNMENT).encode(
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors on the CPU by their storages, which become records of their own."""
+    """Pickles tensors on the CPU by their storages, each of which becomes a record."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=2)

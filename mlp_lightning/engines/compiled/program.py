@@ -28,13 +28,10 @@ class Writer:
         self._datum = lanes.numbers if shape.shared else lanes.vectors
         products = Products(self.module, lanes, shape.rows, sums, shape.bias)
         self._products = products
-        self._forward, self._first_forward = products.forward(False), products.forward(True)
-        self._weight_gradient, self._first_weight_gradient = (
-            products.weight_gradient(False),
-            products.weight_gradient(True),
-        )
-        if not shape.shared:
-            self._first_forward, self._first_weight_gradient = self._forward, self._weight_gradient
+        self._forward, self._weight_gradient = products.forward(False), products.weight_gradient(False)
+        self._first_forward, self._first_weight_gradient = self._forward, self._weight_gradient
+        if shape.shared:
+            self._first_forward, self._first_weight_gradient = products.forward(True), products.weight_gradient(True)
         self._input_gradient = products.input_gradient()
         self._activate, self._differentiate = self._make_activate(), self._make_differentiate()
         self._loss, self._update = self._make_loss(), self._make_update()

@@ -60,7 +60,7 @@ class Block:
 
 
 class StackedNetwork(Stack):
-    """K :class:`~mlp_lightning.networks.mlp.MLP` of the same layers, of their own widths and vocabularies.
+    """K :class:`~mlp_lightning.networks.mlp.MLP` with the same layers and different widths and vocabularies.
 
     Statistics of batch normalisation and edges of bins are behind the parameters in ``flat_N``: a gradient is 0 there.
 
@@ -189,7 +189,7 @@ class StackedNetwork(Stack):
             flat_N: the parameter, or a tensor laid out like it.
             learned: parameters to take instead of those in ``flat_N``.
         """
-        # Each of its own ``data``: when statistics change in place, autograd need not think that others do.
+        # Views of ``data``: to autograd, statistics that change in place are then no change of the parameters.
         if learned is None:
             learned = {block.name: block.view(flat_N) for block in self._learned}
         return {**learned, **{block.name: block.view(flat_N.data) for block in self._kept}}

@@ -141,7 +141,6 @@ def test_a_member_has_the_same_bits_in_any_company(batch_size: int | None, own_r
     group = Group(MANY, "Adam", batch_size=batch_size, own_rows=own_rows, loop=CompiledLoop)
     everyone = together(group, 40)
     for order in ([3, 1, 0, 2], [18, 2, 0], list(range(18, -1, -1))):
-        # With rows of its own, so that it makes no difference that the others share theirs.
         some = together(group.but(members=[MANY[one] for one in order]), 40)
         for outcome, one in zip(some, order, strict=True):
             assert_same_bits(outcome.losses, everyone[one].losses)
