@@ -260,3 +260,28 @@ def some_members(
         )
         for _ in range(count)
     ]
+
+
+def random_group(
+    draw: random.Random,
+    members: Sequence[Member],
+    optimizer: str,
+    options: Mapping[str, Any],
+    batch_sizes: Sequence[int | None],
+) -> Group:
+    """These members with all other settings at random, in double precision."""
+    return Group(
+        members,
+        optimizer,
+        options,
+        SCHEDULES[draw.choice(list(SCHEDULES))],
+        activation=draw.choice(STACKED_ACTIVATIONS),
+        task=draw.choice(list(OUTPUTS)),
+        bias=draw.random() < 0.7,
+        batch_size=draw.choice(batch_sizes),
+        accumulate=draw.choice([1, 1, 2, 3]),
+        own_rows=draw.random() < 0.5,
+        clip_val=draw.choice([None, None, 0.05, 1.0]),
+        clip_algorithm=draw.choice(["norm", "value"]),
+        dtype=torch.float64,
+    )

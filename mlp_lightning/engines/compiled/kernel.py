@@ -2,7 +2,7 @@
 
 A block's weights, gradient and optimizer state stay in the cache for all of these steps, and no step leaves the
 kernel. Widths are known at run time, so that one kernel serves all networks of one depth and one way of training. It is
-compiled in memory by LLVM (of the package ``llvmlite``, which needs no compiler on the machine) in about a quarter of a
+compiled in memory by LLVM (of the package ``llvmlite``, which needs no compiler on the machine) in about a third of a
 second.
 """
 

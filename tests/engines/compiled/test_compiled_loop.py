@@ -18,6 +18,7 @@ from support.stack_members import (
     assert_each_as_alone,
     assert_same_training,
     padding,
+    random_group,
     some_members,
     stacked_loop,
     together,
@@ -65,22 +66,7 @@ def test_random_groups(seed: int) -> None:
     draw = random.Random(seed)
     name, options, learning_rates, decays = OPTIMIZERS[draw.choice(COMPILED)]
     members = some_members(draw, draw.randint(1, 11), draw.choice([0, 1, 1, 2, 3]), learning_rates, decays)
-    group = Group(
-        members,
-        name,
-        options,
-        SCHEDULES[draw.choice(list(SCHEDULES))],
-        activation=draw.choice(list(STACKED_ACTIVATIONS)),
-        task=draw.choice(["binary", "multiclass", "multilabel", "regression"]),
-        bias=draw.random() < 0.7,
-        batch_size=draw.choice([None, 40, 16, 7, 3, 1]),
-        accumulate=draw.choice([1, 1, 2, 3]),
-        own_rows=draw.random() < 0.5,
-        clip_val=draw.choice([None, None, 0.05, 1.0]),
-        clip_algorithm=draw.choice(["norm", "value"]),
-        dtype=torch.float64,
-        loop=CompiledLoop,
-    )
+    group = random_group(draw, members, name, options, [None, 40, 16, 7, 3, 1]).but(loop=CompiledLoop)
     assert_each_as_alone(group, 30, FLOAT64)
 
 

@@ -25,6 +25,7 @@ from support.stack_members import (
     assert_each_as_alone,
     assert_same_training,
     padding,
+    random_group,
     some_members,
     stacked_loop,
     together,
@@ -77,21 +78,7 @@ def test_random_groups(seed: int) -> None:
     members = some_members(draw, draw.randint(1, 5), depth, learning_rates, decays)
     if depth and draw.random() < 0.4:
         members = [Member(m.widths, m.lr, m.seed, m.weight_decay, draw.choice([0.0, 0.2, 0.5])) for m in members]
-    group = Group(
-        members,
-        name,
-        options,
-        SCHEDULES[draw.choice(list(SCHEDULES))],
-        activation=draw.choice(list(STACKED_ACTIVATIONS)),
-        task=draw.choice(["binary", "multiclass", "multilabel", "regression"]),
-        bias=draw.random() < 0.7,
-        batch_size=draw.choice([None, 40, 16, 7]),
-        accumulate=draw.choice([1, 1, 2, 3]),
-        own_rows=draw.random() < 0.5,
-        clip_val=draw.choice([None, None, 0.05, 1.0]),
-        clip_algorithm=draw.choice(["norm", "value"]),
-        dtype=torch.float64,
-    )
+    group = random_group(draw, members, name, options, [None, 40, 16, 7])
     assert_each_as_alone(group, 30, FLOAT64)
 
 
