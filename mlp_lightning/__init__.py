@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlp_lightning.config import Config, parse_config
-    from mlp_lightning.cross_validation import cross_validate
     from mlp_lightning.data import IrisDataModule, TabularDataModule, XORDataModule
+    from mlp_lightning.ensembles.cross_validation import cross_validate
+    from mlp_lightning.ensembles.ensemble import train_ensemble
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
     from mlp_lightning.inference.evaluation.evaluate import evaluate
     from mlp_lightning.inference.predict import predict
@@ -33,12 +34,13 @@ _HOME = {
     "TabularDataModule": "mlp_lightning.data",
     "TrainingResult": "mlp_lightning.runs",
     "XORDataModule": "mlp_lightning.data",
-    "cross_validate": "mlp_lightning.cross_validation",
+    "cross_validate": "mlp_lightning.ensembles.cross_validation",
     "evaluate": "mlp_lightning.inference.evaluation.evaluate",
     "load_sweep": "mlp_lightning.sweeps.frame",
     "parse_config": "mlp_lightning.config",
     "predict": "mlp_lightning.inference.predict",
     "train": "mlp_lightning.runs",
+    "train_ensemble": "mlp_lightning.ensembles.ensemble",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "parse_config",
     "predict",
     "train",
+    "train_ensemble",
 ]
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
 # A part may import from itself and from those before it.
 ORDER = [
     *("errors", "version", "config", "tables", "networks", "engines", "data", "runs", "sweeps", "inference"),
-    *("cross_validation", "estimators", "commands"),
+    *("ensembles", "estimators", "commands"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

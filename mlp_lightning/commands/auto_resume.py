@@ -50,6 +50,8 @@ def refuse_contradictions(checked: CheckedCommand, overrides: Sequence[str]) -> 
         rule, hint = f"looks for runs in lightning_logs/<name>, and contradicts {min(folder)}", "leave one of them out"
     elif config.data.cv.trains_all and not checked.is_sweep:
         rule, hint = "continues one run, and a cross-validation makes several", "add -m, which continues all folds"
+    elif config.ensemble.members is not None:
+        rule, hint = "continues one run, and an ensemble makes several", "leave one of them out"
     if rule:
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
 

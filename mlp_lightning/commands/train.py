@@ -234,6 +234,9 @@ def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
     if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
         rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
         raise ConfigError([Fault("data.cv.fold", cv.fold, rule, hint)])
+    if config.ensemble.members is not None or "ensemble.members" in checked.swept:
+        rule, hint = "is for one run", "sweep over single networks first, and make an ensemble of the best without -m"
+        raise ConfigError([Fault("ensemble.members", config.ensemble.members, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
         rule = f"already exists ({_sweep_folder(config)})"
         hint = "continue it with sweep.resume=true, or choose another name"
@@ -350,7 +353,12 @@ def _run(composed: DictConfig, command: _Command) -> float:
             config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
         if config.data.cv.trains_all:
             return _run_folds(config, folder)
-        result = train(config, folder)
+        if config.ensemble.members is not None:
+            from mlp_lightning.ensembles.ensemble import train_ensemble
+
+            result = train_ensemble(config, folder)
+        else:
+            result = train(config, folder)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -372,7 +380,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
 
 def _run_folds(config: Config, folder: Path) -> float:
     """Train all folds of a cross-validation. Returns the mean log loss, or the mean RMSE of a regression."""
-    from mlp_lightning.cross_validation import cross_validate
+    from mlp_lightning.ensembles.cross_validation import cross_validate
 
     result = cross_validate(config, folder)
     if result.status == "interrupted":

@@ -2,6 +2,7 @@
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.defaults import offer_to_hydra
+from mlp_lightning.config.ensembles import EnsembleConfig
 from mlp_lightning.config.parsing import parse_complete, parse_config
 from mlp_lightning.config.schedules import (
     ConstantSchedule,
@@ -41,6 +42,7 @@ __all__ = [
     "CsvConfig",
     "DataConfig",
     "EarlyStoppingConfig",
+    "EnsembleConfig",
     "LoggerConfig",
     "ModelConfig",
     "OneCycleSchedule",

@@ -260,6 +260,19 @@ def _folds(config: schema.Config) -> Iterator[Fault]:
         yield Fault("ckpt_path", config.ckpt_path, "is one run, and data.cv.folds are several", "choose data.cv.fold")
 
 
+def _members(config: schema.Config) -> Iterator[Fault]:
+    members = config.ensemble.members
+    if members is None:
+        return
+    if config.seed + members > 2**63:
+        yield Fault("seed", config.seed, f"leaves no seeds for {members} members", "choose a smaller one")
+    if config.callbacks.checkpoint is None:
+        yield Fault("callbacks.checkpoint", None, "keeps no members to make an ensemble of", "keep it")
+    if config.ckpt_path is not None:
+        rule, hint = "is one run, and ensemble.members are several", "leave one of them out"
+        yield Fault("ckpt_path", config.ckpt_path, rule, hint)
+
+
 def _length(config: schema.Config) -> Iterator[Fault]:
     if config.trainer.max_steps is None and config.trainer.max_epochs is None:
         yield Fault(
@@ -309,6 +322,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _formats_of_columns,
     _seed_of_the_split,
     _folds,
+    _members,
     _length,
     _nesterov,
     _best_without_checkpoint,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
+from mlp_lightning.config.ensembles import EnsembleConfig
+from mlp_lightning.config.optimizers import OptimizerConfig, OwnOptimizerConfig
 from mlp_lightning.config.plain import plain
 from mlp_lightning.config.rules import (
     above,
@@ -204,29 +206,6 @@ class OwnDataConfig(DataConfig):
         return self._target_
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """One of torch's optimizers.
-
-    Every further key is an argument of its class in ``torch.optim``; its file lists them with torch's own defaults.
-    """
-
-    name: str = option(
-        "SGD",
-        one_of(names.TORCH_OPTIMIZERS),
-        meaning="class in torch.optim; optimizer=adam chooses it with its arguments",
-    )
-    lr: float = option(0.1, at_least(0), meaning="learning rate at the start")
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class OwnOptimizerConfig(OptimizerConfig):
-    """An optimizer of the user's own; ``name`` is that of its class."""
-
-    _target_: str = option("", meaning="import path of a torch.optim.Optimizer, made with the parameters and lr")
-
-
 #: Options of the MLP; to a network of the user's own they are arguments like any other.
 OF_MLP = ("hidden_units", "depth", "activation", "dropout", "norm", "bias", "init", "residual")
 
@@ -357,6 +336,7 @@ class Config:
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = dataclasses.field(default_factory=CallbacksConfig)
     logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
+    ensemble: EnsembleConfig = dataclasses.field(default_factory=EnsembleConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     report_weights: str = option(
         "auto",

@@ -167,7 +167,7 @@ class BaseMLP(BaseEstimator, ABC):
             passes: number of passes already made.
         """
         config = self.configuration(inputs, one_pass, passes)
-        forms = {} if preprocessor is None else number_forms(self.module_.hparams)
+        forms = {} if preprocessor is None else number_forms(self.module_.hparams["preprocessing"])
         return Job(config, rows_of(config, inputs, preprocessor, forms), self.log_dir)
 
     def configuration(self, inputs: Inputs, one_pass: bool = False, passes: int = 0) -> Config:
@@ -260,7 +260,9 @@ class BaseMLP(BaseEstimator, ABC):
         """Probabilities ``(B, C)`` or values ``(B, T)``, as :meth:`Task.predictions` has them."""
         check_is_fitted(self, "module_")
         with speaking_of_parameters():
-            raw_BF = raw_rows(read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams))
+            raw_BF = raw_rows(
+                read_features(self, X), self._preprocessor.columns, number_forms(self.module_.hparams["preprocessing"])
+            )
         # In double precision a prediction does not depend on the rows predicted with it.
         module = self.module_
         widths = [module.hparams["in_features"], *(one.shape[0] for one in self._matrices())]

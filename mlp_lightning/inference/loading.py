@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
+from mlp_lightning.networks.ensemble import Ensemble, union_of_columns
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task
-from mlp_lightning.runs.checkpoint_content import OF_ANOTHER
+from mlp_lightning.networks.tasks.base import Floats
+from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY, OF_ANOTHER
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
+from mlp_lightning.runs.ensembles import assembled, parts_of
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.tables.columns import Column
@@ -38,32 +39,47 @@ class TrainedModel:
 
     Attributes:
         module: in evaluation mode.
-        preprocessor: of it, for raw columns.
+        preprocessors: of it, for raw columns; an ensemble may have several.
+        columns: the raw columns that it takes, in order.
         target: what it predicts.
+        preprocessing: what its columns are, as plain data; of an ensemble that of its first member.
         config: what it was trained with.
         path: of its checkpoint.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
     """
 
-    module: MLPModule
-    preprocessor: Preprocessor
+    module: MLPModule | Ensemble
+    preprocessors: tuple[Preprocessor, ...]
+    columns: tuple[Column, ...]
     target: Target
+    preprocessing: Mapping[str, Any]
     config: Config
     path: Path
     fingerprint: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
-        cls, module: MLPModule, config: Config, path: Path, fingerprint: Mapping[str, Any] | None = None
+        cls, module: MLPModule | Ensemble, config: Config, path: Path, fingerprint: Mapping[str, Any] | None = None
     ) -> TrainedModel:
-        """The model of a rebuilt module.
+        """The model of a rebuilt module or ensemble.
 
         Raises:
             ValueError: the module does not prepare raw rows.
         """
-        if not isinstance(module.preprocessor, Preprocessor) or module.target is None:
+        if isinstance(module, Ensemble):
+            parts, preprocessing = [*module.preprocessors], module.hparams["preprocessings"][0]
+        else:
+            parts, preprocessing = [module.preprocessor], module.hparams["preprocessing"]
+        preprocessors = tuple(one for one in parts if isinstance(one, Preprocessor))
+        if not preprocessors:
             raise ValueError("it does not say what its columns are")
-        return cls(module, module.preprocessor, module.target, config, path, fingerprint)
+        columns, target = union_of_columns([one.columns for one in preprocessors]), preprocessing["target"]
+        return cls(module, preprocessors, columns, Target.from_dict(target), preprocessing, config, path, fingerprint)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is the mean of several networks."""
+        return isinstance(self.module, Ensemble)
 
     @property
     def task(self) -> Task:
@@ -73,22 +89,33 @@ class TrainedModel:
     @property
     def number_forms(self) -> dict[str, NumberForm]:
         """How the numbers of its training rows are written, where not as programs write them."""
-        return number_forms(self.module.hparams)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The raw columns that it takes, in order."""
-        return self.preprocessor.columns
+        return number_forms(self.preprocessing)
 
     @torch.no_grad()
-    def predict(self, raw_BF: NDArray[np.float64]) -> NDArray[np.float64]:
+    def predict(self, raw_BF: Floats) -> Floats:
         """What :meth:`Task.predictions` gives: probabilities, or values in their own units, ``(B, C)``."""
         return self.module.predict(torch.from_numpy(raw_BF)).double().cpu().numpy()
+
+    @torch.no_grad()
+    def predict_with_spread(self, raw_BF: Floats) -> tuple[Floats, Floats | None]:
+        """The same, and of an ensemble the standard deviation between its members for each target, ``(B, T)``.
+
+        Of a class it is that of the probability of the predicted class; of several targets of two classes each that of
+        the probability of the second class; of a number it is in its unit.
+        """
+        if not isinstance(self.module, Ensemble):
+            return self.predict(raw_BF), None
+        of_members_KBC = self.module.member_predictions(torch.from_numpy(raw_BF))
+        predictions_BC, spread_BC = self.module.mean(of_members_KBC), self.module.spread(of_members_KBC)
+        decisions_BT = self.task.decisions(predictions_BC)
+        if decisions_BT is not None and decisions_BT.shape != spread_BC.shape:
+            spread_BC = spread_BC.gather(1, decisions_BT)
+        return predictions_BC.cpu().numpy(), spread_BC.cpu().numpy()
 
     @property
     def threads(self) -> int:
         """How many threads torch computes with: reading has its own threads, and small layers need only one."""
-        largest = max(one.numel() for one in self.module.mlp.parameters())
+        largest = max(one.numel() for one in self.module.parameters())
         return 1 if largest < _WEIGHTS_FOR_THREADS else torch.get_num_threads()
 
     @property
@@ -112,41 +139,55 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
         CheckpointError: there is no such file, or it is not a checkpoint of this package.
     """
     path = Path(path).expanduser().absolute()
-    checkpoint = read_checkpoint(path)
-    hyperparameters, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    own = model_parts(hyperparameters["model"], allow_targets)
+    checkpoint = read_checkpoint(path, or_ensemble=True)
+    state, fingerprint = checkpoint["state_dict"], checkpoint.get(FINGERPRINT_KEY)
     try:
-        module = rebuilt_module(hyperparameters, state, own)
         config = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
         config = dataclasses.replace(config, allow_targets=list(allow_targets))  # for its data set
-        model = TrainedModel.of(module, config, path, checkpoint.get(FINGERPRINT_KEY))
+        hyperparameters = checkpoint.get(ENSEMBLE_KEY) or checkpoint["hyper_parameters"]
+        module = rebuilt(hyperparameters, state, own_parts(hyperparameters, allow_targets))
+        model = TrainedModel.of(module, config, path, fingerprint)
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
-    module.to(device)
+    model.module.to(device)
     return model
 
 
-def hyperparameters_of(content: Mapping[str, Any], key: str = "hyper_parameters") -> Mapping[str, Any]:
-    """What a file says a module is made of; nothing if it does not say it."""
-    found = content.get(key)
-    return found if isinstance(found, Mapping) else {}
+def own_parts(hyperparameters: Mapping[str, Any], allow_targets: Sequence[str]) -> dict[str, Any]:
+    """The parts of the user's own that a module, or every member of an ensemble, is made of.
+
+    Raises:
+        ConfigError: one may not or cannot be imported.
+    """
+    members = hyperparameters.get("members")
+    of_first = members[0] if isinstance(members, list) and members else hyperparameters
+    return model_parts(of_first.get("model"), allow_targets)
 
 
-def rebuilt_module(
+def rebuilt(
     hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Any]
-) -> MLPModule:
-    """The module of these hyperparameters and weights, in the precision of the weights and in evaluation mode.
+) -> MLPModule | Ensemble:
+    """The module or ensemble of these hyperparameters and weights, in their precision and in evaluation mode.
 
     Args:
         hyperparameters: what it is made of.
         state: its weights.
-        own: parts of the user's own, as :func:`~mlp_lightning.runs.own_parts.model_parts` finds them.
+        own: parts of the user's own, as :func:`own_parts` finds them.
 
     Raises:
         KeyError, TypeError, RuntimeError, ValueError: the two do not belong to a module of this version.
     """
+    if "members" not in hyperparameters:
+        return _rebuilt_module(hyperparameters, state, own)
+    modules = [_rebuilt_module(*part, own) for part in parts_of(hyperparameters, state)]
+    return assembled(modules, hyperparameters["weights"])
+
+
+def _rebuilt_module(
+    hyperparameters: Mapping[str, Any], state: Mapping[str, Tensor], own: Mapping[str, Any]
+) -> MLPModule:
     module = MLPModule(**hyperparameters, **own)
     # A new module is in single precision, to which loading would round the weights of a run with precision 64.
     name, _ = next(module.mlp.named_parameters())

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.engines.sizing import cpu_threads
@@ -22,6 +21,7 @@ from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
 from mlp_lightning.networks.tasks import task_class
+from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.columnar import ColumnarFile
@@ -61,12 +61,13 @@ def predict(
     allow_targets: Sequence[str] = (),
     frame: Any = None,
 ) -> PredictionReport:
-    """Write the predictions of a trained model for every row of a table, in the order of the rows.
+    """Write the predictions of a trained model for every row of a table, in their order and in constant memory.
 
-    Memory does not grow with the table. The columns of the file are, in this order, ``id_columns`` as they are in the
-    table; ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units)
-    for each target; and, of a classification, ``probability_<class>`` for each class. Several targets of two classes
-    each have ``probability_<target>_<class>``, of the second class of each.
+    The columns of the file are, in this order, ``id_columns`` as in the table;
+    ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units) for each
+    target; of a classification, ``probability_<class>`` for each class, and of several targets of two classes each
+    ``probability_<target>_<class>`` for the second class; and of an ensemble ``std_<target>``: the standard deviation
+    between its members of the value, or of the probability of the predicted class.
 
     Args:
         ckpt_path: of the model.
@@ -88,7 +89,7 @@ def predict(
         DataError: a column is missing, or a value cannot be read or has no prediction.
         OSError: the output cannot be written, for example on a full disk; no partial file is left.
     """
-    started = time.monotonic()
+    started, surprises, rows = time.monotonic(), Surprises(), 0
     refuse_two_tables(data_path, frame, csv)
     given = {"output": output, "data.path": data_path if frame is None else ""}
     if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
@@ -99,8 +100,7 @@ def predict(
     files = None if frame is not None else _file_source(str(data_path), csv, path, str(output), overwrite)
     model = load_model(ckpt_path, device, allow_targets)
     source = files or MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
-    _refuse_names(ids, output_names(model.target))
-    surprises, rows = Surprises(), 0
+    _refuse_names(ids, output_names(model.target, model.is_ensemble))
     with written_table(path) as writer, cpu_threads(model.threads):
         for part in predicted_rows(model, source, ids, surprises, rows_at_once):
             writer.write(part)
@@ -134,10 +134,11 @@ def refuse_two_tables(data_path: object, frame: object, csv: CsvConfig | None) -
         raise ConfigError(faults)
 
 
-def output_names(target: Target) -> list[str]:
+def output_names(target: Target, is_ensemble: bool = False) -> list[str]:
     """The names of the columns of predictions."""
     names = task_class(target.task).prediction_names(target)
-    return list(dict.fromkeys([*(f"predicted_{name}" for name in target.names), *names]))
+    spread = [f"std_{name}" for name in target.names] if is_ensemble else []
+    return list(dict.fromkeys([*(f"predicted_{name}" for name in target.names), *names, *spread]))
 
 
 def predicted_rows(
@@ -162,12 +163,12 @@ def predicted_rows(
     others = _RowsInOrder(source.batches(list(apart), apart, rows_at_once)) if apart else None
     forms = model.number_forms
     for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once, forms):
-        predictions_BC = finite_predictions(model, batch, source)
+        predictions_BC, spread_BT = finite_predictions(model, batch, source)
         columns = {name: batch.batch.column(name) for name in along}
         if others is not None:
             columns |= others.take(batch.batch.num_rows)
         columns = {name: columns[name] for name in ids}
-        yield pa.table({**columns, **output_columns(model, predictions_BC)})
+        yield pa.table({**columns, **output_columns(model, predictions_BC, spread_BT)})
 
 
 def stored_type(source: TableSource, name: str) -> pa.DataType:
@@ -194,13 +195,13 @@ def stored_type(source: TableSource, name: str) -> pa.DataType:
     return only.value_type if pa.types.is_dictionary(only) else only
 
 
-def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSource) -> NDArray[np.float64]:
-    """What :meth:`TrainedModel.predict` gives for some rows, ``(B, C)``.
+def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSource) -> tuple[Floats, Floats | None]:
+    """What :meth:`TrainedModel.predict_with_spread` gives for some rows.
 
     Raises:
         DataError: a prediction is not a finite number.
     """
-    predictions_BC = model.predict(batch.raw_BF)
+    predictions_BC, spread_BT = model.predict_with_spread(batch.raw_BF)
     finite_B = np.isfinite(predictions_BC).all(axis=1)
     if not finite_B.all():
         row = int(finite_B.argmin())
@@ -208,17 +209,19 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
             f"{source.place(batch.first_row + row)}: the model's prediction is not a finite number. Check whether the"
             " row has values far from those of the training rows, or whether the training diverged."
         )
-    return predictions_BC
+    return predictions_BC, spread_BT
 
 
-def output_columns(model: TrainedModel, predictions_BC: NDArray[np.float64]) -> dict[str, pa.Array]:
+def output_columns(model: TrainedModel, predictions_BC: Floats, spread_BT: Floats | None = None) -> dict[str, pa.Array]:
     """The columns of :func:`output_names` for some rows."""
     values = [pa.array(np.ascontiguousarray(one)) for one in predictions_BC.T]
     decisions_BT = model.task.decisions(torch.from_numpy(predictions_BC))
     if decisions_BT is not None:
         decided = zip(model.target.columns, decisions_BT.T, strict=True)
         values = [*(one.values(numbers_B.numpy()) for one, numbers_B in decided), *values]
-    return dict(zip(output_names(model.target), values, strict=True))
+    if spread_BT is not None:
+        values += [pa.array(np.ascontiguousarray(one)) for one in spread_BT.T]
+    return dict(zip(output_names(model.target, spread_BT is not None), values, strict=True))
 
 
 class _RowsInOrder:

@@ -33,6 +33,7 @@ class Each(NamedTuple):
 NUMBER = (int, float)
 _COLUMN = {"name": str, "kind": str, "type": str, "vocabulary": [(str, int, float, bool)], "parts": [str]}
 _TARGET = {"name": str, "type": str, "classes": [(str, int, float, bool)]}
+_PREPROCESSING = {"columns": [_COLUMN], "scaling": str, "target": {"task": str, "columns": [_TARGET]}}
 HYPERPARAMETERS = {
     "in_features": int,
     "out_features": int,
@@ -41,10 +42,7 @@ HYPERPARAMETERS = {
     "optimizer": Each((*SCALARS, list, dict)),
     "scheduler": Each((*SCALARS, list, dict)),
     "seed?": int,
-    "preprocessing?": (
-        {"columns": [_COLUMN], "scaling": str, "target": {"task": str, "columns": [_TARGET]}},
-        type(None),
-    ),
+    "preprocessing?": (_PREPROCESSING, type(None)),
 }
 #: A checkpoint that any Trainer wrote of our module.
 MODULE = {"state_dict": Each(Tensor), "hyper_parameters": HYPERPARAMETERS}
@@ -69,13 +67,28 @@ RUN = {
     "validation_pending?": bool,
     "fingerprint?": (dict, type(None)),
 }
+#: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
+ENSEMBLE_KEY = "ensemble"
+#: A checkpoint of an ensemble.
+ENSEMBLE = {
+    "state_dict": Each(Tensor),
+    "config": RUN["config"],
+    ENSEMBLE_KEY: {
+        "members": [{**HYPERPARAMETERS, "preprocessing?": int, "preprocessing": int}],
+        "preprocessings": [_PREPROCESSING],
+        "weights": [NUMBER],
+    },
+    "fingerprint?": RUN["fingerprint?"],
+}
 
 
 class _Wrong(ValueError):  # noqa: N818  # becomes a CheckpointError, which names the file
     """What is wrong and where."""
 
 
-def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "ckpt_path: ") -> dict[str, Any]:
+def read_content(
+    path: Path, rule: Mapping[str, Any], what: str, prefix: str = "ckpt_path: ", or_ensemble: bool = False
+) -> dict[str, Any]:
     """The content of a file of torch's, on the CPU; never runs code that may be in it.
 
     Args:
@@ -83,6 +96,7 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
         rule: of its structure.
         what: the file is to be, such as "a checkpoint of a training run of this package".
         prefix: what messages begin with.
+        or_ensemble: whether it may be a checkpoint of an ensemble instead.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is something else.
@@ -91,6 +105,13 @@ def read_content(path: Path, rule: Mapping[str, Any], what: str, prefix: str = "
         content = _loaded(file, f"{prefix}{path} cannot be read as {what}")
     try:
         refuse_unbounded(content)
+        if isinstance(content, dict) and ENSEMBLE_KEY in content:
+            if not or_ensemble:
+                raise CheckpointError(
+                    f"{prefix}{path} is an ensemble, and not {what}. Evaluate it, predict with it or export it;"
+                    " training continues from the checkpoints of its members alone."
+                )
+            rule = ENSEMBLE
         missing = [
             name for name in rule if not name.endswith("?") and not (isinstance(content, dict) and name in content)
         ]

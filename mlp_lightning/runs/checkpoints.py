@@ -15,7 +15,8 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, run_length
-from mlp_lightning.runs.checkpoint_content import OF_ANOTHER, RUN, read_content
+from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY, OF_ANOTHER, RUN, read_content
+from mlp_lightning.runs.ensembles import refuse_other_ensemble
 from mlp_lightning.runs.files import atomic_write, replace, sync_folder
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.network import refuse_misfit
@@ -52,16 +53,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, or_ensemble: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU; never runs code that may be in the file.
+
+    Args:
+        path: of the checkpoint.
+        or_ensemble: whether it may be that of an ensemble, which has an ``ensemble``.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is not a checkpoint of this package.
     """
-    content = read_content(path, RUN, "a checkpoint of a training run of this package")
+    content = read_content(path, RUN, "a checkpoint of a training run of this package", or_ensemble=or_ensemble)
     try:
         parse_complete(content[CONFIG_KEY], is_stored=True)
-        refuse_misfit(content["hyper_parameters"], content["state_dict"])
+        if ENSEMBLE_KEY in content:
+            refuse_other_ensemble(content[ENSEMBLE_KEY], content["state_dict"])
+        else:
+            refuse_misfit(content["hyper_parameters"], content["state_dict"])
     except Exception as error:  # whatever is made of the content of a file
         raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 
 from rich.table import Table
 
@@ -65,7 +66,8 @@ def report_lines(result: TrainingResult, details: str) -> list[str]:
 
 def _facts(result: TrainingResult, details: str, is_kept: bool = True) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
-    facts = [f"{result.steps} steps ({result.epochs} epochs) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
+    epochs = f"{len(result.members)} members, {result.epochs} epochs" if result.members else f"{result.epochs} epochs"
+    facts = [f"{result.steps} steps ({epochs}) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
     facts += _overfitting(result)
     if result.baseline is not None:
         facts.append(f"Baseline: {result.baseline['predicts']}")
@@ -95,6 +97,8 @@ def _overfitting(result: TrainingResult) -> list[str]:
 
 
 def _title(result: TrainingResult) -> str:
+    if result.members:
+        return f"Final metrics (mean prediction of {len(result.members)} members)"
     if result.weights == "last" or result.validation is None:
         return f"Final metrics ({result.weights} weights)"
     return f"Final metrics (best weights, of step {result.validation['best']['step']})"
@@ -108,6 +112,11 @@ def _metrics(result: TrainingResult) -> tuple[list[str], list[list[str]]]:
         values = result.validation[other]
         named[f"validation, {other} weights (step {values['step']})"] = values
     names = list(next(iter(result.metrics.values())))
+    if result.members:
+        for split in result.metrics:
+            of_members = [one["metrics"][split] for one in result.members]
+            means = {name: statistics.fmean(one[name] for one in of_members) for name in names}
+            named[f"{SPLIT_NAMES[split]}, mean of the members"] = means
     if result.baseline is None:
         return names, [[title, *(f"{values[name]:.6g}" for name in names)] for title, values in named.items()]
     # That of the weights that are not reported is the same.

@@ -37,6 +37,7 @@ class TrainingResult:
         resumed_from: the checkpoint that it continued from; ``None`` for a run from the start.
         stack: ``{"members": …, "fit_time_s": …}`` of the stack that the run was a member of; ``None`` for a run alone.
         engine: what made its optimizer steps; empty for a run that failed before.
+        members: of an ensemble: the ``folder``, ``seed``, ``weight`` in the mean and ``metrics`` of each; else empty.
         error: what went wrong in a failed run; empty otherwise.
         module: the trained module; not in ``result.json``.
         optimizer_state: state of the optimizer at the end; not in ``result.json`` either.
@@ -60,6 +61,7 @@ class TrainingResult:
     resumed_from: str | None = None
     stack: dict[str, Any] | None = None
     engine: str = ""
+    members: Sequence[dict[str, Any]] = ()
     error: str = ""
     module: MLPModule | None = dataclasses.field(default=None, repr=False, compare=False)
     optimizer_state: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)

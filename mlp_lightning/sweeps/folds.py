@@ -7,13 +7,23 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from mlp_lightning.config import Config, DataConfig, SweepConfig
+from mlp_lightning.config import Config, DataConfig, EnsembleConfig, SweepConfig
 
 
 def of_fold(config: Config, fold: int) -> Config:
     """The run that trains one of the folds alone."""
     cv = dataclasses.replace(config.data.cv, fold=fold)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, cv=cv))
+
+
+def of_member(config: Config, member: int) -> Config:
+    """The run that trains one of the members of an ensemble alone; all have the same split. A single run is its own."""
+    if config.ensemble.members is None:
+        return config
+    data = config.data
+    if data.split_follows_seed:
+        data = dataclasses.replace(data, split_seed=config.seed)
+    return dataclasses.replace(config, seed=config.seed + member, data=data, ensemble=EnsembleConfig())
 
 
 def with_shared_split(config: Config, known: dict[int, tuple[DataConfig, DataConfig]] | None = None) -> Config:

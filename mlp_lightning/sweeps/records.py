@@ -17,8 +17,10 @@ from mlp_lightning.errors import RunFolderError
 UNENDED = "unended"
 # Of a program whose configuration file asks for a sweep: makes a single run of it.
 SINGLE_RUN = " hydra.mode=RUN"
-# Folders without run folders of the sweep: Hydra's, and that of superseded runs.
-_IGNORED_FOLDERS = (".hydra", "superseded")
+#: Folder of the members of an ensemble, inside of its run folder.
+MEMBERS = "members"
+# Folders without run folders of the sweep: Hydra's, that of superseded runs, and those of members of ensembles.
+_IGNORED_FOLDERS = (".hydra", "superseded", MEMBERS)
 _STATUSES = ("finished", "interrupted", "failed")
 # The loader in C is about ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

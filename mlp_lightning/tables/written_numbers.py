@@ -95,9 +95,9 @@ class Hints:
         return dataclasses.replace(self, seen=self.seen | seen)
 
 
-def number_forms(hyperparameters: Mapping[str, Any]) -> dict[str, NumberForm]:
-    """How the training rows of a module are written, by the hyperparameters that it is made of."""
-    stored = (hyperparameters.get("preprocessing") or {}).get("number_forms", {})
+def number_forms(preprocessing: Mapping[str, Any] | None) -> dict[str, NumberForm]:
+    """How the training rows of a model are written, by what it says of its columns."""
+    stored = (preprocessing or {}).get("number_forms", {})
     return {name: NumberForm.from_dict(plain) for name, plain in stored.items()}
 
 

@@ -31,6 +31,7 @@ SECTIONS = {
     "callbacks.checkpoint.": [schema.CheckpointConfig],
     "callbacks.early_stopping.": [schema.EarlyStoppingConfig],
     "logger.": [schema.LoggerConfig],
+    "ensemble.": [schema.EnsembleConfig],
     "sweep.": [schema.SweepConfig],
 }
 OPTIONS = [

@@ -37,7 +37,7 @@ ALWAYS = {
     *("trainer.steps_per_execution", "trainer.gradient_clip_val", "trainer.threads", "trainer.engine"),
     *("callbacks.early_stopping.patience", "callbacks.early_stopping.min_delta", "callbacks.lr_monitor"),
     *("callbacks.checkpoint.every_n_steps", "callbacks.checkpoint.every_n_seconds", "callbacks.extra"),
-    *("logger.tensorboard", "logger.csv"),
+    *("logger.tensorboard", "logger.csv", "ensemble.members"),
 }
 # What says how a command proceeds or how files are written, and no run has to make use of.
 SAYS = {

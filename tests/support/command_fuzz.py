@@ -145,7 +145,8 @@ COMMANDS = {
 
 def no_training() -> None:
     """Let commands end where training would begin. The imports are made here once, for all of them."""
-    import mlp_lightning.cross_validation as cross_validation
+    import mlp_lightning.ensembles.cross_validation as cross_validation
+    import mlp_lightning.ensembles.ensemble as ensemble
     import mlp_lightning.runs as runs
     from mlp_lightning.sweeps.sweep import Sweep
 
@@ -155,6 +156,7 @@ def no_training() -> None:
 
     runs.train = end  # type: ignore[assignment]  # never returns
     cross_validation.cross_validate = end  # type: ignore[assignment]
+    ensemble.train_ensemble = end  # type: ignore[assignment]
     Sweep.run_jobs = end  # type: ignore[assignment]
 
 

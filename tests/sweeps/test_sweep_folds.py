@@ -17,7 +17,7 @@ from support.commands import train_forked
 from support.leaderboard_records import nested, run
 from support.sweep_folders import leaderboard, result
 
-from mlp_lightning.cross_validation import cross_validate
+from mlp_lightning.ensembles.cross_validation import cross_validate
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.sweeps.composition import ComposedJob
 from mlp_lightning.sweeps.folds import of_fold

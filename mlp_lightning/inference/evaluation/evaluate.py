@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -39,6 +38,7 @@ from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
+from mlp_lightning.sweeps.folds import of_member
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
@@ -233,7 +233,7 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
             weights.append(_weights(values, weight_column, kept_B, lambda row, at=at: source.place(at + row))[kept_B])
         targets.append(batch.targets_BT[kept_B])
         # Of all rows, so that a message names the right row.
-        predictions.append(finite_predictions(model, batch, source)[kept_B])
+        predictions.append(finite_predictions(model, batch, source)[0][kept_B])
     targets_BT = np.concatenate(targets)
     if not len(targets_BT):
         names = ", ".join(model.target.names)
@@ -258,35 +258,50 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         CheckpointError: the table has changed.
         ConfigError: there is no such split.
     """
+    if model.config.data.cv.trains_all:
+        rule, hint = "is of no single split: every row was held out by one fold", "name other rows with data.path"
+        raise ConfigError([Fault("split", split, rule, f"out_of_fold.csv has predictions of all; or {hint}")])
     source = open_source(model.config.data, model.config.allow_targets)
-    data = build_data(model.config, Given(source))
+    data = build_data(of_member(model.config, 0), Given(source))  # all members have the same rows
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(
             [Fault("split", split, "is not a split of the run", f"it has {has}; or name a table with data.path")]
         )
     _refuse_changed(model, data)
-    device = model.module.device
-    parameter = next(model.module.parameters())
-    rows = data.splits[split].to(device, parameter.dtype)
-    predictions = []
-    with torch.no_grad():
-        for features_BF in rows.features_BF.split(65_536):
-            logits_BC = model.module.mlp(features_BF)
-            predictions.append(model.task.predictions(logits_BC.double()).cpu().numpy())
-    predictions_BC = np.concatenate(predictions)
-    targets_BT = model.task.truths(rows.targets).double().cpu().numpy()
+    targets_BT, predictions_BC = _predicted(model, data, split, source)
     column, weights_B = weight_column or model.config.data.weight_column, None
     if column is not None:
         weights_B = _split_weights(data, split, column, source)
-    title = f"{len(rows):,} {split} rows of {model.config.data.title}"
+    title = f"{len(targets_BT):,} {split} rows of {model.config.data.title}"
     return EvaluatedRows(title, targets_BT, predictions_BC, weights_B, column, 0, [])
+
+
+def _predicted(model: TrainedModel, data: TabularDataModule, split: str, source: TableSource) -> tuple[Floats, Floats]:
+    """The targets of the rows of a split and what the model predicts of them, in the order of the split."""
+    source = _source_of_split(data, split, source)
+    numbers_B = data.row_numbers[split]
+    order_B = np.argsort(numbers_B)
+    targets, predictions = [], []
+    for batch in encoded_batches(source, model.columns, model.target, Surprises(), trained=model.number_forms):
+        first, last = np.searchsorted(numbers_B[order_B], [batch.first_row, batch.first_row + len(batch.raw_BF)])
+        chosen = numbers_B[order_B[first:last]] - batch.first_row
+        targets.append(batch.targets_BT[chosen])
+        predictions.append(model.predict(batch.raw_BF[chosen]))
+    places_B = np.argsort(order_B)
+    return np.concatenate(targets)[places_B], np.concatenate(predictions)[places_B]
+
+
+def _source_of_split(data: TabularDataModule, split: str, source: TableSource) -> TableSource:
+    """The table that a split comes from."""
+    path = {"val": data.options.val_path, "test": data.options.test_path}.get(split)
+    return source if path is None else FileSource.open(path, data.options.csv)
 
 
 def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
     """Rows of a changed table would be split differently: training rows would be treated as new ones."""
-    preprocessing, state = model.module.hparams["preprocessing"], model.module.preprocessor.state_dict()
-    if changes := data.changes_since(model.fingerprint, preprocessing, state):
+    state = model.preprocessors[0].state_dict()
+    if changes := data.changes_since(model.fingerprint, model.preprocessing, state):
         raise CheckpointError(
             f"ckpt_path: {model.path} was trained on other rows than {data.table_name} has now, so its splits are no"
             f" longer known: {changes}. Bring the table back as it was, or name rows that the model has not seen with"
@@ -296,9 +311,7 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
 
 def _split_weights(data: TabularDataModule, split: str, column: str, source: TableSource) -> Floats:
     """The weights of the rows of a split, from the table that they are in."""
-    options = data.options
-    path = {"val": options.val_path, "test": options.test_path}.get(split)
-    source = source if path is None else FileSource.open(path, options.csv)
+    source = _source_of_split(data, split, source)
     numbers_B = data.row_numbers[split]
     table = read_numbers(source.read([column]), source, {column: "numeric"}, trained=data.rows.forms).table
     values = table.column(column).take(pa.array(numbers_B))
@@ -347,7 +360,7 @@ def baseline_metrics(model: TrainedModel, rows: EvaluatedRows) -> Metrics | None
     The metric that the training logs and its kind are those of the constant that is best for it (the most frequent
     class, the median), the others those of the constant of least loss (the shares of the classes, the mean).
     """
-    plain = (model.module.hparams["preprocessing"] or {}).get("baseline")
+    plain = model.preprocessing.get("baseline")
     if plain is None:
         return None
     return Baseline.from_dict(plain).evaluation(model.task, model.target, rows.targets_BT, rows.weights_B)

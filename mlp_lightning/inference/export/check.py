@@ -124,12 +124,15 @@ def rows_to_check(model: TrainedModel, complete: Collection[str] = (), rows: int
 
 def _statistics(model: TrainedModel) -> tuple[dict[str, float], dict[str, float]]:
     """Middle and deviation of each column of numbers in the training rows."""
-    part = model.preprocessor
-    names = part.feature_names[: part.numeric_features]
-    middles = part.median_N.tolist()
-    # Where training rows have one value and gaps, the scale is infinite.
-    scales = [scale if math.isfinite(scale) else 1.0 for scale in part.scale_N.tolist()]
-    return dict(zip(names, middles, strict=True)), dict(zip(names, scales, strict=True))
+    middles: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    for part in model.preprocessors:
+        names = part.feature_names[: part.numeric_features]
+        middles |= dict(zip(names, part.median_N.tolist(), strict=True))
+        # Where training rows have one value and gaps, the scale is infinite.
+        finite = [scale if math.isfinite(scale) else 1.0 for scale in part.scale_N.tolist()]
+        scales |= dict(zip(names, finite, strict=True))
+    return middles, scales
 
 
 def _numbers(

@@ -73,7 +73,8 @@ def export_model(
     try:
         files, checked = write(model, path)
     except Exception as error:
-        if not isinstance(model.module.mlp, OwnNetwork) or isinstance(error, MLPLightningError):
+        has_own = any(isinstance(one, OwnNetwork) for one in model.module.modules())
+        if not has_own or isinstance(error, MLPLightningError):
             raise
         # PyTorch's exporters cannot express all that the code of a network may do.
         cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

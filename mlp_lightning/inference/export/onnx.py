@@ -186,7 +186,7 @@ def _network(model: TrainedModel) -> onnx.ModelProto:
     for part in (*made.graph.node, *made.graph.initializer, *made.graph.input, *made.graph.output):
         part.ClearField("metadata_props")
         part.doc_string = ""
-    if next(model.module.mlp.parameters()).dtype == torch.float64:
+    if next(model.module.parameters()).dtype == torch.float64:
         _lower_erf(made.graph)
     return made
 

@@ -14,9 +14,8 @@ from mlp_lightning.errors import CheckpointError
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import describe, description_bytes, named, read_description, shortened
 from mlp_lightning.inference.export.structure import check_description, rebuilt_model
-from mlp_lightning.inference.loading import TrainedModel, hyperparameters_of
+from mlp_lightning.inference.loading import TrainedModel, own_parts
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.runs.own_parts import model_parts
 
 _ENDING = ".safetensors"
 
@@ -69,7 +68,7 @@ def load_exported(path: str | Path, allow_targets: Sequence[str] = ()) -> Traine
             f"{weights_path} is not the file that {json_path.name} was written with: it is damaged, or the two are of"
             " different exports. Export the model again."
         )
-    own = model_parts(hyperparameters_of(content, "hyperparameters").get("model"), allow_targets)
+    own = own_parts(content["hyperparameters"], allow_targets)
     try:
         return rebuilt_model(content, safetensors.torch.load(weights), weights_path, own)
     except CheckpointError:

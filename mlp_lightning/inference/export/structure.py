@@ -12,7 +12,8 @@ from torch import Tensor
 from mlp_lightning.config import parse_complete
 from mlp_lightning.errors import CheckpointError, ConfigError
 from mlp_lightning.inference.export.description import describe, shortened
-from mlp_lightning.inference.loading import TrainedModel, rebuilt_module
+from mlp_lightning.inference.loading import TrainedModel, rebuilt
+from mlp_lightning.runs.ensembles import refuse_other_ensemble
 from mlp_lightning.runs.network import refuse_misfit
 
 _STRUCTURE = {
@@ -39,18 +40,43 @@ def check_description(content: Mapping[str, Any], path: Path) -> None:
     """
     _check(content, _STRUCTURE, "", path)
     hyperparameters = content["hyperparameters"]
+    if "members" in hyperparameters:
+        _check_ensemble(content, path)
+        return
     _check(hyperparameters, _HYPERPARAMETERS, "hyperparameters.", path)
-    preprocessing = hyperparameters["preprocessing"]
-    _check(preprocessing, {"columns": list, "target": dict}, "hyperparameters.preprocessing.", path)
-    for number, column in enumerate(preprocessing["columns"]):
-        _check(column, _COLUMN, f"hyperparameters.preprocessing.columns[{number}].", path)
-    target = preprocessing["target"]
-    _check(target, _TARGET, "hyperparameters.preprocessing.target.", path)
-    for number, column in enumerate(target["columns"]):
-        _check(column, _TARGET_COLUMN, f"hyperparameters.preprocessing.target.columns[{number}].", path)
+    _check_preprocessing(hyperparameters["preprocessing"], "hyperparameters.preprocessing", path)
     for name in _CONFIGURED:
         if not _are_alike(hyperparameters.get(name), content["config"].get(name)):
             raise CheckpointError(f"{path}: hyperparameters.{name} is not config.{name}. Export the model again.")
+
+
+def _check_ensemble(content: Mapping[str, Any], path: Path) -> None:
+    """Check the structure of an ensemble, and the network of each member by the rules of all options."""
+    hyperparameters = content["hyperparameters"]
+    _check(hyperparameters, {"members": list, "preprocessings": list, "weights": list}, "hyperparameters.", path)
+    for number, preprocessing in enumerate(hyperparameters["preprocessings"]):
+        _check_preprocessing(preprocessing, f"hyperparameters.preprocessings[{number}]", path)
+    for number, member in enumerate(hyperparameters["members"]):
+        place = f"hyperparameters.members[{number}]"
+        _check(member, {**_HYPERPARAMETERS, "preprocessing": int, "model": dict}, f"{place}.", path)
+        network = {**member["model"], **member["model"].get("options", {})}
+        network.pop("options", None)
+        if "_target_" in network:  # as a configuration has it, without the options that only our own network has
+            network = content["config"].get("model")
+        try:
+            parse_complete({**content["config"], "model": network}, is_stored=True)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {place}.model is not valid. {error}") from None
+
+
+def _check_preprocessing(preprocessing: Any, place: str, path: Path) -> None:
+    _check(preprocessing, {"columns": list, "target": dict}, f"{place}.", path)
+    for number, column in enumerate(preprocessing["columns"]):
+        _check(column, _COLUMN, f"{place}.columns[{number}].", path)
+    target = preprocessing["target"]
+    _check(target, _TARGET, f"{place}.target.", path)
+    for number, column in enumerate(target["columns"]):
+        _check(column, _TARGET_COLUMN, f"{place}.target.columns[{number}].", path)
 
 
 def _are_alike(hyperparameter: Any, configured: Any) -> bool:
@@ -92,12 +118,12 @@ def rebuilt_model(
         config = parse_complete(dict(content["config"]), is_stored=True)
     except ConfigError as error:
         raise CheckpointError(f"{path.with_suffix('.json')} has a configuration that is not valid. {error}") from None
+    hyperparameters = content["hyperparameters"]
     try:
-        refuse_misfit(content["hyperparameters"], state)
+        (refuse_other_ensemble if "members" in hyperparameters else refuse_misfit)(hyperparameters, state)
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit its description: {shortened(error)}. Export it again.") from None
-    module = rebuilt_module(content["hyperparameters"], state, own)
-    model = TrainedModel.of(module, config, path)
+    model = TrainedModel.of(rebuilt(hyperparameters, state, own), config, path)
     says = {name: value for name, value in describe(model).items() if name != "versions"}
     differing = [name for name, value in says.items() if json.loads(json.dumps(value)) != content.get(name)]
     if differing:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import code_input, describe, description_bytes
 from mlp_lightning.inference.loading import TrainedModel
+from mlp_lightning.networks.ensemble import Ensemble
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.surroundings import quiet_libraries
@@ -45,7 +46,7 @@ class PredictionNetwork(nn.Module):
         module: trained; its parameters no longer require gradients.
     """
 
-    def __init__(self, module: MLPModule) -> None:
+    def __init__(self, module: MLPModule | Ensemble) -> None:
         super().__init__()
         self.module = module
         self.eval().requires_grad_(False)
@@ -63,7 +64,7 @@ class ColumnNetwork(nn.Module):
         columns: that it takes.
     """
 
-    def __init__(self, module: MLPModule, columns: tuple[Column, ...]) -> None:
+    def __init__(self, module: MLPModule | Ensemble, columns: tuple[Column, ...]) -> None:
         super().__init__()
         self.network = PredictionNetwork(module)
         self.columns = columns

@@ -167,6 +167,10 @@ class Task(abc.ABC):
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """Logits as probabilities or values, each of which :meth:`prediction_names` names."""
 
+    @abc.abstractmethod
+    def logits(self, predictions_BC: Tensor) -> Tensor:
+        """Logits of which :meth:`predictions` makes these, in double precision; finite where a probability is 0."""
+
     def decisions(self, predictions_BC: Tensor) -> Tensor | None:
         """Predictions as the class number of each target ``(B, T)``; ``None`` if targets have no classes."""
         return None

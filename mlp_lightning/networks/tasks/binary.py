@@ -74,6 +74,9 @@ class BinaryTask(OneOfClasses):
         of_second_B1 = torch.sigmoid(logits_BC)
         return torch.cat([1 - of_second_B1, of_second_B1], dim=-1)
 
+    def logits(self, predictions_BC: Tensor) -> Tensor:
+        return logit(predictions_BC[..., 1:].double())
+
     def truths(self, targets: Tensor) -> Tensor:
         return targets.long()
 

@@ -88,12 +88,15 @@ class MulticlassTask(OneOfClasses):
     def baseline(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The logarithms of the shares of the classes."""
         shares_C = targets.bincount(minlength=self.classes).double() / len(targets)
-        logits_C = shares_C.clamp(torch.finfo(torch.float64).eps).log()
+        logits_C = self.logits(shares_C)
         return logits_C, logits_C
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """Probabilities of all classes, ``(B, C)``."""
         return logits_BC.softmax(-1)
+
+    def logits(self, predictions_BC: Tensor) -> Tensor:
+        return predictions_BC.double().clamp(torch.finfo(torch.float64).eps).log()
 
     def truths(self, targets: Tensor) -> Tensor:
         return targets.unsqueeze(-1)

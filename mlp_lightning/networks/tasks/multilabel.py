@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.networks.tasks.base import Evaluation, Floats
+from mlp_lightning.networks.tasks.base import Evaluation, Floats, logit
 from mlp_lightning.networks.tasks.binary import BinaryTask
 from mlp_lightning.tables.columns import Origin
 from mlp_lightning.tables.targets import Target, are_classes, classes_of
@@ -59,6 +59,9 @@ class MultilabelTask(BinaryTask):
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """The probability of the second class of each target, ``(B, T)``."""
         return torch.sigmoid(logits_BC)
+
+    def logits(self, predictions_BC: Tensor) -> Tensor:
+        return logit(predictions_BC.double())
 
     def decisions(self, predictions_BC: Tensor) -> Tensor | None:
         return (predictions_BC > 0.5).long()

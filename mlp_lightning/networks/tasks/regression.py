@@ -111,6 +111,12 @@ class RegressionTask(Task):
         # In double precision: float32 cannot represent 2,000,000.25.
         return logits_BC.double() * self.scale.to(logits_BC.device) + self.mean.to(logits_BC.device)
 
+    def logits(self, predictions_BC: Tensor) -> Tensor:
+        values_BC = predictions_BC.double()
+        if self.scale is None or self.mean is None:
+            return values_BC
+        return (values_BC - self.mean.to(values_BC.device)) / self.scale.to(values_BC.device)
+
     def truths(self, targets: Tensor) -> Tensor:
         return self.predictions(targets)
 

@@ -18,19 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mlp_lightning.config import Config
-from mlp_lightning.errors import ConfigError, Fault, TrainingError
+from mlp_lightning.ensembles.ensemble import finish, mean_predictions, parts_of, refuse_objects, write_ensemble
+from mlp_lightning.ensembles.training import PartOfRun, Trainings
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.table import below_baseline
-from mlp_lightning.runs.console import RunConsole, print_error, short_path
+from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
-from mlp_lightning.runs.run_folder import claim, surroundings
-from mlp_lightning.sweeps.folds import means_of_folds, of_fold
-from mlp_lightning.sweeps.grouping import group_runs
-from mlp_lightning.sweeps.memory import available_memory
-from mlp_lightning.sweeps.progress import SweepProgress
+from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
+from mlp_lightning.sweeps.folds import means_of_folds, of_fold, of_member
 from mlp_lightning.sweeps.records import fold_folder
-from mlp_lightning.sweeps.sizes import SizesOf
-from mlp_lightning.sweeps.worker import Outcome, train_part
 
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from mlp_lightning.networks.tasks.base import Metrics
     from mlp_lightning.tables.reading.sources import TableSource
 
-_SHARE_OF_MEMORY = 0.5
 _Folds = Sequence["Metrics"]
 # The metrics to print, where they exist; result.json has all of them.
 _PRINTED_METRICS = ("log_loss", "accuracy", "balanced_accuracy", "roc_auc", "r2", "rmse", "mae")
@@ -97,9 +93,7 @@ def cross_validate(
     parsed, objects, source = parsed_with_rows(config, frame)
     if parsed.data.cv.folds is None:
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
-    rule, hint = "is imported for every fold", "give its import path, and its package in allow_targets"
-    if faults := [Fault(key, f"{one}", rule, hint) for key, one in objects.items() if key != "data._target_"]:
-        raise ConfigError(faults)
+    refuse_objects(objects, "fold")
     run_console = RunConsole(parsed.verbosity, console)
     return _CrossValidation(parsed, Path(run_dir).absolute(), run_console, source).execute()
 
@@ -113,89 +107,56 @@ class _CrossValidation:
         self.path = folder
         self.console = console
         self.started, self.started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-        self.configs = [of_fold(config, fold) for fold in range(config.data.cv.folds or 0)]
-        self.outcomes: dict[int, Outcome] = {}
+        folds = range(config.data.cv.folds or 0)
+        self._folds = [PartOfRun(f"fold {one}", of_fold(config, one), folder / fold_folder(one)) for one in folds]
 
     def execute(self) -> CrossValidationResult:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
-        opened = self._given or open_source(self.config.data, self.config.allow_targets)
-        self._source = KeptSource(opened)  # all folds have its rows
-        sizes = SizesOf(self._source)
-        for one in self.configs:
-            sizes(one)  # raises faults of the table before any folder is created
+        self._source = KeptSource(self._given or open_source(self.config.data, self.config.allow_targets))
+        of_folds = [parts_of(one) for one in self._folds]
+        # Raises faults of the table before any folder is created.
+        self._trainings = Trainings([part for parts in of_folds for part in parts], self._source, "folds")
         folder = claim(self.path, self.config)
         with self.console.logging_to(folder.log):
-            self._train(sizes)
-            interrupted = any(one.status == "interrupted" for one in self.outcomes.values())
-            result = self._summary("interrupted") if interrupted else self._evaluated()
-            folder.write_result({**result.to_json(), **surroundings(self.config, self.started_at, self._fingerprint)})
+            data = self._data(0)
+            for line in data.describe():
+                self.console.line(line)
+            finished = self._trainings.train(self.console, data.fingerprint)
+            result = self._evaluated(data.fingerprint) if finished else self._summary("interrupted")
+            facts = surroundings(self.config, self.started_at, data.fingerprint)
+            folder.write_result({**result.to_json(), **facts})
             self._report(result)
         return result
-
-    def _train(self, sizes: SizesOf) -> None:
-        memory = int(available_memory() * _SHARE_OF_MEMORY)
-        grouping = group_runs(self.configs, sizes, memory)
-        steps = sum(map(sizes.steps, self.configs))
-        self._announce(sum(map(len, grouping.stacks)), {reason for _, reason in grouping.alone})
-        with SweepProgress(self.console, len(self.configs), steps) as progress:
-            for folds in [*grouping.stacks, *([fold] for fold, _ in grouping.alone)]:
-                part_progress = _PartProgress(self, folds, progress)
-                of_part = [self.configs[one] for one in folds], [self._folder(one) for one in folds]
-                train_part(*of_part, part_progress, source=self._source, rows=self._fingerprint)
-                if any(one.status == "interrupted" for one in self.outcomes.values()):
-                    break
-        failed = {fold: one.error for fold, one in self.outcomes.items() if one.status == "failed"}
-        if failed:
-            fold, error = next(iter(failed.items()))
-            raise TrainingError(f"Fold {fold} failed ({len(failed)} of {len(self.configs)} did): {error}")
-
-    def _announce(self, stacked: int, reasons: set[str]) -> None:
-        data = self._data(0)
-        self._fingerprint = data.fingerprint
-        for line in data.describe():
-            self.console.line(line)
-        how = "as one stack" if stacked == len(self.configs) else "one after another"
-        if stacked and stacked < len(self.configs):
-            how = f"{stacked} in a stack"
-        why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
-        self.console.line(f"Training {len(self.configs)} folds {how}{why}")
-
-    def _folder(self, fold: int) -> Path:
-        return self.path / fold_folder(fold)
 
     def _data(self, fold: int) -> TabularDataModule:
         from mlp_lightning.data.reading import Given
         from mlp_lightning.runs.build import build_data
 
-        return build_data(self.configs[fold], Given(self._source))
+        return build_data(of_member(self._folds[fold].config, 0), Given(self._source))
 
     # ---- predictions -------------------------------------------------------------------------------------
 
-    def _evaluated(self) -> CrossValidationResult:
-        """Predict the held-out rows of every fold and compute their metrics."""
-        parts, metrics, baselines = [], [], []
-        for fold in range(len(self.configs)):
-            data = self._data(fold)
-            model, predictions_BC = self._predictions(fold, data)
-            truths_BT = model.task.truths(data.splits["test"].targets.double()).numpy()
-            metrics.append(model.task.evaluation(data.target, truths_BT, predictions_BC).metrics)
-            baselines.append(data.baseline.evaluation(model.task, data.target, truths_BT, None))
-            parts.append(_out_of_fold(fold, data, model, truths_BT, predictions_BC))
-        return self._summary("finished", metrics, baselines, self._write_out_of_fold(parts))
-
-    def _predictions(self, fold: int, data: TabularDataModule) -> tuple[TrainedModel, NDArray[np.float64]]:
-        """The model of a fold, and what it predicts for the rows that the fold held out."""
-        import torch
-
-        from mlp_lightning.inference.loading import load_model
-
-        path = self._folder(fold) / "checkpoints" / f"{self.outcomes[fold].weights}.ckpt"
-        model = load_model(path, allow_targets=self.config.allow_targets)
-        with torch.no_grad():
-            batches = data.splits["test"].features_BF.split(65_536)
-            return model, torch.cat([model.task.predictions(model.module.mlp(one).double()) for one in batches]).numpy()
+    def _evaluated(self, fingerprint: Mapping[str, Any]) -> CrossValidationResult:
+        """Predict the held-out rows of every fold, compute their metrics, and keep the model of all folds."""
+        tables, metrics, baselines = [], [], []
+        models = self._trainings.models()
+        members = len(models) // len(self._folds)
+        for fold, run in enumerate(self._folds):
+            data, of_fold = self._data(fold), models[fold * members : (fold + 1) * members]
+            task, target = of_fold[0].task, data.target
+            truths_BT = task.truths(data.splits["test"].targets.double()).numpy()
+            predictions_BC = mean_predictions(of_fold, data.splits["test"]).numpy()
+            metrics.append(task.evaluation(target, truths_BT, predictions_BC).metrics)
+            baselines.append(data.baseline.evaluation(task, target, truths_BT, None))
+            tables.append(_out_of_fold(fold, data, of_fold[0], truths_BT, predictions_BC))
+            if run.config.ensemble.members is not None:
+                claim(run.folder, run.config)
+                outcomes = [self._trainings.outcomes[fold * members + one] for one in range(members)]
+                finish(run, of_fold, outcomes, data, (self.started, self.started_at))
+        write_ensemble(self.path, self.config, models, fingerprint)
+        return self._summary("finished", metrics, baselines, self._write_out_of_fold(tables))
 
     def _write_out_of_fold(self, parts: list[Any]) -> Path:
         import pyarrow as pa
@@ -240,27 +201,9 @@ class _CrossValidation:
             for line in below_baseline({name: one["mean"] for name, one in result.metrics.items()}, base):
                 self.console.line(line)
         self.console.line(f"Out-of-fold predictions: {short_path(self.path / 'out_of_fold.csv')}")
+        model = RunFolder(self.path).best_checkpoint
+        self.console.line(f"Model of all folds (the mean of their predictions): {short_path(model)}")
         self.console.line(f"Folder: {short_path(self.path)} ({result.wall_time_s:.1f} s)")
-
-
-class _PartProgress:
-    """Reports the progress of one part of the folds."""
-
-    def __init__(self, parent: _CrossValidation, folds: list[int], progress: SweepProgress) -> None:
-        self._parent = parent
-        self._folds = folds
-        self._progress = progress
-
-    def steps_made(self, steps: int, members: int) -> None:
-        self._progress.steps_made(steps, members)
-
-    def ended(self, index: int, outcome: Outcome) -> bool:
-        fold = self._folds[index]
-        self._parent.outcomes[fold] = outcome
-        self._progress.ended(outcome.status == "failed")
-        if outcome.status == "failed":
-            print_error(f"fold {fold} failed: {outcome.error}")
-        return outcome.status == "finished"
 
 
 def _out_of_fold(
