@@ -67,7 +67,7 @@ RUN = {
     "lr_schedulers": [dict],
     "epoch_loss?": NUMBER,
     "validation_pending?": bool,
-    "fingerprint?": (dict, type(None)),
+    "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
 }
 
 

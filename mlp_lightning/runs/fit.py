@@ -120,7 +120,8 @@ def train(
     checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
     of_run = None if data is None else [data]
-    options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
+    by_labels = checkpoint is None or checkpoint.splits_by_labels
+    options = Options(of_run, source, callbacks, objects, True, False, True, rows=rows, splits_by_labels=by_labels)
     with as_it_was(folder.path, if_refused=run.was_refused):
         claim(folder.path, config)
         with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():

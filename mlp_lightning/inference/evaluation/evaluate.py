@@ -42,6 +42,7 @@ from mlp_lightning.runs.run_folder import versions
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.fingerprint import splits_by_labels
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.written_numbers import read_numbers
@@ -259,7 +260,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         ConfigError: there is no such split.
     """
     source = open_source(model.config.data, model.config.allow_targets)
-    data = build_data(model.config, Given(source))
+    data = build_data(model.config, Given(source, splits_by_labels=splits_by_labels(model.fingerprint)))
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(
