@@ -339,7 +339,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
 
     raise_lost_interrupt()
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    overrides, is_sweep = list(hydra_config.overrides.task), hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir)
     plain: dict[str, Any] = {}
     try:
@@ -347,7 +347,7 @@ def _run(composed: DictConfig, command: _Command) -> float:
         assert isinstance(resolved, dict)
         plain = {str(key): value for key, value in resolved.items()}
         config = parse_complete(plain, explicit_keys(overrides))
-        if command.swept:
+        if is_sweep:
             config = with_shared_split(config) if "seed" in command.swept else config
             shown = {key for key in command.differing if not key.startswith("sweep.")}
             config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
@@ -364,7 +364,6 @@ def _run(composed: DictConfig, command: _Command) -> float:
             raise
         # One failing run does not end a sweep; it is reported immediately, and by the exit code at the end.
         message = str(error) if isinstance(error, MLPLightningError) else unexpected_message(error, folder)
-        is_sweep = hydra_config.mode == RunMode.MULTIRUN
         job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if is_sweep else ""
         print(f"{job}{message}", file=sys.stderr, flush=True)
         has_begun = (folder / "config.yaml").is_file()  # its folder stays

@@ -45,7 +45,8 @@ class TabularDataModule(pl.LightningDataModule):
 
     XOR, iris and the other data sets are tables as files are. Kinds of columns, categories, scales and gaps are taken
     from the training rows alone. The rows of :attr:`splits` are prepared already; a model keeps the preparation as a
-    part of itself and takes raw rows. The split is stratified by class (random for a regression).
+    part of itself and takes raw rows. The split is stratified by class, or by several labels; that of a
+    regression is random.
 
     Args:
         options: which table, what its columns are, its split and batches. ``None``: all by default.

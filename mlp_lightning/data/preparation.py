@@ -114,10 +114,14 @@ class Preparation:
         self.notes += rows.notes
         target = given.target or infer_target(table, rows.targets, rows.task, origin)
         targets_BT = target.numbers(table, origin.place)
-        labels_B = task_class(target.task).labels(targets_BT)
-        self._refuse_single_rows(labels_B, target, origin)
+        labels = task_class(target.task).labels(targets_BT)
+        if labels is not None and labels.ndim == 2:
+            labels = labels if given.splits_by_labels else None
+            self.fingerprint["data"] |= {"split": "by labels"} if given.splits_by_labels else {}
+        else:
+            self._refuse_single_rows(labels, target, origin)
         split_seed = seed if options.split_seed is None else options.split_seed
-        parts = split_rows(table, labels_B, options, split_seed, source.name)
+        parts = split_rows(table, labels, options, split_seed, source.name)
         if not len(parts["train"]):
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         train = parts["train"]

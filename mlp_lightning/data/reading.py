@@ -43,6 +43,8 @@ class Given:
         preprocessor: prepares the rows as others were prepared; then ``target`` is taken as it is, too. ``None``:
             fitted to the training rows.
         number_forms: how the numbers are written of the rows that ``preprocessor`` was fitted to.
+        splits_by_labels: whether rows of several labels are split by them. Earlier versions did not, and their models
+            meet their rows again.
         allow_targets: packages and modules that a function of the user's own may be imported from, which returns them.
     """
 
@@ -50,6 +52,7 @@ class Given:
     target: Target | None = None
     preprocessor: Preprocessor | None = None
     number_forms: Mapping[str, NumberForm] = dataclasses.field(default_factory=dict)
+    splits_by_labels: bool = True
     allow_targets: Sequence[str] = ()
 
 

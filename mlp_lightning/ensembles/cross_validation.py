@@ -74,7 +74,7 @@ def cross_validate(
 ) -> CrossValidationResult:
     """Train ``config.data.cv.folds`` folds and evaluate each on the rows that it held out.
 
-    Folds are stratified by class, made of whole groups (``data.group_column``) or of later rows
+    Folds are stratified by class or by several labels, made of whole groups (``data.group_column``) or of later rows
     (``data.time_column``). Each fold splits its own validation rows off its training rows.
 
     Args:

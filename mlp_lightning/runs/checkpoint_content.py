@@ -65,7 +65,7 @@ RUN = {
     "lr_schedulers": [dict],
     "epoch_loss?": NUMBER,
     "validation_pending?": bool,
-    "fingerprint?": (dict, type(None)),
+    "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
 }
 #: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
 ENSEMBLE_KEY = "ensemble"

@@ -166,10 +166,11 @@ def train_stack(
             called.
         CheckpointError: ``checkpoint`` is damaged, or belongs to other runs.
         RunFolderError: a folder belongs to another run.
-        DataError, DeviceError: no run can be started; none has then been claimed.
+        ConfigError, DataError, DeviceError: no run can be started; none has then been claimed.
     """
     refuse_validation_hooks(callbacks)
     for config, folder in zip(configs, run_dirs, strict=True):
+        _refuse_sweep(config)
         wanted = config.trainer.engine
         is_other = wanted in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
@@ -205,8 +206,7 @@ def parsed_with_rows(
     if parsed.auto_resume:
         rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
-    if not isinstance(given, Config):  # the runs of a command's sweep come as Config, and have the keys of the sweep
-        _refuse_sweep(parsed)
+    _refuse_sweep(parsed)
     if has_rows and "data._target_" in objects:
         rule = "contradicts data, which has the rows"
         raise ConfigError([Fault("data._target_", parsed.data.title, rule, "leave one of them out")])
@@ -304,6 +304,8 @@ class _SingleRun:
         """Train and record how it ended, whatever happens."""
         training: Training | None = None
         try:
+            by_labels = self._checkpoint is None or self._checkpoint.splits_by_labels
+            options = dataclasses.replace(options, splits_by_labels=by_labels)
             training = Training([self.config], [self.folder.path], self, options)
             training.resumed_from = None if self._checkpoint_path is None else str(self._checkpoint_path)
             (result,) = training.execute()

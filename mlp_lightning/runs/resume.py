@@ -41,6 +41,7 @@ from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
 from mlp_lightning.runs.policies import Best, why_stopped
 from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_intact_checkpoint
 from mlp_lightning.runs.training import Training
+from mlp_lightning.tables.fingerprint import splits_by_labels
 
 # protobuf makes the classes in this module when it is imported, so type checkers do not see them.
 event_pb2: Any = _event_pb2
@@ -59,6 +60,11 @@ class Found:
     path: Path
     content: Mapping[str, Any]
     fault: str = ""
+
+    @property
+    def splits_by_labels(self) -> bool:
+        """Whether rows of several labels were split by them."""
+        return splits_by_labels(self.content.get(FINGERPRINT_KEY))
 
 
 @dataclasses.dataclass(frozen=True)

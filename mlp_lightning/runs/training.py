@@ -77,6 +77,7 @@ class Options:
         logs_live: whether ``train.log`` is written by the host.
         state_file: for the state of all members together; if it is there, the training continues from it.
         rows: fingerprint that the rows must have; ``None``: any.
+        splits_by_labels: as for :class:`~mlp_lightning.data.reading.Given`.
     """
 
     data: Sequence[TabularDataModule] | None = None
@@ -88,6 +89,7 @@ class Options:
     logs_live: bool = False
     state_file: Path | None = None
     rows: Mapping[str, Any] | None = None
+    splits_by_labels: bool = True
 
 
 class Training:
@@ -167,7 +169,7 @@ class Training:
 
     def _load_data(self) -> None:
         if self.options.data is None:
-            self._distinct, self._of_member = _data_modules(self.configs, self.options.source)
+            self._distinct, self._of_member = _data_modules(self.configs, self.options)
         else:
             self._distinct, self._of_member = _without_repetition(self.options.data)
         for one in self._distinct if self.options.rows is not None else ():
@@ -323,16 +325,17 @@ class Training:
             self.options.state_file.unlink(missing_ok=True)
 
 
-def _data_modules(configs: Sequence[Config], source: TableSource | None) -> tuple[list[TabularDataModule], list[int]]:
+def _data_modules(configs: Sequence[Config], options: Options) -> tuple[list[TabularDataModule], list[int]]:
     """A data module for every seed, split and fold, and which one each run has."""
-    keys = [(one.seed, *_key_of_split(one)) for one in configs]
+    keys, source = [(one.seed, *_key_of_split(one)) for one in configs], options.source
     if len({key[1:] for key in keys}) > 1 and source is None:
         source = KeptSource(open_source(configs[0].data, configs[0].allow_targets))
+    given = Given(source, splits_by_labels=options.splits_by_labels)
     split: dict[tuple[Any, ...], TabularDataModule] = {}
     modules: dict[tuple[Any, ...], TabularDataModule] = {}
     for config, key in zip(configs, keys, strict=True):
         if key not in modules:
-            rows = split.get(key[1:]) or split.setdefault(key[1:], build_data(config, Given(source)))
+            rows = split.get(key[1:]) or split.setdefault(key[1:], build_data(config, given))
             modules[key] = rows if rows.seed == config.seed else rows.with_seed(config.seed)
     numbers = {key: number for number, key in enumerate(modules)}
     return list(modules.values()), [numbers[key] for key in keys]

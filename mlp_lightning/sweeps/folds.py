@@ -43,17 +43,14 @@ def with_shared_split(config: Config, known: dict[int, tuple[DataConfig, DataCon
     return dataclasses.replace(config, data=known[id(config.data)][1])
 
 
-def with_keys(
-    config: Config, keys: Collection[str], known: dict[tuple[int, str], tuple[SweepConfig, SweepConfig]] | None = None
-) -> Config:
-    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others; ``known`` as above."""
-    if config.sweep.keys:
-        return config
-    known = {} if known is None else known
-    key = id(config.sweep), " ".join(keys)
-    if key not in known:
-        known[key] = config.sweep, dataclasses.replace(config.sweep, keys=list(keys))
-    return dataclasses.replace(config, sweep=known[key][1])
+def with_keys(config: Config, keys: Collection[str], known: dict[tuple[str, ...], SweepConfig] | None = None) -> Config:
+    """A run of a sweep that TensorBoard shows by these keys, unless the user chose others; ``known`` as above.
+
+    The other options of ``sweep`` are the command's: the run has none of them, and can be repeated alone.
+    """
+    chosen = tuple(config.sweep.keys or keys)
+    section = ({} if known is None else known).setdefault(chosen, SweepConfig(keys=list(chosen)))
+    return dataclasses.replace(config, sweep=section)
 
 
 def means_of_folds(folds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

@@ -101,8 +101,8 @@ class SizesOf:
 
 
 def _rows_key(config: Config) -> str:
-    """What decides which rows are read, whatever is made of them."""
-    return _text_of_rows(config.sections()["data"])
+    """What decides which rows are read, and whether they have several labels, whatever is made of them."""
+    return f"{config.task} {_text_of_rows(config.sections()['data'])}"
 
 
 _text = Remembered(json.dumps)

@@ -62,7 +62,7 @@ class Sweep:
         # Equal sections of the runs are the same objects.
         self._known_sections: KnownSections = {}
         self._shared_data: dict[int, tuple[DataConfig, DataConfig]] = {}
-        self._with_keys: dict[tuple[int, str], tuple[SweepConfig, SweepConfig]] = {}
+        self._with_keys: dict[tuple[str, ...], SweepConfig] = {}
         self._started_at = datetime.datetime.now(datetime.timezone.utc)
         self._runs: list[SweepRun] = []
         self._done: list[RunRecord] = []

@@ -3,7 +3,8 @@
 It is plain data, as checkpoints and ``result.json`` keep it: for each table of a run (``data``, and ``val`` or ``test``
 where these have a separate file) ``{"rows": count, "columns": {name: digest}, "as_set": digest}``. The digest of a
 column depends on its values in order, and not on how a file stores them: a CSV and a Parquet file with the same values
-have the same. ``as_set`` depends on the rows and not on their order. It finds changes, but not forgeries.
+have the same. ``as_set`` depends on the rows and not on their order. It finds changes, but not forgeries. Rows of
+several labels have ``"split": "by labels"``, too, unless they are split as an earlier version of this package did it.
 
 Shapes: ``B`` rows.
 """
@@ -61,6 +62,11 @@ def table_fingerprint(table: pa.Table) -> dict[str, Any]:
     return hasher.fingerprint()
 
 
+def splits_by_labels(fingerprint: Mapping[str, Fingerprint] | None) -> bool:
+    """Whether rows of several labels were split by them; an earlier version of this package split them at random."""
+    return fingerprint is not None and "split" in fingerprint.get("data", {})
+
+
 def differences(then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> str:
     """How the tables of a run differ from what they were; empty if they do not.
 
@@ -97,6 +103,8 @@ def _difference(then: Fingerprint, now: Fingerprint, reads_all: bool) -> str:
         parts.append(f"other values in {_named(changed)}")
     if not parts and reads_all and list(before) != list(after):
         parts.append("the same columns in another order")
+    if not parts and then.get("split") != now.get("split"):
+        parts.append("the same rows, which an earlier version of this package split in another way")
     return ", ".join(parts)
 
 

@@ -1,4 +1,7 @@
-"""Splitting rows into training, validation and test rows."""
+"""Splitting rows into training, validation and test rows.
+
+Shapes: ``B`` rows, ``L`` labels.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_lightning.errors import DataError
+from mlp_lightning.tables.label_splits import parts_by_labels
 from mlp_lightning.tables.randomness import derived_seed
 
 
 def stratified_split(
-    labels_B: NDArray[np.generic], val_fraction: float, test_fraction: float, seed: int
+    labels: NDArray[np.generic], val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers of the training, validation and test rows, every class in about the same proportion.
 
     The parts are disjoint and together hold every row; each is in ascending order. A part has its fraction of
     all rows, rounded to a whole number; a fraction of 0 gives an empty part.
 
+    Args:
+        labels: the class of each row ``(B,)``, or 0 and 1 for several labels ``(B, L)``.
+        val_fraction: share of all rows.
+        test_fraction: likewise.
+        seed: of what is drawn.
+
     Raises:
         DataError: if a part would be empty, or could not hold a row of every class.
     """
-    return _split(len(labels_B), labels_B, val_fraction, test_fraction, seed)
+    return _split(len(labels), labels, val_fraction, test_fraction, seed)
 
 
 def random_split(
@@ -35,17 +45,17 @@ def random_split(
 
 
 def _split(
-    count: int, labels_B: NDArray[np.generic] | None, val_fraction: float, test_fraction: float, seed: int
+    count: int, labels: NDArray[np.generic] | None, val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     kept = np.arange(count)
     parts = {"test": np.empty(0, dtype=np.int64), "val": np.empty(0, dtype=np.int64)}
     for name, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0:
-            labels = None if labels_B is None else labels_B[kept]
+            of_kept = None if labels is None else labels[kept]
             try:
-                kept, parts[name] = _two_parts(kept, labels, round(fraction * count), seed, name)
+                kept, parts[name] = _two_parts(kept, of_kept, round(fraction * count), seed, name)
             except ValueError as error:
-                with_classes = " with every class in both parts" if labels_B is not None else ""
+                with_classes = " with every class in both parts" if labels is not None and labels.ndim == 1 else ""
                 raise DataError(
                     f"data.{name}_fraction: {fraction:g} of {count} rows cannot be split off{with_classes} ({error})."
                     " Use another fraction, or 0 for none."
@@ -54,12 +64,16 @@ def _split(
 
 
 def _two_parts(
-    rows: NDArray[np.int64], labels_B: NDArray[np.generic] | None, size: int, seed: int, purpose: str
+    rows: NDArray[np.int64], labels: NDArray[np.generic] | None, size: int, seed: int, purpose: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    drawn_by = derived_seed(seed, f"split/{purpose}")
+    if labels is not None and labels.ndim == 2:
+        if not 0 < size < len(rows):
+            raise ValueError(f"{size} and {len(rows) - size} rows")
+        is_split_off = parts_by_labels(labels.astype(np.int64), [len(rows) - size, size], drawn_by) == 1
+        return rows[~is_split_off], rows[is_split_off]
     # Imported here: it takes half a second, and a data set without a split does not need it.
     from sklearn.model_selection import train_test_split
 
-    kept, split_off = train_test_split(
-        rows, test_size=size, stratify=labels_B, random_state=derived_seed(seed, f"split/{purpose}") % 2**32
-    )
+    kept, split_off = train_test_split(rows, test_size=size, stratify=labels, random_state=drawn_by % 2**32)
     return np.asarray(kept), np.asarray(split_off)

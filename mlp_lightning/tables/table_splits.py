@@ -1,4 +1,7 @@
-"""Which rows of a table train, validate and test: by chance, by class, by group, by time, by a column, or in folds."""
+"""Which rows of a table train, validate and test: by chance, by class, by group, by time, by a column, or in folds.
+
+Shapes: ``B`` rows, ``L`` labels.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from mlp_lightning.config import DataConfig
 from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import tidied
+from mlp_lightning.tables.label_splits import parts_by_labels
 from mlp_lightning.tables.randomness import derived_seed
 from mlp_lightning.tables.splits import random_split, stratified_split
 
@@ -32,14 +36,12 @@ _NAMES_OF_SPLITS = {
 }
 
 
-def split_rows(
-    table: pa.Table, labels_B: NDArray[np.generic] | None, options: DataConfig, seed: int, name: str
-) -> Parts:
+def split_rows(table: pa.Table, labels: NDArray[np.generic] | None, options: DataConfig, seed: int, name: str) -> Parts:
     """Row numbers of the splits ``train``, ``val`` and ``test``, each in ascending order; a split may be empty.
 
     Args:
         table: the rows that have a target.
-        labels_B: class of each row; ``None`` for a regression.
+        labels: class of each row ``(B,)``, or 0 and 1 for several labels ``(B, L)``; ``None`` for a regression.
         options: fractions, columns and folds.
         seed: of the random splits.
         name: of the table, for messages.
@@ -56,12 +58,12 @@ def split_rows(
     val = 0.0 if options.val_path is not None else options.val_fraction
     test = 0.0 if options.test_path is not None else options.test_fraction
     if options.cv.fold is None:
-        return _in_three(rows, labels_B, groups_B, times_B, val, test, seed)
+        return _in_three(rows, labels, groups_B, times_B, val, test, seed)
     assert options.cv.folds is not None
-    rest, held_out = _fold(labels_B, groups_B, times_B, len(rows), options.cv.folds, options.cv.fold, seed, name)
+    rest, held_out = _fold(labels, groups_B, times_B, len(rows), options.cv.folds, options.cv.fold, seed, name)
     parts = _in_three(
         rest,
-        None if labels_B is None else labels_B[rest],
+        None if labels is None else labels[rest],
         None if groups_B is None else groups_B[rest],
         None if times_B is None else times_B[rest],
         val,
@@ -73,7 +75,7 @@ def split_rows(
 
 def _in_three(
     rows: NDArray[np.int64],
-    labels_B: NDArray[np.generic] | None,
+    labels: NDArray[np.generic] | None,
     groups_B: NDArray[np.int64] | None,
     times_B: NDArray[np.int64] | None,
     val: float,
@@ -84,10 +86,10 @@ def _in_three(
         parts = _by_time(times_B, val, test)
     elif groups_B is not None:
         parts = _by_group(groups_B, val, test, seed)
-    elif labels_B is None:
+    elif labels is None:
         parts = random_split(len(rows), val, test, seed)
     else:
-        parts = stratified_split(labels_B, val, test, seed)
+        parts = stratified_split(labels, val, test, seed)
     return {split: np.sort(rows[part]) for split, part in zip(("train", "val", "test"), parts, strict=True)}
 
 
@@ -166,7 +168,7 @@ def _by_group(groups_B: NDArray[np.int64], val: float, test: float, seed: int) -
 
 
 def _fold(
-    labels_B: NDArray[np.generic] | None,
+    labels: NDArray[np.generic] | None,
     groups_B: NDArray[np.int64] | None,
     times_B: NDArray[np.int64] | None,
     count: int,
@@ -180,11 +182,16 @@ def _fold(
 
     state: Mapping[str, Any] = {"shuffle": True, "random_state": derived_seed(seed, "split/folds") % 2**32}
     rows = np.arange(count)
+    several, labels_B = (labels, None) if labels is not None and labels.ndim == 2 else (None, labels)
     try:
         if times_B is not None:
             moments = np.unique(times_B)  # rows of one moment stay together
             before, inside = list(TimeSeriesSplit(folds).split(moments))[fold]
             return np.flatnonzero(np.isin(times_B, moments[before])), np.flatnonzero(np.isin(times_B, moments[inside]))
+        if several is not None and groups_B is None and folds <= count:
+            sizes = [count // folds + (one < count % folds) for one in range(folds)]
+            is_inside = parts_by_labels(several.astype(np.int64), sizes, derived_seed(seed, "split/folds")) == fold
+            return rows[~is_inside], rows[is_inside]
         if groups_B is not None:
             splitter: Any = GroupKFold(folds, **state) if labels_B is None else StratifiedGroupKFold(folds, **state)
         else:

@@ -41,7 +41,7 @@ ALWAYS = {
 }
 # What says how a command proceeds or how files are written, and no run has to make use of.
 SAYS = {
-    "sweep.name": "the runs of a sweep have it, too; the command refuses it for a single run",
+    "sweep.name": "of a sweep, and refused for a single run, by tests/runs/test_options.py and tests/commands",
     "sweep.fail_fast": "likewise",
     "sweep.keys": "filled in by the sweep",
     "allow_targets": "a permission",

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import mlp_lightning
+from mlp_lightning.config import parse_config
 from mlp_lightning.errors import ConfigError, DeviceError
 
 IRIS = ["data=iris", "data.batch_size=16"]
@@ -194,6 +195,9 @@ def test_options_of_sweeps_are_refused(sweep, train, tmp_path) -> None:
         train({**plain, "sweep": sweep}, tmp_path / "run")
     assert [(one.key, one.value) for one in caught.value.faults] == [(f"sweep.{key}", sweep[key]) for key in sweep]
     assert "has no effect: it is for a sweep of the command (--multirun)" in str(caught.value)
+    with pytest.raises(ConfigError) as again:
+        train(parse_config({**plain, "sweep": sweep}), tmp_path / "run")
+    assert again.value.faults == caught.value.faults
     assert not list(tmp_path.iterdir())
 
 

@@ -17,10 +17,11 @@ from support.commands import train_forked
 from support.leaderboard_records import nested, run
 from support.sweep_folders import leaderboard, result
 
+from mlp_lightning.config import SweepConfig, parse_config
 from mlp_lightning.ensembles.cross_validation import cross_validate
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.sweeps.composition import ComposedJob
-from mlp_lightning.sweeps.folds import of_fold
+from mlp_lightning.sweeps.folds import of_fold, with_keys
 from mlp_lightning.sweeps.leaderboard.ranking import build_leaderboards
 from mlp_lightning.sweeps.leaderboard.repeat import repeat_command
 from mlp_lightning.sweeps.parts import Runs, SweepRun, loss_of
@@ -28,6 +29,17 @@ from mlp_lightning.sweeps.records import RunRecord, objective, read_records
 from mlp_lightning.sweeps.worker import Outcome
 
 QUICK = ("logger=none", "trainer.max_epochs=8", "trainer.accelerator=cpu", "optimizer.lr=0.02")
+
+
+@pytest.mark.parametrize("chosen", [[], ["optimizer.lr"]])
+def test_a_run_has_of_the_sweep_what_names_it_and_nothing_else(chosen: list[str]) -> None:
+    """What says how runs belong together has no effect on one, and ``train`` refuses it."""
+    config = parse_config({"sweep": {"name": "w", "resume": True, "fail_fast": True, "keys": chosen}, "seed": 3})
+    known: dict[tuple[str, ...], SweepConfig] = {}
+    one, other = (with_keys(config, ["seed"], known) for _ in range(2))
+    assert one.sweep == SweepConfig(keys=chosen or ["seed"])
+    assert one.sweep is other.sweep
+    assert one.seed == 3
 
 
 def noise(folder: Path) -> Path:

@@ -42,6 +42,7 @@ from mlp_lightning.sweeps.folds import of_member
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.fingerprint import splits_by_labels
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.written_numbers import read_numbers
@@ -262,7 +263,8 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         rule, hint = "is of no single split: every row was held out by one fold", "name other rows with data.path"
         raise ConfigError([Fault("split", split, rule, f"out_of_fold.csv has predictions of all; or {hint}")])
     source = open_source(model.config.data, model.config.allow_targets)
-    data = build_data(of_member(model.config, 0), Given(source))  # all members have the same rows
+    given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint))
+    data = build_data(of_member(model.config, 0), given)  # all members have the same rows
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(

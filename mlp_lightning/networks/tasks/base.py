@@ -89,7 +89,7 @@ class Task(abc.ABC):
 
     @classmethod
     def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
-        """The class of each row ``(B,)``, by which rows are split and weighted; ``None`` if a row has no single one."""
+        """What rows are split by: the class of each ``(B,)``, or 0 and 1 for several targets ``(B, T)``; or nothing."""
         return None
 
     @classmethod

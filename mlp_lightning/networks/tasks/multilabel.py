@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.errors import DataError
@@ -53,8 +55,8 @@ class MultilabelTask(BinaryTask):
         return len(target.columns)
 
     @classmethod
-    def labels(cls, numbers_BT: Floats) -> None:
-        return None
+    def labels(cls, numbers_BT: Floats) -> NDArray[np.int64] | None:
+        return numbers_BT.astype(np.int64)
 
     def predictions(self, logits_BC: Tensor) -> Tensor:
         """The probability of the second class of each target, ``(B, T)``."""
