@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlp_lightning.config import Config, parse_config
     from mlp_lightning.data import IrisDataModule, TabularDataModule, XORDataModule
+    from mlp_lightning.ensembles.best import train_best
     from mlp_lightning.ensembles.cross_validation import cross_validate
     from mlp_lightning.ensembles.ensemble import train_ensemble
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
@@ -40,6 +41,7 @@ _HOME = {
     "parse_config": "mlp_lightning.config",
     "predict": "mlp_lightning.inference.predict",
     "train": "mlp_lightning.runs",
+    "train_best": "mlp_lightning.ensembles.best",
     "train_ensemble": "mlp_lightning.ensembles.ensemble",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "parse_config",
     "predict",
     "train",
+    "train_best",
     "train_ensemble",
 ]
 

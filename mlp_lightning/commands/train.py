@@ -237,6 +237,9 @@ def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
     if config.ensemble.members is not None or "ensemble.members" in checked.swept:
         rule, hint = "is for one run", "sweep over single networks first, and make an ensemble of the best without -m"
         raise ConfigError([Fault("ensemble.members", config.ensemble.members, rule, hint)])
+    if cv.validates:
+        rule, hint = "is for one command", "compare folds that hold out test rows with -m, and train the best without"
+        raise ConfigError([Fault("data.cv.held_out_as", cv.held_out_as, rule, hint)])
     if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
         rule = f"already exists ({_sweep_folder(config)})"
         hint = "continue it with sweep.resume=true, or choose another name"
@@ -351,9 +354,13 @@ def _run(composed: DictConfig, command: _Command) -> float:
             config = with_shared_split(config) if "seed" in command.swept else config
             shown = {key for key in command.differing if not key.startswith("sweep.")}
             config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
-        if config.data.cv.trains_all:
+        if config.data.cv.trains_all and config.preset.name == "default":
             return _run_folds(config, folder)
-        if config.ensemble.members is not None:
+        if config.preset.name == "best":
+            from mlp_lightning.ensembles.best import train_best
+
+            result = train_best(config, folder)
+        elif config.ensemble.members is not None:
             from mlp_lightning.ensembles.ensemble import train_ensemble
 
             result = train_ensemble(config, folder)

@@ -2,7 +2,7 @@
 
 from mlp_lightning.config.conf_files import conf_dir
 from mlp_lightning.config.defaults import offer_to_hydra
-from mlp_lightning.config.ensembles import EnsembleConfig
+from mlp_lightning.config.ensembles import EnsembleConfig, PresetConfig
 from mlp_lightning.config.parsing import parse_complete, parse_config
 from mlp_lightning.config.schedules import (
     ConstantSchedule,
@@ -51,6 +51,7 @@ __all__ = [
     "OwnModelConfig",
     "OwnOptimizerConfig",
     "PlateauSchedule",
+    "PresetConfig",
     "ScheduleConfig",
     "StepSchedule",
     "SweepConfig",

@@ -93,7 +93,7 @@ def _groups() -> dict[str, str | None]:
 
 def _option_by_name(group: str, name: Any) -> dict[str, str | None]:
     """The option that the ``name`` of a section stands for, by its group."""
-    if not isinstance(name, str) or group not in ("data", "optimizer", "scheduler"):
+    if not isinstance(name, str) or group not in ("data", "optimizer", "scheduler", "preset"):
         return {}
     if group == "optimizer":  # a class; one without a file has its arguments from torch
         return {group: optimizer_option(name)}

@@ -70,11 +70,15 @@ def _idle_fractions(config: schema.Config, explicit: Collection[str]) -> Iterato
     """Fractions that the user set, of rows that something else decides; those of ``conf/`` give way."""
     data = config.data
     deciding = {
-        "val_fraction": {"data.val_path": data.val_path, "data.split_column": data.split_column},
+        "val_fraction": {
+            "data.val_path": data.val_path,
+            "data.split_column": data.split_column,
+            "data.cv.held_out_as": data.cv.validates or None,
+        },
         "test_fraction": {
             "data.test_path": data.test_path,
             "data.split_column": data.split_column,
-            "data.cv.folds": data.cv.folds,
+            "data.cv.folds": None if data.cv.validates else data.cv.folds,
         },
     }
     for key, others in deciding.items():
@@ -247,12 +251,17 @@ def _folds(config: schema.Config) -> Iterator[Fault]:
     if cv.folds is None:
         if cv.fold is not None:
             yield Fault("data.cv.fold", cv.fold, "needs data.cv.folds, the number of folds", "for example 5")
+        if cv.held_out_as != "test":
+            yield Fault(
+                "data.cv.held_out_as", cv.held_out_as, "needs data.cv.folds, the number of folds", "for example 8"
+            )
         return
     if cv.fold is not None and cv.fold >= cv.folds:
         yield Fault("data.cv.fold", cv.fold, f"must be less than data.cv.folds = {cv.folds}", "folds count from 0")
-    for key in ("split_column", "test_path"):
+    held_out, own_file = ("validation", "val_path") if cv.validates else ("test", "test_path")
+    for key in ("split_column", own_file):
         if getattr(data, key) is not None:
-            rule = "contradicts data.cv.folds: each fold holds out its own test rows"
+            rule = f"contradicts data.cv.folds: each fold holds out its own {held_out} rows"
             yield Fault(f"data.{key}", getattr(data, key), rule, "leave one of them out")
     if cv.fold is None and config.callbacks.checkpoint is None:
         yield Fault("callbacks.checkpoint", None, "keeps no model to predict the rows of a fold with", "keep it")
@@ -271,6 +280,25 @@ def _members(config: schema.Config) -> Iterator[Fault]:
     if config.ckpt_path is not None:
         rule, hint = "is one run, and ensemble.members are several", "leave one of them out"
         yield Fault("ckpt_path", config.ckpt_path, rule, hint)
+
+
+def _preset(config: schema.Config) -> Iterator[Fault]:
+    preset = config.preset
+    if preset.name == "default":
+        default = schema.PresetConfig()
+        for key in ("candidates", "time_limit_s"):
+            if getattr(preset, key) != getattr(default, key):
+                yield Fault(f"preset.{key}", getattr(preset, key), "is of preset=best", "add it, or leave this out")
+        return
+    if not config.data.cv.validates or config.data.cv.fold is not None:
+        rule = "needs all folds of data.cv.folds, with data.cv.held_out_as=val"
+        yield Fault("preset.name", preset.name, rule, "choose it with preset=best, which sets both")
+    if config.ensemble.members is not None:
+        rule, hint = "contradicts preset=best, which makes an ensemble itself", "leave one of them out"
+        yield Fault("ensemble.members", config.ensemble.members, rule, hint)
+    if isinstance(config.model, schema.OwnModelConfig):
+        rule, hint = "has no candidates that preset=best could draw", "use data.cv.folds without it"
+        yield Fault("model._target_", config.model._target_, rule, hint)
 
 
 def _length(config: schema.Config) -> Iterator[Fault]:
@@ -323,6 +351,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _seed_of_the_split,
     _folds,
     _members,
+    _preset,
     _length,
     _nesterov,
     _best_without_checkpoint,

@@ -35,7 +35,8 @@ def _where(holds: Callable[[schema.Config], Any], reason: str) -> Callable[[sche
 
 def has_validation_rows(data: schema.DataConfig) -> bool:
     """Whether rows are validated with."""
-    return data.val_fraction > 0 or data.val_path is not None or data.split_column is not None
+    chosen = data.val_path is not None or data.split_column is not None
+    return chosen or data.val_fraction > 0 or data.cv.validates
 
 
 def _highest_rate(config: schema.Config) -> str:

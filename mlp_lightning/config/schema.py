@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.ensembles import EnsembleConfig
+from mlp_lightning.config.ensembles import EnsembleConfig, PresetConfig
 from mlp_lightning.config.optimizers import OptimizerConfig, OwnOptimizerConfig
 from mlp_lightning.config.plain import plain
 from mlp_lightning.config.rules import (
@@ -114,11 +114,19 @@ class CrossValidationConfig:
 
     folds: Union[int, None] = option(None, at_least(2), meaning="number of folds; null: no cross-validation")
     fold: Union[int, None] = option(None, at_least(0), meaning="train this fold alone, from 0; null: all of them")
+    held_out_as: str = option(
+        "test", one_of(("test", "val")), meaning="what a fold holds out: test rows, or (bagging) its validation rows"
+    )
 
     @property
     def trains_all(self) -> bool:
         """Whether all folds are trained, and not one of them alone."""
         return self.folds is not None and self.fold is None
+
+    @property
+    def validates(self) -> bool:
+        """Whether each fold validates with the rows that it holds out, and test rows are split off before."""
+        return self.folds is not None and self.held_out_as == "val"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +345,7 @@ class Config:
     callbacks: CallbacksConfig = dataclasses.field(default_factory=CallbacksConfig)
     logger: LoggerConfig = dataclasses.field(default_factory=LoggerConfig)
     ensemble: EnsembleConfig = dataclasses.field(default_factory=EnsembleConfig)
+    preset: PresetConfig = dataclasses.field(default_factory=PresetConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     report_weights: str = option(
         "auto",

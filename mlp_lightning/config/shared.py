@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 _Result = TypeVar("_Result")
 #: The names of the sections of a configuration.
-SECTIONS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "ensemble", "sweep")
+SECTIONS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "ensemble", "preset", "sweep")
 _MOST_REMEMBERED = 4096
 
 

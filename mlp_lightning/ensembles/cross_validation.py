@@ -32,6 +32,7 @@ from mlp_lightning.sweeps.records import fold_folder
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.inference.loading import TrainedModel
+    from mlp_lightning.networks.tasks import Task
     from mlp_lightning.networks.tasks.base import Metrics
     from mlp_lightning.tables.reading.sources import TableSource
 
@@ -52,6 +53,8 @@ class CrossValidationResult:
         baseline: the same of predictions that do not look at the features: each fold's are taken from its training
             rows and measured on the rows that it held out.
         out_of_fold: file with the prediction of every row by the fold that held it out.
+        test: the metrics of the model of all folds on test rows, which no fold has seen; ``None`` without such rows.
+        test_baseline: the same of predictions that do not look at the features.
         wall_time_s: seconds from start to end.
     """
 
@@ -62,6 +65,8 @@ class CrossValidationResult:
     baseline: dict[str, dict[str, float]]
     out_of_fold: Path | None
     wall_time_s: float
+    test: Metrics | None = None
+    test_baseline: Metrics | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``result.json`` as plain data, without the facts about the environment."""
@@ -140,23 +145,30 @@ class _CrossValidation:
 
     def _evaluated(self, fingerprint: Mapping[str, Any]) -> CrossValidationResult:
         """Predict the held-out rows of every fold, compute their metrics, and keep the model of all folds."""
-        tables, metrics, baselines = [], [], []
+        tables, metrics, baselines, of_test = [], [], [], []
+        held_out = "val" if self.config.data.cv.validates else "test"
         models = self._trainings.models()
         members = len(models) // len(self._folds)
         for fold, run in enumerate(self._folds):
             data, of_fold = self._data(fold), models[fold * members : (fold + 1) * members]
-            task, target = of_fold[0].task, data.target
-            truths_BT = task.truths(data.splits["test"].targets.double()).numpy()
-            predictions_BC = mean_predictions(of_fold, data.splits["test"]).numpy()
-            metrics.append(task.evaluation(target, truths_BT, predictions_BC).metrics)
-            baselines.append(data.baseline.evaluation(task, target, truths_BT, None))
-            tables.append(_out_of_fold(fold, data, of_fold[0], truths_BT, predictions_BC))
+            predictions_BC = mean_predictions(of_fold, data.splits[held_out]).numpy()
+            found = _measured(data, of_fold[0].task, held_out, predictions_BC)
+            metrics.append(found[0])
+            baselines.append(found[1])
+            tables.append(_out_of_fold(fold, data, of_fold[0], held_out, predictions_BC))
+            if held_out == "val" and "test" in data.splits:
+                of_test.append(mean_predictions(of_fold, data.splits["test"]).numpy())
             if run.config.ensemble.members is not None:
                 claim(run.folder, run.config)
                 outcomes = [self._trainings.outcomes[fold * members + one] for one in range(members)]
                 finish(run, of_fold, outcomes, data, (self.started, self.started_at))
         write_ensemble(self.path, self.config, models, fingerprint)
-        return self._summary("finished", metrics, baselines, self._write_out_of_fold(tables))
+        result = self._summary("finished", metrics, baselines, self._write_out_of_fold(tables))
+        if not of_test:
+            return result
+        # All folds have the same test rows; their baseline is that of the first fold.
+        test, baseline = _measured(self._data(0), models[0].task, "test", np.mean(of_test, axis=0))
+        return dataclasses.replace(result, test=test, test_baseline=baseline)
 
     def _write_out_of_fold(self, parts: list[Any]) -> Path:
         import pyarrow as pa
@@ -183,22 +195,28 @@ class _CrossValidation:
             return
         names = [name for name in _PRINTED_METRICS if name in result.metrics]
         title = f"{len(result.folds)} folds: metrics of the held-out rows"
+        if self.config.data.cv.validates:
+            title += ", which each fold has validated with"
         table = Table("", *names, title=title, title_justify="left")
-        rows = [[f"fold {fold}", *(_number(one[name]) for name in names)] for fold, one in enumerate(result.folds)]
-        rows.append(["mean", *(_number(result.metrics[name]["mean"]) for name in names)])
-        rows.append(["sd", *(_number(result.metrics[name]["sd"]) for name in names)])
         base = {name: one["mean"] for name, one in result.baseline.items()}
-        rows.append(["baseline", *(_number(base.get(name)) for name in names)])
+        of_rows: dict[str, Metrics | None] = {f"fold {fold}": one for fold, one in enumerate(result.folds)}
+        of_rows |= {which: {name: one[which] for name, one in result.metrics.items()} for which in ("mean", "sd")}
+        of_rows |= {"baseline": dict(base), "all folds, test": result.test, "baseline, test": result.test_baseline}
+        rows = [
+            [title, *(_number(one.get(name)) for name in names)] for title, one in of_rows.items() if one is not None
+        ]
         for row in rows:
             table.add_row(*row)
-        plain = [f"  {first:<9}" + "".join(f"{cell:>19}" for cell in cells) for first, *cells in [["", *names], *rows]]
+        plain = [f"  {first:<15}" + "".join(f"{cell:>19}" for cell in cells) for first, *cells in [["", *names], *rows]]
         self.console.line("\n".join([str(table.title), *plain]), in_terminal=table)
         for name in names[:2]:
             one = result.metrics[name]
             self.console.line(f"{name}: {one['mean']:.4g} ± {one['sd']:.2g}")
         # Where rows are weighted, these metrics are not what is learned.
         if self.config.data.weight_column is None and self.config.data.class_weight == "none":
-            for line in below_baseline({name: one["mean"] for name, one in result.metrics.items()}, base):
+            means = {name: one["mean"] for name, one in result.metrics.items()}
+            compared = (means, base) if result.test is None else (result.test, result.test_baseline)
+            for line in below_baseline(*compared):
                 self.console.line(line)
         self.console.line(f"Out-of-fold predictions: {short_path(self.path / 'out_of_fold.csv')}")
         model = RunFolder(self.path).best_checkpoint
@@ -206,12 +224,17 @@ class _CrossValidation:
         self.console.line(f"Folder: {short_path(self.path)} ({result.wall_time_s:.1f} s)")
 
 
+def _measured(
+    data: TabularDataModule, task: Task, split: str, predictions_BC: NDArray[np.float64]
+) -> tuple[Metrics, Metrics]:
+    """The metrics of predictions of the rows of a split, and those of the baseline."""
+    truths_BT = task.truths(data.splits[split].targets.double()).numpy()
+    metrics = task.evaluation(data.target, truths_BT, predictions_BC).metrics
+    return metrics, data.baseline.evaluation(task, data.target, truths_BT, None)
+
+
 def _out_of_fold(
-    fold: int,
-    data: TabularDataModule,
-    model: TrainedModel,
-    truths_BT: NDArray[np.float64],
-    predictions_BC: NDArray[np.float64],
+    fold: int, data: TabularDataModule, model: TrainedModel, split: str, predictions_BC: NDArray[np.float64]
 ) -> Any:
     """One row of the table for each held-out row; ``row`` counts the rows of the source from 1.
 
@@ -221,7 +244,8 @@ def _out_of_fold(
 
     from mlp_lightning.inference.predict import output_columns, output_names
 
-    rows = data.row_numbers["test"] + 1
+    truths_BT = model.task.truths(data.splits[split].targets.double()).numpy()
+    rows = data.row_numbers[split] + 1
     columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
     taken = {*columns, *output_names(data.target)}
     for one, values_B in zip(data.target.columns, truths_BT.T, strict=True):

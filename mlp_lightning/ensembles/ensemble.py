@@ -164,10 +164,17 @@ def finish(
     return result
 
 
-def write_ensemble(path: Path, config: Config, models: Sequence[TrainedModel], fingerprint: Mapping[str, Any]) -> Path:
-    """Write ``checkpoints/best.ckpt`` of a run folder: the ensemble of these models, all of the same weight."""
+def write_ensemble(
+    path: Path,
+    config: Config,
+    models: Sequence[TrainedModel],
+    fingerprint: Mapping[str, Any],
+    weights: Sequence[float] | None = None,
+    temperature: float = 1.0,
+) -> Path:
+    """Write ``checkpoints/best.ckpt`` of a run folder: the ensemble of these models, by default all of one weight."""
     modules = [one.module for one in models if isinstance(one.module, MLPModule)]
-    ensemble = combined(modules, [1.0] * len(models))
+    ensemble = combined(modules, weights or [1.0] * len(models), temperature)
     file = RunFolder(path).best_checkpoint
     file.parent.mkdir(exist_ok=True)
     content = {

@@ -71,10 +71,7 @@ class Trainings:
             rows: fingerprint that the rows must have.
 
         Returns:
-            Whether all have finished; if not, the training was asked to stop.
-
-        Raises:
-            TrainingError: one failed.
+            Whether all have ended; if not, the training was asked to stop.
         """
         configs, folders = [one.config for one in self.parts], [one.folder for one in self.parts]
         grouping = group_runs(configs, self._sizes, int(available_memory() * _SHARE_OF_MEMORY))
@@ -86,12 +83,19 @@ class Trainings:
                 train_part(*of_part, _Progress(self, numbers, progress), source=self._source, rows=rows)
                 if self._is_interrupted:
                     return False
+        return True
+
+    def refuse_failed(self) -> None:
+        """Go no further if one failed.
+
+        Raises:
+            TrainingError: saying which, and why.
+        """
         failed = {number: one.error for number, one in self.outcomes.items() if one.status == "failed"}
         if failed:
             number, error = next(iter(failed.items()))
             name = self.parts[number].name.capitalize()
             raise TrainingError(f"{name} failed ({len(failed)} of {len(self.parts)} did): {error}")
-        return True
 
     @property
     def _is_interrupted(self) -> bool:
@@ -105,7 +109,12 @@ class Trainings:
         return f"Training {len(self.parts)} {self._what} {how}{why}"
 
     def models(self) -> list[TrainedModel]:
-        """What was trained, in the order of the parts."""
+        """What was trained, in the order of the parts.
+
+        Raises:
+            TrainingError: one failed.
+        """
+        self.refuse_failed()
         return [one.model(self.outcomes[number]) for number, one in enumerate(self.parts)]
 
 

@@ -182,7 +182,7 @@ def rebuilt(
     if "members" not in hyperparameters:
         return _rebuilt_module(hyperparameters, state, own)
     modules = [_rebuilt_module(*part, own) for part in parts_of(hyperparameters, state)]
-    return assembled(modules, hyperparameters["weights"])
+    return assembled(modules, hyperparameters["weights"], hyperparameters.get("temperature", 1.0))
 
 
 def _rebuilt_module(

@@ -36,6 +36,8 @@ class Ensemble(nn.Module):
         weights_K: of their predictions in the mean; not negative, with the sum 1.
         hparams: what it is made of, as plain data.
         own_parts: the user's own parts of every network, with which ``hparams`` make it again.
+        temperature: logits of the mean are divided by it (Guo et al., "On calibration of modern neural networks", 2017,
+            section 4.2).
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Ensemble(nn.Module):
         weights_K: Sequence[float],
         hparams: Mapping[str, Any],
         own_parts: Mapping[str, Any],
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         counts = {len(networks), len(group_K), len(tasks), len(weights_K)}
@@ -61,7 +64,9 @@ class Ensemble(nn.Module):
         self.columns = union_of_columns([one.columns for one in preprocessors])
         self._recodings = nn.ModuleList(_Recoding(self.columns, one.columns) for one in preprocessors)
         self.hparams, self.own_parts = hparams, own_parts
-        self.weights_K = tuple(weights_K)
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature = {temperature} must be a number above 0")
+        self.weights_K, self.temperature = tuple(weights_K), temperature
 
     @property
     def task(self) -> Task:
@@ -87,7 +92,7 @@ class Ensemble(nn.Module):
         return torch.stack(predictions)
 
     def predict(self, raw_BF: Tensor) -> Tensor:
-        """The mean of the members' predictions, ``(B, C)``."""
+        """The mean of the members' predictions at the temperature, ``(B, C)``."""
         return self.mean(self.member_predictions(raw_BF))
 
     def forward(self, raw_BF: Tensor) -> Tensor:
@@ -95,13 +100,15 @@ class Ensemble(nn.Module):
         return self.task.logits(self.predict(raw_BF))
 
     def mean(self, predictions_KBC: Tensor) -> Tensor:
-        """The weighted mean over the members, ``(B, C)``."""
-        return (self._weights(predictions_KBC) * predictions_KBC).sum(0)
+        """The weighted mean over the members at the temperature, ``(B, C)``."""
+        mean_BC = (self._weights(predictions_KBC) * predictions_KBC).sum(0)
+        return mean_BC if self.temperature == 1 else self.task.predictions(self.task.logits(mean_BC) / self.temperature)
 
     def spread(self, predictions_KBC: Tensor) -> Tensor:
         """The weighted standard deviation between the members, ``(B, C)``, in the unit of the predictions."""
-        apart_KBC = predictions_KBC - self.mean(predictions_KBC)
-        return (self._weights(predictions_KBC) * apart_KBC.square()).sum(0).sqrt()
+        weights_K11 = self._weights(predictions_KBC)
+        apart_KBC = predictions_KBC - (weights_K11 * predictions_KBC).sum(0)
+        return (weights_K11 * apart_KBC.square()).sum(0).sqrt()
 
     def _weights(self, predictions_KBC: Tensor) -> Tensor:
         return predictions_KBC.new_tensor(self.weights_K)[:, None, None]

@@ -77,6 +77,7 @@ ENSEMBLE = {
         "members": [{**HYPERPARAMETERS, "preprocessing?": int, "preprocessing": int}],
         "preprocessings": [_PREPROCESSING],
         "weights": [NUMBER],
+        "temperature?": NUMBER,
     },
     "fingerprint?": RUN["fingerprint?"],
 }

@@ -21,22 +21,23 @@ from mlp_lightning.tables.targets import Target
 _PREPROCESSING = "preprocessing"
 
 
-def combined(modules: Sequence[MLPModule], weights: Sequence[float]) -> Ensemble:
+def combined(modules: Sequence[MLPModule], weights: Sequence[float], temperature: float = 1.0) -> Ensemble:
     """An ensemble of trained modules, which shares their networks.
 
     Args:
         modules: of one task, each with its preprocessing.
         weights: of each in the mean, in proportion; one of weight 0 is left out.
+        temperature: of the mean.
 
     Raises:
         ValueError: a module does not prepare raw rows, or they do not fit together.
     """
     total = sum(weights)
     kept = [(module, weight / total) for module, weight in zip(modules, weights, strict=True) if weight != 0]
-    return assembled([module for module, _ in kept], [weight for _, weight in kept])
+    return assembled([module for module, _ in kept], [weight for _, weight in kept], temperature)
 
 
-def assembled(modules: Sequence[MLPModule], weights: Sequence[float]) -> Ensemble:
+def assembled(modules: Sequence[MLPModule], weights: Sequence[float], temperature: float = 1.0) -> Ensemble:
     """The same of weights whose sum is 1, to the same bits."""
     groups: list[MLPModule] = []
     members, group_K = [], []
@@ -49,13 +50,14 @@ def assembled(modules: Sequence[MLPModule], weights: Sequence[float]) -> Ensembl
         "members": members,
         "preprocessings": [one.hparams[_PREPROCESSING] for one in groups],
         "weights": list(weights),
+        "temperature": temperature,
     }
     networks, tasks = [module.mlp for module in modules], [module.task for module in modules]
     preprocessors = [one.preprocessor for one in groups if isinstance(one.preprocessor, Preprocessor)]
     if len(preprocessors) < len(groups):
         raise ValueError("a member does not say what its columns are")
-    ensemble = Ensemble(preprocessors, networks, group_K, tasks, hparams["weights"], hparams, modules[0].own_parts)
-    return ensemble.eval()
+    of_first = hparams, modules[0].own_parts, temperature
+    return Ensemble(preprocessors, networks, group_K, tasks, hparams["weights"], *of_first).eval()
 
 
 def _prepare_alike(one: MLPModule, other: MLPModule) -> bool:

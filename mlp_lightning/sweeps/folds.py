@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from mlp_lightning.config import Config, DataConfig, EnsembleConfig, SweepConfig
+from mlp_lightning.config import Config, DataConfig, EnsembleConfig, PresetConfig, SweepConfig
 
 
 def of_fold(config: Config, fold: int) -> Config:
@@ -18,12 +18,13 @@ def of_fold(config: Config, fold: int) -> Config:
 
 def of_member(config: Config, member: int) -> Config:
     """The run that trains one of the members of an ensemble alone; all have the same split. A single run is its own."""
-    if config.ensemble.members is None:
+    if config.ensemble.members is None and config.preset.name == "default":
         return config
     data = config.data
     if data.split_follows_seed:
         data = dataclasses.replace(data, split_seed=config.seed)
-    return dataclasses.replace(config, seed=config.seed + member, data=data, ensemble=EnsembleConfig())
+    alone = {"ensemble": EnsembleConfig(), "preset": PresetConfig()}
+    return dataclasses.replace(config, seed=config.seed + member, data=data, **alone)
 
 
 def with_shared_split(config: Config, known: dict[int, tuple[DataConfig, DataConfig]] | None = None) -> Config:

@@ -60,17 +60,17 @@ def split_rows(table: pa.Table, labels: NDArray[np.generic] | None, options: Dat
     if options.cv.fold is None:
         return _in_three(rows, labels, groups_B, times_B, val, test, seed)
     assert options.cv.folds is not None
-    rest, held_out = _fold(labels, groups_B, times_B, len(rows), options.cv.folds, options.cv.fold, seed, name)
-    parts = _in_three(
-        rest,
-        None if labels is None else labels[rest],
-        None if groups_B is None else groups_B[rest],
-        None if times_B is None else times_B[rest],
-        val,
-        0.0,
-        seed,
-    )
-    return {**parts, "test": held_out}
+    folds = options.cv.folds, options.cv.fold, seed, name
+
+    def of(some: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+        return tuple(None if one is None else one[some] for one in (labels, groups_B, times_B))  # type: ignore[return-value]  # three
+
+    if options.cv.validates:
+        parts = _in_three(rows, labels, groups_B, times_B, 0.0, test, seed)
+        train, held_out = _fold(*of(parts["train"]), len(parts["train"]), *folds)
+        return {**parts, "train": parts["train"][train], "val": parts["train"][held_out]}
+    rest, held_out = _fold(labels, groups_B, times_B, len(rows), *folds)
+    return {**_in_three(rest, *of(rest), val, 0.0, seed), "test": held_out}
 
 
 def _in_three(

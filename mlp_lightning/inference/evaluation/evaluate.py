@@ -38,7 +38,7 @@ from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
-from mlp_lightning.sweeps.folds import of_member
+from mlp_lightning.sweeps.folds import of_fold, of_member
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
@@ -259,12 +259,15 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         CheckpointError: the table has changed.
         ConfigError: there is no such split.
     """
-    if model.config.data.cv.trains_all:
+    config = of_member(model.config, 0)  # all members have the same rows
+    if config.data.cv.trains_all and config.data.cv.validates and split == "test":
+        config = of_fold(config, 0)
+    elif config.data.cv.trains_all:
         rule, hint = "is of no single split: every row was held out by one fold", "name other rows with data.path"
         raise ConfigError([Fault("split", split, rule, f"out_of_fold.csv has predictions of all; or {hint}")])
     source = open_source(model.config.data, model.config.allow_targets)
     given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint))
-    data = build_data(of_member(model.config, 0), given)  # all members have the same rows
+    data = build_data(config, given)
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(

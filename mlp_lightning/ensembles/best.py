@@ -1,0 +1,330 @@
+"""``preset=best``: many candidates in bagged folds, and an ensemble of those that predict best together.
+
+Every network stops at the weights that are best on the rows that its fold holds out; these rows are also what candidates
+are compared and weighted by. Test rows are split off before, and are predicted once, at the end.
+
+Shapes: ``N`` candidates, ``B`` rows, ``C`` classes or outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from mlp_lightning.config import Config
+from mlp_lightning.ensembles.ensemble import mean_predictions, refuse_objects, write_ensemble
+from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+from mlp_lightning.ensembles.space import candidates
+from mlp_lightning.ensembles.training import PartOfRun, Trainings
+from mlp_lightning.errors import ConfigError, Fault, TrainingError
+from mlp_lightning.inference.loading import TrainedModel
+from mlp_lightning.runs.assessment import assess, describe_baseline
+from mlp_lightning.runs.console import RunConsole, short_path
+from mlp_lightning.runs.fit import parsed_with_rows
+from mlp_lightning.runs.result import TrainingResult
+from mlp_lightning.runs.run_folder import claim, surroundings
+from mlp_lightning.sweeps.folds import of_fold, of_member
+from mlp_lightning.sweeps.records import MEMBERS, fold_folder
+from mlp_lightning.sweeps.worker import Outcome
+
+if TYPE_CHECKING:
+    from mlp_lightning.networks.tasks import Task
+    from mlp_lightning.tables.reading.sources import TableSource
+
+# All candidates train in so many folds; the better ones, this share of them, in all others too.
+_FIRST_FOLDS, _SHARE_KEPT = 2, 1 / 3
+_MOST_CANDIDATES = 60
+_SHOWN = 8
+
+
+def train_best(
+    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
+) -> TrainingResult:
+    """Train candidates in bagged folds and keep an ensemble of those that predict best together, as one model.
+
+    The first candidate is the configuration itself. All candidates train in two folds, the best third of them in the
+    others too (a race, as in successive halving). Ensemble selection weights them by their predictions of the rows that
+    folds held out, and the temperature is fitted to the same. With ``preset.candidates`` the result repeats to the same
+    bits; without, their number follows from the time that the first one takes.
+
+    Args:
+        config: as for :func:`mlp_lightning.train`, with ``preset`` ``best``.
+        run_dir: folder of the run, claimed exclusively.
+        console: where to print; standard output if ``None``.
+        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
+
+    Returns:
+        The result: ``metrics`` of the test rows and, as ``val``, of the rows that folds held out; ``members`` are the
+        candidates.
+
+    Raises:
+        ConfigError: the configuration is wrong, its preset is another one, or a class itself stands where the networks
+            need its import path.
+        DataError: the table cannot be used.
+        TrainingError: no candidate could be trained.
+    """
+    parsed, objects, source = parsed_with_rows(config, frame)
+    if parsed.preset.name != "best":
+        raise ConfigError([Fault("preset", parsed.preset.name, "is not best", "use train() for one network")])
+    refuse_objects(objects, "candidate")
+    return _Best(parsed, Path(run_dir).absolute(), RunConsole(parsed.verbosity, console), source).execute()
+
+
+@dataclasses.dataclass
+class _Candidate:
+    """A configuration, and what its networks predict of the rows that their folds held out.
+
+    Attributes:
+        number: 0 is the configuration of the run itself.
+        config: of one of its networks.
+        options: in which it differs from that of the run.
+        outcomes: by fold.
+        held_out: predictions ``(B, C)``, by fold.
+        losses: of these, by fold.
+        weight: in the ensemble.
+    """
+
+    number: int
+    config: Config
+    options: Mapping[str, Any]
+    outcomes: dict[int, Outcome] = dataclasses.field(default_factory=dict)
+    held_out: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    losses: dict[int, float] = dataclasses.field(default_factory=dict)
+    weight: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return any(one.status == "failed" for one in self.outcomes.values())
+
+    def mean_loss(self, folds: Sequence[int]) -> float:
+        """Over folds; infinite if a network of it failed."""
+        return math.inf if self.failed else sum(self.losses[one] for one in folds) / len(folds)
+
+    def plain(self) -> dict[str, Any]:
+        """What ``result.json`` says of it."""
+        mean = sum(self.losses.values()) / len(self.losses) if self.losses and not self.failed else None
+        metrics = {} if mean is None else {"val": {"loss": mean}}
+        facts = {"options": dict(self.options), "folds": len(self.losses), "weight": self.weight, "metrics": metrics}
+        return {"folder": f"{MEMBERS}/{self.number}", "seed": self.config.seed, **facts}
+
+
+class _Best:
+    """One selection, from its configuration to its result."""
+
+    def __init__(self, config: Config, path: Path, console: RunConsole, given: TableSource | None) -> None:
+        self.config, self.path, self.console = config, path, console
+        self._given = given
+        self._started, self._started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
+        self._folds = range(config.data.cv.folds or 0)
+
+    def execute(self) -> TrainingResult:
+        from mlp_lightning.data.reading import Given, open_source
+        from mlp_lightning.runs.build import build_data
+        from mlp_lightning.tables.reading.memory import KeptSource
+
+        opened = self._given or open_source(self.config.data, self.config.allow_targets)
+        self._source = KeptSource(opened)
+        alone = of_member(self.config, 0)
+        # Raises faults of the table before any folder is created.
+        self._data = [build_data(of_fold(alone, fold), Given(self._source)) for fold in self._folds]
+        folder = claim(self.path, self.config)
+        with self.console.logging_to(folder.log):
+            for line in self._data[0].describe():
+                self.console.line(line)
+            found = self._candidates()
+            if found is None:
+                result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "cpu")
+                more: dict[str, Any] = {}
+                self.console.line("Stopped as asked. Nothing was selected.")
+            else:
+                result, more = self._selected(found)
+                self._report(result, found, more)
+            facts = surroundings(self.config, self._started_at, self._data[0].fingerprint)
+            folder.write_result({**result.to_json(), **more, **facts})
+        return result
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    # ---- candidates --------------------------------------------------------------------------------------
+
+    def _candidates(self) -> list[_Candidate] | None:
+        """The candidates, of which some have trained in all folds; ``None`` if it was asked to stop."""
+        data = self._data[0]
+        task_has_classes = data.target.task != "regression"
+        drawn = candidates(self.config, task_has_classes, data.preprocessor.numeric_features > 0)
+        numbered = (_Candidate(number, *one) for number, one in enumerate(drawn))
+        first = next(numbered)
+        started = time.monotonic()
+        if not self._train([first], self._folds):
+            return None
+        count = self.config.preset.candidates or self._affordable(time.monotonic() - started)
+        others = list(itertools.islice(numbered, count - 1))
+        early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
+        if not others:
+            return [first]
+        if not self._train(others, early):
+            return None
+        kept = sorted(others, key=lambda one: one.mean_loss(early))[: math.ceil(len(others) * _SHARE_KEPT)]
+        kept = sorted((one for one in kept if not one.failed), key=lambda one: one.number)
+        if not self._train(kept, late):
+            return None
+        return [first, *others]
+
+    def _affordable(self, seconds_of_first: float) -> int:
+        """How many candidates train in the time that is left, if each takes about as long as the first."""
+        folds = len(self._folds)
+        shares = (_FIRST_FOLDS + _SHARE_KEPT * (folds - _FIRST_FOLDS)) / folds
+        left = self.config.preset.time_limit_s - self._seconds
+        return 1 + max(0, min(_MOST_CANDIDATES - 1, int(left / (shares * seconds_of_first))))
+
+    def _train(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> bool:
+        """Train candidates in folds. Returns whether all have ended."""
+        pairs = [(one, fold) for one in of_round for fold in folds]
+        if not pairs:
+            return True
+        parts = [
+            PartOfRun(
+                f"candidate {one.number}, fold {fold}",
+                of_fold(one.config, fold),
+                self.path / MEMBERS / str(one.number) / fold_folder(fold),
+            )
+            for one, fold in pairs
+        ]
+        what = f"networks ({len(of_round)} candidate{'s' * (len(of_round) > 1)} in {len(folds)} folds)"
+        trainings = Trainings(parts, self._source, what)
+        if not trainings.train(self.console, self._data[0].fingerprint):
+            return False
+        for number, (one, fold) in enumerate(pairs):
+            outcome = one.outcomes[fold] = trainings.outcomes[number]
+            if outcome.status == "finished":
+                rows = self._data[fold].splits["val"]
+                one.held_out[fold] = mean_predictions([parts[number].model(outcome)], rows)
+                one.losses[fold] = loss_of(self._task(fold), one.held_out[fold], self._targets(fold, "val"))
+        return True
+
+    # ---- selection ---------------------------------------------------------------------------------------
+
+    def _task(self, fold: int) -> Task:
+        from mlp_lightning.networks.tasks import make_task
+
+        data = self._data[fold]
+        return make_task(data.task, data.out_features, data.target.mean, data.target.scale)
+
+    def _targets(self, fold: int, split: str) -> Tensor:
+        targets = self._data[fold].splits[split].targets
+        return targets.double() if targets.is_floating_point() else targets
+
+    def _selected(self, found: Sequence[_Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
+        """Weight the candidates, keep them as one model, and measure it."""
+        whole = [one for one in found if len(one.held_out) == len(self._folds) and not one.failed]
+        if not whole:
+            reasons = {outcome.error for one in found for outcome in one.outcomes.values() if outcome.error}
+            raise TrainingError(f"No candidate could be trained: {'; '.join(sorted(reasons))}")
+        task, targets = self._task(0), self._of_all_folds("val")
+        predictions_NBC = torch.stack([torch.cat([one.held_out[fold] for fold in self._folds]) for one in whole])
+        for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets), strict=True):
+            one.weight = weight
+        weights_N11 = torch.tensor([one.weight for one in whole], dtype=torch.float64)[:, None, None]
+        mean_BC = (weights_N11 * predictions_NBC).sum(0)
+        temperature = best_temperature(task, mean_BC, targets)
+        chosen = [one for one in whole if one.weight > 0]
+        models = {one.number: [self._model(one, fold) for fold in self._folds] for one in chosen}
+        in_order = [(one, model) for one in chosen for model in models[one.number]]
+        weights = [one.weight for one, _ in in_order]
+        fingerprint = self._data[0].fingerprint
+        write_ensemble(self.path, self.config, [model for _, model in in_order], fingerprint, weights, temperature)
+        metrics = {"val": self._metrics(mean_BC, targets, temperature)}
+        baseline = {"val": self._data[0].baseline_metrics["val"]}
+        if "test" in self._data[0].splits:
+            of_test = [
+                self._test_predictions([models[one.number][fold] for one in chosen], chosen, fold)
+                for fold in self._folds
+            ]
+            metrics["test"] = self._metrics(torch.stack(of_test).mean(0), self._targets(0, "test"), temperature)
+            baseline["test"] = self._data[0].baseline_metrics["test"]
+        return self._result(found, metrics, baseline), {"temperature": temperature}
+
+    def _of_all_folds(self, split: str) -> Tensor:
+        """The targets of the rows that folds held out, as those of the first fold are learned."""
+        task = self._task(0)
+        parts = [self._targets(fold, split) for fold in self._folds]
+        if not task.has_classes:  # each fold standardises by its own training rows
+            parts = [task.logits(self._task(fold).truths(one)) for fold, one in enumerate(parts)]
+        return torch.cat(parts)
+
+    def _model(self, one: _Candidate, fold: int) -> TrainedModel:
+        folder = self.path / MEMBERS / str(one.number) / fold_folder(fold)
+        return PartOfRun("", one.config, folder).model(one.outcomes[fold])
+
+    def _test_predictions(self, models: Sequence[TrainedModel], chosen: Sequence[_Candidate], fold: int) -> Tensor:
+        """The mean of what the networks of a fold predict of the test rows."""
+        rows = self._data[fold].splits["test"]
+        parts = [one.weight * mean_predictions([model], rows) for one, model in zip(chosen, models, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    def _metrics(self, predictions_BC: Tensor, targets: Tensor, temperature: float) -> dict[str, float]:
+        task = self._task(0)
+        logits_BC = task.logits(predictions_BC) / temperature
+        return {
+            "loss": task.loss(logits_BC, targets).item(),
+            task.metric_name: task.metric(logits_BC, targets).item(),
+        }
+
+    # ---- result and report -------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        found: Sequence[_Candidate],
+        metrics: dict[str, dict[str, float]],
+        baseline: dict[str, dict[str, float]],
+    ) -> TrainingResult:
+        data, outcomes = self._data[0], [one for candidate in found for one in candidate.outcomes.values()]
+        steps = sum(one.steps for one in outcomes)
+        return TrainingResult(
+            status="finished",
+            run_dir=self.path,
+            metrics=metrics,
+            weights="best",
+            steps=steps,
+            epochs=steps // data.steps_per_epoch,
+            wall_time_s=self._seconds,
+            fit_time_s=sum(one.wall_time_s for one in outcomes),
+            device="cpu",
+            baseline={"predicts": describe_baseline(data), "metrics": baseline},
+            warnings=assess(self.config, data, metrics, baseline, steps, None),
+            members=[one.plain() for one in found],
+        )
+
+    def _report(self, result: TrainingResult, found: Sequence[_Candidate], more: Mapping[str, Any]) -> None:
+        whole = [one for one in found if len(one.losses) == len(self._folds) and not one.failed]
+        self.console.line(f"Candidates that trained in all {len(self._folds)} folds, by the loss of the held-out rows:")
+        for one in sorted(whole, key=lambda one: one.mean_loss(self._folds))[:_SHOWN]:
+            said = " ".join(f"{key.partition('.')[2]}={value}" for key, value in one.options.items()) or "as configured"
+            self.console.line(f"  {one.mean_loss(self._folds):10.5g}  weight {one.weight:.3f}  {said}")
+        names = list(result.metrics["val"])
+        titles = {"val": "held-out rows (which also selected it)", "test": "test rows"}
+        baseline = result.baseline or {}
+        for split, values in result.metrics.items():
+            base = baseline["metrics"][split]
+            said = ", ".join(f"{name} {values[name]:.6g} (baseline {base[name]:.6g})" for name in names)
+            self.console.line(f"Ensemble, {titles[split]}: {said}")
+        count = len(found)
+        repeats = "" if self.config.preset.candidates else f"; preset.candidates={count} repeats this selection"
+        self.console.line(
+            f"{count} candidates in {result.wall_time_s:.1f} s, temperature {more['temperature']:.3g}{repeats}"
+        )
+        for line in result.warnings:
+            self.console.line(f"Warning: {line}")
+        self.console.line(f"Run folder:  {short_path(self.path)}")

@@ -1,0 +1,60 @@
+"""Which candidates predict best together, and how sure they are: from predictions of rows that they did not train on.
+
+Shapes: ``N`` candidates, ``B`` rows, ``C`` classes or outputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.networks.tasks import Task
+
+_ROUNDS = 40
+_TEMPERATURES = (0.3, 5.0)
+
+
+def loss_of(task: Task, predictions_BC: Tensor, targets: Tensor) -> float:
+    """The loss of predictions, as :meth:`Task.predictions` has them."""
+    return task.loss(task.logits(predictions_BC), targets).item()
+
+
+def greedy_weights(task: Task, predictions_NBC: Tensor, targets: Tensor, rounds: int = _ROUNDS) -> list[float]:
+    """The weights of candidates in the mean of least loss that a greedy search finds.
+
+    Ensemble selection with replacement (Caruana et al., "Ensemble selection from libraries of models", 2004, section
+    2): from the best candidate on, the one is added that lowers the loss of the mean most, until none does.
+
+    Args:
+        task: of all candidates.
+        predictions_NBC: of rows that a candidate's network has not trained on.
+        targets: of the same rows.
+        rounds: most additions.
+    """
+    counts, total_BC, best = [0] * len(predictions_NBC), torch.zeros_like(predictions_NBC[0]), math.inf
+    for size in range(1, rounds + 1):
+        losses = [loss_of(task, (total_BC + one) / size, targets) for one in predictions_NBC]
+        least = min(losses)
+        if not least < best:
+            break
+        chosen, best = losses.index(least), least
+        counts[chosen] += 1
+        total_BC = total_BC + predictions_NBC[chosen]
+    return [count / sum(counts) for count in counts]
+
+
+def best_temperature(task: Task, predictions_BC: Tensor, targets: Tensor) -> float:
+    """The temperature of least loss (Guo et al., 2017, section 4.2); 1 for numbers, and where it gains nothing."""
+    if not task.has_classes:
+        return 1.0
+    from scipy.optimize import minimize_scalar
+
+    logits_BC = task.logits(predictions_BC)
+
+    def loss(log_temperature: float) -> float:
+        return task.loss(logits_BC / math.exp(log_temperature), targets).item()
+
+    found = minimize_scalar(loss, bounds=tuple(map(math.log, _TEMPERATURES)), method="bounded", options={"xatol": 1e-3})
+    return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0

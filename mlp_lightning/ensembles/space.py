@@ -1,0 +1,94 @@
+"""The candidates of ``preset=best``: what may differ between them, and how it is drawn.
+
+Candidates of one structure train as one stack, so there are few structures; the other options are drawn for each. The
+ranges follow what the authors of RealMLP (Holzmüller et al., 2024) and of TabM (Gorishniy et al., 2025) searched, around
+the defaults for tables of this package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mlp_lightning.config import Config, EnsembleConfig, LoggerConfig, PresetConfig
+from mlp_lightning.tables.randomness import derived_seed
+
+#: Options that make a stack: depth, embedding of numbers, residual blocks, and how many times the epochs.
+_STRUCTURES: tuple[tuple[int, str, bool, int], ...] = (
+    (2, "none", False, 1),
+    (2, "piecewise_linear", False, 1),
+    (3, "none", False, 1),
+    (2, "periodic", False, 2),
+    (1, "none", False, 1),
+    (2, "none", True, 1),
+)
+_WIDTHS = (64, 128, 192, 256)
+_DROPOUTS = (0.0, 0.05, 0.1, 0.2, 0.3)
+_SMOOTHINGS = (0.0, 0.01, 0.05)
+_LEARNING_RATES, _WEIGHT_DECAYS = (1.5e-3, 1.5e-2), (1e-2, 1.0)
+
+
+def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator[tuple[Config, dict[str, Any]]]:
+    """Candidates without end: the configuration itself, and then what is drawn around it.
+
+    Args:
+        config: of the whole run; its seed decides what is drawn.
+        has_classes: whether labels can be smoothed.
+        has_numbers: whether a column holds numbers, which can be embedded.
+
+    Yields:
+        The configuration of one network of the candidate, and the options in which it differs from ``config``.
+    """
+    quiet = {"logger": LoggerConfig(False, False, False), "ensemble": EnsembleConfig(), "preset": PresetConfig()}
+    data = config.data
+    if data.split_follows_seed:
+        data = dataclasses.replace(data, split_seed=config.seed)
+    base = dataclasses.replace(config, data=data, **quiet)  # type: ignore[arg-type]  # each is of its section
+    yield base, {}
+    structures = [one for one in _STRUCTURES if has_numbers or one[1] == "none"]
+    number = 0
+    while True:
+        options = _drawn(config, number, structures[number % len(structures)], has_classes)
+        number += 1
+        yield _with(dataclasses.replace(base, seed=config.seed + number), options), options
+
+
+def _drawn(config: Config, number: int, structure: tuple[int, str, bool, int], has_classes: bool) -> dict[str, Any]:
+    random = np.random.default_rng(derived_seed(config.seed, f"preset/{number}"))
+
+    def log_uniform(low: float, high: float) -> float:
+        return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+    depth, embedding, residual, times = structure
+    width = int(random.choice(_WIDTHS))
+    options: dict[str, Any] = {
+        "model.hidden_units": width,
+        "model.depth": depth,
+        "model.numeric_embedding": embedding,
+        "model.residual": residual,
+        "model.dropout": float(random.choice(_DROPOUTS)),
+        "optimizer.lr": float(f"{log_uniform(*_LEARNING_RATES):.3g}"),
+        "optimizer.weight_decay": float(f"{log_uniform(*_WEIGHT_DECAYS):.3g}"),
+    }
+    if has_classes:
+        options["trainer.label_smoothing"] = float(random.choice(_SMOOTHINGS))
+    if times > 1 and config.trainer.max_epochs is not None:
+        options["trainer.max_epochs"] = times * config.trainer.max_epochs
+    if "weight_decay" not in config.optimizer.options:
+        del options["optimizer.weight_decay"]
+    return options
+
+
+def _with(config: Config, options: Mapping[str, Any]) -> Config:
+    for key, value in options.items():
+        section, name = key.split(".")
+        part = getattr(config, section)
+        if section == "optimizer" and name != "lr":
+            changed = dataclasses.replace(part, options={**part.options, name: value})
+        else:
+            changed = dataclasses.replace(part, **{name: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
