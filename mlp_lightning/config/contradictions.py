@@ -290,6 +290,9 @@ def _preset(config: schema.Config) -> Iterator[Fault]:
             if getattr(preset, key) != getattr(default, key):
                 yield Fault(f"preset.{key}", getattr(preset, key), "is of preset=best", "add it, or leave this out")
         return
+    if preset.candidates is not None and preset.time_limit_s != schema.PresetConfig().time_limit_s:
+        rule = f"has no effect: preset.candidates = {preset.candidates} are trained, however long that takes"
+        yield Fault("preset.time_limit_s", preset.time_limit_s, rule, "leave one of them out")
     if not config.data.cv.validates or config.data.cv.fold is not None:
         rule = "needs all folds of data.cv.folds, with data.cv.held_out_as=val"
         yield Fault("preset.name", preset.name, rule, "choose it with preset=best, which sets both")

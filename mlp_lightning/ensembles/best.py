@@ -1,7 +1,7 @@
 """``preset=best``: many candidates in bagged folds, and an ensemble of those that predict best together.
 
-Every network stops at the weights that are best on the rows that its fold holds out; these rows are also what candidates
-are compared and weighted by. Test rows are split off before, and are predicted once, at the end.
+Every network keeps the weights that are best on the rows that its fold holds out; these rows also compare and weight
+the candidates. Test rows are split off before, and are predicted once, at the end.
 
 Shapes: ``N`` candidates, ``B`` rows, ``C`` classes or outputs.
 """
@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 # All candidates train in so many folds; the better ones, this share of them, in all others too.
 _FIRST_FOLDS, _SHARE_KEPT = 2, 1 / 3
+# A network of a candidate that is drawn takes so many times as long as one of the default.
+_COST_OF_DRAWN = 2.5
 _MOST_CANDIDATES = 60
 _SHOWN = 8
 
@@ -187,7 +190,7 @@ class _Best:
         folds = len(self._folds)
         shares = (_FIRST_FOLDS + _SHARE_KEPT * (folds - _FIRST_FOLDS)) / folds
         left = self.config.preset.time_limit_s - self._seconds
-        return 1 + max(0, min(_MOST_CANDIDATES - 1, int(left / (shares * seconds_of_first))))
+        return 1 + max(0, min(_MOST_CANDIDATES - 1, int(left / (shares * _COST_OF_DRAWN * seconds_of_first))))
 
     def _train(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> bool:
         """Train candidates in folds. Returns whether all have ended."""
@@ -246,12 +249,11 @@ class _Best:
         fingerprint = self._data[0].fingerprint
         write_ensemble(self.path, self.config, [model for _, model in in_order], fingerprint, weights, temperature)
         metrics = {"val": self._metrics(mean_BC, targets, temperature)}
-        baseline = {"val": self._data[0].baseline_metrics["val"]}
+        of_folds = [one.baseline_metrics["val"] for one in self._data]
+        baseline = {"val": {name: statistics.fmean(one[name] for one in of_folds) for name in of_folds[0]}}
         if "test" in self._data[0].splits:
-            of_test = [
-                self._test_predictions([models[one.number][fold] for one in chosen], chosen, fold)
-                for fold in self._folds
-            ]
+            of_folds = [[models[one.number][fold] for one in chosen] for fold in self._folds]
+            of_test = [self._test_predictions(of_fold, chosen, fold) for fold, of_fold in enumerate(of_folds)]
             metrics["test"] = self._metrics(torch.stack(of_test).mean(0), self._targets(0, "test"), temperature)
             baseline["test"] = self._data[0].baseline_metrics["test"]
         return self._result(found, metrics, baseline), {"temperature": temperature}
@@ -322,9 +324,8 @@ class _Best:
             self.console.line(f"Ensemble, {titles[split]}: {said}")
         count = len(found)
         repeats = "" if self.config.preset.candidates else f"; preset.candidates={count} repeats this selection"
-        self.console.line(
-            f"{count} candidates in {result.wall_time_s:.1f} s, temperature {more['temperature']:.3g}{repeats}"
-        )
+        facts = f"{count} candidates in {result.wall_time_s:.1f} s, temperature {more['temperature']:.3g}"
+        self.console.line(f"{facts}{repeats}")
         for line in result.warnings:
             self.console.line(f"Warning: {line}")
         self.console.line(f"Run folder:  {short_path(self.path)}")

@@ -25,24 +25,24 @@ def greedy_weights(task: Task, predictions_NBC: Tensor, targets: Tensor, rounds:
     """The weights of candidates in the mean of least loss that a greedy search finds.
 
     Ensemble selection with replacement (Caruana et al., "Ensemble selection from libraries of models", 2004, section
-    2): from the best candidate on, the one is added that lowers the loss of the mean most, until none does.
+    2): from the best candidate on, the one is added that gives the mean of least loss; the best of all these means
+    counts.
 
     Args:
         task: of all candidates.
         predictions_NBC: of rows that a candidate's network has not trained on.
         targets: of the same rows.
-        rounds: most additions.
+        rounds: additions.
     """
-    counts, total_BC, best = [0] * len(predictions_NBC), torch.zeros_like(predictions_NBC[0]), math.inf
+    counts, total_BC = [0] * len(predictions_NBC), torch.zeros_like(predictions_NBC[0])
+    found: list[tuple[float, list[float]]] = []
     for size in range(1, rounds + 1):
         losses = [loss_of(task, (total_BC + one) / size, targets) for one in predictions_NBC]
-        least = min(losses)
-        if not least < best:
-            break
-        chosen, best = losses.index(least), least
+        chosen = losses.index(min(losses))
         counts[chosen] += 1
         total_BC = total_BC + predictions_NBC[chosen]
-    return [count / sum(counts) for count in counts]
+        found.append((losses[chosen], [count / size for count in counts]))
+    return min(found)[1]
 
 
 def best_temperature(task: Task, predictions_BC: Tensor, targets: Tensor) -> float:

@@ -1,8 +1,8 @@
 """The candidates of ``preset=best``: what may differ between them, and how it is drawn.
 
 Candidates of one structure train as one stack, so there are few structures; the other options are drawn for each. The
-ranges follow what the authors of RealMLP (Holzmüller et al., 2024) and of TabM (Gorishniy et al., 2025) searched, around
-the defaults for tables of this package.
+ranges follow what the authors of RealMLP (Holzmüller et al., 2024) and of TabM (Gorishniy et al., 2025) searched,
+around the defaults for tables of this package.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator
     data = config.data
     if data.split_follows_seed:
         data = dataclasses.replace(data, split_seed=config.seed)
-    base = dataclasses.replace(config, data=data, **quiet)  # type: ignore[arg-type]  # each is of its section
+    base = dataclasses.replace(config, data=data, **quiet)
     yield base, {}
     structures = [one for one in _STRUCTURES if has_numbers or one[1] == "none"]
     number = 0

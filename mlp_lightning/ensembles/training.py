@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlp_lightning.config import Config
 from mlp_lightning.errors import TrainingError
 from mlp_lightning.runs.console import RunConsole, print_error
-from mlp_lightning.sweeps.grouping import group_runs
+from mlp_lightning.sweeps.grouping import Grouping, group_runs
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.sizes import SizesOf
@@ -75,8 +75,7 @@ class Trainings:
         """
         configs, folders = [one.config for one in self.parts], [one.folder for one in self.parts]
         grouping = group_runs(configs, self._sizes, int(available_memory() * _SHARE_OF_MEMORY))
-        stacked = sum(map(len, grouping.stacks))
-        console.line(self._announcement(stacked, {reason for _, reason in grouping.alone}))
+        console.line(self._announcement(grouping))
         with SweepProgress(console, len(self.parts), self._steps) as progress:
             for numbers in [*grouping.stacks, *([number] for number, _ in grouping.alone)]:
                 of_part = [configs[one] for one in numbers], [folders[one] for one in numbers]
@@ -101,11 +100,13 @@ class Trainings:
     def _is_interrupted(self) -> bool:
         return any(one.status == "interrupted" for one in self.outcomes.values())
 
-    def _announcement(self, stacked: int, reasons: set[str]) -> str:
-        how = "as one stack" if stacked == len(self.parts) else "one after another"
-        if stacked and stacked < len(self.parts):
-            how = f"{stacked} in a stack"
-        why = f" ({'; '.join(sorted(reasons))})" if reasons else ""
+    def _announcement(self, grouping: Grouping) -> str:
+        stacks, stacked = len(grouping.stacks), sum(map(len, grouping.stacks))
+        how = "as one stack" if stacks == 1 else f"as {stacks} stacks" if stacks else "one after another"
+        if stacked and grouping.alone:
+            how = f"{stacked} in {'a stack' if stacks == 1 else f'{stacks} stacks'}"
+        reasons = sorted({reason for _, reason in grouping.alone})
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         return f"Training {len(self.parts)} {self._what} {how}{why}"
 
     def models(self) -> list[TrainedModel]:

@@ -32,6 +32,7 @@ SECTIONS = {
     "callbacks.early_stopping.": [schema.EarlyStoppingConfig],
     "logger.": [schema.LoggerConfig],
     "ensemble.": [schema.EnsembleConfig],
+    "preset.": [schema.PresetConfig],
     "sweep.": [schema.SweepConfig],
 }
 OPTIONS = [

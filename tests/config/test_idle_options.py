@@ -37,7 +37,7 @@ ALWAYS = {
     *("trainer.steps_per_execution", "trainer.gradient_clip_val", "trainer.threads", "trainer.engine"),
     *("callbacks.early_stopping.patience", "callbacks.early_stopping.min_delta", "callbacks.lr_monitor"),
     *("callbacks.checkpoint.every_n_steps", "callbacks.checkpoint.every_n_seconds", "callbacks.extra"),
-    *("logger.tensorboard", "logger.csv", "ensemble.members"),
+    *("logger.tensorboard", "logger.csv", "ensemble.members", "preset.name"),
 }
 # What says how a command proceeds or how files are written, and no run has to make use of.
 SAYS = {
@@ -76,6 +76,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         for key, value in {"delimiter": ";", "decimal": ",", "thousands": "space", "encoding": "latin-1"}.items()
     },
     "data.csv.null_values": {**IRIS, "data.csv": {"null_values": ["-999"]}},
+    "data.cv.held_out_as": {**IRIS, "data.cv.held_out_as": "val"},
     "data.cv.fold": {**IRIS, "data.cv.fold": 1},
     "data.samples": {**IRIS, "data.samples": 50},
     "data.noise": {**IRIS, "data.noise": 0.3},
@@ -91,6 +92,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "callbacks.checkpoint.monitor": {"callbacks.checkpoint.monitor": "loss/val"},
     "callbacks.histograms_every_n_steps": {"logger.tensorboard": False, "callbacks.histograms_every_n_steps": 5},
     "logger.graph": {"logger.tensorboard": False, "logger.graph": True},
+    "preset.candidates": {"preset.candidates": 4},
+    "preset.time_limit_s": {"preset.time_limit_s": 5.0},
     "sweep.resume": {"sweep.resume": True},
     "report_weights": {"report_weights": "best", "callbacks.checkpoint": None},
 }

@@ -141,8 +141,9 @@ class SeesEngine(pl.Callback):
         self.has_schedule = pl_module.engine.loop.schedule is not None
 
 
-# trainer=gpu trains where there is a GPU; without one it can only be composed.
-@pytest.mark.parametrize("choice", [one for one in CHOICES if one != "trainer=gpu"])
+# trainer=gpu trains where there is a GPU; without one it can only be composed. preset=best is several trainings, of
+# which tests/ensembles/test_best.py runs some.
+@pytest.mark.parametrize("choice", [one for one in CHOICES if one not in ("trainer=gpu", "preset=best")])
 def test_every_file_trains(choice: str, tmp_path: Path, rows_file: Path, compose_config: ComposeConfig) -> None:
     group = choice.split("=")[0]
     # Histograms are written for TensorBoard alone.

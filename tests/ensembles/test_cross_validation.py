@@ -15,11 +15,12 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, log_loss
 from support.commands import ROOT, run_forked
 
-from mlp_lightning import cross_validate, train
+from mlp_lightning import cross_validate, evaluate, train
 from mlp_lightning.config import Config
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.runs.build import build_data
+from mlp_lightning.sweeps.folds import of_fold
 
 QUICK = ["trainer.max_epochs=4", "logger=none", "verbosity=0", "data.val_fraction=0", "trainer.accelerator=cpu"]
 
@@ -173,6 +174,31 @@ def test_models_below_the_baseline_are_warned_of(weights: str, tmp_path: Path) -
 def test_embedded_categories_are_trained_one_after_another(tmp_path: Path) -> None:
     result = cross_validate(configured(flowers(tmp_path), "data.max_one_hot=1"), tmp_path / "cv")
     assert len(result.folds) == 3
+
+
+@pytest.mark.parametrize("columns", [[], ["data.group_column=plant"]], ids=["stratified", "grouped"])
+def test_folds_may_validate_with_what_they_hold_out(columns: list[str], tmp_path: Path) -> None:
+    """Test rows are split off before and are the same for all folds; every other row validates one fold."""
+    asked = configured(flowers(tmp_path), *columns, "data.test_fraction=0.2", "data.cv.held_out_as=val", folds=4)
+    result = cross_validate(asked, tmp_path / "cv")
+    parts = [build_data(of_fold(asked, fold)).row_numbers for fold in range(4)]
+    (test,) = {tuple(one["test"]) for one in parts}
+    held_out = np.concatenate([one["val"] for one in parts])
+    assert sorted([*test, *held_out]) == list(range(61))
+    assert all(not set(one["train"]) & {*one["val"], *test} for one in parts)
+    assert result.out_of_fold is not None
+    assert [int(one["row"]) - 1 for one in rows_of(result.out_of_fold)] == sorted(held_out)
+    report = evaluate(tmp_path / "cv" / "checkpoints" / "best.ckpt", tmp_path / "measured")
+    assert result.test is not None
+    assert report.metrics == pytest.approx(result.test, nan_ok=True, rel=1e-5)
+
+
+def test_the_folds_of_time_validate_with_later_rows(tmp_path: Path) -> None:
+    options = ["data.time_column=day", "data.test_fraction=0.2", "data.cv.held_out_as=val"]
+    parts = [build_data(of_fold(configured(flowers(tmp_path), *options), fold)).row_numbers for fold in range(3)]
+    for one in parts:
+        assert max(one["train"]) < min(one["val"])
+        assert max(one["val"]) < min(one["test"])
 
 
 def test_a_table_with_too_few_rows_is_refused_before_any_folder_is_created(tmp_path: Path) -> None:

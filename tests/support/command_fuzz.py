@@ -145,6 +145,7 @@ COMMANDS = {
 
 def no_training() -> None:
     """Let commands end where training would begin. The imports are made here once, for all of them."""
+    import mlp_lightning.ensembles.best as best
     import mlp_lightning.ensembles.cross_validation as cross_validation
     import mlp_lightning.ensembles.ensemble as ensemble
     import mlp_lightning.runs as runs
@@ -156,6 +157,7 @@ def no_training() -> None:
 
     runs.train = end  # type: ignore[assignment]  # never returns
     cross_validation.cross_validate = end  # type: ignore[assignment]
+    best.train_best = end  # type: ignore[assignment]
     ensemble.train_ensemble = end  # type: ignore[assignment]
     Sweep.run_jobs = end  # type: ignore[assignment]
 

@@ -1,0 +1,224 @@
+"""``preset=best``: what it selects, what it says of it, and that test rows decide nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss, mean_squared_error
+from support.commands import ROOT, run_forked
+
+from mlp_lightning import evaluate, train_best
+from mlp_lightning.config import Config, parse_config
+from mlp_lightning.ensembles.space import candidates
+from mlp_lightning.errors import ConfigError, TrainingError
+from mlp_lightning.inference.loading import load_model
+from mlp_lightning.runs.build import build_data
+from mlp_lightning.sweeps.folds import of_fold, of_member
+from mlp_lightning.tables.encoding import encode
+
+
+def frame(rows: int = 160, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(random.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    table["kind"] = random.choice(["left", "right", "up"], rows)
+    signal = table["a"] * table["b"] + (table["kind"] == "up") + random.normal(size=rows) * 0.3
+    table["label"] = np.where(signal > 0, "yes", "no")
+    table["value"] = 30 + 4 * signal
+    return table
+
+
+def asked(target: str, count: int = 3, folds: int = 3, **others: Any) -> dict[str, Any]:
+    other = {"label": "value", "value": "label"}[target]
+    cv = {"folds": folds, "held_out_as": "val"}
+    data = {"name": "frame", "target": target, "columns": {other: {"kind": "ignored"}}, "cv": cv, "test_fraction": 0.2}
+    return {
+        "data": data,
+        "preset": {"name": "best", "candidates": count},
+        "trainer": {"max_epochs": 4, "accelerator": "cpu"},
+        "verbosity": 0,
+        "seed": 5,
+        **others,
+    }
+
+
+@pytest.fixture(scope="module", params=["label", "value"])
+def selected(request, tmp_path_factory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("best") / "run"
+    result = train_best(asked(request.param), folder, frame=frame())
+    assert result.status == "finished"
+    return request.param, folder
+
+
+def test_what_it_says_is_what_its_networks_predict(selected: tuple[str, Path]) -> None:
+    """Weights, temperature and the losses of held-out and of test rows, from the checkpoints of the networks alone."""
+    target, folder = selected
+    result = json.loads((folder / "result.json").read_text())
+    assert sum(one["weight"] for one in result["members"]) == pytest.approx(1)
+    assert [one["folds"] for one in result["members"]].count(3) == 2  # the first, and a third of two others
+    assert result["members"][0]["options"] == {}
+    table, scale = frame(), 1.0
+    means: dict[str, list[Any]] = {"val": [], "test": []}
+    truths: dict[str, list[Any]] = {"val": [], "test": []}
+    for fold in range(3):
+        data = build_data(of_fold(of_member(config_of(folder), 0), fold), given(table))
+        scale = scale if fold else (data.target.scale or (1.0,))[0]
+        for split in ("val", "test"):
+            rows = table.iloc[data.row_numbers[split]]
+            parts = [
+                one["weight"] * predicted(folder / one["folder"] / f"fold-{fold}", rows)
+                for one in result["members"]
+                if one["weight"]
+            ]
+            means[split].append(sum(parts))
+            truths[split].append(rows[target])
+    test = [np.mean(means["test"], axis=0)], [truths["test"][0]]
+    for split, (found, true) in {"val": (means["val"], truths["val"]), "test": test}.items():
+        loss = loss_of(np.concatenate(found), np.concatenate(true), result["temperature"], scale)
+        assert result["metrics"][split]["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def config_of(folder: Path) -> Config:
+    return load_model(folder / "checkpoints" / "best.ckpt").config
+
+
+def given(table: pd.DataFrame) -> Any:
+    from mlp_lightning.data.reading import Given
+    from mlp_lightning.runs.fit import parsed_with_rows
+
+    return Given(parsed_with_rows({"data": {"name": "table", "target": "label"}}, table)[2])
+
+
+def predicted(folder: Path, rows: pd.DataFrame) -> np.ndarray:
+    import pyarrow as pa
+
+    weights = json.loads((folder / "result.json").read_text())["weights"]
+    model = load_model(folder / "checkpoints" / f"{weights}.ckpt")
+    raw_BF = encode(pa.Table.from_pandas(rows, preserve_index=False), model.columns, str)
+    return model.predict(raw_BF)
+
+
+def loss_of(predictions_BC: np.ndarray, true: np.ndarray, temperature: float, scale: float) -> float:
+    if predictions_BC.shape[1] == 1:
+        return float(mean_squared_error(true / scale, predictions_BC[:, 0] / scale))
+    tempered_BC = predictions_BC ** (1 / temperature)
+    return float(log_loss(true, tempered_BC / tempered_BC.sum(1, keepdims=True)))
+
+
+def test_evaluate_finds_the_same_of_the_test_rows(selected: tuple[str, Path], tmp_path: Path) -> None:
+    target, folder = selected
+    table, result = frame(), json.loads((folder / "result.json").read_text())
+    data = build_data(of_fold(of_member(config_of(folder), 0), 0), given(table))
+    rows = table.iloc[data.row_numbers["test"]]
+    report = evaluate(folder / "checkpoints" / "best.ckpt", tmp_path, frame=rows)
+    if target == "label":
+        assert report.metrics["log_loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
+    else:
+        assert report.metrics["mae"] == pytest.approx(result["metrics"]["test"]["mae"], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["label", "value"])
+def test_test_rows_decide_nothing_and_it_repeats_to_the_same_bits(target: str, tmp_path: Path) -> None:
+    first = train_best(asked(target, count=2), tmp_path / "first", frame=frame())
+    data = build_data(of_fold(of_member(config_of(tmp_path / "first"), 0), 0), given(frame()))
+    changed, rows = frame(), data.row_numbers["test"]
+    changed.loc[rows, ["a", "b", "c"]] = np.random.default_rng(1).normal(size=(len(rows), 3)) * 50
+    changed.loc[rows, "kind"] = "down"
+    if target == "value":
+        changed.loc[rows, "value"] = -1e3  # classes decide which rows are test rows
+    second = train_best(asked(target, count=2), tmp_path / "second", frame=changed)
+    assert second.metrics["val"] == first.metrics["val"]
+    assert second.metrics["test"] != first.metrics["test"]
+    contents = [torch.load(tmp_path / one / "checkpoints" / "best.ckpt") for one in ("first", "second")]
+    assert contents[0]["ensemble"] == contents[1]["ensemble"]
+    assert contents[0]["state_dict"].keys() == contents[1]["state_dict"].keys()
+    for name, value in contents[0]["state_dict"].items():
+        assert torch.equal(value, contents[1]["state_dict"][name]), name
+
+
+def test_a_fold_knows_nothing_of_the_rows_that_it_holds_out_but_which_weights_are_best(tmp_path: Path) -> None:
+    """Preprocessing and the last weights of a network are those of its training rows alone."""
+    train_best(asked("value", count=1), tmp_path / "first", frame=frame())
+    data = build_data(of_fold(of_member(config_of(tmp_path / "first"), 0), 1), given(frame()))
+    changed, rows = frame(), data.row_numbers["val"]
+    changed.loc[rows, ["a", "b", "c", "value"]] += 1e3
+    train_best(asked("value", count=1), tmp_path / "second", frame=changed)
+    files = [tmp_path / one / "members" / "0" / "fold-1" / "checkpoints" / "last.ckpt" for one in ("first", "second")]
+    states = [torch.load(one)["state_dict"] for one in files]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=0)
+
+
+def test_a_candidate_that_diverges_harms_no_other(tmp_path: Path) -> None:
+    broken = asked("value", count=2, optimizer={"name": "SGD", "lr": 1e30})
+    result = train_best(broken, tmp_path / "run", frame=frame())
+    assert result.members[0]["metrics"] == {}
+    assert [one["weight"] for one in result.members] == [0, 1]
+    with pytest.raises(TrainingError, match="No candidate could be trained"):
+        train_best({**broken, "preset": {"name": "best", "candidates": 1}}, tmp_path / "other", frame=frame())
+
+
+def test_candidates_are_drawn_alike_and_are_valid() -> None:
+    plain = asked("label")
+    plain["data"] = {**plain["data"], "name": "table", "path": "t.csv"}
+    config = parse_config(plain)
+    drawn, again = (list(itertools.islice(candidates(config, True, True), 30)) for _ in range(2))
+    assert drawn == again
+    assert drawn[0][1] == {}
+    assert drawn[0][0].model == config.model
+    assert len({json.dumps(options, sort_keys=True) for _, options in drawn}) == 30
+    for one, _ in drawn:
+        assert parse_config(one.to_dict()) is not None
+    without = list(itertools.islice(candidates(config, False, False), 30))
+    assert {one.model.numeric_embedding for one, _ in without} == {"none"}
+    assert not any("trainer.label_smoothing" in options for _, options in without)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["preset.candidates=4"], "preset.candidates = 4 is of preset=best"),
+        (["preset.name=best"], "needs all folds of data.cv.folds"),
+        (["preset=best", "ensemble.members=3"], "contradicts preset=best"),
+        (["preset=best", "data.cv.fold=1"], "needs all folds"),
+        (["-m", "preset=best", "seed=1,2"], "data.cv.held_out_as = 'val' is for one command"),
+        (["preset=best", "data.split_column=s"], "data.split_column"),
+        (["preset=best", "data.val_fraction=0.2"], "data.val_fraction = 0.2 has no effect"),
+        (["data.cv.held_out_as=val"], "needs data.cv.folds"),
+        (["preset=better"], "preset"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused(overrides: list[str], said: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    frame(40).to_csv(table, index=False)
+    words = [str(ROOT / "scripts" / "train.py"), "data=table", f"data.path={table}", "data.target=label", *overrides]
+    done = run_forked(*words, folder=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == [table]
+
+
+def test_another_preset_is_refused_from_python(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="use train"):
+        train_best({"data": {"name": "table", "target": "label"}}, tmp_path / "run", frame=frame(40))
+
+
+def test_one_command(tmp_path: Path) -> None:
+    frame().to_csv(tmp_path / "t.csv", index=False)
+    rest = ["data.columns={value: {kind: ignored}}", "trainer.max_epochs=3", "data.cv.folds=4", "preset.candidates=2"]
+    table = ["data=table", "data.path=t.csv", "data.target=label", "preset=best"]
+    done = run_forked(str(ROOT / "scripts" / "train.py"), *table, *rest, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Ensemble, test rows: loss" in done.stdout
+    found = run_forked(str(ROOT / "scripts" / "evaluate.py"), "ckpt_path=best", folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    (measured,) = folder.rglob("metrics.json")
+    assert json.loads(measured.read_text())["metrics"]["log_loss"] == pytest.approx(result["metrics"]["test"]["loss"])
