@@ -24,11 +24,13 @@ class EarlierRuns:
 
     Attributes:
         finished: the newest folder of a run that has finished.
+        unfinished: the newest folder of a run that has not.
         checkpoint: of the newest run that has not finished and has an intact one.
         fault: what is wrong with the ones that should have been it; empty if nothing is.
     """
 
     finished: Path | None
+    unfinished: Path | None
     checkpoint: Path | None
     fault: str
 
@@ -48,10 +50,6 @@ def refuse_contradictions(checked: CheckedCommand, overrides: Sequence[str]) -> 
         rule, hint = "contradicts ckpt_path, which names a checkpoint", "leave one of them out"
     elif folder:
         rule, hint = f"looks for runs in lightning_logs/<name>, and contradicts {min(folder)}", "leave one of them out"
-    elif config.data.cv.trains_all and not checked.is_sweep:
-        rule, hint = "continues one run, and a cross-validation makes several", "add -m, which continues all folds"
-    elif config.ensemble.members is not None:
-        rule, hint = "continues one run, and an ensemble makes several", "leave one of them out"
     if rule:
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
 
@@ -61,7 +59,9 @@ def earlier_runs(config: Config, parent: Path) -> EarlierRuns:
     wanted = config_hash(config)
     same = [one for one in newest_first([parent]) if identity(one) == wanted]
     finished = next((one for one in same if is_finished(one)), None)
-    return EarlierRuns(finished, *first_intact_checkpoint((one for one in same if not is_finished(one)), "last"))
+    unfinished = [one for one in same if not is_finished(one)]
+    newest = unfinished[0] if unfinished else None
+    return EarlierRuns(finished, newest, *first_intact_checkpoint(unfinished, "last"))
 
 
 @contextmanager

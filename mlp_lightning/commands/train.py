@@ -56,6 +56,7 @@ class _Command:
 
     Attributes:
         sweep: the sweep; ``None`` for a single run.
+        continued: the folder of several trainings that an earlier command left unfinished.
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
         refused: whether the only run was refused before it began.
@@ -65,6 +66,7 @@ class _Command:
     """
 
     sweep: Sweep | None = None
+    continued: Path | None = None
     created: Path | None = None
     failed: bool = False
     refused: bool = False
@@ -83,7 +85,7 @@ class _Command:
 
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, False, False, self.swept, self.differing)
+        return _Command, (None, None, None, False, False, self.swept, self.differing)
 
 
 def main() -> None:
@@ -197,6 +199,9 @@ def _resumed(command: _Command, config: Config) -> list[str]:
         why = "auto_resume starts no second one; leave it out to train again"
         RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
         sys.exit(0)
+    if config.trains_several:  # in the folder in which they began
+        command.continued = earlier.unfinished
+        return []
     if earlier.fault:
         print(earlier.fault, file=sys.stderr, flush=True)
     return [] if earlier.checkpoint is None else [f"ckpt_path={_quoted(earlier.checkpoint)}"]
@@ -297,6 +302,8 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
         if multirun and config.sweep.name is not None:
             folder = _sweep_folder(config)
             command.created = None if folder.exists() else folder
+        elif command.continued is not None:
+            folder = command.continued
         else:
             folder = command.created = new_run_dir(OUTPUT_FOLDER / config.name)
         extra.append(f"{key}={_quoted(folder)}")
@@ -354,18 +361,13 @@ def _run(composed: DictConfig, command: _Command) -> float:
             config = with_shared_split(config) if "seed" in command.swept else config
             shown = {key for key in command.differing if not key.startswith("sweep.")}
             config = with_keys(config, [key for key in flat_config(config.to_dict()) if key in shown])
-        if config.data.cv.trains_all and config.preset.name == "default":
-            return _run_folds(config, folder)
-        if config.preset.name == "best":
-            from mlp_lightning.ensembles.best import train_best
+        if config.trains_several:
+            from mlp_lightning.commands.several import train_several
 
-            result = train_best(config, folder)
-        elif config.ensemble.members is not None:
-            from mlp_lightning.ensembles.ensemble import train_ensemble
-
-            result = train_ensemble(config, folder)
+            status, loss = train_several(config, folder, continues=command.continued is not None)
         else:
             result = train(config, folder)
+            status, loss = result.status, objective(result.metrics, config.data.cv.fold is not None)
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -379,20 +381,9 @@ def _run(composed: DictConfig, command: _Command) -> float:
         command.failed = True
         command.refused = isinstance(error, REFUSALS) and not has_begun and not is_sweep
         return math.inf  # the worst loss; searches stop at NaN
-    if result.status == "interrupted":
+    if status == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
-    return objective(result.metrics, config.data.cv.fold is not None)
-
-
-def _run_folds(config: Config, folder: Path) -> float:
-    """Train all folds of a cross-validation. Returns the mean log loss, or the mean RMSE of a regression."""
-    from mlp_lightning.ensembles.cross_validation import cross_validate
-
-    result = cross_validate(config, folder)
-    if result.status == "interrupted":
-        sys.exit(EXIT_INTERRUPTED)
-    name = "log_loss" if "log_loss" in result.metrics else "rmse"
-    return result.metrics[name]["mean"]
+    return loss
 
 
 if __name__ == "__main__":

@@ -365,6 +365,11 @@ class Config:
         [], dotted_names(), meaning="packages and modules of your own that a _target_ may be imported from"
     )
 
+    @property
+    def trains_several(self) -> bool:
+        """Whether it asks for several trainings in one run folder."""
+        return self.data.cv.trains_all or self.ensemble.members is not None or self.preset.name != "default"
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as nested plain dicts, in the shape that :func:`parse_config` takes."""
         # Who loads what a run left has to allow an import anew; how a command chooses a run says nothing of it.

@@ -26,14 +26,15 @@ from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import mean_predictions, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
 from mlp_lightning.ensembles.space import candidates
-from mlp_lightning.ensembles.training import PartOfRun, Trainings
+from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
+from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import claim, surroundings
+from mlp_lightning.runs.run_folder import surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
 from mlp_lightning.sweeps.records import MEMBERS, fold_folder
 from mlp_lightning.sweeps.worker import Outcome
@@ -47,11 +48,17 @@ _FIRST_FOLDS, _SHARE_KEPT = 2, 1 / 3
 # A network of a candidate that is drawn takes so many times as long as one of the default.
 _COST_OF_DRAWN = 2.5
 _MOST_CANDIDATES = 60
+# The file that says how many, for a process that continues.
+_COUNT = "candidates.txt"
 _SHOWN = 8
 
 
 def train_best(
-    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
+    config: Config | Mapping[str, Any],
+    run_dir: str | Path,
+    console: Console | None = None,
+    frame: Any = None,
+    continues: bool = False,
 ) -> TrainingResult:
     """Train candidates in bagged folds and keep an ensemble of those that predict best together, as one model.
 
@@ -65,6 +72,8 @@ def train_best(
         run_dir: folder of the run, claimed exclusively.
         console: where to print; standard output if ``None``.
         frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
+        continues: whether to continue what an earlier process left unfinished in ``run_dir``: what has finished there
+            is kept, and stacks continue from their last saved state.
 
     Returns:
         The result: ``metrics`` of the test rows and, as ``val``, of the rows that folds held out; ``members`` are the
@@ -80,7 +89,7 @@ def train_best(
     if parsed.preset.name != "best":
         raise ConfigError([Fault("preset", parsed.preset.name, "is not best", "use train() for one network")])
     refuse_objects(objects, "candidate")
-    return _Best(parsed, Path(run_dir).absolute(), RunConsole(parsed.verbosity, console), source).execute()
+    return _Best(parsed, Path(run_dir).absolute(), RunConsole(parsed.verbosity, console), source).execute(continues)
 
 
 @dataclasses.dataclass
@@ -130,7 +139,7 @@ class _Best:
         self._started, self._started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
         self._folds = range(config.data.cv.folds or 0)
 
-    def execute(self) -> TrainingResult:
+    def execute(self, continues: bool) -> TrainingResult:
         from mlp_lightning.data.reading import Given, open_source
         from mlp_lightning.runs.build import build_data
         from mlp_lightning.tables.reading.memory import KeptSource
@@ -140,15 +149,14 @@ class _Best:
         alone = of_member(self.config, 0)
         # Raises faults of the table before any folder is created.
         self._data = [build_data(of_fold(alone, fold), Given(self._source)) for fold in self._folds]
-        folder = claim(self.path, self.config)
-        with self.console.logging_to(folder.log):
+        with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
             for line in self._data[0].describe():
                 self.console.line(line)
             found = self._candidates()
             if found is None:
                 result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "cpu")
                 more: dict[str, Any] = {}
-                self.console.line("Stopped as asked. Nothing was selected.")
+                self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             else:
                 result, more = self._selected(found)
                 self._report(result, found, more)
@@ -172,7 +180,7 @@ class _Best:
         started = time.monotonic()
         if not self._train([first], self._folds):
             return None
-        count = self.config.preset.candidates or self._affordable(time.monotonic() - started)
+        count = self.config.preset.candidates or self._counted(time.monotonic() - started)
         others = list(itertools.islice(numbered, count - 1))
         early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
         if not others:
@@ -184,6 +192,14 @@ class _Best:
         if not self._train(kept, late):
             return None
         return [first, *others]
+
+    def _counted(self, seconds_of_first: float) -> int:
+        """How many candidates to train: what an earlier process decided, or what the time allows."""
+        file = self.path / _COUNT
+        if not file.is_file():
+            with atomic_write(file) as opened:
+                opened.write(str(self._affordable(seconds_of_first)).encode())
+        return int(file.read_text())
 
     def _affordable(self, seconds_of_first: float) -> int:
         """How many candidates train in the time that is left, if each takes about as long as the first."""
@@ -206,7 +222,7 @@ class _Best:
             for one, fold in pairs
         ]
         what = f"networks ({len(of_round)} candidate{'s' * (len(of_round) > 1)} in {len(folds)} folds)"
-        trainings = Trainings(parts, self._source, what)
+        trainings = Trainings(parts, self._source, what, self.path)
         if not trainings.train(self.console, self._data[0].fingerprint):
             return False
         for number, (one, fold) in enumerate(pairs):

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import finish, mean_predictions, parts_of, refuse_objects, write_ensemble
-from mlp_lightning.ensembles.training import PartOfRun, Trainings
+from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
@@ -75,7 +75,11 @@ class CrossValidationResult:
 
 
 def cross_validate(
-    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
+    config: Config | Mapping[str, Any],
+    run_dir: str | Path,
+    console: Console | None = None,
+    frame: Any = None,
+    continues: bool = False,
 ) -> CrossValidationResult:
     """Train ``config.data.cv.folds`` folds and evaluate each on the rows that it held out.
 
@@ -88,6 +92,8 @@ def cross_validate(
         run_dir: folder of the cross-validation, claimed exclusively.
         console: where to print; standard output if ``None``.
         frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
+        continues: whether to continue what an earlier process left unfinished in ``run_dir``: what has finished there
+            is kept, and stacks continue from their last saved state.
 
     Raises:
         ConfigError: the configuration is wrong, ``data.cv.folds`` is not set, or a class itself stands where the folds
@@ -100,7 +106,7 @@ def cross_validate(
         raise ConfigError([Fault("data.cv.folds", None, "is missing", "for example 5")])
     refuse_objects(objects, "fold")
     run_console = RunConsole(parsed.verbosity, console)
-    return _CrossValidation(parsed, Path(run_dir).absolute(), run_console, source).execute()
+    return _CrossValidation(parsed, Path(run_dir).absolute(), run_console, source).execute(continues)
 
 
 class _CrossValidation:
@@ -115,16 +121,15 @@ class _CrossValidation:
         folds = range(config.data.cv.folds or 0)
         self._folds = [PartOfRun(f"fold {one}", of_fold(config, one), folder / fold_folder(one)) for one in folds]
 
-    def execute(self) -> CrossValidationResult:
+    def execute(self, continues: bool) -> CrossValidationResult:
         from mlp_lightning.data.reading import open_source
         from mlp_lightning.tables.reading.memory import KeptSource
 
         self._source = KeptSource(self._given or open_source(self.config.data, self.config.allow_targets))
         of_folds = [parts_of(one) for one in self._folds]
         # Raises faults of the table before any folder is created.
-        self._trainings = Trainings([part for parts in of_folds for part in parts], self._source, "folds")
-        folder = claim(self.path, self.config)
-        with self.console.logging_to(folder.log):
+        self._trainings = Trainings([part for parts in of_folds for part in parts], self._source, "folds", self.path)
+        with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
             data = self._data(0)
             for line in data.describe():
                 self.console.line(line)
@@ -159,7 +164,8 @@ class _CrossValidation:
             if held_out == "val" and "test" in data.splits:
                 of_test.append(mean_predictions(of_fold, data.splits["test"]).numpy())
             if run.config.ensemble.members is not None:
-                claim(run.folder, run.config)
+                if not RunFolder(run.folder).config.is_file():  # of an earlier process
+                    claim(run.folder, run.config)
                 outcomes = [self._trainings.outcomes[fold * members + one] for one in range(members)]
                 finish(run, of_fold, outcomes, data, (self.started, self.started_at))
         write_ensemble(self.path, self.config, models, fingerprint)
@@ -191,7 +197,7 @@ class _CrossValidation:
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":
-            self.console.line("Stopped as asked. The folders of the finished folds are kept.")
+            self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             return
         names = [name for name in _PRINTED_METRICS if name in result.metrics]
         title = f"{len(result.folds)} folds: metrics of the held-out rows"

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mlp_lightning.config import Config
-from mlp_lightning.ensembles.training import PartOfRun, Trainings
+from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
@@ -28,7 +28,7 @@ from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.report import report
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
+from mlp_lightning.runs.run_folder import RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_member
 from mlp_lightning.sweeps.records import MEMBERS
 from mlp_lightning.sweeps.worker import Outcome
@@ -42,7 +42,11 @@ _ROWS_AT_ONCE = 65_536
 
 
 def train_ensemble(
-    config: Config | Mapping[str, Any], run_dir: str | Path, console: Console | None = None, frame: Any = None
+    config: Config | Mapping[str, Any],
+    run_dir: str | Path,
+    console: Console | None = None,
+    frame: Any = None,
+    continues: bool = False,
 ) -> TrainingResult:
     """Train ``config.ensemble.members`` networks that differ in their seeds, and keep them as one model.
 
@@ -55,6 +59,8 @@ def train_ensemble(
         run_dir: folder of the ensemble, claimed exclusively.
         console: where to print; standard output if ``None``.
         frame: the table, instead of a file: a data frame of pandas, polars or pyarrow.
+        continues: whether to continue what an earlier process left unfinished in ``run_dir``: what has finished there
+            is kept, and stacks continue from their last saved state.
 
     Returns:
         The result of the ensemble; ``members`` of it has those of the members.
@@ -70,7 +76,7 @@ def train_ensemble(
         raise ConfigError([Fault("ensemble.members", None, "is missing", "for example 8")])
     refuse_objects(objects, "member")
     run = PartOfRun("ensemble", parsed, Path(run_dir).absolute())
-    return _trained(run, RunConsole(parsed.verbosity, console), source)
+    return _trained(run, RunConsole(parsed.verbosity, console), source, continues)
 
 
 def refuse_objects(objects: Mapping[str, Any], what: str) -> None:
@@ -96,7 +102,7 @@ def parts_of(run: PartOfRun) -> list[PartOfRun]:
     ]
 
 
-def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None) -> TrainingResult:
+def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None, continues: bool) -> TrainingResult:
     from mlp_lightning.data.reading import Given, open_source
     from mlp_lightning.runs.build import build_data
     from mlp_lightning.tables.reading.memory import KeptSource
@@ -104,10 +110,11 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None) -> 
     started, started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
     source = KeptSource(given or open_source(run.config.data, run.config.allow_targets))
     parts = parts_of(run)
-    trainings = Trainings(parts, source, "members")  # raises faults of the table before any folder is created
+    trainings = Trainings(
+        parts, source, "members", run.folder
+    )  # raises faults of the table before any folder is created
     data = build_data(parts[0].config, Given(source))
-    folder = claim(run.folder, run.config)
-    with console.logging_to(folder.log):
+    with claimed(run.folder, run.config, continues) as folder, console.logging_to(folder.log):
         for line in data.describe():
             console.line(line)
         if trainings.train(console, data.fingerprint):
@@ -117,7 +124,7 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None) -> 
         else:
             result = TrainingResult("interrupted", run.folder, {}, "best", 0, 0, time.monotonic() - started, 0.0, "cpu")
             folder.write_result({**result.to_json(), **surroundings(run.config, started_at, data.fingerprint)})
-            console.line("Stopped as asked. The folders of the finished members are kept.")
+            console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
     return result
 
 

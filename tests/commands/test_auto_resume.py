@@ -80,7 +80,6 @@ def test_name_of_a_sweep_follows_from_its_command(compose_config) -> None:
     [
         (["ckpt_path=last"], "contradicts ckpt_path"),
         (["hydra.run.dir=mine"], "contradicts hydra.run.dir"),
-        (["data=iris", "data.cv.folds=3"], "a cross-validation makes several; add -m"),
     ],
 )
 @pytest.mark.slow

@@ -213,7 +213,6 @@ def test_weights_are_shares(ensemble: Path, weights: list[float]) -> None:
     [
         (["ensemble.members=1"], "ensemble.members = 1 must be"),
         (["ensemble.members=3", "callbacks.checkpoint=null"], "keeps no members"),
-        (["ensemble.members=3", "auto_resume=true"], "auto_resume = True"),
         (["-m", "ensemble.members=2,3"], "sweep over single networks first"),
     ],
 )

@@ -1,0 +1,95 @@
+"""Folds, ensembles and presets that were killed continue where they were, and end with the same model."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.commands import start_forked, train_forked
+
+SMALL = ["data=iris", "trainer.accelerator=cpu", "verbosity=0", "data.batch_size=16", "logger=none"]
+SMALL += ["callbacks.checkpoint.every_n_seconds=0", "auto_resume=true", "model.hidden_units=6"]
+KINDS = {
+    "ensemble": ["ensemble.members=3", "trainer.max_epochs=40"],
+    "folds": ["data.cv.folds=3", "trainer.max_epochs=40"],
+    "folds of ensembles": ["data.cv.folds=2", "ensemble.members=2", "trainer.max_epochs=40"],
+    "best": ["preset=best", "data.cv.folds=3", "preset.candidates=3", "trainer.max_epochs=12", "optimizer=table"],
+}
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = (folder / "lightning_logs" / "iris").glob("*/checkpoints/best.ckpt")
+    content = torch.load(file, weights_only=True)
+    weights = torch.tensor(content["ensemble"]["weights"] + [content["ensemble"]["temperature"]])
+    return {**content["state_dict"], "weights": weights}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
+    """Again and again, until it finishes."""
+    words = [*SMALL, *KINDS[kind]]
+    (tmp_path / "whole").mkdir()
+    done = train_forked(*words, folder=tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    killed = 0
+    for moment in (0.3, 0.7, 1.2, 1.9, 2.8):
+        process = start_forked(*words, folder=folder)
+        try:
+            deadline = time.monotonic() + 60
+            while not list(folder.rglob("train.log")) and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moment / 3)
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        finally:
+            process.kill()
+    done = train_forked(*words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert killed
+    assert len(list((folder / "lightning_logs" / "iris").iterdir())) <= 2  # the run, and the lock of auto_resume
+    expected, found = state(tmp_path / "whole"), state(folder)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    again = train_forked(*words, "verbosity=1", folder=folder)
+    assert again.returncode == 0, again.stderr
+    assert "Finished before, nothing to do" in again.stdout
+
+
+def test_what_has_finished_is_not_trained_again(tmp_path: Path) -> None:
+    words = [*SMALL, *KINDS["ensemble"]]
+    assert train_forked(*words, folder=tmp_path).returncode == 0
+    (run,) = (tmp_path / "lightning_logs" / "iris").glob("*/")
+    expected = state(tmp_path)
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "best.ckpt").unlink()
+    shutil.rmtree(run / "members" / "1")
+    kept = run / "members" / "2" / "result.json"
+    before = kept.stat().st_mtime_ns
+    done = train_forked(*words, "verbosity=1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 done" in done.stdout
+    assert kept.stat().st_mtime_ns == before
+    for name, value in expected.items():
+        torch.testing.assert_close(state(tmp_path)[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_of_another_configuration_is_not_continued(tmp_path: Path) -> None:
+    from mlp_lightning import train_ensemble
+    from mlp_lightning.errors import RunFolderError
+
+    config = {"data": {"name": "xor"}, "trainer": {"max_steps": 20}, "verbosity": 0, "ensemble": {"members": 2}}
+    train_ensemble(config, tmp_path / "run")
+    for other in (config, {**config, "seed": 3}):
+        with pytest.raises(RunFolderError, match="is not an unfinished run of this configuration"):
+            train_ensemble(other, tmp_path / "run", continues=True)
+    with pytest.raises(RunFolderError, match="already belongs to another run"):
+        train_ensemble(config, tmp_path / "run")
