@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.dataset
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
@@ -24,15 +25,18 @@ from hypothesis import strategies as st
 from support.inference_tables import flowers
 from support.tolerances import assert_same_bits
 
+import mlp_lightning
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.inference.evaluation.evaluate import evaluate
 from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.predict import predict
 from mlp_lightning.inference.prediction_files import text_lines
 from mlp_lightning.runs import files as training_files
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.tables.encoding import encode
+from mlp_lightning.tables.reading.sources import FileSource
 
 KINDS = ["blue, light", "red", 'say "so"']
 OUTPUTS = ["predicted_kind", *(f"probability_{kind}" for kind in KINDS)]
@@ -75,6 +79,38 @@ def test_every_format_holds_the_same(kind_model, tmp_path, ending) -> None:
     probabilities_BC = np.stack([table[name].to_numpy() for name in OUTPUTS[1:]], axis=1)
     assert_same_bits(probabilities_BC, expected(kind_model.checkpoint, flowers()))
     assert table["predicted_kind"].to_pylist() == [KINDS[one] for one in probabilities_BC.argmax(1)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "feather"])
+def test_columns_that_folders_stand_for(tmp_path: Path, ending: str) -> None:
+    """Whole numbers, numbers that are texts, dates and texts; as in a file that has them as columns."""
+    draw = np.random.default_rng(0)
+    rows = pa.table(
+        {
+            "depth": draw.normal(size=72),
+            "year": [1987 + row % 3 for row in range(72)],
+            "ph": [("6.5", "7.25")[row % 2] for row in range(72)],
+            "day": [("2021-03-04", "2021-11-30")[row // 2 % 2] for row in range(72)],
+            "lake": [("Inari", "Saimaa", "Pielinen")[row // 4 % 3] for row in range(72)],
+            "clear": ["yes" if value > 0 else "no" for value in draw.normal(size=72)],
+        }
+    )
+    keys = ["year", "ph", "day", "lake"]
+    pyarrow.dataset.write_dataset(
+        rows, tmp_path / "lakes", format=ending, partitioning=keys, partitioning_flavor="hive", max_partitions=72
+    )
+    data = {"name": "table", "path": str(tmp_path / "lakes"), "target": "clear"}
+    config = {"data": data, "model": {"hidden_units": 4}, "trainer": {"max_steps": 3, "accelerator": "cpu"}}
+    trained = mlp_lightning.train({**config, "verbosity": 0}, tmp_path / "run")
+    checkpoint = trained.run_dir / "checkpoints" / "last.ckpt"
+    flat = FileSource.open(str(tmp_path / "lakes"), CsvConfig()).read()
+    pyarrow.parquet.write_table(flat, tmp_path / "flat.parquet")
+    found, wanted = tmp_path / "found.parquet", tmp_path / "wanted.parquet"
+    predict(checkpoint, str(tmp_path / "lakes"), found, id_columns=["day", "year"])
+    predict(checkpoint, str(tmp_path / "flat.parquet"), wanted, id_columns=["day", "year"])
+    assert read(found).num_rows == 72
+    assert read(found) == read(wanted)
+    assert evaluate(checkpoint, tmp_path / "evaluation", data_path=str(tmp_path / "lakes")).rows == 72
 
 
 def test_text_has_quotes_where_needed(kind_model, tmp_path) -> None:

@@ -236,12 +236,13 @@ class FileSource(TableSource):
         raise IndexError(f"{self.name} has no row {row}")
 
     def written_numbers(self, columns: Sequence[str]) -> set[str]:
-        found: set[str] = set()
+        stored = [name for name in columns if name not in self.partitions]
+        found = {name for name in columns if name in self.partitions and self.partitions[name].type == pa.string()}
         for file in self.files:
             if isinstance(file, CsvFile):
-                found |= file.columns_beyond_plain(columns)
+                found |= file.columns_beyond_plain(stored)
             else:
-                found |= text_columns(file.schema, columns)
+                found |= text_columns(file.schema, stored)
         return found
 
     def _with_partitions(self, rows: _Rows, file: int, columns: Sequence[str], types: Types) -> _Rows:
