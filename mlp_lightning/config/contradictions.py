@@ -206,14 +206,19 @@ def _ways_to_split(config: schema.Config) -> Iterator[Fault]:
 
 def target_kinds(columns: Mapping[str, schema.ColumnConfig], targets: Sequence[str], task: str) -> Iterator[Fault]:
     """What the kinds of target columns contradict: they decide the task."""
-    for name in targets:
-        kind, given = columns.get(name, schema.ColumnConfig()).kind, f"data.columns.{name}.kind"
+    kinds = {name: columns.get(name, schema.ColumnConfig()).kind for name in targets}
+    number = next((name for name, kind in kinds.items() if kind == "numeric"), None)
+    for name, kind in kinds.items():
+        given = f"data.columns.{name}.kind"
         if kind in ("ignored", "datetime"):
             yield Fault(given, kind, "contradicts data.target, which names this column", "leave it out, or categorical")
         elif kind == "numeric" and task not in ("auto", "regression"):
             yield Fault(given, kind, f"is a regression, and contradicts task = {task!r}", "leave one of them out")
         elif kind in ("categorical", "boolean") and task == "regression":
             yield Fault(given, kind, "are classes, and contradicts task = 'regression'", "leave one of them out")
+        elif kind in ("categorical", "boolean") and number is not None and task == "auto":
+            rule = f"contradicts data.columns.{number}.kind = 'numeric': several targets are all numbers or all classes"
+            yield Fault(given, kind, rule, "set one kind for both")
 
 
 def _kinds_of_targets(config: schema.Config) -> Iterator[Fault]:

@@ -67,6 +67,15 @@ def test_the_kind_of_a_target_against_the_task(kind: str, task: str) -> None:
     accepted(**columns)
 
 
+@pytest.mark.parametrize("kind", ["categorical", "boolean"])
+def test_kinds_of_several_targets_contradict_each_other(kind: str) -> None:
+    columns = {"height": {"kind": "numeric"}, "frost": {"kind": kind}, "rain": {"kind": "numeric"}}
+    fault = fault_of(**{"data.columns": columns, "data.target": ["frost", "rain", "height"]})
+    rule = "contradicts data.columns.rain.kind = 'numeric': several targets are all numbers or all classes"
+    assert fault == Fault("data.columns.frost.kind", kind, rule, "set one kind for both")
+    accepted(**{"data.columns": {**columns, "frost": {"kind": "numeric"}}, "data.target": ["frost", "rain", "height"]})
+
+
 @pytest.mark.parametrize("kind", ["ignored", "datetime"])
 @pytest.mark.parametrize("target", ["y", ["z", "y"]])
 def test_a_target_is_not_left_out(kind: str, target: Any) -> None:

@@ -42,6 +42,7 @@ _DECIMALS = (".", ",")
 _SEPARATORS = ("", ".", ",", " ", "'")
 # Units that differ so often are no units: "12 Main Street".
 _MOST_UNITS = 3
+_THOUSANDS_AND_MORE = frozenset("kKMB")  # "12K" and "3M" are numbers of two sizes, "12A" and "3C" are codes
 _SHOWN = 3
 _LONGEST_SHOWN = 30
 
@@ -168,7 +169,11 @@ class Examined:
         if all(_is_known_unit(one) for one in self.units):
             return True
         few = len(self.units) <= _MOST_UNITS and 4 * len(self.units) <= self.numbers
-        return few and all(_is_known_unit(one) or len(one) > 1 for one in self.units)
+        # One letter after digits may make a code of them, but not where they have decimals.
+        return few and (
+            bool(self.marks & {".", ","})
+            or all(len(one) > 1 or _is_known_unit(one) or one in _THOUSANDS_AND_MORE for one in self.units)
+        )
 
     @property
     def is_ambiguous(self) -> bool:
