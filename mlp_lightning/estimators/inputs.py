@@ -368,7 +368,7 @@ def _refuse_objects(values_B: NDArray[Any], column: int) -> None:
     for row, value in enumerate(values_B):
         if isinstance(value, (dict, list, tuple, set, np.ndarray)):
             raise TypeError(
-                f"X has a {type(value).__name__} in row {row}, column {column}; this argument must be a string, a"
+                f"X, row {row + 1}: column 'x{column}' has a {type(value).__name__}; this argument must be a string, a"
                 " number, a truth value or a date."
             )
 

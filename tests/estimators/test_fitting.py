@@ -321,7 +321,7 @@ def frame_and_labels() -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("options", "change", "labels", "named"),
     [
-        ({"early_stopping": True}, {}, {7: "odd"}, ["'odd'", "row 7", "early_stopping=False"]),
+        ({"early_stopping": True}, {}, {7: "odd"}, ["'odd'", "row 8", "early_stopping=False"]),
         ({}, {"city": ["x", 3] * 20}, {}, ["city"]),
         ({}, {"city": ["x", "y"] * 20, "mass": [np.inf] + [0.0] * 39}, {}, ["'mass'", "inf"]),
         ({}, {"city": [[1], [2]] * 20}, {}, ["'city'"]),

@@ -209,7 +209,7 @@ def test_infinity_is_refused(where, as_frame) -> None:
         (np.eye(4), [0, 1, 0], ValueError, "inconsistent"),
         (np.eye(4), [0, 1, np.nan, 0], ValueError, "NaN"),
         (np.array([[1], ["b"], [2], [3]], dtype=object), [0, 1, 0, 1], DataError, "column 0"),
-        (np.array([[1], [{}], [2], [3]], dtype=object), [0, 1, 0, 1], TypeError, "dict in row 1, column 0"),
+        (np.array([[1], [{}], [2], [3]], dtype=object), [0, 1, 0, 1], TypeError, "row 2: column 'x0' has a dict"),
         (np.array([[1, "a"], [np.inf, "b"]], dtype=object), [0, 1], DataError, "infinite"),
         (pa.table({"a": [[1], [2], [3], [4]]}), [0, 1, 0, 1], DataError, "list"),
         (pa.table({"a": pa.array([], pa.float64())}), [], ValueError, "minimum of 1"),
