@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import (
     DeviceStatsMonitor,
     LearningRateMonitor,
@@ -75,7 +76,7 @@ def trainer_faults(trainer: pl.Trainer, datamodule: Any, steps_per_execution: in
 
     Args:
         trainer: of the user's own.
-        datamodule: of the rows; only its name is used.
+        datamodule: of the rows.
         steps_per_execution: of the data module.
     """
     if trainer.world_size > 1:
@@ -91,11 +92,20 @@ def trainer_faults(trainer: pl.Trainer, datamodule: Any, steps_per_execution: in
         given, rule = trainer.accumulate_grad_batches, f"accumulates nothing: {module} makes the optimizer steps itself"
         hint = f"give {rows}(…, accumulate_grad_batches={given})"
         yield Fault("Trainer.accumulate_grad_batches", given, rule, hint)
-    if trainer.precision == "16-mixed":
-        rule = f"needs a scaler of gradients, which {module} has not"
-        yield Fault("Trainer.precision", trainer.precision, rule, 'give Trainer(precision="bf16-mixed")')
+    yield from _precision_faults(trainer, getattr(datamodule, "dtype", None), module, rows)
     yield from _counts(trainer, steps_per_execution, rows)
     yield from _callback_faults(trainer, steps_per_execution, rows)
+
+
+def _precision_faults(trainer: pl.Trainer, dtype: torch.dtype | None, module: str, rows: str) -> Iterator[Fault]:
+    given = trainer.precision
+    if given in ("16-mixed", "16-true", "bf16-true"):
+        rule = f"needs a scaler of gradients, which {module} has not" if "mixed" in given else "is not supported"
+        yield Fault("Trainer.precision", given, rule, 'give Trainer(precision="bf16-mixed")')
+    elif dtype is not None and (given == "64-true") != (dtype == torch.float64):
+        other = torch.float64 if given == "64-true" else torch.float32
+        hint = f'give {rows}(…, dtype={other}), or Trainer(precision="{"32" if given == "64-true" else "64"}-true")'
+        yield Fault("Trainer.precision", given, f"does not fit rows of {dtype}", hint)
 
 
 def _counts(trainer: pl.Trainer, steps_per_execution: int, rows: str) -> Iterator[Fault]:

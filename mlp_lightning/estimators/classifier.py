@@ -199,8 +199,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             if counts[rare] == 1:
                 label, row = self.classes_.tolist()[rare], int((codes == rare).argmax())
                 raise DataError(
-                    f"y has the class {label!r} in row {row + 1} alone, which cannot be a training and a validation row."
-                    " Add rows of it, merge or remove the class, or train on all rows with early_stopping=False."
+                    f"y has the class {label!r} in row {row + 1} alone, which cannot be a training and a validation"
+                    " row. Add rows of it, merge or remove the class, or train on all rows with early_stopping=False."
                 )
         # A single class is trained against a second one without rows.
         count = max(2, len(self.classes_))

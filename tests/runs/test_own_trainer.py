@@ -259,6 +259,11 @@ class Clipping(Callback):
         ({"overfit_batches": 0.1}, r"overfit_batches = 0\.1 is a share.*overfit_batches=10"),
         ({"val_check_interval": 0.25}, r"val_check_interval = 0\.25 is a share of an epoch"),
         ({"val_check_interval": 4}, r"would count executions of 20 steps; give check_val_every_n_epoch, or IrisData"),
+        (
+            {"precision": "64-true"},
+            r"= '64-true' does not fit rows of torch\.float32; give Iris.*dtype=torch\.float64\)",
+        ),
+        ({"precision": "bf16-true"}, r"= 'bf16-true' is not supported; give Trainer\(precision=\"bf16-mixed\"\)"),
         ({"callbacks": [Clipping()]}, r"'Clipping' has on_after_backward, which is never called"),
         ({"callbacks": [EMAWeightAveraging()]}, r"'EMAWeightAveraging' would be called once for 20 steps"),
         ({"callbacks": [LearningRateMonitor()], "logger": Kept()}, r"the learning rate is logged without it"),
@@ -270,6 +275,14 @@ def test_what_would_have_no_effect_or_another_is_refused(
     data = IrisDataModule(batch_size=30, val_fraction=0.2, steps_per_execution=20)
     with pytest.raises(ConfigError, match=message):
         fitted(make_trainer, data, module_for(data), max_steps=4, **settings)
+
+
+def test_rows_of_another_precision_than_the_trainer(make_trainer: MakeTrainer) -> None:
+    data = IrisDataModule(dtype=torch.float64)
+    with pytest.raises(
+        ConfigError, match=r"does not fit rows of torch\.float64; give Iris.*dtype=torch\.float32\), or"
+    ):
+        fitted(make_trainer, data, module_for(data), max_steps=2)
 
 
 def test_a_time_interval_of_checkpoints_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
