@@ -7,6 +7,8 @@ change.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mlp_lightning.config import schedules, schema
@@ -204,6 +206,17 @@ def _ways_to_split(config: schema.Config) -> Iterator[Fault]:
                 yield Fault(f"data.{key}", getattr(data, key), "contradicts data.split_column", "leave one of them out")
 
 
+def _one_table_for_two_splits(config: schema.Config) -> Iterator[Fault]:
+    """Metrics of rows that were trained on, or that chose the weights, say nothing of new rows."""
+    data = config.data
+    paths = {key: value for key in ("path", "val_path", "test_path") if (value := getattr(data, key)) is not None}
+    for (key, value), (other, same) in itertools.combinations(reversed(paths.items()), 2):
+        if posixpath.normpath(value) == posixpath.normpath(same):
+            rule = f"is the table of data.{other}, too: the same rows would be in both splits"
+            share = key.replace("path", "fraction")
+            yield Fault(f"data.{key}", value, rule, f"name other rows, or leave it out and set data.{share}")
+
+
 def target_kinds(columns: Mapping[str, schema.ColumnConfig], targets: Sequence[str], task: str) -> Iterator[Fault]:
     """What the kinds of target columns contradict: they decide the task."""
     kinds = {name: columns.get(name, schema.ColumnConfig()).kind for name in targets}
@@ -354,6 +367,7 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _options_of_synthetic_sets,
     _path_and_target,
     _ways_to_split,
+    _one_table_for_two_splits,
     _kinds_of_targets,
     _formats_of_columns,
     _seed_of_the_split,

@@ -112,6 +112,22 @@ def test_three_ways_to_split() -> None:
     assert fault_of(**{f"data.{way}": "a" for way in WAYS}).key == "data.split_column"
 
 
+@pytest.mark.parametrize(
+    ("paths", "key", "other"),
+    [
+        ({"path": "rows/a.csv", "test_path": "rows/./a.csv"}, "test_path", "path"),
+        ({"path": "-", "val_path": "-"}, "val_path", "path"),
+        ({"path": "rows", "val_path": "held.parquet", "test_path": "held.parquet"}, "test_path", "val_path"),
+    ],
+)
+def test_one_table_is_not_for_two_splits(paths: dict[str, str], key: str, other: str) -> None:
+    fault = fault_of(**{f"data.{name}": path for name, path in paths.items()})
+    rule = f"is the table of data.{other}, too: the same rows would be in both splits"
+    hint = f"name other rows, or leave it out and set data.{key.replace('path', 'fraction')}"
+    assert fault == Fault(f"data.{key}", paths[key], rule, hint)
+    accepted(**{f"data.{name}": path for name, path in {**paths, key: "new.csv"}.items()})
+
+
 @pytest.mark.parametrize("key", ["data.val_path", "data.test_path"])
 def test_files_of_splits_against_a_split_column(key: str) -> None:
     fault = fault_of(**{"data.split_column": "s", key: "other.csv"})

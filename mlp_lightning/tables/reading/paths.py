@@ -202,7 +202,10 @@ def _standard_input() -> Path:
     source = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
     first = b"" if source is None else source.read(HEADER_CHARACTERS)
     if source is None or not first.strip():
-        raise DataError("data.path = - is standard input, and it is empty. Pipe a table into the command.")
+        raise DataError(
+            "data.path = - is standard input, and it is empty. Pipe a table into the command; several processes"
+            " (hydra.launcher.n_jobs) need a file."
+        )
     ending = _ending(first)
     if ending == ".csv" and len(first) == HEADER_CHARACTERS and not re.search(rb"[\r\n]", first):
         raise DataError(
