@@ -129,8 +129,9 @@ def _cells(leaderboard: Leaderboard, columns: Sequence[str], console: Console) -
         metrics = [_spread_text(line.metrics[name]) if name in line.metrics else "" for name in columns]
         rows.append([str(rank), *values, *run, *metrics])
     if known := leaderboard.baseline:
-        # Of equal runs a single number says it.
-        base = {name: dataclasses.replace(one, sd=one.sd or None) for name, one in known.items()}
+        # Of equal runs, but for rounding, a single number says it.
+        differ = {name for name, one in known.items() if one.sd is not None and not one.sd <= 1e-12 * abs(one.mean)}
+        base = {name: one if name in differ else dataclasses.replace(one, sd=None) for name, one in known.items()}
         metrics = [_spread_text(base[name]) if name in base else "" for name in columns]
         rows.append(["baseline", *[""] * (len(rows[0]) - 1 - len(columns)), *metrics])
     return [[_plain(cell, console) for cell in row] for row in rows]

@@ -157,6 +157,10 @@ def test_baselines_are_below_the_lines() -> None:
         for one in records
     ]
     assert "Warning" not in printed(build_leaderboard(weighted, FOLDER)), "not what they learn"
+    # The same shares, added up in another order, are the same baseline.
+    rounded = [above(one, train=0.69, val=0.7 - 1e-16 * number) for number, one in enumerate(records)]
+    (row,) = [one for one in printed(build_leaderboard(rounded, FOLDER)).splitlines() if one.startswith("  baseline")]
+    assert row.split() == ["baseline", "0.69", "0.7"]
     unknown = build_leaderboard([*records[:3], dataclasses.replace(records[3], baseline={})], FOLDER)
     assert "baseline" not in "".join(printed(unknown).split("Repeat")[0].split("Warning")[0])
     single = build_leaderboard([above(run(0, 0.8, 0.9), train=0.5, val=0.6)], FOLDER)
