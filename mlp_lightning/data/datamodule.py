@@ -198,10 +198,12 @@ class TabularDataModule(pl.LightningDataModule):
         """
         changes = "" if fingerprint is None else differences(fingerprint, self.fingerprint)
         state = self.preprocessor.state_dict()
-        same = preprocessing == self.preprocessing and all(
-            torch.equal(value.cpu(), statistics[name].cpu()) for name, value in state.items()
-        )
-        return changes or ("" if same else "its columns, categories, scales or targets differ")
+        same = all(torch.equal(value.cpu(), statistics[name].cpu()) for name, value in state.items())
+        if changes or (same and preprocessing == self.preprocessing):
+            return changes
+        if same and _without_forms(preprocessing) == _without_forms(self.preprocessing):
+            return "the same values, but numbers or dates are written in another way"
+        return "its columns, categories, scales or targets differ"
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint of a Trainer of your own keeps of the rows."""
@@ -331,3 +333,10 @@ class IrisDataModule(TabularDataModule):
 
     def __init__(self, scaling: str = "none", **options: Any) -> None:
         super().__init__(name="iris", scaling=scaling, **options)
+
+
+def _without_forms(preprocessing: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The preprocessing of a model without how the texts of its numbers and dates are written."""
+    known = dict(preprocessing or {})
+    columns = [{**one, "format": None} for one in known.get("columns", ())]
+    return {**known, "columns": columns, "number_forms": None}

@@ -133,6 +133,22 @@ def test_a_column_that_is_to_be_ignored_may_change(tmp_path: Path) -> None:
     assert mlp_lightning.train(longer, tmp_path / "second").steps == 8
 
 
+def test_the_same_values_that_are_written_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "heights.csv"
+    numbers = [f"{row}.{row % 7}5" for row in range(48)]
+
+    def write(separator: str, mark: str) -> None:
+        lines = [f"{one.replace('.', mark)}{separator}{'ab'[row % 2]}" for row, one in enumerate(numbers)]
+        path.write_text("\n".join([f"h{separator}y", *lines]) + "\n", encoding="utf-8")
+
+    write(",", ".")
+    first = mlp_lightning.train(towns(path), tmp_path / "first")
+    last = first.run_dir / "checkpoints" / "last.ckpt"
+    write(";", ",")
+    with pytest.raises(CheckpointError, match="the same values, but numbers or dates are written in another way"):
+        mlp_lightning.train({**towns(path, steps=8), "ckpt_path": str(last)}, tmp_path / "second")
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_file_for_one_split_that_has_changed(tmp_path: Path, split: str) -> None:
     path, own = tmp_path / "towns.csv", tmp_path / "own.csv"
