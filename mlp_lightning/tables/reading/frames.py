@@ -15,7 +15,10 @@ def is_frame(rows: Any) -> bool:
     if isinstance(rows, (pa.Table, pa.RecordBatch)):
         return True
     # Arrow's interface, that of pandas, and what polars had before it had Arrow's.
-    return hasattr(rows, "columns") and any(hasattr(rows, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow"))
+    # Asked of the class: a lazy frame of polars would look at its rows to answer.
+    return hasattr(type(rows), "columns") and any(
+        hasattr(rows, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow")
+    )
 
 
 def arrow_table(frame: Any, name: str, unread: Collection[str] = ()) -> pa.Table:
