@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -132,8 +131,9 @@ def test_categories_that_are_numbers_stay_categories(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_frame(tmp_path: Path) -> None:
+    lazy = polars_frame(pa.table({"x": [1, 2], "y": [3, 4]})).lazy()
     with pytest.raises(DataError, match="frame is a LazyFrame, and must be a data frame"):  # and polars does not warn
-        mlp_lightning.train(CONFIG, tmp_path / "lazy", frame=pl.LazyFrame({"x": [1, 2], "y": [3, 4]}))
+        mlp_lightning.train(CONFIG, tmp_path / "lazy", frame=lazy)
     with pytest.raises(DataError, match="frame is a ndarray, and must be a data frame: of pandas, polars or pyarrow"):
         mlp_lightning.train(CONFIG, tmp_path / "run", frame=np.zeros((3, 2)))
     with pytest.raises(ConfigError, match="train\\(config, run_dir, frame=…\\)"):

@@ -14,8 +14,8 @@ def is_frame(rows: Any) -> bool:
     """Whether rows have columns with names, as data frames have."""
     if isinstance(rows, (pa.Table, pa.RecordBatch)):
         return True
-    # Arrow's interface, that of pandas, and what polars had before it had Arrow's.
-    # Asked of the class: a lazy frame of polars would look at its rows to answer.
+    # Arrow's interface, that of pandas, and what polars had before it had Arrow's. Asked of the class: a lazy frame
+    # of polars would look at its rows to answer.
     return hasattr(type(rows), "columns") and any(
         hasattr(rows, one) for one in ("__arrow_c_stream__", "iloc", "to_arrow")
     )
