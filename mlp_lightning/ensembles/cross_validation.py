@@ -131,7 +131,7 @@ class _CrossValidation:
         self._trainings = Trainings([part for parts in of_folds for part in parts], self._source, "folds", self.path)
         with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
             data = self._data(0)
-            for line in data.describe():
+            for line in self._trainings.describe():
                 self.console.line(line)
             finished = self._trainings.train(self.console, data.fingerprint)
             result = self._evaluated(data.fingerprint) if finished else self._summary("interrupted")

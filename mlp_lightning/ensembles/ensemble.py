@@ -115,7 +115,7 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None, con
     )  # raises faults of the table before any folder is created
     data = build_data(parts[0].config, Given(source))
     with claimed(run.folder, run.config, continues) as folder, console.logging_to(folder.log):
-        for line in data.describe():
+        for line in trainings.describe():
             console.line(line)
         if trainings.train(console, data.fingerprint):
             outcomes = [trainings.outcomes[number] for number in range(len(parts))]

@@ -76,6 +76,10 @@ class Trainings:
         for one in parts:
             self._sizes(one.config)
 
+    def describe(self) -> list[str]:
+        """What was read, and what is noted of the splits of single trainings; to be shown once."""
+        return self._sizes.new_lines((one.name, one.config) for one in self.parts)
+
     def train(self, console: RunConsole, rows: Mapping[str, Any]) -> bool:
         """Train all of them.
 

@@ -342,6 +342,8 @@ class Sweep:
         jobs = len({one.job_folder for one in runs if one.fold is not None})
         folds = f" (folds of {_count(jobs, 'cross-validation')})" if jobs else ""
         self.console.line(f"Sweep of {_count(len(runs), 'run')}{folds}{done}: {how}. Folder: {short_path(self.folder)}")
+        for line in self._sizes.new_lines((one.name.partition(" (")[0], config_of(one)) for one in new):
+            self.console.line(line)
         if not stacked:
             return
         reasons: dict[str, list[int]] = {}

@@ -207,6 +207,23 @@ def test_a_table_with_too_few_rows_is_refused_before_any_folder_is_created(tmp_p
     assert not (tmp_path / "cv").exists()
 
 
+def test_what_is_noted_of_a_single_fold_is_said(tmp_path: Path) -> None:
+    path, out = tmp_path / "t.csv", io.StringIO()
+    rows = [
+        f"{row / 7:.3f},{'west' if row < 12 else f'site {row % 4}'},{'rare' if row < 12 else 'ab'[row % 2]}"
+        for row in range(60)
+    ]
+    path.write_text("\n".join(["x,plant,species", *rows]) + "\n", encoding="utf-8")
+    config = configured(path, "data.group_column=plant", "verbosity=1")
+    cross_validate(config, tmp_path / "cv", Console(file=out, width=200))
+    note = "no training row has the class 'rare', so the model never predicts it (12 test rows have it)"
+    (held_out,) = {int(one["fold"]) for one in rows_of(tmp_path / "cv" / "out_of_fold.csv")[:12]}
+    (line,) = [one for one in out.getvalue().splitlines() if "no training row" in one]
+    assert line == (note if held_out == 0 else f"fold {held_out}: {note}")
+    logs = [(tmp_path / "cv" / f"fold-{fold}" / "train.log").read_text() for fold in range(3)]
+    assert [note in one for one in logs] == [fold == held_out for fold in range(3)]
+
+
 def test_one_training_is_not_several() -> None:
     with pytest.raises(ConfigError, match="cross_validate"):
         build_data(check_overrides(["data=sklearn", "data.cv.folds=3", *QUICK]))

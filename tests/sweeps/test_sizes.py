@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mlp_lightning.errors import ConfigError
@@ -53,3 +55,47 @@ def test_a_run_that_is_refused_does_not_affect_others(order, compose_config) -> 
                 sizes_of(config)
         else:
             assert sizes_of(config).out_features == 1
+
+
+def write_shells(path: Path, families: str) -> str:
+    """One family in one tank each; sizes have thousands separators."""
+    rows = [f'"{1_000 + 37 * row:,}",tank {row % len(families)},{families[row % len(families)]}' for row in range(60)]
+    path.write_text("\n".join(["mass,tank,family", *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_a_table_is_described_once_and_of_other_splits_what_is_noted_there(compose_config, tmp_path: Path) -> None:
+    path = write_shells(tmp_path / "shells.csv", "uvwxyz")
+    table = ["data=table", f"data.path={path}", "data.target=family", "data.group_column=tank"]
+    table += ["data.val_fraction=0.3", "data.test_fraction=0", "trainer.max_epochs=1"]
+    runs = [(f"Run {seed}", compose_config(*table, f"seed={seed}")) for seed in range(6)]
+    sizes_of = SizesOf()
+    for _, config in runs:
+        sizes_of(config)
+    described = [build.build_data(config).describe() for _, config in runs]
+    lines = sizes_of.new_lines(runs[:2])
+    assert lines[: len(described[0])] == described[0]
+    assert "mass: numbers are written as '1,000', which is read as 1000" in lines
+    lost = {
+        (name, one)
+        for (name, _), of_run in zip(runs, described, strict=True)
+        for one in of_run
+        if one.startswith("no training row has the class")
+    }
+    lines += sizes_of.new_lines(runs)
+    assert len(lines) == len(described[0]) + len({one for _, one in lost} - {*described[0]})
+    assert {tuple(one.split(": ", 1)) for one in lines[len(described[0]) :]} <= lost
+    assert sizes_of.new_lines(runs) == []
+
+
+def test_lines_of_several_tables_are_named_and_few(compose_config, tmp_path: Path) -> None:
+    paths = [write_shells(tmp_path / f"{name}.csv", "uv") for name in "abcd"]
+    common = ["data=table", "data.target=family", "trainer.max_epochs=1"]
+    runs = [(name, compose_config(*common, f"data.path={path}")) for name, path in zip("abcd", paths, strict=True)]
+    sizes_of = SizesOf()
+    for _, config in runs:
+        sizes_of(config)
+    lines = sizes_of.new_lines(runs)
+    assert [one for one in lines if "predicts" in one] == [
+        f"{path}: 60 rows; predicts family (binary: u 30, v 30)" for path in paths[:3]
+    ]

@@ -95,6 +95,11 @@ def test_files_and_output_of_a_sweep(stacked: Path) -> None:
     }
     first, *_ = printed = (stacked / "printed.txt").read_text().splitlines()
     assert first == "Sweep of 4 runs: 4 in 1 stack. Folder: lightning_logs/iris/stacked"
+    described = [one for one in printed if one.startswith(("150 rows; predicts ", "numeric: "))]
+    assert len(described) == 2
+    for run in "0123":
+        log = (stacked / run / "train.log").read_text().splitlines()
+        assert [one.partition("[INFO] ")[2] for one in log[:2]] == described, "as in the log of a run alone"
     assert not any(re.match("step +[0-9]", line) for line in printed), "runs of a sweep are shown together"
     assert "Sweep of 4 runs: 4 in 1 stack" in (stacked / "sweep.log").read_text()
     rows = leaderboard(stacked)
