@@ -137,7 +137,7 @@ def _refuse_late_marks(name: str, form: NumberForm, before: Examined, source: Ta
     option = "'data.csv.decimal=\",\"'" if form.decimal == "," else "data.csv.decimal=."
     raise DataError(
         f"{source.name}: column {name!r} begins with numbers such as {shown(before.shown[0])}, and only later"
-        f" rows say what a point and a comma are. Say it from the start with {option}."
+        f" rows say what a point and a comma are. Say it with {option} from the start."
     )
 
 

@@ -259,7 +259,7 @@ def form_of(name: str, found: Examined, table: str, hints: Hints) -> NumberForm:
         return fitting[","]
     if (marks == {","} and hints.delimiters == {","}) or (marks == {"."} and ";" not in hints.delimiters):
         return fitting["."]
-    how = "say which with 'data.csv.decimal=\",\"' or data.csv.decimal=." if hints.delimiters else "store numbers"
+    how = "say which with data.csv.decimal=. or 'data.csv.decimal=\",\"'" if hints.delimiters else "store numbers"
     raise DataError(
         f"{table}: column {name!r} holds numbers such as {listed}; nothing says whether their points and commas stand"
         f" before decimals or between thousands: {how}."

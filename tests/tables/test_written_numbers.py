@@ -97,7 +97,7 @@ def test_semicolons_and_points_alone_are_refused(tmp_path) -> None:
     text = "t.csv: column 'pop' holds numbers such as '10.250', '11.250', '12.250'; nothing says whether"
     with pytest.raises(DataError, match=re.escape(text)) as caught:
         trained(path)
-    assert "'data.csv.decimal=\",\"' or data.csv.decimal=." in str(caught.value)
+    assert "say which with data.csv.decimal=. or 'data.csv.decimal=\",\"'." in str(caught.value)
     assert numbers_of(source_of(path, decimal="."), "pop")["pop"][0] == 10.25
     for options in ({"decimal": ","}, {"thousands": "."}):
         assert numbers_of(source_of(path, **options), "pop")["pop"][0] == 10_250
