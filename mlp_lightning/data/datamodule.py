@@ -93,6 +93,7 @@ class TabularDataModule(pl.LightningDataModule):
         self._task = task
         self._given = Given() if given is None else given
         self._rows: Preparation | None = None
+        self._described: list[str] | None = None
         self._on_device: dict[str, Rows] = {}
 
     @classmethod
@@ -245,7 +246,9 @@ class TabularDataModule(pl.LightningDataModule):
 
     def describe(self) -> list[str]:
         """What was read, what is predicted, and what each column is."""
-        return describe(self.rows)
+        if self._described is None:  # many members of a stack may share it
+            self._described = describe(self.rows)
+        return self._described
 
     @property
     def describes_predictions(self) -> bool:

@@ -338,14 +338,11 @@ class FolderWriter:
         training = self._training
         series = self._history.series("train", [one.member for one in endings])
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        described: dict[int, list[str]] = {}
         for index, (ending, result, said) in enumerate(zip(endings, results, details, strict=True)):
             member, own = training.members[ending.member], series.of(index, ending.status == "failed")
-            if id(member.data) not in described:  # members may share their rows
-                described[id(member.data)] = member.data.describe()
             interval = max(1, len(own.steps) // _LINES_OF_A_LOG)
             lines = [
-                *described[id(member.data)],
+                *member.data.describe(),
                 announcement(member.config, member.data, _parameters(member), training.last_step),
                 f"Trained as one of {len(training.members)} members of a stack",
                 *(
