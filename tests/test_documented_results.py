@@ -86,16 +86,16 @@ def _ran(page: str, containing: str, folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = _ran("README.md", 'train({"data": {"name": "xor"}', tmp_path, monkeypatch)
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_python_of_the_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _ran(page, "result = train(config", tmp_path, monkeypatch)
     accuracies = {split: metrics["accuracy"] for split, metrics in names["result"].metrics.items()}
     assert min(accuracies.values()) >= 0.96
     assert accuracies["test"] == 1.0  # as the comment beside it says
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/lightning.md"])
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-def test_own_trainer_of_the_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = _ran(page, "trainer.fit(module, datamodule=data)", tmp_path, monkeypatch)["trainer"]
+def test_own_trainer_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = _ran("docs/lightning.md", "trainer.fit(module, datamodule=data)", tmp_path, monkeypatch)["trainer"]
     assert float(trainer.callback_metrics["accuracy/val"]) >= 0.96

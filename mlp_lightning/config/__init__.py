@@ -7,6 +7,7 @@ from mlp_lightning.config.parsing import parse_complete, parse_config
 from mlp_lightning.config.schedules import (
     ConstantSchedule,
     CosineSchedule,
+    InverseTimeSchedule,
     OneCycleSchedule,
     PlateauSchedule,
     ScheduleConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "DataConfig",
     "EarlyStoppingConfig",
     "EnsembleConfig",
+    "InverseTimeSchedule",
     "LoggerConfig",
     "ModelConfig",
     "OneCycleSchedule",

@@ -45,6 +45,19 @@ class StepSchedule:
 
 
 @dataclasses.dataclass(frozen=True)
+class InverseTimeSchedule:
+    """The optimizer's learning rate over ``(1 + decay_rate * t) ** power``, where ``t`` counts epochs or steps.
+
+    scikit-learn's ``invscaling`` is that of epochs, with the number of training rows as ``decay_rate``.
+    """
+
+    name: str = option("inverse_time", meaning="which schedule")
+    decay_rate: float = option(1.0, above(0), meaning="how fast the rate falls")
+    power: float = option(0.5, at_least(0), meaning="exponent; 0.5: as the square root of the time")
+    interval: str = option("epoch", one_of(("epoch", "step")), meaning="what t counts")
+
+
+@dataclasses.dataclass(frozen=True)
 class PlateauSchedule:
     """Times ``factor`` when the monitored loss has not improved for ``patience`` checks.
 
@@ -61,7 +74,9 @@ class PlateauSchedule:
     min_lr: float = option(0.0, at_least(0), meaning="lowest learning rate")
 
 
-ScheduleConfig = Union[ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule, PlateauSchedule]
+ScheduleConfig = Union[
+    ConstantSchedule, CosineSchedule, OneCycleSchedule, StepSchedule, InverseTimeSchedule, PlateauSchedule
+]
 
 #: By the name of the option.
 SCHEDULES: dict[str, type] = {
@@ -69,5 +84,6 @@ SCHEDULES: dict[str, type] = {
     "cosine": CosineSchedule,
     "one_cycle": OneCycleSchedule,
     "step": StepSchedule,
+    "inverse_time": InverseTimeSchedule,
     "plateau": PlateauSchedule,
 }

@@ -151,9 +151,7 @@ class DataConfig:
     path: Union[str, None] = option(None, not_empty(), meaning="table: file, folder, pattern, address or - (stdin)")
     val_path: Union[str, None] = option(None, not_empty(), meaning="table of the validation rows")
     test_path: Union[str, None] = option(None, not_empty(), meaning="table of the test rows")
-    target: Union[str, list[str], None] = option(
-        None, not_empty(), meaning="column to predict, or a list of them for a regression"
-    )
+    target: Union[str, list[str], None] = option(None, not_empty(), meaning="column to predict, or a list of several")
     columns: dict[str, ColumnConfig] = option({}, meaning="by column name: what it holds, where inferred wrongly")
     scaling: str = option("standard", one_of(names.SCALINGS), meaning="how numeric columns are scaled")
     max_one_hot: int = option(

@@ -23,7 +23,7 @@ _TAUGHT = {
     ),
     "scheduler": (
         *("name", "eta_min", "max_lr", "pct_start", "div_factor", "final_div_factor", "step_size", "gamma", "interval"),
-        *("monitor", "factor", "patience", "threshold", "min_lr"),
+        *("decay_rate", "power", "monitor", "factor", "patience", "threshold", "min_lr"),
     ),
     "trainer": (
         *("accelerator", "precision", "max_steps", "max_epochs", "log_every_n_steps", "print_every_n_steps"),
@@ -42,7 +42,7 @@ _TAUGHT_OF_OPTIMIZERS = (
 _EXPLICIT: dict[str, tuple[Any, ...]] = {
     "model.norm": ("none", "batch", "layer"),
     "model.numeric_embedding": ("none", "periodic", "piecewise_linear"),
-    "scheduler.name": ("none", "cosine", "one_cycle", "step", "plateau"),
+    "scheduler.name": ("none", "cosine", "one_cycle", "step", "inverse_time", "plateau"),
     "trainer.precision": ("32", "64"),
     "trainer.gradient_clip_algorithm": ("norm", "value"),
 }

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlp_lightning.config import Config
-from mlp_lightning.errors import CheckpointError, RunFolderError, TrainingError
-from mlp_lightning.runs.console import RunConsole, print_error
+from mlp_lightning.errors import CheckpointError, DataError, RunFolderError, TrainingError
+from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import complete_writes
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, is_finished
 from mlp_lightning.sweeps.grouping import Grouping, group_runs
@@ -20,6 +20,7 @@ from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, train_part
+from mlp_lightning.tables.fingerprint import differences
 
 if TYPE_CHECKING:
     from mlp_lightning.inference.loading import TrainedModel
@@ -89,10 +90,14 @@ class Trainings:
 
         Returns:
             Whether all have ended; if not, the training was asked to stop.
+
+        Raises:
+            DataError: an earlier process trained on other rows.
         """
         for parent in {one.folder.parent for one in self.parts}:
             complete_writes(parent)
-        self.outcomes = {number: done for number, one in enumerate(self.parts) if (done := _finished(one)) is not None}
+        found = ((number, _finished(one, rows)) for number, one in enumerate(self.parts))
+        self.outcomes = {number: done for number, done in found if done is not None}
         saved = self._saved_stacks()
         remaining = set(range(len(self.parts))) - {*self.outcomes, *(one for numbers, _ in saved for one in numbers)}
         new = sorted(remaining)
@@ -175,11 +180,17 @@ class Trainings:
         return [one.model(self.outcomes[number]) for number, one in enumerate(self.parts)]
 
 
-def _finished(part: PartOfRun) -> Outcome | None:
-    """What an earlier process left of a training that it finished; ``None`` if it did not."""
+def _finished(part: PartOfRun, rows: Mapping[str, Any]) -> Outcome | None:
+    """What an earlier process left of a training that it finished on these rows; ``None`` if it did not."""
     if identity(part.folder) != config_hash(part.config) or not is_finished(part.folder):
         return None
     content = json.loads(RunFolder(part.folder).result.read_text(encoding="utf-8"))
+    if changes := differences(content["fingerprint"] or rows, rows):
+        raise DataError(
+            f"{part.name.capitalize()} in {short_path(part.folder)} was trained on other rows than"
+            f" {part.config.data.title} has now: {changes}. Bring the table back as it was, or train anew (leave"
+            " auto_resume or continues out)."
+        )
     baseline = (content["baseline"] or {}).get("metrics", {})
     facts = content["metrics"], content["steps"], content["wall_time_s"], "", content["weights"]
     return Outcome("finished", *facts, baseline)

@@ -172,7 +172,8 @@ class BaseMLP(BaseEstimator, ABC):
 
     def configuration(self, inputs: Inputs, one_pass: bool = False, passes: int = 0) -> Config:
         """The configuration of this training; draws its seed."""
-        return configuration(self.get_params(deep=False), inputs.rows_of_fit, self._seed(passes), one_pass)
+        seen = self.t_ if passes else 0
+        return configuration(self.get_params(deep=False), inputs.rows_of_fit, self._seed(passes), one_pass, seen)
 
     def take(self, job: Job, inputs: Inputs, result: TrainingResult, before: list[float] | None = None) -> None:
         """Take over the result of a training.

@@ -30,9 +30,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     - ``solver`` has ``adamw`` (whose ``alpha`` is torch's decoupled weight decay) and no ``lbfgs``.
     - ``learning_rate`` also works for Adam. It may be ``constant``, ``cosine`` or ``one_cycle`` over all epochs, or
       ``adaptive``: a fifth when the loss has not fallen by ``tol`` (relative to it) in ``n_iter_no_change`` epochs.
-    - With ``constant``, training stops when the training loss has not fallen by ``tol`` in ``n_iter_no_change``
-      epochs, and warns (``ConvergenceWarning``) if ``max_iter`` comes first. ``cosine`` and ``one_cycle`` train for
-      ``max_iter`` epochs, at whose end the rate is 0, unless a ``tol`` is given.
+      ``invscaling`` is for ``sgd``, as there.
+    - With ``constant`` and ``invscaling``, training stops when the training loss has not fallen by ``tol`` in
+      ``n_iter_no_change`` epochs, and warns (``ConvergenceWarning``) if ``max_iter`` comes first. ``cosine`` and
+      ``one_cycle`` train for ``max_iter`` epochs, at whose end the rate is 0, unless a ``tol`` is given.
     - With ``early_stopping``, training stops when the loss (not the accuracy) of validation rows has not fallen by
       ``tol`` in ``n_iter_no_change`` epochs, and the weights of the least are kept. ``validation_scores_`` are
       accuracies, and ``best_validation_score_`` that of these weights.
@@ -72,7 +73,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         log_dir: folder in which the run folder of every fit (curves for TensorBoard, checkpoints, configuration) is
             kept; ``None``: nothing is kept.
         max_fun: accepted and without effect: it belongs to scikit-learn's ``lbfgs``.
-        power_t: accepted and without effect: it belongs to ``invscaling``.
+        power_t: of ``invscaling``.
 
     Example:
         >>> from sklearn.datasets import load_iris

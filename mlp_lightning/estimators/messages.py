@@ -27,6 +27,7 @@ _PARAMETER_OF = {
     "data.class_weight": "class_weight",
     "data.val_fraction": "validation_fraction",
     "scheduler.name": "learning_rate",
+    "scheduler.power": "power_t",
     "trainer.max_epochs": "max_iter",
     "trainer.precision": "precision",
     "trainer.accelerator": "accelerator",

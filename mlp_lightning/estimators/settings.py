@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "label_smoothing": 0.01,
 }
 _SOLVERS = ("adam", "adamw", "sgd")
-_SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive")
+_SCHEDULES = ("constant", "cosine", "one_cycle", "adaptive", "invscaling")
 #: Learning rates that come down to 0 at the end of ``max_iter`` epochs, so that a fit has that length.
 FULL_LENGTH = ("cosine", "one_cycle")
 _TOL = 1e-4
@@ -55,7 +55,9 @@ class RowsOfFit:
     rows: int
 
 
-def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one_pass: bool = False) -> Config:
+def configuration(
+    parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one_pass: bool = False, seen: int = 0
+) -> Config:
     """The configuration of one fit.
 
     Args:
@@ -63,6 +65,7 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         rows: that it is fitted to.
         seed: decides everything that is random.
         one_pass: whether to make a single pass over the rows, as ``partial_fit`` does.
+        seen: rows of all passes before it, by which ``invscaling`` continues.
 
     Raises:
         ConfigError: a parameter is wrong; named as in the estimator.
@@ -77,8 +80,8 @@ def configuration(parameters: Mapping[str, Any], rows: RowsOfFit, seed: int, one
         "task": rows.task,
         "model": _model(given),
         "data": _data(given, rows, validates),
-        "optimizer": _optimizer(given, rows, validates),
-        "scheduler": {"name": "none"} if one_pass else _scheduler(given),
+        "optimizer": _optimizer(given, rows, validates, seen),
+        "scheduler": _scheduler(given, rows, validates, one_pass),
         "trainer": {
             "accelerator": given["accelerator"],
             "precision": str(given["precision"]),
@@ -108,14 +111,8 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
     for name, known, hint in (
         ("activation", known_activations, ""),
         ("solver", _SOLVERS, "for lbfgs use scikit-learn's estimator" if given["solver"] == "lbfgs" else ""),
-        (
-            "learning_rate",
-            _SCHEDULES,
-            "one_cycle and cosine also decrease" if given["learning_rate"] == "invscaling" else "",
-        ),
+        ("learning_rate", _SCHEDULES, ""),
     ):
-        if name == "learning_rate" and given[name] == "invscaling" and given["solver"] in ("adam", "adamw"):
-            continue  # constant, as in scikit-learn, which decreases that of sgd only
         if given[name] not in known:
             faults.append(Fault(name, given[name], f"must be one of {', '.join(known)}", hint))
     if given.get("loss", "squared_error") != "squared_error":
@@ -158,7 +155,17 @@ def _batch_size(given: Mapping[str, Any], rows: RowsOfFit) -> Any:
     return auto_batch_size(rows.rows) if given["batch_size"] == "auto" else given["batch_size"]
 
 
-def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> dict[str, Any]:
+def _training_rows(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> int:
+    share = given["validation_fraction"] if stops_early else 0
+    return rows.rows - round(share * rows.rows) if isinstance(share, (int, float)) else rows.rows
+
+
+def _follows_rows(given: Mapping[str, Any]) -> bool:
+    """Whether the learning rate falls with the rows seen; as in scikit-learn, that of ``adam`` does not."""
+    return given["learning_rate"] == "invscaling" and given["solver"] == "sgd"
+
+
+def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool, seen: int) -> dict[str, Any]:
     lr, decay = given["learning_rate_init"], given["alpha"]
     adam = {"betas": [given["beta_1"], given["beta_2"]], "eps": given["epsilon"]}
     if given["solver"] == "adamw":
@@ -166,22 +173,26 @@ def _optimizer(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool) -> 
     # scikit-learn's loss is the sum over all targets (of squared errors half of it), and ours the mean.
     share = len(rows.targets) / (2 if rows.task == "regression" else 1)
     # Its penalty is that of the sum over a batch, so that its part in the mean falls with the rows.
-    training = rows.rows * (1 - given["validation_fraction"]) if stops_early else rows.rows
     if isinstance(decay, (int, float)):
-        decay = decay / (share * max(1, min(_batch_size(given, rows), int(training))))
+        decay = decay / (share * max(1, min(_batch_size(given, rows), _training_rows(given, rows, stops_early))))
     if given["solver"] == "adam":
         return {"name": "Adam", "lr": lr, "weight_decay": decay, "fused": True, **adam}
     nesterov = bool(given["nesterovs_momentum"] and given["momentum"])
-    lr = lr * share if isinstance(lr, (int, float)) else lr
+    if isinstance(lr, (int, float)):
+        lr *= share * ((seen + 1) ** -given["power_t"] if seen and _follows_rows(given) else 1)
     return {"name": "SGD", "lr": lr, "weight_decay": decay, "momentum": given["momentum"], "nesterov": nesterov}
 
 
-def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
+def _scheduler(given: Mapping[str, Any], rows: RowsOfFit, stops_early: bool, one_pass: bool) -> dict[str, Any]:
+    if _follows_rows(given):
+        count = _training_rows(given, rows, stops_early)
+        return {"name": "inverse_time", "decay_rate": count, "power": given["power_t"]}
+    if one_pass or given["learning_rate"] in ("constant", "invscaling"):
+        return {"name": "none"}
     if given["learning_rate"] == "adaptive":
         patience = _patience(given["n_iter_no_change"])
         return {"name": "plateau", "factor": 0.2, "patience": patience, "threshold": tolerance(given), "min_lr": 1e-6}
-    constant = given["learning_rate"] in ("constant", "invscaling")
-    return {"name": "none" if constant else given["learning_rate"]}
+    return {"name": given["learning_rate"]}
 
 
 def _early_stopping(given: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mlp_lightning.config import (
     CosineSchedule,
+    InverseTimeSchedule,
     OneCycleSchedule,
     OptimizerConfig,
     OwnOptimizerConfig,
@@ -92,6 +93,12 @@ def build_schedule(
         return Schedule(_one_cycle(optimizer, config, total_steps), "step")
     if isinstance(config, StepSchedule):
         return Schedule(lr_scheduler.StepLR(optimizer, config.step_size, config.gamma), config.interval)
+    if isinstance(config, InverseTimeSchedule):
+
+        def factor(time: int) -> float:
+            return (1 + config.decay_rate * time) ** -config.power
+
+        return Schedule(lr_scheduler.LambdaLR(optimizer, factor), config.interval)
     if isinstance(config, PlateauSchedule):
         on_validation = has_validation if config.monitor == "auto" else config.monitor == "loss/val"
         plateau = lr_scheduler.ReduceLROnPlateau(

@@ -31,6 +31,7 @@ ALWAYS = {
     *("data.name", "data.batch_size", "scheduler.name", "scheduler.eta_min", "scheduler.pct_start"),
     *("scheduler.div_factor", "scheduler.final_div_factor", "scheduler.max_lr", "scheduler.step_size"),
     *("scheduler.gamma", "scheduler.interval", "scheduler.factor", "scheduler.patience", "scheduler.threshold"),
+    *("scheduler.decay_rate", "scheduler.power"),
     *("scheduler.min_lr", "data.target", "data.columns.kind", "data.cv.folds", "data.weight_column"),
     *("trainer.accelerator", "trainer.precision", "trainer.max_epochs", "trainer.log_every_n_steps"),
     "trainer.print_every_n_steps",  # without output they are in train.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import start_forked, train_forked
+
+from mlp_lightning import cross_validate
+from mlp_lightning.errors import DataError
 
 SMALL = ["data=iris", "trainer.accelerator=cpu", "verbosity=0", "data.batch_size=16", "logger=none"]
 SMALL += ["callbacks.checkpoint.every_n_seconds=0", "auto_resume=true", "model.hidden_units=6"]
@@ -93,3 +97,37 @@ def test_a_run_of_another_configuration_is_not_continued(tmp_path: Path) -> None
             train_ensemble(other, tmp_path / "run", continues=True)
     with pytest.raises(RunFolderError, match="already belongs to another run"):
         train_ensemble(config, tmp_path / "run")
+
+
+def days(path: Path, first: int = 0) -> None:
+    lines = [f"{row % 7},{row % 5},{row % 2},{row % 3 == 0:d}" for row in range(first, first + 60)]
+    path.write_text("\n".join(["u,v,rain,frost", *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", ["another order", "an earlier version"])
+def test_folds_of_other_rows_are_not_mixed(case: str, tmp_path: Path) -> None:
+    """One fold is missing; the others were trained on other rows, or with folds that were drawn in another way."""
+    table, folder = tmp_path / "days.csv", tmp_path / "folds"
+    data = {"name": "table", "path": str(table), "target": ["rain", "frost"], "cv": {"folds": 3}, "val_fraction": 0}
+    config = {"data": {**data, "test_fraction": 0}, "trainer": {"max_epochs": 2}, "logger": "none", "verbosity": 0}
+    days(table)
+    whole = cross_validate(config, folder).metrics
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "fold-2")
+    results = {file: file.read_text() for file in folder.glob("fold-*/result.json")}
+    if case == "another order":
+        days(table, first=4)
+    for file, text in results.items() if case == "an earlier version" else ():
+        content = json.loads(text)
+        assert content["fingerprint"]["data"].pop("split") == "by labels"
+        file.write_text(json.dumps(content))
+    said = "Fold 0 in .*fold-0 was trained on other rows than .*days.csv has now: (other values|the same rows)"
+    with pytest.raises(DataError, match=said):
+        cross_validate(config, folder, continues=True)
+    days(table)
+    for file, text in results.items():
+        file.write_text(text)
+    again = cross_validate(config, folder, continues=True)
+    assert again.status == "finished"
+    for name, one in whole.items():
+        assert again.metrics[name]["mean"] == pytest.approx(one["mean"], rel=1e-4)

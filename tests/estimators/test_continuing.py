@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.metrics import log_loss
+from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 from support.estimator_rows import FAST, numbers
 
 from mlp_lightning.errors import ConfigError
@@ -132,3 +135,43 @@ def test_probabilities_stop_before_they_are_worse_than_the_shares_of_the_classes
     of_shares = log_loss(y[300:], np.full(300, share))
     assert log_loss(y[300:], fitted.predict_proba(X[300:])[:, 1]) < 1.06 * of_shares
     assert fitted.best_validation_score_ == fitted.validation_scores_[fitted.n_iter_ - 11]
+
+
+# ---- a learning rate that falls with the rows seen -------------------------------------------------------
+
+INVSCALING: dict[str, Any] = {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.3}
+
+
+@pytest.mark.parametrize(("power", "validates"), [(0.5, False), (0.8, True), (0.0, False)])
+def test_invscaling_has_the_rates_of_scikit_learn(tmp_path: Path, power: float, validates: bool) -> None:
+    """Its optimizer is asked itself; it counts the rows of whole passes."""
+    X, y = numbers()
+    more = {"batch_size": 2, "early_stopping": validates, "validation_fraction": 0.2, "log_dir": str(tmp_path)}
+    MLPClassifier(**{**FAST, **INVSCALING, **more, "max_iter": 5, "power_t": power}).fit(X, y)
+    (file,) = tmp_path.rglob("metrics.csv")
+    with file.open(encoding="utf-8") as rows:
+        found = {int(row["step"]): float(row["learning_rate"]) for row in csv.DictReader(rows) if row["learning_rate"]}
+    count = 32 if validates else 40
+    theirs = SGDOptimizer([], 0.3, "invscaling", power_t=power)
+    expected = []
+    for epoch in range(5):
+        expected += [theirs.learning_rate] * (count // 2)
+        theirs.iteration_ends((epoch + 1) * count)
+    assert len(found) > 5
+    for step, rate in found.items():
+        assert rate == pytest.approx(expected[step])
+
+
+@pytest.mark.parametrize("task", [MLPClassifier, MLPRegressor])
+def test_partial_fit_continues_invscaling(task: type) -> None:
+    """Full batches without randomness: three passes are one fit of three epochs, and go on from any fit."""
+    X, y = numbers()
+    options = {**FULL, **INVSCALING, "power_t": 0.3}
+    whole = task(**{**options, "max_iter": 3}).fit(X, y)
+    parts, more = task(**options), {"classes": [0, 1]} if task is MLPClassifier else {}
+    for _ in range(3):
+        parts.partial_fit(X, y, **more)
+    constant = task(**{**options, "max_iter": 3, "learning_rate": "constant"}).fit(X, y)
+    for one, other, apart in zip(parts.coefs_, whole.coefs_, constant.coefs_, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+        assert not np.allclose(one, apart, rtol=1e-3)

@@ -112,7 +112,8 @@ def test_parameters_are_only_stored_by_the_constructor() -> None:
     ("parameters", "names"),
     [
         ({"solver": "lbfgs"}, ["solver", "scikit-learn"]),
-        ({"learning_rate": "invscaling", "solver": "sgd"}, ["learning_rate"]),
+        ({"learning_rate": "invscaling", "solver": "sgd", "power_t": -0.5}, ["power_t"]),
+        ({"learning_rate": "linear"}, ["learning_rate", "invscaling"]),
         ({"activation": "step"}, ["activation"]),
         ({"hidden_layer_sizes": (4, 0)}, ["hidden_layer_sizes"]),
         ({"batch_size": 0}, ["batch_size"]),
@@ -301,7 +302,7 @@ def test_takes_all_parameters_of_scikit_learn(model, theirs) -> None:
     ("model", "options", "named"),
     [
         (MLPRegressor, {"loss": "poisson"}, "loss = 'poisson' must be 'squared_error'"),
-        (MLPClassifier, {"learning_rate": "invscaling", "solver": "sgd"}, "learning_rate"),
+        (MLPClassifier, {"solver": "lbfgs"}, "solver = 'lbfgs' must be one of"),
     ],
 )
 def test_what_would_train_another_model_is_refused(model, options, named) -> None:

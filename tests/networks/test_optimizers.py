@@ -14,6 +14,7 @@ from mlp_lightning.config.schedules import (
     SCHEDULES,
     ConstantSchedule,
     CosineSchedule,
+    InverseTimeSchedule,
     OneCycleSchedule,
     PlateauSchedule,
     ScheduleConfig,
@@ -123,6 +124,8 @@ def test_an_argument_that_torch_refuses_is_a_fault_of_the_configuration(
         (OneCycleSchedule(), False, lr_scheduler.OneCycleLR, "step"),
         (StepSchedule(), False, lr_scheduler.StepLR, "epoch"),
         (StepSchedule(interval="step"), False, lr_scheduler.StepLR, "step"),
+        (InverseTimeSchedule(), False, lr_scheduler.LambdaLR, "epoch"),
+        (InverseTimeSchedule(interval="step"), False, lr_scheduler.LambdaLR, "step"),
         (PlateauSchedule(), False, lr_scheduler.ReduceLROnPlateau, "epoch_loss"),
         (PlateauSchedule(), True, lr_scheduler.ReduceLROnPlateau, "validation"),
         (PlateauSchedule(monitor="loss/train"), True, lr_scheduler.ReduceLROnPlateau, "epoch_loss"),
@@ -198,6 +201,15 @@ def test_step_schedule_by_hand() -> None:
     ]
 
 
+def test_inverse_time_by_hand() -> None:
+    """Keras's InverseTimeDecay is the power 1: its rate of 0.2 per step halves the learning rate in five steps."""
+    keras = learning_rates(InverseTimeSchedule(decay_rate=0.2, power=1.0, interval="step"), 10)
+    assert keras == pytest.approx([0.1 / (1 + 0.2 * step) for step in range(11)])
+    assert keras[5] == pytest.approx(0.05)
+    root = learning_rates(InverseTimeSchedule(decay_rate=3.0, interval="step"), 5)
+    assert root[::5] == pytest.approx([0.1, 0.025])
+
+
 def test_every_option_of_a_plateau_reaches_torch() -> None:
     config = PlateauSchedule(factor=0.3, patience=4, threshold=0.02, min_lr=1e-3)
     schedule = build_schedule(sgd(), config, 100, has_validation=True)
@@ -215,6 +227,6 @@ def test_a_schedule_over_the_whole_run_needs_a_run_of_known_length(config: Sched
     assert (fault.key, fault.value) == ("scheduler.name", config.name)
 
 
-@pytest.mark.parametrize("config", [ConstantSchedule(), StepSchedule(), PlateauSchedule()])
+@pytest.mark.parametrize("config", [ConstantSchedule(), StepSchedule(), InverseTimeSchedule(), PlateauSchedule()])
 def test_other_schedules_do_not(config: ScheduleConfig) -> None:
     build_schedule(sgd(), config, None, has_validation=False)

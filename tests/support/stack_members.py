@@ -16,6 +16,7 @@ from torch import Tensor
 from mlp_lightning.config import (
     ConstantSchedule,
     CosineSchedule,
+    InverseTimeSchedule,
     OneCycleSchedule,
     OptimizerConfig,
     PlateauSchedule,
@@ -69,6 +70,8 @@ SCHEDULES: dict[str, ScheduleConfig] = {
     "one_cycle to one learning rate": OneCycleSchedule(max_lr=0.01, pct_start=0.5),
     "step": StepSchedule(step_size=7, gamma=0.8, interval="step"),
     "epoch": StepSchedule(step_size=2, gamma=0.7, interval="epoch"),
+    "inverse_time": InverseTimeSchedule(decay_rate=0.3, power=0.7, interval="step"),
+    "inverse_time of epochs": InverseTimeSchedule(decay_rate=90.0),
     "plateau": PlateauSchedule(monitor="loss/train", factor=0.5, patience=0, threshold=0.05),
     "plateau of validation": PlateauSchedule(monitor="loss/val", factor=0.5, patience=1, threshold=0.05, min_lr=0.0005),
 }

@@ -22,7 +22,7 @@ from mlp_lightning.tables.reading.sources import TableSource
 
 
 def table_options(
-    kinds: Mapping[str, str] | None = None, cv: tuple[int, int] | None = None, **options: Any
+    kinds: Mapping[str, str] | None = None, cv: tuple[Any, ...] | None = None, **options: Any
 ) -> DataConfig:
     """Options of a table whose target is called y, unless said otherwise."""
     columns = {name: ColumnConfig(kind) for name, kind in (kinds or {}).items()}

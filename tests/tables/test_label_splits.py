@@ -83,9 +83,12 @@ def test_which_class_of_a_label_is_1_makes_no_difference() -> None:
 SHARES = [0.5, 0.02, 0.3, 0.08, 0.95, 0.4]
 
 
-def folds_of(labels_BL: Labels, folds: int, **options: Any) -> list[Parts]:
+def folds_of(labels_BL: Labels, folds: int, held_out_as: str = "test", **options: Any) -> list[Parts]:
     table = pa.table({"x": np.arange(len(labels_BL))})
-    return [split_rows(table, labels_BL, table_options(cv=(folds, fold), **options), 0, "t") for fold in range(folds)]
+    return [
+        split_rows(table, labels_BL, table_options(cv=(folds, fold, held_out_as), **options), 0, "t")
+        for fold in range(folds)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -155,3 +158,16 @@ def test_an_impossible_fraction_is_named(val: float, test: float, key: str) -> N
 def test_too_many_folds_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.cv\.folds = 13 of 12 rows is not possible"):
         folds_of(labels_of(0, 12, [0.5, 0.2]), 13)
+
+
+@pytest.mark.parametrize("folds", [3, 8])
+def test_bagged_folds_have_every_label_too(folds: int) -> None:
+    """Test rows are split off before all folds, and each fold validates with its rows."""
+    labels_BL = labels_of(6, 240, SHARES)
+    parts = folds_of(labels_BL, folds, held_out_as="val", test_fraction=0.2)
+    assert len({one["test"].tobytes() for one in parts}) == 1
+    assert len(parts[0]["test"]) == 48
+    held_out = np.concatenate([one["val"] for one in parts])
+    assert sorted([*held_out.tolist(), *parts[0]["test"].tolist()]) == list(range(240))
+    for one in [*(part["val"] for part in parts), parts[0]["test"]]:
+        assert np.abs(labels_BL[one].sum(0) - labels_BL.sum(0) * len(one) / 240).max() <= 2

@@ -80,30 +80,39 @@ def wait_for(file: Path, most_s: float) -> None:
         time.sleep(0.02)
 
 
+def terminate(work: Callable[[], None], folder: Path, waits: Path, saved: Path) -> None:
+    """Let a process work until it waits, terminate it, and kill it once it has saved its state, or soon after."""
+    process = started(work, folder)
+    try:
+        wait_for(waits, 60)
+        os.kill(process, signal.SIGTERM)
+        wait_for(saved, GRACE_S)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert saved.exists(), (folder.parent / "output").read_text()
+
+
+def assert_same(one: mlp_lightning.TrainingResult, other: mlp_lightning.TrainingResult) -> None:
+    """Equal results, curves and weights, to the last bit."""
+    assert (one.metrics, one.best, one.validation) == (other.metrics, other.best, other.validation)
+    assert (one.run_dir / "metrics.csv").read_text() == (other.run_dir / "metrics.csv").read_text()
+    assert run_folders.scalars(one.run_dir) == run_folders.scalars(other.run_dir)
+    for name in ("last", "best"):
+        states = [run_folders.checkpoint(found.run_dir, name)["state_dict"] for found in (one, other)]
+        assert plain(states[0]) == plain(states[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_terminated_within_what_takes_long(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     whole = mlp_lightning.train(compose_config(*CASE), tmp_path / "whole")
     folder, waits = tmp_path / "runs", tmp_path / "waits"
     folder.mkdir()
-    process = started(lambda: train_slowly(compose_config(*CASE), folder / "run", waits, case), folder)
     last = folder / "run" / "checkpoints" / "last.ckpt"
-    try:
-        wait_for(waits, 60)
-        os.kill(process, signal.SIGTERM)
-        wait_for(last, GRACE_S)
-    finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-    assert last.exists(), (tmp_path / "output").read_text()
+    terminate(lambda: train_slowly(compose_config(*CASE), folder / "run", waits, case), folder, waits, last)
     assert torch.load(last, weights_only=True)["global_step"] == CASES[case][3]
-    resumed = mlp_lightning.train(compose_config(*CASE, f"ckpt_path={last}"), tmp_path / "resumed")
-    assert (resumed.metrics, resumed.best, resumed.validation) == (whole.metrics, whole.best, whole.validation)
-    assert (resumed.run_dir / "metrics.csv").read_text() == (whole.run_dir / "metrics.csv").read_text()
-    assert run_folders.scalars(resumed.run_dir) == run_folders.scalars(whole.run_dir)
-    for name in ("last", "best"):
-        states = [run_folders.checkpoint(one.run_dir, name)["state_dict"] for one in (resumed, whole)]
-        assert plain(states[0]) == plain(states[1])
+    assert_same(mlp_lightning.train(compose_config(*CASE, f"ckpt_path={last}"), tmp_path / "resumed"), whole)
 
 
 # One member ends early.
@@ -142,25 +151,11 @@ def test_a_stack_terminated_within_what_takes_long(case: str, tmp_path: Path, co
     folder, waits, state = tmp_path / "runs", tmp_path / "waits", tmp_path / "runs" / "a.stack"
     folder.mkdir()
     killed = folders_of(folder / "killed")
-    process = started(lambda: train_stack_slowly(configs, killed, state, waits, case), folder)
-    try:
-        wait_for(waits, 60)
-        os.kill(process, signal.SIGTERM)
-        wait_for(state, GRACE_S)
-    finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-    assert state.exists(), (tmp_path / "output").read_text()
+    terminate(lambda: train_stack_slowly(configs, killed, state, waits, case), folder, waits, state)
     assert torch.load(state, weights_only=True)["step"] == STACK_CASES[case][2]
     ended = {number: one for number, one in enumerate(killed) if (one / "result.json").exists()}
     rest = [number for number in SEEDS if number not in ended]
     folders = [tmp_path / "resumed" / f"{number}" for number in rest]
     resumed = train_stack([configs[number] for number in rest], folders, checkpoint=state)
     for number, one in zip(rest, resumed, strict=True):
-        reference = whole[number]
-        assert (one.metrics, one.best, one.validation) == (reference.metrics, reference.best, reference.validation)
-        assert (one.run_dir / "metrics.csv").read_text() == (reference.run_dir / "metrics.csv").read_text()
-        assert run_folders.scalars(one.run_dir) == run_folders.scalars(reference.run_dir)
-        for name in ("last", "best"):
-            states = [run_folders.checkpoint(found.run_dir, name)["state_dict"] for found in (one, reference)]
-            assert plain(states[0]) == plain(states[1])
+        assert_same(one, whole[number])

@@ -9,7 +9,7 @@ Shapes: ``B`` rows, ``I`` inputs and ``O`` outputs of a layer, ``H`` hidden unit
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -134,17 +134,29 @@ class DropoutPart:
         return torch.mul(delta, self._factor, out=self._out)  # whose numbers were needed by what comes after it
 
 
-class LayerNormPart:
-    """Layer normalisation with its weight and bias.
+class _NormPart:
+    """Normalisation with its weight and bias.
 
     Args:
-        norm: whose parameters have a ``grad``.
+        norm: a module of torch's, whose parameters have a ``grad``.
     """
 
-    def __init__(self, norm: nn.LayerNorm) -> None:
+    def __init__(self, norm: Any) -> None:
         self._norm = norm
         self._weight_H, self._bias_H = norm.weight.detach(), norm.bias.detach()
-        self._gradients = (norm.weight.grad, norm.bias.grad)
+        self._gradients = norm.weight.grad, norm.bias.grad
+        self._kept: tuple[Any, ...] = ()
+
+    def _passed_on(self, found: Iterable[Tensor]) -> Tensor:
+        """The gradient of the input; those of weight and bias are written where they belong."""
+        delta, *of_parameters = found
+        for value, gradient in zip(of_parameters, self._gradients, strict=True):
+            gradient.copy_(value)
+        return delta
+
+
+class LayerNormPart(_NormPart):
+    """Layer normalisation."""
 
     def forward(self, x: Tensor) -> Tensor:
         shape, eps = self._norm.normalized_shape, self._norm.eps
@@ -154,46 +166,23 @@ class LayerNormPart:
 
     def backward(self, delta: Tensor) -> Tensor:
         parameters = self._weight_H, self._bias_H
-        found = _aten.native_layer_norm_backward(delta, *self._kept, *parameters, [True] * 3)
-        return _kept(found, self._gradients)
+        return self._passed_on(_aten.native_layer_norm_backward(delta, *self._kept, *parameters, [True] * 3))
 
 
-class BatchNormPart:
-    """Batch normalisation in training, with its weight and bias; updates the running statistics.
-
-    Args:
-        norm: whose parameters have a ``grad``.
-    """
-
-    def __init__(self, norm: nn.BatchNorm1d) -> None:
-        self._norm = norm
-        self._weight_H, self._bias_H = norm.weight.detach(), norm.bias.detach()
-        self._gradients = (norm.weight.grad, norm.bias.grad)
+class BatchNormPart(_NormPart):
+    """Batch normalisation in training; updates the running statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self._norm
-        assert norm.num_batches_tracked is not None
-        assert norm.momentum is not None
+        norm, weight_H = self._norm, self._weight_H
         norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var
-        out, *statistics = torch.native_batch_norm(
-            x, self._weight_H, self._bias_H, *running, True, norm.momentum, norm.eps
-        )
-        self._kept = x, self._weight_H, *running, *statistics
+        out, *statistics = torch.native_batch_norm(x, weight_H, self._bias_H, *running, True, norm.momentum, norm.eps)
+        self._kept = x, weight_H, *running, *statistics
         return out
 
     def backward(self, delta: Tensor) -> Tensor:
-        found = _aten.native_batch_norm_backward(delta, *self._kept, True, self._norm.eps, [True] * 3)
-        return _kept(found, self._gradients)
-
-
-def _kept(found: Iterable[Tensor], gradients: Iterable[Tensor | None]) -> Tensor:
-    """The gradient of the input; those of weight and bias are written where they belong."""
-    delta, *of_parameters = found
-    for value, gradient in zip(of_parameters, gradients, strict=True):
-        assert gradient is not None
-        gradient.copy_(value)
-    return delta
+        options = True, self._norm.eps, [True] * 3
+        return self._passed_on(_aten.native_batch_norm_backward(delta, *self._kept, *options))
 
 
 class ResidualPart:

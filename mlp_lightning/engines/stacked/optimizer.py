@@ -288,7 +288,7 @@ class StackedOptimizer:
 
 
 # Entries of a scheduler's state that have one value for every parameter group.
-_PER_GROUP = ("base_lrs", "_last_lr")
+_PER_GROUP = ("base_lrs", "_last_lr", "lr_lambdas")
 #: Entries of a parameter group that torch's schedulers write.
 SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr")
 

@@ -31,4 +31,8 @@ class OneOfClasses(Task):
     ) -> Evaluation:
         from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
 
-        return metrics.evaluation_of_classes(truths_BT[:, 0], predictions_BC, target.class_names, weights_B)
+        names, predicted_B = target.class_names, predictions_BC.argmax(axis=1)
+        labels_B = truths_BT[:, 0].astype(np.int64)
+        of_all = metrics.classification_metrics(labels_B, predictions_BC, weights_B)
+        parts = metrics.per_class(labels_B, predicted_B, names, weights_B)
+        return Evaluation(of_all, "class", parts, [metrics.confusion_matrix(labels_B, predicted_B, len(names))])

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
-from mlp_lightning.tables.targets import TargetColumn
+from mlp_lightning.networks.tasks.base import Floats, Metrics
 
 Labels = NDArray[np.int64]
 
@@ -60,7 +59,7 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
     Raises:
         DataError: no rows, a probability that is not finite, or invalid weights.
     """
-    _check(probabilities_BC, "probability", weights_B)
+    check(probabilities_BC, "probability", weights_B)
     classes = range(probabilities_BC.shape[1])
     assert set(np.unique(labels_B)) <= set(classes), "labels beyond the model's classes"
     # A float32 softmax sums to 1 up to 1e-7 only, of which scikit-learn warns.
@@ -167,8 +166,8 @@ def regression_metrics(targets_BT: Floats, predictions_BT: Floats, weights_B: Fl
         DataError: no rows, a target or prediction that is not finite, or invalid weights.
     """
     assert targets_BT.shape == predictions_BT.shape, "a prediction for every target"
-    _check(targets_BT, "target")
-    _check(predictions_BT, "prediction", weights_B)
+    check(targets_BT, "target")
+    check(predictions_BT, "prediction", weights_B)
     rows = len(targets_BT)
     targets_BT, predictions_BT, weights_B = _that_count(targets_BT, predictions_BT, weights_B)
     both = (targets_BT, predictions_BT)
@@ -197,79 +196,6 @@ def per_output(
         {"output": name, **regression_metrics(targets[:, one : one + 1], predictions[:, one : one + 1], weights)}
         for one, name in enumerate(names)
     ]
-
-
-def evaluation_of_classes(
-    labels_B: Floats, probabilities_BC: Floats, class_names: Sequence[str], weights_B: Floats | None = None
-) -> Evaluation:
-    """All metrics of one target with classes, and those of every class.
-
-    Args:
-        labels_B: numbers of the true classes.
-        probabilities_BC: of all classes.
-        class_names: likewise.
-        weights_B: of the rows; ``None`` if all count the same.
-    """
-    labels, predicted_B = labels_B.astype(np.int64), probabilities_BC.argmax(axis=1)
-    metrics = classification_metrics(labels, probabilities_BC, weights_B)
-    parts = per_class(labels, predicted_B, class_names, weights_B)
-    return Evaluation(metrics, "class", parts, [confusion_matrix(labels, predicted_B, len(class_names))])
-
-
-def evaluation_of_labels(
-    labels_BT: Floats, probabilities_BT: Floats, targets: Sequence[TargetColumn], weights_B: Floats | None = None
-) -> Evaluation:
-    """All metrics of several targets of two classes each, and those of every target.
-
-    Args:
-        labels_BT: numbers of the true classes, 0 or 1.
-        probabilities_BT: of class 1.
-        targets: with their two classes.
-        weights_B: of the rows; ``None`` if all count the same.
-
-    Returns:
-        Of the metrics of :func:`classification_metrics` the means over the targets, of which ``macro_f1`` is that of
-        F1 of class 1, and ``exact_match``: the share of the rows whose targets are all predicted rightly. For each
-        target ``label`` (its name), and the metrics of its class 1, which ``class`` names.
-    """
-    _check(probabilities_BT, "probability", weights_B)
-    labels = labels_BT.astype(np.int64)
-    predicted_BT = (probabilities_BT > 0.5).astype(np.int64)
-    parts, confusion, of_each = [], [], []
-    for column, target in enumerate(targets):
-        here, of_second_B = labels[:, column], probabilities_BT[:, column]
-        both_B2 = np.stack([1 - of_second_B, of_second_B], axis=1)
-        of_each.append(classification_metrics(here, both_B2, weights_B))
-        of_class = per_class(here, predicted_BT[:, column], target.class_names, weights_B)[1]
-        of_each[-1]["macro_f1"] = of_class["f1"]
-        further = {key: of_each[-1][key] for key in ("accuracy", "roc_auc", "log_loss")}
-        parts.append({"label": target.name, **of_class, **further})
-        confusion.append(confusion_matrix(here, predicted_BT[:, column], 2))
-    right_B = (predicted_BT == labels).all(axis=1)
-    metrics = {key: _mean([one[key] for one in of_each]) for key in of_each[0] if key != "rows"}
-    exact = float(np.average(right_B, weights=weights_B))
-    return Evaluation({"rows": len(labels), "exact_match": exact, **metrics}, "label", parts, confusion)
-
-
-def evaluation_of_values(
-    targets_BT: Floats, predictions_BT: Floats, names: Sequence[str], weights_B: Floats | None = None
-) -> Evaluation:
-    """All metrics of targets that are numbers, and those of every target.
-
-    Args:
-        targets_BT: the true values.
-        predictions_BT: of the model.
-        names: of the T targets.
-        weights_B: of the rows; ``None`` if all count the same.
-    """
-    metrics = regression_metrics(targets_BT, predictions_BT, weights_B)
-    return Evaluation(metrics, "output", per_output(targets_BT, predictions_BT, names, weights_B), [])
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """``None`` where one is not defined."""
-    known = [one for one in values if one is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _roc_auc(labels_B: Labels, probabilities_BC: Floats, weights_B: Floats | None) -> float:
@@ -308,7 +234,7 @@ def _that_count(first: Any, second: Any, weights_B: Floats | None) -> tuple[Any,
     return first[counts_B], second[counts_B], weights_B[counts_B]
 
 
-def _check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
+def check(values: Floats, kind: str, weights_B: Floats | None = None) -> None:
     """Refuse rows that have no metrics.
 
     Args:

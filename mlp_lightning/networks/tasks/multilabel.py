@@ -75,6 +75,31 @@ class MultilabelTask(BinaryTask):
     def evaluation(
         self, target: Target, truths_BT: Floats, predictions_BC: Floats, weights_B: Floats | None = None
     ) -> Evaluation:
+        """Means over the targets, where ``macro_f1`` is that of F1 of class 1; and ``exact_match``, the share of the
+        rows of which every target is predicted rightly. Of each target the metrics of its class 1.
+        """
         from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
 
-        return metrics.evaluation_of_labels(truths_BT, predictions_BC, target.columns, weights_B)
+        metrics.check(predictions_BC, "probability", weights_B)
+        labels_BT, predicted_BT = truths_BT.astype(np.int64), (predictions_BC > 0.5).astype(np.int64)
+        parts, confusion, of_each = [], [], []
+        for number, column in enumerate(target.columns):
+            labels_B, predicted_B = labels_BT[:, number], predicted_BT[:, number]
+            of_second_B = predictions_BC[:, number]
+            both_B2 = np.stack([1 - of_second_B, of_second_B], axis=1)
+            here = metrics.classification_metrics(labels_B, both_B2, weights_B)
+            of_class = metrics.per_class(labels_B, predicted_B, column.class_names, weights_B)[1]
+            of_each.append({**here, "macro_f1": of_class["f1"]})
+            further = {key: here[key] for key in ("accuracy", "roc_auc", "log_loss")}
+            parts.append({"label": column.name, **of_class, **further})
+            confusion.append(metrics.confusion_matrix(labels_B, predicted_B, 2))
+        right_B = (predicted_BT == labels_BT).all(axis=1)
+        exact = float(np.average(right_B, weights=weights_B))
+        means = {key: _mean([one[key] for one in of_each]) for key in of_each[0] if key != "rows"}
+        return Evaluation({"rows": len(labels_BT), "exact_match": exact, **means}, "label", parts, confusion)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """``None`` where one is not defined."""
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

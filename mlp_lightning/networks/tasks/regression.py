@@ -129,4 +129,5 @@ class RegressionTask(Task):
     ) -> Evaluation:
         from mlp_lightning.networks.tasks import metrics  # of scikit-learn, which is slow to import
 
-        return metrics.evaluation_of_values(truths_BT, predictions_BC, target.names, weights_B)
+        of_all = metrics.regression_metrics(truths_BT, predictions_BC, weights_B)
+        return Evaluation(of_all, "output", metrics.per_output(truths_BT, predictions_BC, target.names, weights_B), [])

@@ -7,6 +7,7 @@ pyplot, which keeps global state; matplotlib is imported when a figure is drawn.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ _COLOURS = ("tab:blue", "tab:orange")  # of the training loss, and of the one th
 _FAILED, _BEST = "tab:red", "tab:red"
 _COLOUR_MAP = "viridis"  # dark is low, which is good
 _MAX_CELLS_WITH_NUMBERS = 100
+_LARGEST_FONT, _SMALLEST_FONT = 10.0, 5.0  # of these numbers, in points
 _MAX_POINTS_IN_A_STRIP = 100
 _MAX_DATA_SETS = 6
 _PANELS_IN_A_ROW = 3
@@ -304,10 +306,23 @@ def _draw_maps(figure: FigureBase, leaderboard: Leaderboard) -> None:
         )
         axes.set_xlabel(keys[0])
     panels[0].set_ylabel(keys[1])
+    _fit_texts(figure, panels, *map(len, values))
     bar = figure.colorbar(image, ax=list(panels), label="loss")
     if type(norm).__name__ == "LogNorm":
         set_scale(bar.ax, "y", [float(norm.vmin or 0), float(norm.vmax or 0)])
         bar.ax.set_ylim(norm.vmin, norm.vmax)
+
+
+def _fit_texts(figure: FigureBase, panels: Sequence[Axes], columns: int, rows: int) -> None:
+    """Make the texts in the cells of maps as small as the cells; what could not be read is left out."""
+    parts = [text.get_text().split("\n") for axes in panels for text in axes.texts]
+    longest, most_lines = max(map(len, itertools.chain(*parts)), default=1), max(map(len, parts), default=1)
+    # In points, of which margins and the scale take a third; a digit is 0.64 of its size wide, a point half of that.
+    width, height = (0.67 * 72 / figure.figure.dpi * one for one in figure.get_window_extent().size)
+    size = min(width / (len(panels) * columns * 0.62 * longest), height / (rows * 1.3 * most_lines), _LARGEST_FONT)
+    for text in (text for axes in panels for text in axes.texts):
+        text.set_fontsize(size)
+        text.set_visible(size >= _SMALLEST_FONT)
 
 
 def _scatter(axes: Axes, leaderboard: Leaderboard, name: str, norm: Normalize) -> Any:

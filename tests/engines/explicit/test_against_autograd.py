@@ -37,6 +37,7 @@ OPTIMIZERS = {
 }
 OPTIONS = {
     "step": ["scheduler=step", "scheduler.step_size=5"],
+    "inverse_time": ["scheduler=inverse_time", "scheduler.decay_rate=0.5"],
     "cosine": ["scheduler=cosine"],
     "one_cycle": ["scheduler=one_cycle"],
     "plateau of validation": ["scheduler=plateau", "scheduler.patience=1"],

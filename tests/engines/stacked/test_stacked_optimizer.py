@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from mlp_lightning.config import (
     ConstantSchedule,
     CosineSchedule,
+    InverseTimeSchedule,
     OneCycleSchedule,
     OptimizerConfig,
     PlateauSchedule,
@@ -53,6 +54,8 @@ SCHEDULES: list[ScheduleConfig] = [
     OneCycleSchedule(max_lr=0.2, pct_start=0.5, div_factor=5.0),
     StepSchedule(step_size=3, gamma=0.5, interval="step"),
     StepSchedule(step_size=2, gamma=0.5, interval="epoch"),
+    InverseTimeSchedule(decay_rate=0.5, interval="step"),
+    InverseTimeSchedule(decay_rate=40.0, power=1.5),
     PlateauSchedule(monitor="loss/train", patience=1, factor=0.5),
     PlateauSchedule(monitor="loss/val", patience=0, factor=0.5, min_lr=0.004),
 ]

@@ -166,6 +166,38 @@ def test_large_heat_map_has_no_numbers() -> None:
     assert len(ticks(axes.xaxis)) <= 16
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows", "validates", "shows"),
+    [
+        (2, 3, True, True),
+        (3, 9, True, True),
+        (13, 3, False, True),
+        (13, 3, True, False),
+        (24, 3, False, False),
+        (4, 24, False, False),
+    ],
+)
+def test_numbers_stay_in_their_cells(columns, rows, validates, shows) -> None:
+    """Or are not shown. The losses are as long as they get, with the share of the runs that solved it below."""
+    keys = enumerate(itertools.product(range(columns), range(rows), range(12)))
+    records = []
+    for number, (units, depth, seed) in keys:
+        values = {"model__hidden_units": units, "model__depth": depth, "seed": seed}
+        one = run(number, 1.234e-5 * 1.01**number, 4.321e-5 if validates else None, **values)
+        accuracies = {split: {**losses, "accuracy": float(seed > 0)} for split, losses in one.metrics.items()}
+        records.append(dataclasses.replace(one, metrics=accuracies))
+    figure = picture(records)
+    maps = [axes for axes in panels(figure) if axes.images]
+    assert [axes.get_xlabel() for axes in maps] == ["model.hidden_units"] * (1 + validates)
+    texts = [text for axes in maps for text in axes.texts]
+    assert {text.get_text().partition("\n")[2] for text in texts} == {"11 of 12"}
+    assert {text.get_visible() for text in texts} == {shows}
+    for axes in maps if shows else ():
+        width, height = axes.get_window_extent().size / [columns, rows]
+        extents = [text.get_window_extent() for text in axes.texts]
+        assert all(one.width < width and one.height < height for one in extents)
+
+
 def test_numbers_that_form_no_grid_are_scattered() -> None:
     records = [run(i, val=1 + i, optimizer__lr=10 ** (-i / 10), model__dropout=i / 40) for i in range(39)]
     records.append(failed(39, optimizer__lr=1e-4, model__dropout=0.99))
