@@ -150,8 +150,6 @@ class _Best:
         # Raises faults of the table before any folder is created.
         self._data = [build_data(of_fold(alone, fold), Given(self._source)) for fold in self._folds]
         with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
-            for line in self._data[0].describe():
-                self.console.line(line)
             found = self._candidates()
             if found is None:
                 result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "cpu")
@@ -223,6 +221,9 @@ class _Best:
         ]
         what = f"networks ({len(of_round)} candidate{'s' * (len(of_round) > 1)} in {len(folds)} folds)"
         trainings = Trainings(parts, self._source, what, self.path)
+        if of_round[0].number == 0:  # all candidates have the same rows
+            for line in trainings.describe():
+                self.console.line(line)
         if not trainings.train(self.console, self._data[0].fingerprint):
             return False
         for number, (one, fold) in enumerate(pairs):

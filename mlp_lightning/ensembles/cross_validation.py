@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import finish, mean_predictions, parts_of, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.inference.evaluation.evaluate import source_of_split
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule
     from mlp_lightning.inference.loading import TrainedModel
     from mlp_lightning.networks.tasks import Task
-    from mlp_lightning.networks.tasks.base import Metrics
+    from mlp_lightning.networks.tasks.base import Floats, Metrics
     from mlp_lightning.tables.reading.sources import TableSource
 
 _Folds = Sequence["Metrics"]
@@ -146,6 +146,15 @@ class _CrossValidation:
 
         return build_data(of_member(self._folds[fold].config, 0), Given(self._source))
 
+    @staticmethod
+    def _truths(model: TrainedModel, source: TableSource) -> Floats:
+        """The targets of all rows of a table as it has them ``(B, T)``: class numbers, or values, which are exact."""
+        from mlp_lightning.tables.batches import encoded_batches
+        from mlp_lightning.tables.encoding import Surprises
+
+        batches = encoded_batches(source, (), model.target, Surprises(), trained=model.number_forms)
+        return np.concatenate([one.targets_BT for one in batches])
+
     # ---- predictions -------------------------------------------------------------------------------------
 
     def _evaluated(self, fingerprint: Mapping[str, Any]) -> CrossValidationResult:
@@ -153,14 +162,16 @@ class _CrossValidation:
         tables, metrics, baselines, of_test = [], [], [], []
         held_out = "val" if self.config.data.cv.validates else "test"
         models = self._trainings.models()
-        members = len(models) // len(self._folds)
+        members, truths_BT = len(models) // len(self._folds), self._truths(models[0], self._source)
         for fold, run in enumerate(self._folds):
             data, of_fold = self._data(fold), models[fold * members : (fold + 1) * members]
             predictions_BC = mean_predictions(of_fold, data.splits[held_out]).numpy()
-            found = _measured(data, of_fold[0].task, held_out, predictions_BC)
+            true_BT = truths_BT[data.row_numbers[held_out]]
+            found = _measured(data, of_fold[0].task, true_BT, predictions_BC)
             metrics.append(found[0])
             baselines.append(found[1])
-            tables.append(_out_of_fold(fold, data, of_fold[0], held_out, predictions_BC))
+            rows = data.row_numbers[held_out] + 1
+            tables.append(_out_of_fold(fold, rows, of_fold[0], true_BT, predictions_BC))
             if held_out == "val" and "test" in data.splits:
                 of_test.append(mean_predictions(of_fold, data.splits["test"]).numpy())
             if run.config.ensemble.members is not None:
@@ -173,7 +184,9 @@ class _CrossValidation:
         if not of_test:
             return result
         # All folds have the same test rows; their baseline is that of the first fold.
-        test, baseline = _measured(self._data(0), models[0].task, "test", np.mean(of_test, axis=0))
+        data = self._data(0)
+        true_BT = self._truths(models[0], source_of_split(data, "test", self._source))[data.row_numbers["test"]]
+        test, baseline = _measured(data, models[0].task, true_BT, np.mean(of_test, axis=0))
         return dataclasses.replace(result, test=test, test_baseline=baseline)
 
     def _write_out_of_fold(self, parts: list[Any]) -> Path:
@@ -230,18 +243,13 @@ class _CrossValidation:
         self.console.line(f"Folder: {short_path(self.path)} ({result.wall_time_s:.1f} s)")
 
 
-def _measured(
-    data: TabularDataModule, task: Task, split: str, predictions_BC: NDArray[np.float64]
-) -> tuple[Metrics, Metrics]:
-    """The metrics of predictions of the rows of a split, and those of the baseline."""
-    truths_BT = task.truths(data.splits[split].targets.double()).numpy()
-    metrics = task.evaluation(data.target, truths_BT, predictions_BC).metrics
-    return metrics, data.baseline.evaluation(task, data.target, truths_BT, None)
+def _measured(data: TabularDataModule, task: Task, true_BT: Floats, predictions_BC: Floats) -> tuple[Metrics, Metrics]:
+    """The metrics of predictions, and those of the baseline."""
+    metrics = task.evaluation(data.target, true_BT, predictions_BC).metrics
+    return metrics, data.baseline.evaluation(task, data.target, true_BT, None)
 
 
-def _out_of_fold(
-    fold: int, data: TabularDataModule, model: TrainedModel, split: str, predictions_BC: NDArray[np.float64]
-) -> Any:
+def _out_of_fold(fold: int, rows: Any, model: TrainedModel, true_BT: Floats, predictions_BC: Floats) -> Any:
     """One row of the table for each held-out row; ``row`` counts the rows of the source from 1.
 
     A target that is called like another column of this table is called ``true_<target>`` here.
@@ -250,11 +258,9 @@ def _out_of_fold(
 
     from mlp_lightning.inference.predict import output_columns, output_names
 
-    truths_BT = model.task.truths(data.splits[split].targets.double()).numpy()
-    rows = data.row_numbers[split] + 1
     columns: dict[str, Any] = {"row": rows, "fold": np.full(len(rows), fold)}
-    taken = {*columns, *output_names(data.target)}
-    for one, values_B in zip(data.target.columns, truths_BT.T, strict=True):
+    taken = {*columns, *output_names(model.target)}
+    for one, values_B in zip(model.target.columns, true_BT.T, strict=True):
         name = one.name
         while name in taken:
             name = f"true_{name}"

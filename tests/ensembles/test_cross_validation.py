@@ -243,3 +243,14 @@ def test_the_command(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
     assert {one.name for one in folder.glob("fold-*")} == {"fold-0", "fold-1", "fold-2"}
     assert (folder / "out_of_fold.csv").is_file()
+
+
+def test_numbers_are_kept_as_the_table_has_them(tmp_path: Path) -> None:
+    """The file of predictions has the true values to their last digit, though the network learns in single precision."""
+    table = tmp_path / "exact.csv"
+    values = [f"{1e6 + row / 7!r}" for row in range(40)]
+    table.write_text("a,y\n" + "".join(f"{row % 9},{value}\n" for row, value in enumerate(values)))
+    asked = check_overrides(["data=table", f"data.path={table}", "data.target=y", "data.cv.folds=3", *QUICK])
+    result = cross_validate(asked, tmp_path / "cv")
+    assert result.out_of_fold is not None
+    assert [float(one["y"]) for one in rows_of(result.out_of_fold)] == [float(one) for one in values]

@@ -284,7 +284,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
 
 def _predicted(model: TrainedModel, data: TabularDataModule, split: str, source: TableSource) -> tuple[Floats, Floats]:
     """The targets of the rows of a split and what the model predicts of them, in the order of the split."""
-    source = _source_of_split(data, split, source)
+    source = source_of_split(data, split, source)
     numbers_B = data.row_numbers[split]
     order_B = np.argsort(numbers_B)
     targets, predictions = [], []
@@ -297,7 +297,7 @@ def _predicted(model: TrainedModel, data: TabularDataModule, split: str, source:
     return np.concatenate(targets)[places_B], np.concatenate(predictions)[places_B]
 
 
-def _source_of_split(data: TabularDataModule, split: str, source: TableSource) -> TableSource:
+def source_of_split(data: TabularDataModule, split: str, source: TableSource) -> TableSource:
     """The table that a split comes from."""
     path = {"val": data.options.val_path, "test": data.options.test_path}.get(split)
     return source if path is None else FileSource.open(path, data.options.csv)
@@ -316,7 +316,7 @@ def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
 
 def _split_weights(data: TabularDataModule, split: str, column: str, source: TableSource) -> Floats:
     """The weights of the rows of a split, from the table that they are in."""
-    source = _source_of_split(data, split, source)
+    source = source_of_split(data, split, source)
     numbers_B = data.row_numbers[split]
     table = read_numbers(source.read([column]), source, {column: "numeric"}, trained=data.rows.forms).table
     values = table.column(column).take(pa.array(numbers_B))
