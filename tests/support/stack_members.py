@@ -24,8 +24,8 @@ from mlp_lightning.config import (
     StepSchedule,
 )
 from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.dropout import DropoutMasks
 from mlp_lightning.engines.rows import Rows
-from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
@@ -35,7 +35,6 @@ from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 from mlp_lightning.networks.tasks import make_task
-from mlp_lightning.tables.randomness import derived_seed
 from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
@@ -164,10 +163,9 @@ def alone(group: Group, member: Member, count: int) -> Outcome:
     network, task = group.network(member), make_task(group.task, OUTPUTS[group.task])
     optimizer = build_optimizer(network.parameters(), group.optimizer_of(member))
     schedule = build_schedule(optimizer, group.schedule, count, group.validates)
-    loop = StepLoop(network, task, optimizer, schedule, 1, clip_val=group.clip_val, clip_algorithm=group.clip_algorithm)
+    clip = {"clip_val": group.clip_val, "clip_algorithm": group.clip_algorithm}
+    loop = StepLoop(network, task, optimizer, schedule, 1, **clip, seed=member.seed)
     steps, validation, traces = group.steps_of(member), make_rows(group.task, 99, dtype=group.dtype), []
-    # As a run seeds the process that it has alone; nothing but dropout draws from it.
-    torch.manual_seed(derived_seed(member.seed, "training"))
     for first, part in parts_of(group, count):
         traces.append(loop.run(Execution(steps, first, part)))
         if group.validates:
@@ -197,8 +195,8 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
     optimizer.set_learning_rates(schedule.learning_rates())
     dropout = None
     if any(one.dropout for one in members):
-        rows = [len(group.steps_of(one).rows) for one in members]
-        dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members], rows)
+        seeds, rates = [one.seed for one in members], [one.dropout for one in members]
+        dropout = DropoutMasks(seeds, rates, model.widest_dropped, model.flat_N.detach())
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
     return group.loop(model, task, steps, optimizer, schedule, dropout, **options)
