@@ -104,7 +104,7 @@ class DropoutMasks:
         self._starts = [2 * sum(words[:number]) for number in range(len(words))]
         self._number_BW = torch.empty(0, 0, dtype=torch.int32)
         # Keys and factors of some steps, from the first on.
-        self._first_key, self._keys_SML2 = 0, torch.empty(0)
+        self._first_key, self._keys_2SML = 0, torch.empty(2, 0)
         self._first, self._made = 0, list[Tensor]()
 
     def of_step(self, step: int, rows: int) -> list[Tensor]:
@@ -152,15 +152,16 @@ class DropoutMasks:
     def _keys(self, first_step: int, steps: int) -> tuple[Tensor, Tensor]:
         """Both halves of the key of each word's layer: ``(S, M, 1, W)``."""
         at = first_step - self._first_key
-        if not 0 <= at <= len(self._keys_SML2) - steps:
+        if not 0 <= at <= self._keys_2SML.shape[1] - steps:
             at, self._first_key = 0, first_step
             count = max(steps, min(_STEPS, _KEYS // (len(self._threshold_M11) * len(self._units))))
             step_S11 = torch.arange(first_step, first_step + count, device=self._like.device).view(-1, 1, 1)
             pair = torch.arange((len(self._units) + 1) // 2, device=self._like.device)
             words = philox([step_S11 & _ALL, step_S11 >> 32, pair, torch.zeros_like(pair)], self._key)
-            self._keys_SML2 = signed(torch.stack(words, -1)).flatten(2).unflatten(2, (-1, 2))
-        first, second = self._keys_SML2[at : at + steps, :, self._layer_W].unbind(-1)
-        return first.unsqueeze(2), second.unsqueeze(2)
+            # The words of each pair of layers are the keys of the first and then of the second.
+            self._keys_2SML = signed(torch.stack([torch.stack(words[half::2], -1).flatten(2) for half in (0, 1)]))
+        first, second = self._keys_2SML[:, at : at + steps, :, self._layer_W].unsqueeze(3)
+        return first, second
 
     @staticmethod
     def _words(keys: tuple[Tensor, Tensor], number_BW: Tensor) -> Tensor:
