@@ -34,7 +34,7 @@ MIX, LAST_SHIFT = ((16, 0x21F0AAAD), (15, 0xD35A2D97)), 15
 #: A probability is a multiple of one over this.
 STEPS_OF_PROBABILITY = 2**16
 # Words, and keys, that are worked out together, so that they stay in the cache; and steps at most.
-_WORDS, _KEYS, _STEPS = 2**15, 2**13, 256
+_WORDS, _KEYS, _STEPS = 2**16, 2**13, 256
 
 
 def threshold(probability: float) -> int:
@@ -102,13 +102,17 @@ class DropoutMasks:
         self._layer_W = torch.arange(len(words), device=device).repeat_interleave(torch.tensor(words, device=device))
         self._word_W = torch.cat([torch.arange(one, device=device) for one in words])
         self._starts = [2 * sum(words[:number]) for number in range(len(words))]
-        self._number_BW = torch.empty(0, 0, dtype=torch.int32)
+        self._number_BW = torch.empty(0, 0, dtype=torch.int32, device=device)
+        self._words_SMBW = self._shifted_SMBW = self._number_BW[None, None]
+        self._factors: list[Tensor] = []
         # Keys and factors of some steps, from the first on.
         self._first_key, self._keys_2SML = 0, torch.empty(2, 0)
         self._first, self._made = 0, list[Tensor]()
 
     def of_step(self, step: int, rows: int) -> list[Tensor]:
         """For each dropout layer ``(K, B, H)``, or ``(1, B, H)`` if all members have the same masks.
+
+        They are those of this step until the next call.
 
         Args:
             step: optimizer steps made before.
@@ -137,17 +141,21 @@ class DropoutMasks:
         distinct, (rows, words) = len(self._threshold_M11), self._number_BW.shape
         steps = min(_STEPS, max(1, _WORDS // (distinct * rows * words)))
         keys = self._keys(first_step, steps)
-        made = [self._like.new_empty(steps, distinct, rows, units) for units in self._units]
-        part = max(1, _WORDS // (steps * distinct * words))
+        part = min(rows, max(1, _WORDS // (steps * distinct * words)))
+        if self._words_SMBW.shape != (steps, distinct, part, words) or self._factors[0].shape[2] != rows:
+            # Fresh memory would take longer than what is written into it.
+            self._words_SMBW = self._number_BW.new_empty(steps, distinct, part, words)
+            self._shifted_SMBW = torch.empty_like(self._words_SMBW)
+            self._factors = [self._like.new_empty(steps, distinct, rows, units) for units in self._units]
         for start in range(0, rows, part):
             here = slice(start, start + part)
             halves = self._words(keys, self._number_BW[here]).view(torch.int16)
-            for factors_SMBH, at in zip(made, self._starts, strict=True):
+            for factors_SMBH, at in zip(self._factors, self._starts, strict=True):
                 of_layer = halves[..., at : at + factors_SMBH.shape[-1]]
                 torch.ge(of_layer, self._threshold_M11, out=factors_SMBH[:, :, here]).mul_(self._factor_M11)
+        self._first, self._made = first_step, self._factors
         if self._of_member is not None:
-            made = [one.index_select(1, self._of_member) for one in made]
-        self._first, self._made = first_step, made
+            self._made = [one.index_select(1, self._of_member) for one in self._factors]
 
     def _keys(self, first_step: int, steps: int) -> tuple[Tensor, Tensor]:
         """Both halves of the key of each word's layer: ``(S, M, 1, W)``."""
@@ -163,12 +171,12 @@ class DropoutMasks:
         first, second = self._keys_2SML[:, at : at + steps, :, self._layer_W].unsqueeze(3)
         return first, second
 
-    @staticmethod
-    def _words(keys: tuple[Tensor, Tensor], number_BW: Tensor) -> Tensor:
+    def _words(self, keys: tuple[Tensor, Tensor], number_BW: Tensor) -> Tensor:
         """``(S, M, B, W)``."""
         first, second = keys
-        words = number_BW + first
-        shifted = torch.empty_like(words)
+        rows = len(number_BW)
+        words, shifted = self._words_SMBW[:, :, :rows], self._shifted_SMBW[:, :, :rows]
+        torch.add(number_BW, first, out=words)
         for (shift, multiplier), key in zip(MIX, (None, second), strict=True):
             _fold(words, shifted, shift)
             if key is not None:
