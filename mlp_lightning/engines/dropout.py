@@ -107,7 +107,7 @@ class DropoutMasks:
         self._factors: list[Tensor] = []
         # Keys and factors of some steps, from the first on.
         self._first_key, self._keys_2SML = 0, torch.empty(2, 0)
-        self._first, self._made = 0, list[Tensor]()
+        self._first, self._made = 0, list[tuple[Tensor, ...]]()
 
     def of_step(self, step: int, rows: int) -> list[Tensor]:
         """For each dropout layer ``(K, B, H)``, or ``(1, B, H)`` if all members have the same masks.
@@ -122,9 +122,10 @@ class DropoutMasks:
             row_B1 = torch.arange(rows, device=self._like.device)[:, None]
             self._number_BW = signed(row_B1 * OF_ROW + self._word_W)
             self._made = []
-        if not self._made or not 0 <= step - self._first < len(self._made[0]):
+        if not 0 <= step - self._first < len(self._made):
             self._make(step)
-        return [one_SKBH[step - self._first, :, :rows] for one_SKBH in self._made]
+        made = self._made[step - self._first]
+        return list(made) if rows == len(self._number_BW) else [one_KBH[:, :rows] for one_KBH in made]
 
     def select(self, members: Sequence[int], units: Sequence[int]) -> DropoutMasks:
         """Those of some of the members.
@@ -153,9 +154,11 @@ class DropoutMasks:
             for factors_SMBH, at in zip(self._factors, self._starts, strict=True):
                 of_layer = halves[..., at : at + factors_SMBH.shape[-1]]
                 torch.ge(of_layer, self._threshold_M11, out=factors_SMBH[:, :, here]).mul_(self._factor_M11)
-        self._first, self._made = first_step, self._factors
+        made = self._factors
         if self._of_member is not None:
-            self._made = [one.index_select(1, self._of_member) for one in self._factors]
+            made = [one.index_select(1, self._of_member) for one in made]
+        # For each step what its layers have.
+        self._first, self._made = first_step, list(zip(*(one.unbind() for one in made), strict=True))
 
     def _keys(self, first_step: int, steps: int) -> tuple[Tensor, Tensor]:
         """Both halves of the key of each word's layer: ``(S, M, 1, W)``."""
@@ -214,8 +217,9 @@ class ModuleDropout:
 
     def begin(self, step: int, rows: int) -> None:
         """Before the forward pass of all rows of a step."""
-        self._of_step = [one[0] for one in self._masks.of_step(step, rows)]
-        self.show(slice(rows))
+        self._of_step = [one.squeeze(0) for one in self._masks.of_step(step, rows)]
+        for layer, factors_BH in zip(self._layers, self._of_step, strict=True):
+            layer.factors = factors_BH
 
     def show(self, rows: slice) -> None:
         """Before the forward pass of some rows of the step."""
