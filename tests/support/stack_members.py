@@ -28,6 +28,7 @@ from mlp_lightning.engines.dropout import DropoutMasks
 from mlp_lightning.engines.rows import Rows
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.network import StackedNetwork
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import Execution, TrainingSteps
@@ -184,10 +185,14 @@ def alone(group: Group, member: Member, count: int) -> Outcome:
     )
 
 
-def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
-    """The loop over all members; ``count`` is the length of the whole run."""
+def stacked_loop(group: Group, count: int, as_networks: bool = False, **options: Any) -> StackedLoop:
+    """The loop over all members; ``count`` is the length of the whole run.
+
+    With ``as_networks``, they are differentiated by autograd.
+    """
     members = group.members
-    model = StackedMLP.stack([group.network(one) for one in members], group.activation, [m.dropout for m in members])
+    networks, rates = [group.network(one) for one in members], [one.dropout for one in members]
+    model = StackedNetwork(networks, rates) if as_networks else StackedMLP.stack(networks, group.activation, rates)
     gradient_N = torch.zeros_like(model.flat_N.detach())
     configs = [group.optimizer_of(one) for one in members]
     optimizer = StackedOptimizer(model, gradient_N, configs, group.clip_val, group.clip_algorithm)
@@ -195,8 +200,7 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
     optimizer.set_learning_rates(schedule.learning_rates())
     dropout = None
     if any(one.dropout for one in members):
-        seeds, rates = [one.seed for one in members], [one.dropout for one in members]
-        dropout = DropoutMasks(seeds, rates, model.widest_dropped, model.flat_N.detach())
+        dropout = DropoutMasks([one.seed for one in members], rates, model.widest_dropped, model.flat_N.detach())
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
     return group.loop(model, task, steps, optimizer, schedule, dropout, **options)

@@ -194,6 +194,9 @@ class StackedLoop:
         """The loop over some of the members, which are those of ``chosen``."""
         self.optimizer.select(members, chosen, torch.zeros_like(chosen.flat_N.detach()))
         self.schedule.select(members)
+        dropout = None
+        if self.dropout is not None and any(chosen.dropout):
+            dropout = self.dropout.select(members, chosen.widest_dropped)
         smoothing = self.label_smoothing
         loop = type(self)(
             chosen,
@@ -201,7 +204,7 @@ class StackedLoop:
             self.steps.select(members),
             self.optimizer,
             self.schedule,
-            None if self.dropout is None else self.dropout.select(members, chosen.widest_dropped),
+            dropout,
             self.log_interval,
             self.stop_requested,
             None if smoothing is None else [smoothing[one] for one in members],
