@@ -46,7 +46,7 @@ class ModelConfig:
     activation: str = option(
         "relu", one_of(names.activations, or_path_of="torch.nn.Module"), meaning="after every hidden layer"
     )
-    dropout: float = option(0.0, between(0, 1), meaning="probability of zeroing a hidden unit in training")
+    dropout: float = option(0.0, between(0, 1), meaning="probability of zeroing a hidden unit in training, to 2^-16")
     norm: str = option("none", one_of(names.NORMS), meaning="normalisation before every activation")
     bias: bool = option(True, meaning="whether the linear layers have a bias")
     init: str = option("default", one_of(names.INITS), meaning="initial weights; default: torch.nn.Linear's")

@@ -55,7 +55,7 @@ def restore_generators(plain: Mapping[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def initial_generators(seed: int) -> Mapping[str, Any]:
-    """The states that a run with this seed starts with, as plain data. Only dropout draws from them."""
+    """The states that a run with this seed starts with, as plain data: no step of a stack draws from them."""
     own = derived_seed(seed, "training")
     return as_plain(
         {

@@ -31,6 +31,7 @@ _SECONDS_PER_NUMBER = 4e-9
 # Of the explicit engine, likewise.
 _SECONDS_PER_EXPLICIT_STEP = 5e-5
 _SECONDS_PER_EXPLICIT_NUMBER = 1e-9
+# Dropout is in none of these: it moves none of them past another (benchmarks/dropout.py).
 # Of the compiled kernel, about: lanes, cycles a second, and cycles of an activation and its gradient.
 _LANES = 16
 _CYCLES_PER_SECOND = 4e9

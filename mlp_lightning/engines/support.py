@@ -53,7 +53,6 @@ _COMPILED = {
     "model.norm": ("none",),
     "model.residual": (False,),
     "model.numeric_embedding": ("none",),
-    "model.dropout": (0.0,),
 }
 
 
@@ -90,9 +89,8 @@ def compiled_refuses(config: Config) -> str:
 
 def explicit_refuses(config: Config) -> str:
     """Why the explicit engine cannot train a run; empty if it can. A function of the configuration alone."""
-    if config.trainer.accumulate_grad_batches > 1 and (config.model.dropout or config.model.norm == "batch"):
-        option = f"model.dropout = {config.model.dropout}" if config.model.dropout else "model.norm = batch"
-        return f"{option} treats the batches of trainer.accumulate_grad_batches one by one"
+    if config.trainer.accumulate_grad_batches > 1 and config.model.norm == "batch":
+        return "model.norm = batch treats the batches of trainer.accumulate_grad_batches one by one"
     if config.trainer.accelerator not in ("auto", "cpu"):
         return f"trainer.accelerator = {config.trainer.accelerator}: it was tried on CPUs only"
     return _refuses(config, _EXPLICIT, "has no gradient written out", "needs gradients of autograd")

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlp_lightning.networks.activations import ACTIVATIONS, Activation
+from mlp_lightning.networks.dropout import Dropout
 from mlp_lightning.networks.embeddings import FeatureEmbedding
 from mlp_lightning.networks.residual import ResidualBlock
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
         out_features: C.
         hidden_units: width H of each hidden layer, first to last; empty for a linear model.
         activation: a name in :data:`~mlp_lightning.networks.activations.ACTIVATIONS`, or what makes one.
-        dropout: probability of zeroing a hidden unit in training.
+        dropout: probability of zeroing a hidden unit in training (:class:`~mlp_lightning.networks.dropout.Dropout`).
         norm: a name in :data:`NORMS`.
         bias: whether the linear layers have a bias.
         init: how weights are drawn: ``default`` (PyTorch's: uniform in ±1/sqrt(fan in)), ``xavier_uniform``,
@@ -90,7 +91,7 @@ class MLP(nn.Module):
                     parts[f"norm_{number}"] = make_norm(units)
                 parts[f"{named}_{number}"] = make_activation()
                 if dropout > 0:
-                    parts[f"dropout_{number}"] = nn.Dropout(dropout)
+                    parts[f"dropout_{number}"] = Dropout(dropout, units)
                 width = units
         parts["output"] = nn.Linear(width, out_features, bias=bias)
         self.layers = nn.Sequential(parts)

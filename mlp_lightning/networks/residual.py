@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from mlp_lightning.networks.dropout import Dropout
+
 
 class ResidualBlock(nn.Module):
     """``x + Dropout(Linear(Dropout(activation(Linear(norm(x))))))``.
@@ -45,10 +47,10 @@ class ResidualBlock(nn.Module):
         parts["linear"] = nn.Linear(units, units, bias=bias)
         parts["activation"] = make_activation()
         if dropout > 0:
-            parts["dropout"] = nn.Dropout(dropout)
+            parts["dropout"] = Dropout(dropout, units)
         parts["output"] = nn.Linear(units, units, bias=bias)
         if dropout > 0:
-            parts["output_dropout"] = nn.Dropout(dropout)
+            parts["output_dropout"] = Dropout(dropout, units)
         self.layers = nn.Sequential(parts)
 
     def forward(self, x_BH: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ RUN = {
     "epoch_loss?": NUMBER,
     "validation_pending?": bool,
     "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
+    "dropout_masks?": str,
 }
 #: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
 ENSEMBLE_KEY = "ensemble"

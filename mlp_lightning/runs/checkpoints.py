@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.config import Config, parse_complete
+from mlp_lightning.engines.dropout import KIND
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, run_length
@@ -27,6 +28,8 @@ from mlp_lightning.runs.run_folder import RunFolder
 OVER_THE_RUN = ("cosine", "one_cycle")
 CONFIG_KEY = "config"
 FINGERPRINT_KEY = "fingerprint"
+# Which generator dropout draws its masks from.
+MASKS_KEY = "dropout_masks"
 # Whether the validation that is due at this step comes yet.
 PENDING_KEY = "validation_pending"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
@@ -200,6 +203,7 @@ def run_checkpoint(
         "epoch_loss": state.epoch_loss,
         _EPOCH: [stopping.losses, stopping.steps],
         FINGERPRINT_KEY: data.fingerprint,
+        MASKS_KEY: KIND,
     }
 
 

@@ -12,6 +12,7 @@ from mlp_lightning.data.training import TrainingDataModule
 from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.choice import EngineChoice, Work
+from mlp_lightning.engines.dropout import DropoutMasks
 from mlp_lightning.engines.explicit.engine import ExplicitEngine
 from mlp_lightning.engines.explicit.loop import ExplicitLoop
 from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
@@ -22,7 +23,6 @@ from mlp_lightning.engines.sizing import (
     stack_steps_per_execution,
     stack_threads,
 )
-from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.engine import StackedEngine
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
@@ -44,7 +44,6 @@ from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.network import build_embedding
 from mlp_lightning.runs.training_module import TrainingModule
-from mlp_lightning.tables.randomness import derived_seed
 
 
 class Sizing(NamedTuple):
@@ -195,6 +194,7 @@ def _engine_of_one(
         config.trainer.gradient_clip_algorithm,
         lambda: training.stop_requested,
         label_smoothing=label_smoothing(config, data),
+        seed=config.seed,
     )
     forward = training.trainer.precision_plugin.forward_context
     if isinstance(loop, ExplicitLoop):
@@ -229,8 +229,7 @@ def _stacked_engine(
     seeds = [one.seed for one in configs]
     dropout = None
     if any(model.dropout):
-        rows = [len(steps.distinct[number].rows) for number in steps.of_member]
-        dropout = StackedDropout(model, [derived_seed(one, "training") for one in seeds], rows)
+        dropout = DropoutMasks(seeds, model.dropout, model.widest_dropped, model.flat_N.detach())
     loop = loop_class(
         model,
         task,

@@ -214,6 +214,7 @@ class MLPModule(pl.LightningModule):
             lambda: self.stop_requested,
             self._restored_epoch_loss,
             self.config.label_smoothing,
+            self.config.seed,
         )
         self._restored_epoch_loss = 0.0
 

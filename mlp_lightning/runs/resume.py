@@ -19,12 +19,14 @@ from tensorboard.compat.proto import event_pb2 as _event_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from torch import Tensor
 
-from mlp_lightning.config import Config
+from mlp_lightning.config import Config, OwnModelConfig
+from mlp_lightning.engines.dropout import KIND
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
 from mlp_lightning.runs.checkpoints import (
     FINGERPRINT_KEY,
+    MASKS_KEY,
     OVER_THE_RUN,
     PENDING_KEY,
     SavedRun,
@@ -80,6 +82,7 @@ class Resumed:
         trains_on: whether its schedule has ended, and it continues at a constant learning rate.
         is_complete: whether all steps are made, and only the result is missing.
         validation_pending: whether the validation of its last step is still to be made.
+        has_other_masks: whether dropout drew its masks from another generator before.
     """
 
     path: Path
@@ -90,6 +93,7 @@ class Resumed:
     trains_on: bool
     is_complete: bool
     validation_pending: bool
+    has_other_masks: bool
 
     def begin(self, training: Training) -> None:
         """Bring a run that has just been built to the state of the checkpoint, and its folder to that history."""
@@ -111,7 +115,13 @@ class Resumed:
         if self.is_complete:
             return [f"Completing {self.path}: all its {self.run.state.step} steps are made, the result is missing"]
         rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
-        return [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
+        lines = [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
+        if self.has_other_masks:
+            lines.append(
+                "Its dropout masks came from another generator, that of an earlier version: from this step on they are"
+                " others than they would have been, drawn with the same probability"
+            )
+        return lines
 
 
 def find_checkpoint(config: Config, run_dir: Path) -> Found | None:
@@ -166,7 +176,10 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
         events = b"".join(_events(source.path, step, period))
     best, lost = _best(run, found, source, config, training)
     training.resume_at(step, has_best=best is not None)
-    return Resumed(path, run, best, lost, events, trains_on, is_complete, checkpoint.get(PENDING_KEY, False))
+    drops = not isinstance(config.model, OwnModelConfig) and config.model.dropout > 0
+    has_other_masks = drops and checkpoint.get(MASKS_KEY) != KIND
+    is_pending = checkpoint.get(PENDING_KEY, False)
+    return Resumed(path, run, best, lost, events, trains_on, is_complete, is_pending, has_other_masks)
 
 
 def _best(

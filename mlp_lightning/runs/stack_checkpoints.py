@@ -28,7 +28,7 @@ from mlp_lightning.runs.policies import Best, Policies, Stopping
 from mlp_lightning.runs.run_folder import config_hash
 from mlp_lightning.tables.fingerprint import differences
 
-_FORMAT = "mlp_lightning stack 4"
+_FORMAT = "mlp_lightning stack 5"
 _STOPPING = [(int, float, str)]
 _SLOT = {
     "config": Each((*SCALARS, list, dict)),

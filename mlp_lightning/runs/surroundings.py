@@ -17,7 +17,7 @@ from mlp_lightning.tables.randomness import derived_seed
 
 @contextmanager
 def isolated_randomness(config: Config) -> Iterator[None]:
-    """Seed the global generators for what a run draws from them (dropout), and restore those of the caller."""
+    """Seed the global generators for what parts of your own may draw from them, and restore those of the caller."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     # Of several GPUs a run uses the first; touching the others would take memory on them.
     may_use_gpu = config.trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available()

@@ -15,7 +15,6 @@ from support.tolerances import assert_close, assert_same_bits
 
 import mlp_lightning
 from mlp_lightning.engines.choice import Work, choose_engine
-from mlp_lightning.engines.support import compiled_refuses
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
@@ -44,11 +43,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     """The same files, keys, tags and checkpoints, and the same numbers to rounding."""
-    engines = [one for one in ENGINES if one != "compiled" or not compiled_refuses(compose_config(*CASES[case]))]
-    assert (case == "dropout") == ("compiled" not in engines)
     results = {
         engine: mlp_lightning.train(compose_config(*CASES[case], f"trainer.engine={engine}"), tmp_path / engine)
-        for engine in engines
+        for engine in ENGINES
     }
     for engine, result in results.items():
         assert read_checkpoint(result.run_dir / "checkpoints" / "last.ckpt")["engine"] == engine
@@ -58,7 +55,7 @@ def test_a_single_run_is_the_same_with_each_engine(case: str, tmp_path: Path, co
         # The entries that name the engine differ on purpose.
         for path in (result.run_dir / "config.yaml", *result.run_dir.glob("checkpoints/*.ckpt")):
             _rename_engine(path)
-    for engine in engines[1:]:
+    for engine in ENGINES[1:]:
         assert_same_run(tmp_path / engine, tmp_path / "autograd", has_session=False)
 
 
@@ -112,8 +109,7 @@ def _copied(value: Any) -> Any:
 def test_saved_state_continues_to_the_same_bits(engine: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     """A run with other weights and another optimizer state ends as the saved one after it takes over its state."""
     case = [*IRIS, "optimizer=adam", "scheduler=plateau", "trainer.max_steps=18"]
-    case += [] if engine == "compiled" else ["model.dropout=0.1"]
-    case += [f"trainer.engine={engine}", "trainer.steps_per_execution=6"]
+    case += ["model.dropout=0.1", f"trainer.engine={engine}", "trainer.steps_per_execution=6"]
     saving = Halfway(6)
     whole = mlp_lightning.train(compose_config(*case), tmp_path / "whole", callbacks=[saving])
     other = compose_config(*case, "model.init=xavier_uniform")
@@ -150,9 +146,10 @@ def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.M
     assert choose_engine(config, 70, SHORT) == ("stacked", "70 runs together")
     assert choose_engine(config, 7, LARGE) == ("stacked", "7 runs together")
     assert choose_engine(config, 7, SMALL, is_on_cpu=False) == ("stacked", "7 runs together; compiled is for CPUs")
-    dropping = compose_config("data=iris", "model.dropout=0.1")
-    reason = "7 runs together; model.dropout = 0.1 is not in the compiled kernel"
-    assert choose_engine(dropping, 7, SMALL) == ("stacked", reason)
+    assert choose_engine(compose_config("data=iris", "model.dropout=0.1"), 7, SMALL).name == "compiled"
+    normal = compose_config("data=iris", "model.norm=batch")
+    reason = "7 runs together; model.norm = batch is not in the compiled kernel"
+    assert choose_engine(normal, 7, SMALL) == ("stacked", reason)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert choose_engine(config, 7, SMALL) == ("stacked", "7 runs together; llvmlite is not installed")
     asked = compose_config("data=iris", "trainer.engine=compiled")
@@ -161,9 +158,9 @@ def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.M
 
 
 def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
-    config = compose_config("data=iris", "trainer.engine=compiled", "model.norm=layer")
+    config = compose_config("data=iris", "trainer.engine=compiled", "model.norm=batch")
     with pytest.raises(
-        ConfigError, match=r"model\.norm = layer is not in the compiled kernel.*trainer\.engine=autograd"
+        ConfigError, match=r"model\.norm = batch is not in the compiled kernel.*trainer\.engine=autograd"
     ):
         mlp_lightning.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -182,9 +179,6 @@ CONTINUED = {
 def test_a_run_continues_with_any_engine(case: str, first: str, tmp_path: Path, compose_config: ComposeConfig) -> None:
     """The checkpoint of a stack of one is that of any run; the engine that it is of continues to the same bits."""
     words = [*CONTINUED[case], "trainer.precision=64"]
-    engines = [one for one in ENGINES if one != "compiled" or not compiled_refuses(compose_config(*words))]
-    if first not in engines:
-        first = "explicit"
 
     def weights(name: str, engine: str, steps: int, *more: str) -> Any:
         config = compose_config(*words, f"trainer.engine={engine}", f"trainer.max_steps={steps}", *more)
@@ -193,7 +187,7 @@ def test_a_run_continues_with_any_engine(case: str, first: str, tmp_path: Path, 
 
     weights("part", first, 9)
     whole = weights("whole", first, 20)
-    for engine in engines:
+    for engine in ENGINES:
         rest = weights(f"rest with {engine}", engine, 20, f"ckpt_path={tmp_path}/part/checkpoints/last.ckpt")
         for name, weight in rest.items():
             if engine == first:

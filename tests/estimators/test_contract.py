@@ -11,8 +11,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from mlp_lightning.estimators import MLPClassifier, MLPRegressor
 
 SMALL: dict[str, Any] = {"hidden_layer_sizes": (16,), "max_iter": 40, "learning_rate_init": 0.02, "accelerator": "cpu"}
-# The check of weights compares two trainings to 1e-7. Dropout draws as many numbers as there are rows, and sums of 15
-# float32 numbers are not those of 30.
+# The check of weights compares two trainings to 1e-7. Dropout looks at the number of a row, and sums of 15 float32
+# numbers are not those of 30.
 EXACT: dict[str, Any] = {"dropout": 0.0, "precision": "64"}
 NOT_EXACT = {
     f"check_sample_weight_equivalence_on_{form}_data": "compares to 1e-7: tested with double precision"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mlp_lightning.networks import mlp
 from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.dropout import Dropout
 from mlp_lightning.networks.mlp import INITS, MLP, NORMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # a second thread slows down matrices this small
@@ -175,9 +176,9 @@ def test_without_bias_there_is_none() -> None:
 
 def test_dropout_follows_every_hidden_layer_and_no_other() -> None:
     kinds = [type(one) for one in MLP(3, 2, [5, 4], activation="tanh", norm="layer", dropout=0.5).layers]
-    hidden = [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Dropout]
+    hidden = [nn.Linear, nn.LayerNorm, nn.Tanh, Dropout]
     assert kinds == [*hidden, *hidden, nn.Linear]
-    assert nn.Dropout not in [type(one) for one in MLP(3, 2, [5, 4]).layers]
+    assert Dropout not in [type(one) for one in MLP(3, 2, [5, 4]).layers]
 
 
 def test_dropout_by_hand() -> None:

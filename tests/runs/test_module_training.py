@@ -20,7 +20,7 @@ from support.module_training import (
 from support.tolerances import assert_close, assert_same_bits, assert_same_state, assert_same_weights
 from torch import Tensor, nn
 
-from mlp_lightning.config import OptimizerConfig
+from mlp_lightning.config import ModelConfig, OptimizerConfig
 from mlp_lightning.config.schedules import CosineSchedule, PlateauSchedule, StepSchedule
 from mlp_lightning.data import IrisDataModule
 from mlp_lightning.engines.rows import EvaluationBatches
@@ -67,6 +67,24 @@ def test_training_is_that_of_a_plain_loop(make_trainer: MakeTrainer, steps_per_e
     assert_same_weights(module, reference)
     assert trainer.global_step == 50
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_masks_of_dropout_follow_from_the_seed_alone(make_trainer: MakeTrainer) -> None:
+    """Whatever state torch's generator is in; afterwards, the layers draw from it."""
+    model = ModelConfig(hidden_units=[8, 5], activation="tanh", dropout=0.3)
+    found = []
+    for number, seed in enumerate((3, 3, 4)):
+        data = IrisDataModule(batch_size=32, val_fraction=0.2, seed=5, steps_per_execution=4)
+        module = module_for(data, model=model, seed=seed)
+        module.mlp.load_state_dict(module_for(data, model=model).mlp.state_dict())
+        torch.manual_seed(number)
+        fitted(make_trainer, data, module, max_steps=10)
+        found.append(module)
+    assert_same_state(found[0].mlp.state_dict(), found[1].mlp.state_dict())
+    states = [one.mlp.state_dict() for one in found]
+    assert not any(torch.equal(states[0][name], states[2][name]) for name in states[0])
+    features_BF = torch.randn(9, 4)
+    assert not torch.equal(*(found[0].mlp.train()(features_BF) for _ in range(2)))
 
 
 @pytest.mark.parametrize("limits", [{"max_steps": 100}, {"max_epochs": 7}, {"max_steps": 100, "max_epochs": 9}])

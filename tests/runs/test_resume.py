@@ -276,3 +276,23 @@ def test_run_that_stopped_early_has_nothing_to_continue(tmp_path, compose_config
 )
 def test_history_of_a_checkpoint(tag, at_step, kept) -> None:
     assert belongs_to_history(tag, at_step, step=12, period=6) is kept
+
+
+def test_masks_of_an_earlier_version(compose_config, tmp_path, capsys) -> None:
+    """Such a run continues, and says that its masks are others from here on; one without dropout has none."""
+    for name, dropout in (("with", "0.25"), ("without", "0")):
+        case = [*MINI_BATCHES, f"model.dropout={dropout}", "verbosity=1"]
+        first = mlp_lightning.train(compose_config(*case, "trainer.max_steps=12"), tmp_path / name)
+        path = first.run_dir / "checkpoints" / "last.ckpt"
+        content = torch.load(path, weights_only=True)
+        for number, earlier in enumerate((False, True)):
+            if earlier:
+                del content["dropout_masks"]
+                torch.save(content, path)
+            capsys.readouterr()
+            case_on = [*case, "trainer.max_steps=20", f"ckpt_path={path}"]
+            resumed = mlp_lightning.train(compose_config(*case_on), tmp_path / f"{name}-{number}")
+            assert resumed.steps == 20
+            said = capsys.readouterr().out
+            assert "Continuing from step 12" in said
+            assert ("Its dropout masks came from another generator" in said) == (earlier and name == "with")

@@ -24,10 +24,11 @@ from mlp_lightning.config import (
     StepSchedule,
 )
 from mlp_lightning.engines.autograd.loop import StepLoop
+from mlp_lightning.engines.dropout import DropoutMasks
 from mlp_lightning.engines.rows import Rows
-from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.loop import StackedLoop
+from mlp_lightning.engines.stacked.network import StackedNetwork
 from mlp_lightning.engines.stacked.optimizer import StackedOptimizer, StackedSchedule
 from mlp_lightning.engines.stacked.steps import StackedSteps
 from mlp_lightning.engines.steps import Execution, TrainingSteps
@@ -35,7 +36,6 @@ from mlp_lightning.networks.activations import ACTIVATIONS
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.optimizers import build_optimizer, build_schedule
 from mlp_lightning.networks.tasks import make_task
-from mlp_lightning.tables.randomness import derived_seed
 from support.tolerances import assert_close
 
 ROWS, FEATURES = 40, 4
@@ -164,10 +164,9 @@ def alone(group: Group, member: Member, count: int) -> Outcome:
     network, task = group.network(member), make_task(group.task, OUTPUTS[group.task])
     optimizer = build_optimizer(network.parameters(), group.optimizer_of(member))
     schedule = build_schedule(optimizer, group.schedule, count, group.validates)
-    loop = StepLoop(network, task, optimizer, schedule, 1, clip_val=group.clip_val, clip_algorithm=group.clip_algorithm)
+    clip = {"clip_val": group.clip_val, "clip_algorithm": group.clip_algorithm}
+    loop = StepLoop(network, task, optimizer, schedule, 1, **clip, seed=member.seed)
     steps, validation, traces = group.steps_of(member), make_rows(group.task, 99, dtype=group.dtype), []
-    # As a run seeds the process that it has alone; nothing but dropout draws from it.
-    torch.manual_seed(derived_seed(member.seed, "training"))
     for first, part in parts_of(group, count):
         traces.append(loop.run(Execution(steps, first, part)))
         if group.validates:
@@ -186,10 +185,14 @@ def alone(group: Group, member: Member, count: int) -> Outcome:
     )
 
 
-def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
-    """The loop over all members; ``count`` is the length of the whole run."""
+def stacked_loop(group: Group, count: int, as_networks: bool = False, **options: Any) -> StackedLoop:
+    """The loop over all members; ``count`` is the length of the whole run.
+
+    With ``as_networks``, they are differentiated by autograd.
+    """
     members = group.members
-    model = StackedMLP.stack([group.network(one) for one in members], group.activation, [m.dropout for m in members])
+    networks, rates = [group.network(one) for one in members], [one.dropout for one in members]
+    model = StackedNetwork(networks, rates) if as_networks else StackedMLP.stack(networks, group.activation, rates)
     gradient_N = torch.zeros_like(model.flat_N.detach())
     configs = [group.optimizer_of(one) for one in members]
     optimizer = StackedOptimizer(model, gradient_N, configs, group.clip_val, group.clip_algorithm)
@@ -197,8 +200,7 @@ def stacked_loop(group: Group, count: int, **options: Any) -> StackedLoop:
     optimizer.set_learning_rates(schedule.learning_rates())
     dropout = None
     if any(one.dropout for one in members):
-        rows = [len(group.steps_of(one).rows) for one in members]
-        dropout = StackedDropout(model, [derived_seed(one.seed, "training") for one in members], rows)
+        dropout = DropoutMasks([one.seed for one in members], rates, model.widest_dropped, model.flat_N.detach())
     steps = StackedSteps([group.steps_of(one) for one in members], range(len(members)))
     task = make_task(group.task, OUTPUTS[group.task])
     return group.loop(model, task, steps, optimizer, schedule, dropout, **options)

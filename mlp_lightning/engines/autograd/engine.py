@@ -26,6 +26,7 @@ from mlp_lightning.engines.rows import EvaluationBatches, Rows
 from mlp_lightning.engines.steps import Execution, TrainingSteps
 from mlp_lightning.engines.trace import StepTrace, measure
 from mlp_lightning.networks.activations import ACTIVATIONS
+from mlp_lightning.networks.dropout import Dropout
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.residual import ResidualBlock
 
@@ -73,8 +74,8 @@ class AutogradEngine:
         }
         mlp = loop.model
         self._has_mode = any(type(one) not in _WITHOUT_MODE for one in mlp.modules())
-        # Modules without modes draw no random numbers either.
-        self._draws = self._has_mode
+        # What draws random numbers has modes.
+        self._draws = any(type(one) not in {*_WITHOUT_MODE, Dropout, nn.BatchNorm1d} for one in mlp.modules())
         self._generators: Mapping[str, Any] | None = None
         self._weights: Mapping[str, Tensor] | None = None
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
+from mlp_lightning.engines.dropout import ModuleDropout
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.engines.trace import Histogram, StepTrace, ToLog, measure
 from mlp_lightning.networks.mlp import MLP
@@ -37,6 +38,7 @@ class StepLoop:
         stop_requested: called before every step; the loop ends when it returns true.
         label_smoothing: share of every label that the loss spreads over all classes.
         epoch_loss: sum of the losses of the current epoch so far; kept only for a schedule that reads it.
+        seed: of the run, for the masks of dropout.
     """
 
     model: nn.Module
@@ -50,11 +52,13 @@ class StepLoop:
     stop_requested: Callable[[], bool] = lambda: False
     epoch_loss: float = 0.0
     label_smoothing: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._hooks = _hooks_of(self.model)
         self._direct = _direct_forward(self.model)
+        self._dropout = ModuleDropout.of(self.model, self.seed)
 
     def run(self, execution: Execution) -> StepTrace:
         """Make the optimizer steps of an execution, up to a requested stop, and measure those to log."""
@@ -65,6 +69,13 @@ class StepLoop:
 
     def make_steps(self, execution: Execution) -> StepTrace:
         """The same without measuring."""
+        try:
+            return self._make_steps(execution)
+        finally:
+            if self._dropout is not None:
+                self._dropout.end()
+
+    def _make_steps(self, execution: Execution) -> StepTrace:
         steps = execution.training_steps
         optimizer = self.optimizer
         gradients = self._gradients_of(steps.batch_size, steps.rows_per_step)
@@ -76,6 +87,8 @@ class StepLoop:
             if self.stop_requested():
                 break
             self._clear_gradients()
+            if self._dropout is not None:
+                self._dropout.begin(step, features_BF.shape[0])
             loss, logits_BC = gradients(features_BF, targets, weights_B)
             if self.clip_val is not None:
                 self._clip(self.clip_val)
@@ -124,6 +137,8 @@ class StepLoop:
             for start in range(0, rows, batch_size):
                 here = slice(start, start + batch_size)
                 part_BF, part = features_BF[here], targets[here]
+                if self._dropout is not None:
+                    self._dropout.show(here)
                 logits_BC = model(part_BF)
                 if weights_B is None:
                     loss = loss_of(logits_BC, part, smoothing) * (part_BF.shape[0] / rows)

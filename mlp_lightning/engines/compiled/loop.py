@@ -19,6 +19,7 @@ from mlp_lightning.engines.compiled.kernel import kernel_for, lanes_of, rows_tog
 from mlp_lightning.engines.compiled.rows import KernelRows
 from mlp_lightning.engines.compiled.shape import ROWS, Arguments, Shape, scratch_vectors
 from mlp_lightning.engines.compiled.updates import RULES
+from mlp_lightning.engines.dropout import STEPS_OF_PROBABILITY, factor_of_kept, key_of, signed, threshold
 from mlp_lightning.engines.protocol import Trace
 from mlp_lightning.engines.sizing import compiled_seconds
 from mlp_lightning.engines.stacked.layout import StackedMLP
@@ -52,6 +53,7 @@ class CompiledLoop(StackedLoop):
         # The share of a label that its class keeps, and what every class gets.
         spread = torch.stack([1 - smoothing_K, smoothing_K / (classes or 2)])
         self._smoothing_N2L = blocks.of_lanes(spread)
+        self._drops_N, self._seeds_N3L, self._kept_NL = self._of_dropout()
         self._shape = self._common_shape()
         self._packed: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -130,7 +132,7 @@ class CompiledLoop(StackedLoop):
 
         def train(block: int) -> None:
             masked = self.model.needs_mask and blocks.is_mixed[block]
-            shape = self._shape._replace(rows=together, masked=masked)
+            shape = self._shape._replace(rows=together, masked=masked, drops=self._drops_N[block])
             order, share = self._rows.of_block(seen, block)
             tensors = {
                 "weights": weights_NPL[block],
@@ -148,6 +150,8 @@ class CompiledLoop(StackedLoop):
                 "share": share,
                 "losses": losses_NSL[block],
                 "logits": logits[block],
+                "seeds": self._seeds_N3L[block],
+                "kept": self._kept_NL[block],
                 "scratch": new(scratch_vectors(shape, blocks.widths[block].tolist()), blocks.lanes),
             }
             arguments = Arguments(
@@ -161,12 +165,27 @@ class CompiledLoop(StackedLoop):
                 rate_step=int(changes),
                 log_from=-before,
                 log_every=interval,
+                first_step=first_step,
             )
             kernel_for(shape)(arguments)
 
         self._for_each_block(train)
         of_lanes = logits.permute(1, 0, 4, 2, 3).flatten(1, 2)
         return blocks.of_members(losses_NSL), of_lanes[:, blocks.lane_K, :rows]
+
+    def _of_dropout(self) -> tuple[list[bool], Tensor, Tensor]:
+        """For each block whether its members have dropout, and what its kernel is given for it."""
+        members = range(self.model.members)
+        seeds, rates = [0 for _ in members], [0.0 for _ in members]
+        if self.dropout is not None:
+            seeds, rates = self.dropout.seeds, self.dropout.probabilities
+        half = STEPS_OF_PROBABILITY // 2
+        least = [(threshold(one) - half) * STEPS_OF_PROBABILITY for one in rates]
+        words_K3 = torch.tensor([(*key_of(seed), one) for seed, one in zip(seeds, least, strict=True)])
+        kept_K = torch.tensor([factor_of_kept(one) for one in rates], dtype=self.model.flat_N.dtype)
+        drops_K = torch.tensor(rates) > 0
+        members_NL = self._blocks.members
+        return drops_K[members_NL].any(1).tolist(), self._blocks.of_lanes(signed(words_K3).T), kept_K[members_NL]
 
     def _common_shape(self) -> Shape:
         """What the kernels of all blocks and batches have in common."""
@@ -181,6 +200,7 @@ class CompiledLoop(StackedLoop):
             task=self.task.name,
             bias=model.has_bias,
             masked=False,
+            drops=False,
             smoothed=bool(self.label_smoothing and any(self.label_smoothing)),
             optimizer=optimizer.config.name,
             options=tuple(sorted((name, tuple(one) if isinstance(one, list) else one) for name, one in options)),

@@ -5,10 +5,11 @@ Shapes: as in :mod:`mlp_lightning.engines.compiled.shape`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
+from mlp_lightning.engines.compiled.dropout import KEPT, Words, words_of
 from mlp_lightning.engines.compiled.elementwise import ACTIVATIONS, LOSSES
 from mlp_lightning.engines.compiled.products import Products
 from mlp_lightning.engines.compiled.shape import COUNTS, POINTERS, POINTERS_TO_INTS, POINTERS_TO_NUMBERS, Shape
@@ -40,25 +41,57 @@ class Writer:
     # ---- functions over vectors --------------------------------------------------------------------------
 
     def _make_activate(self) -> Value:
-        """``activate(z, a, mask, units)`` for R rows; ``a`` may be ``z``."""
-        code = self._function("activate", *[self._lanes.vectors] * 3, INT)
-        z, a, mask, units = code.function.args
-        for row in range(self._shape.rows):
-            with code.loop(0, units) as unit:
-                at = code.plus(code.times(row, units), unit)
-                value = self._activation.forward(code, code.load(z, at))
-                if self._shape.masked:
-                    value = code.multiply(value, code.load(mask, unit))
-                code.store(value, a, at)
+        """``activate(z, a, mask, units, …)`` for R rows; without dropout ``a`` may be ``z``.
+
+        With dropout, what its gradient needs stays in ``z``, ``a`` is what is left of it, and the further arguments are
+        the keys of the layer, the number of the first row, seeds and factor, and where bits are kept.
+        """
+        shape, of_dropout = self._shape, []
+        if shape.drops:
+            of_dropout = [*[words_of(self._lanes).as_pointer()] * 2, self._lanes.vectors, KEPT.as_pointer(), INT]
+        code = self._function("activate", *[self._lanes.vectors] * 3, INT, *of_dropout)
+        z, a, mask, units, *given = code.function.args
+        for row in range(shape.rows):
+            for first, size in code.tiles(units, 2 if shape.drops else 1):
+                word = self._word(code, given, row, first) if shape.drops else None
+                for number in range(size):
+                    unit = code.plus(first, number)
+                    at = code.plus(code.times(row, units), unit)
+                    value = self._activation.forward(code, code.load(z, at))
+                    if shape.masked:
+                        value = code.multiply(value, code.load(mask, unit))
+                    if shape.drops:
+                        if not self._activation.keeps_input:
+                            code.store(value, z, at)
+                        value = self._drop(code, given, word, number, at, value)
+                    code.store(value, a, at)
         code.builder.ret_void()
         return code.function
 
+    @staticmethod
+    def _word(code: Code, given: Sequence[Value], row: int, first: Value) -> Value:
+        keys, *_, first_row = given
+        return Words(code).word(keys, code.plus(first_row, row), code.builder.lshr(first, code.int(1)))
+
+    @staticmethod
+    def _drop(code: Code, given: Sequence[Value], word: Value, number: int, at: Value, value: Value) -> Value:
+        _, seeds, factor, bits, _ = given
+        words = Words(code)
+        is_kept = words.is_kept(word, number, seeds)
+        words.keep(is_kept, bits, at)
+        return code.multiply(value, code.choose(is_kept, code.load(factor), code.number(0)))
+
     def _make_differentiate(self) -> Value:
-        """``differentiate(gradient, kept, count)``, in place."""
-        code = self._function("differentiate", *[self._lanes.vectors] * 2, INT)
-        gradient, kept, count = code.function.args
+        """``differentiate(gradient, kept, count, …)``, in place; with dropout, its factor and bits follow."""
+        of_dropout = [self._lanes.vectors, KEPT.as_pointer()] if self._shape.drops else []
+        code = self._function("differentiate", *[self._lanes.vectors] * 2, INT, *of_dropout)
+        gradient, kept, count, *given = code.function.args
         with code.loop(0, count) as at:
-            code.store(self._activation.backward(code, code.load(gradient, at), code.load(kept, at)), gradient, at)
+            delta = code.load(gradient, at)
+            if given:
+                factor = code.choose(Words(code).kept(given[1], at), code.load(given[0]), code.number(0))
+                delta = code.multiply(delta, factor)
+            code.store(self._activation.backward(code, delta, code.load(kept, at)), gradient, at)
         code.builder.ret_void()
         return code.function
 
@@ -134,6 +167,7 @@ class Writer:
             **dict.fromkeys(POINTERS_TO_INTS, INT.as_pointer()),
             **dict.fromkeys(POINTERS_TO_NUMBERS, self._lanes.numbers),
             "share": self._datum,
+            "seeds": words_of(self._lanes).as_pointer(),
         }
         given: dict[str, Value] = {}
         for number, name in enumerate((*POINTERS, *COUNTS)):
@@ -147,10 +181,13 @@ class Writer:
         given, call = steps.given, code.builder.call
         code.store(code.number(0), given["losses"], step)
         first_row = code.times(step, given["row_step"])
+        if self._shape.drops:
+            number = code.plus(given["first_step"], step)
+            Words(code).write_keys(given["seeds"], number, steps.keys, self._shape.depth)
         with code.loop(0, given["rows"], self._shape.rows) as row:
             is_first = code.builder.icmp_signed("==", row, code.int(0))
             steps.stage(first_row, row)
-            self._write_forward(code, steps)
+            self._write_forward(code, steps, row)
             steps.keep_logits(step, row)
             loss = code.at(given["losses"], step)
             last = steps.z[-1]
@@ -158,7 +195,7 @@ class Writer:
             self._write_backward(code, steps, is_first)
         self._write_update(code, steps, step)
 
-    def _write_forward(self, code: Code, steps: _Steps) -> None:
+    def _write_forward(self, code: Code, steps: _Steps, row: Value) -> None:
         call, depth, mask = code.builder.call, self._shape.depth, steps.given["mask"]
         for layer in range(depth + 1):
             product = self._forward if layer else self._first_forward
@@ -166,7 +203,11 @@ class Writer:
             x = steps.a[layer - 1] if layer else steps.features
             call(product, [x, steps.weights[layer], steps.biases[layer], steps.z[layer], *sizes])
             if layer < depth:
-                call(self._activate, [steps.z[layer], steps.a[layer], mask, steps.widths[layer + 1]])
+                of_dropout = []
+                if self._shape.drops:
+                    keys = code.at(steps.keys, 2 * layer)
+                    of_dropout = [keys, steps.given["seeds"], steps.given["kept"], steps.bits[layer], row]
+                call(self._activate, [steps.z[layer], steps.a[layer], mask, steps.widths[layer + 1], *of_dropout])
                 mask = code.at(mask, steps.strides[layer + 1])
 
     def _write_backward(self, code: Code, steps: _Steps, is_first: Value) -> None:
@@ -180,8 +221,9 @@ class Writer:
                 below = steps.delta[layer - 1]
                 call(self._input_gradient, [delta, steps.weights[layer], below, *sizes])
                 count = code.times(self._shape.rows, steps.widths[layer])
-                kept = (steps.z if self._activation.keeps_input else steps.a)[layer - 1]
-                call(self._differentiate, [below, kept, count])
+                of_dropout = [steps.given["kept"], steps.bits[layer - 1]] if self._shape.drops else []
+                # Activations that need their output have it there, too.
+                call(self._differentiate, [below, steps.z[layer - 1], count, *of_dropout])
                 delta = below
 
     def _write_update(self, code: Code, steps: _Steps, step: Value) -> None:
@@ -251,9 +293,12 @@ class _Steps:
         self.share = take(1)
         self.z = [take(width) for width in (*hidden, self.widths[-1])]
         # The output of an activation may take the place of its input if nobody needs that any more.
-        keeps_input = ACTIVATIONS[shape.activation].keeps_input
-        self.a = [take(width) for width in hidden] if keeps_input else self.z[:-1]
+        in_place = not (ACTIVATIONS[shape.activation].keeps_input or shape.drops)
+        self.a = self.z[:-1] if in_place else [take(width) for width in hidden]
         self.delta = [take(width) for width in hidden]
+        if shape.drops:
+            self.bits = [code.builder.bitcast(take(width), KEPT.as_pointer()) for width in hidden]
+            self.keys = code.builder.bitcast(take(2 * shape.depth + 2), words_of(self._lanes).as_pointer())
 
     def each_row(self, write: Callable[[Value, Value], None]) -> None:
         """Write something for every row of weights, and for the biases of every layer: their place and number."""

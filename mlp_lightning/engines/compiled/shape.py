@@ -26,6 +26,7 @@ class Shape(NamedTuple):
         task: whose loss it is.
         bias: whether layers have biases.
         masked: whether units that a member lacks have to be set to 0.
+        drops: whether there is dropout.
         smoothed: whether labels are smoothed.
         optimizer: name of torch's class.
         options: its arguments, without learning rate and weight decay.
@@ -41,6 +42,7 @@ class Shape(NamedTuple):
     task: str
     bias: bool
     masked: bool
+    drops: bool
     smoothed: bool
     optimizer: str
     options: tuple[tuple[str, Any], ...]
@@ -51,8 +53,9 @@ class Shape(NamedTuple):
 POINTERS = (
     *("widths", "strides", "weights", "gradient", "states", "rates", "factors", "decay", "mask", "smoothing", "clip"),
     *("features", "targets", "order", "share", "losses", "logits", "scratch"),
+    *("seeds", "kept"),
 )
-COUNTS = ("size", "rows", "steps", "row_step", "rate_step", "log_from", "log_every")
+COUNTS = ("size", "rows", "steps", "row_step", "rate_step", "log_from", "log_every", "first_step")
 POINTERS_TO_INTS = ("widths", "strides", "order")
 POINTERS_TO_NUMBERS = ("factors", "features", "targets")
 
@@ -66,6 +69,8 @@ class Arguments(ctypes.Structure):
     rows are shared, ``share`` likewise how much each counts. (With ``row_step`` 0 all steps see the first ``B``.)
     ``rates`` are ``(S, L)``, with ``rate_step`` 0 of the first step for all; ``factors (S, …)`` are the rule's.
     ``mask (U, L)`` has all hidden units of the stack.
+    With dropout, ``seeds (3, L)`` are words: both halves of the keys of the masks, and the smallest word that is kept;
+    ``kept (L,)`` is the factor of what is kept.
     ``losses (S, L)`` and ``logits (logged steps, B rounded up to R, C, L)`` are written.
     """
 
@@ -74,5 +79,6 @@ class Arguments(ctypes.Structure):
 
 def scratch_vectors(shape: Shape, widths: Sequence[int]) -> int:
     """Vectors of scratch memory of one call."""
-    inner = sum(widths[1:-1])
-    return shape.rows * (widths[0] + 2 * widths[-1] + 3 * inner + 1)
+    inner, depth = sum(widths[1:-1]), len(widths) - 2
+    of_dropout = inner + 2 * depth + 2 if shape.drops else 0
+    return shape.rows * (widths[0] + 2 * widths[-1] + 3 * inner + 1 + of_dropout)

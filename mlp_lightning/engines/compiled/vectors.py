@@ -121,7 +121,7 @@ class Code:
         return self.splat(self.scalar(pointer, index))
 
     def splat(self, number: Value) -> Value:
-        vector, index = self.lanes.vector, ir.IntType(32)
+        vector, index = ir.VectorType(number.type, self.lanes.count), ir.IntType(32)
         nothing = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(nothing, number, ir.Constant(index, 0))
         zeros = ir.Constant(ir.VectorType(index, self.lanes.count), [0] * self.lanes.count)

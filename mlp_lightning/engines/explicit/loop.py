@@ -38,10 +38,10 @@ class ExplicitLoop(StepLoop):
         self._chains: dict[int, ExplicitGradients] = {}
         self._smoothing = self.flat.flat_N.new_tensor(self.label_smoothing) if self.label_smoothing else None
 
-    def make_steps(self, execution: Execution) -> StepTrace:
+    def _make_steps(self, execution: Execution) -> StepTrace:
         """Make the optimizer steps of an execution, up to a requested stop; with autograd while there are hooks."""
         if any(self._hooks):
-            return super().make_steps(execution)
+            return super()._make_steps(execution)
         trace = StepTrace(execution.first_step)
         batches = execution.batches()
         at_once = max(1, _KEPT_NUMBERS // (execution.training_steps.rows_per_step * self._mlp.out_features))
@@ -76,6 +76,8 @@ class ExplicitLoop(StepLoop):
                 break
             rows = features_BF.shape[0]
             chain = self._chains.get(rows) or self._chain(rows)
+            if self._dropout is not None:
+                self._dropout.begin(step, rows)
             logits_BC = flat.flat_N.new_empty(rows, outputs)
             chain.forward(features_BF, logits_BC)
             chain.backward(loss_gradient(logits_BC, soft, None, weights_B))

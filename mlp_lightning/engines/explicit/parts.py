@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mlp_lightning.networks.activations import WrittenOut, written_out_of
+from mlp_lightning.networks.dropout import Dropout
 from mlp_lightning.networks.residual import ResidualBlock
 
 _aten = torch.ops.aten
@@ -115,23 +116,23 @@ class IdentityPart:
 
 
 class DropoutPart:
-    """Dropout with the masks that ``torch.nn.Dropout`` would draw on the CPU, from the same generator.
+    """Dropout with masks that are given.
 
     Args:
-        probability: of zeroing a number.
+        layer: whose masks they are.
         like: of the shape of its input.
     """
 
-    def __init__(self, probability: float, like: Tensor) -> None:
-        self._keep = 1 - probability
-        self._factor, self._out = torch.empty_like(like), torch.empty_like(like)
+    def __init__(self, layer: Dropout, like: Tensor) -> None:
+        self._layer, self._out = layer, torch.empty_like(like)
 
     def forward(self, x: Tensor) -> Tensor:
-        self._factor.bernoulli_(self._keep).div_(self._keep)
-        return torch.mul(x, self._factor, out=self._out)
+        assert self._layer.factors is not None
+        return torch.mul(x, self._layer.factors, out=self._out)
 
     def backward(self, delta: Tensor) -> Tensor:
-        return torch.mul(delta, self._factor, out=self._out)  # whose numbers were needed by what comes after it
+        assert self._layer.factors is not None
+        return torch.mul(delta, self._layer.factors, out=self._out)  # whose numbers were needed by what comes after it
 
 
 class _NormPart:
@@ -233,8 +234,8 @@ def make_parts(modules: Iterable[nn.Module], like: Tensor, needs_delta: bool, by
             # All but activations and identities make a new output, which their own gradient does not need.
             in_place = not activation.keeps_input and not isinstance(parts[-1], (ActivationPart, IdentityPart))
             parts.append(ActivationPart(activation, None if in_place else like))
-        elif isinstance(module, nn.Dropout):
-            parts.append(DropoutPart(module.p, like))
+        elif isinstance(module, Dropout):
+            parts.append(DropoutPart(module, like))
         elif isinstance(module, nn.LayerNorm):
             parts.append(LayerNormPart(module))
         elif isinstance(module, nn.BatchNorm1d):

@@ -37,19 +37,16 @@ class Snapshot:
         schedules: state of the scheduler alone, and entries of the parameter group.
         common: state of the optimizer that is the same for all.
         epoch_losses: sum of the epoch's losses so far.
-        generators: states of the members' dropout generators; ``None`` without dropout.
     """
 
     step: int
     schedules: list[tuple[dict[str, Any], dict[str, Any]]]
     common: dict[str, Any]
     epoch_losses: list[float]
-    generators: list[Tensor] | None
 
     def of(self, slot: int) -> Snapshot:
         """The state of one slot, without the states of the others."""
-        generators = None if self.generators is None else [self.generators[slot]]
-        return Snapshot(self.step, [self.schedules[slot]], self.common, [self.epoch_losses[slot]], generators)
+        return Snapshot(self.step, [self.schedules[slot]], self.common, [self.epoch_losses[slot]])
 
     def to_plain(self) -> dict[str, Any]:
         return {**vars(self), "schedules": [list(one) for one in self.schedules]}
@@ -99,12 +96,6 @@ class StackedEngine:
         return self.loop.model
 
     @property
-    def _generator(self) -> str:
-        """Name of the generator of a run alone that dropout draws from."""
-        device = self.model.flat_N.device.type
-        return "torch" if device == "cpu" else device
-
-    @property
     def task(self) -> Task:
         return self.loop.task
 
@@ -117,7 +108,7 @@ class StackedEngine:
         return self.loop.optimizer.learning_rates.tolist()
 
     def begin_execution(self) -> None:
-        """Nothing to do: each member has its own generator."""
+        """Nothing to do: no step draws random numbers."""
 
     def run(self, first_step: int, count: int) -> Trace:
         """Make ``count`` optimizer steps, up to a requested stop."""
@@ -201,7 +192,6 @@ class StackedEngine:
             loop.schedule.state(),
             loop.optimizer.common_state(),
             loop.epoch_loss_K.tolist(),
-            None if loop.dropout is None else loop.dropout.states(),
         )
 
     def states(self, slots: Sequence[int], snapshot: Snapshot) -> list[MemberState]:
@@ -290,8 +280,7 @@ class StackedEngine:
         weights_N = self.model.flat_of_state(state.weights)
         common, tensors = self._optimizer_state(state.optimizer)
         group = {key: one for key, one in state.optimizer["param_groups"][0].items() if key in SCHEDULED}
-        generators = None if self.loop.dropout is None else [state.generators[self._generator]]
-        snapshot = Snapshot(state.step, [(dict(state.schedule), group)], common, [state.epoch_loss], generators)
+        snapshot = Snapshot(state.step, [(dict(state.schedule), group)], common, [state.epoch_loss])
         return snapshot, {"weights": weights_N, **tensors}
 
     def _optimizer_state(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -314,8 +303,6 @@ class StackedEngine:
             loop.schedule.load_state(snapshot.schedules)
             loop.optimizer.set_learning_rates(loop.schedule.learning_rates())
         loop.epoch_loss_K = torch.tensor(snapshot.epoch_losses, dtype=torch.float64)
-        if loop.dropout is not None and snapshot.generators is not None:
-            loop.dropout.load_states(snapshot.generators)
         self._step = snapshot.step
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -336,16 +323,13 @@ class StackedEngine:
         model = self.model
         parts = {name: list(model.copies(flat_N, slot)) for name, flat_N in tensors.items() if name != "weights"}
         schedule, group = snapshot.schedules[0]
-        generators = dict(initial_generators(self._seeds[slot]))
-        if snapshot.generators is not None:
-            generators[self._generator] = snapshot.generators[0]
         return MemberState(
             snapshot.step,
             OrderedDict({**self._preprocessors[slot], **model.state_of(tensors["weights"], slot)}),
             self.loop.optimizer.alone(slot, {**snapshot.common, **parts}, group),
             schedule,
             snapshot.epoch_losses[0],
-            generators,
+            dict(initial_generators(self._seeds[slot])),
         )
 
     def _logits(self, features: Tensor, best: bool) -> Tensor:

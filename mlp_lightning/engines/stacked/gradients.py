@@ -109,7 +109,8 @@ class StackedGradients:
         Args:
             features: ``(B, F)`` if they are shared, else ``(K, B, F)``.
             logits_KBC: where to write.
-            dropout: for each hidden layer, the factors ``(K, B, H)`` of its units: 0 or 1 / (1 - probability).
+            dropout: for each hidden layer, the factors of its units, 0 or 1 / (1 - probability): ``(K, B, H)``, or
+                ``(1, B, H)`` for all members.
         """
         activate, x = self._activation.forward, features
         for number, layer in enumerate(self._hidden):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mlp_lightning.engines.dropout import DropoutMasks
 from mlp_lightning.engines.protocol import Trace
-from mlp_lightning.engines.stacked.dropout import StackedDropout
 from mlp_lightning.engines.stacked.gradients import StackedGradients
 from mlp_lightning.engines.stacked.layout import StackedMLP
 from mlp_lightning.engines.stacked.network import StackedNetwork
@@ -35,7 +35,7 @@ class StackedLoop:
         steps: which rows each step sees.
         optimizer: over ``model``; its ``gradient_N`` is where gradients are written.
         schedule: the learning rates.
-        dropout: draws the masks; ``None`` without dropout.
+        dropout: the masks; ``None`` without dropout.
         log_interval: a step whose number is a multiple of it is logged.
         label_smoothing: of each member; ``None`` without.
         stop_requested: called before every step; the loop ends when it returns true.
@@ -48,7 +48,7 @@ class StackedLoop:
         steps: StackedSteps,
         optimizer: StackedOptimizer,
         schedule: StackedSchedule,
-        dropout: StackedDropout | None = None,
+        dropout: DropoutMasks | None = None,
         log_interval: int = 1,
         stop_requested: Callable[[], bool] = lambda: False,
         label_smoothing: Sequence[float] | None = None,
@@ -107,11 +107,9 @@ class StackedLoop:
         for (features, targets, weights), logits_KBC in zip(batches, logits_SKBC, strict=True):
             if self.stop_requested():
                 break
-            masks = None
             if isinstance(chain, NetworkGradients):
                 chain.own_rows = self.steps.own_rows_at(step)
-            if dropout is not None:
-                masks = dropout.masks(rows, self.steps.batch_size, self.steps.own_rows_at(step))
+            masks = None if dropout is None else dropout.of_step(step, rows)
             chain.forward(features, logits_KBC, masks)
             delta_KBC = loss_gradient(logits_KBC, targets, self._smoothing_K11, weights)
             if optimizer.loss_factor_K11 is not None:
@@ -196,8 +194,9 @@ class StackedLoop:
         """The loop over some of the members, which are those of ``chosen``."""
         self.optimizer.select(members, chosen, torch.zeros_like(chosen.flat_N.detach()))
         self.schedule.select(members)
-        if self.dropout is not None:
-            self.dropout.select(members, chosen)
+        dropout = None
+        if self.dropout is not None and any(chosen.dropout):
+            dropout = self.dropout.select(members, chosen.widest_dropped)
         smoothing = self.label_smoothing
         loop = type(self)(
             chosen,
@@ -205,7 +204,7 @@ class StackedLoop:
             self.steps.select(members),
             self.optimizer,
             self.schedule,
-            self.dropout,
+            dropout,
             self.log_interval,
             self.stop_requested,
             None if smoothing is None else [smoothing[one] for one in members],

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlp_lightning.engines.stacked.stack import Stack, linear
+from mlp_lightning.networks.dropout import Dropout
 from mlp_lightning.networks.embeddings import FeatureEmbedding, PeriodicEmbedding
 from mlp_lightning.networks.mlp import MLP
 from mlp_lightning.networks.residual import ResidualBlock
@@ -119,7 +120,7 @@ class StackedNetwork(Stack):
         before: tuple[int, ...] = ()
         for name, module in self.pattern.layers.named_modules():
             before = widths.get(name, before)
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, Dropout):
                 yield before
 
     @property
@@ -215,7 +216,7 @@ class Pass:
     Args:
         model: the stack.
         tensors: its parameters and buffers.
-        dropout: for each dropout layer, in order, the factors ``(K, B, H)``; ``None`` without dropout.
+        dropout: for each dropout layer, in order, the factors ``(K, B, H)`` or ``(1, B, H)``; ``None`` without dropout.
         training: whether batches are normalised by their own statistics, which are kept, too.
         counts_KB1: 1 for rows of the batch, 0 for padding; ``None``: all are.
     """
@@ -254,7 +255,7 @@ class Pass:
                 x = self._layer_norm(module, at, x)
             elif isinstance(module, nn.BatchNorm1d):
                 x = self._batch_norm(module, at, x)
-            elif isinstance(module, nn.Dropout):
+            elif isinstance(module, Dropout):
                 x = x if self._dropout is None else x * next(self._dropout)
             else:
                 x = module(x)

@@ -35,6 +35,11 @@ class Stack(nn.Module, abc.ABC):
     layer_names: list[str]
     widest: int
 
+    @property
+    def widest_dropped(self) -> list[int]:
+        """Of each dropout layer, how many numbers it sees of a row, of the widest member."""
+        return [max(units) for units in zip(*self.dropped_units, strict=True)]
+
     @abc.abstractmethod
     def unstack(self, member: int) -> nn.Module:
         """One member as a separate network, with bit-equal weights."""

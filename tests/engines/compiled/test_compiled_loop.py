@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -96,6 +97,75 @@ def test_each_option_alone(changes: dict[str, Any]) -> None:
     assert_close(outcomes[-1].metrics, alone(group, group.members[-1], 100).metrics, FLOAT32)
 
 
+DROPPING = [
+    Member((5, 6), 0.1, dropout=0.3),
+    Member((2, 1), 0.03, seed=1),
+    Member((7, 3), 0.05, seed=1, dropout=0.6),
+    Member((5, 6), 0.02, dropout=0.1),
+]
+
+
+@pytest.mark.parametrize("batch_size", [None, 16, 3])
+@pytest.mark.parametrize("activation", STACKED_ACTIVATIONS)
+def test_dropout(activation: str, batch_size: int | None) -> None:
+    """The masks of each member alone, with activations that keep their input and others."""
+    group = Group(DROPPING, "Adam", activation=activation, batch_size=batch_size, loop=CompiledLoop)
+    assert_each_as_alone(group.but(dtype=torch.float64), 60, FLOAT64)
+
+
+@pytest.mark.parametrize("number", COMPILED[::2], ids=IDS[::2])
+def test_dropout_after_300_steps(number: int) -> None:
+    name, options, learning_rates, decays = OPTIMIZERS[number]
+    draw = random.Random(number)
+    members = some_members(draw, 3, 2, learning_rates, decays)
+    members = [dataclasses.replace(one, dropout=draw.choice([0.05, 0.2, 0.5])) for one in members]
+    group = Group(members, name, options, activation="silu", batch_size=16, loop=CompiledLoop)
+    assert_each_as_alone(group, 300, FLOAT32)
+    assert_each_as_alone(group.but(dtype=torch.float64), 300, FLOAT64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 2},
+        {"own_rows": True},
+        {"own_rows": True, "batch_size": None},
+        {"bias": False, "clip_val": 0.05},
+        {"members": [Member((9,), 0.1, seed=4, dropout=0.9)]},
+        {"members": [Member((), 0.1), Member((), 0.03, seed=1)]},
+        {"members": [dataclasses.replace(one, dropout=0.05 * (n % 4)) for n, one in enumerate(MANY)]},
+        {"members": [Member((33, 40, 5), 0.01, dropout=0.2), Member((37, 17, 8), 0.02, dropout=0.2)]},
+        {"members": [Member((4,) * 6, 0.01, dropout=1e-9), Member((4,) * 6, 0.02, dropout=1 - 1e-9)]},
+    ],
+    ids=str,
+)
+def test_dropout_with_each_option(changes: dict[str, Any]) -> None:
+    group = Group(DROPPING, batch_size=16, dtype=torch.float64, loop=CompiledLoop).but(**changes)
+    assert_each_as_alone(group, 50, FLOAT64)
+
+
+def test_with_dropout_a_member_has_the_same_bits_in_any_company_and_any_cut() -> None:
+    members = [dataclasses.replace(one, dropout=0.1 * (number % 3)) for number, one in enumerate(MANY)]
+    group = Group(members, "Adam", batch_size=16, loop=CompiledLoop)
+    everyone = together(group, 40)
+    for order in ([3, 1, 0, 2], [18, 2, 0], [4]):
+        few = group.but(members=[members[one] for one in order])
+        for outcome, one in zip(together(few, 40), order, strict=True):
+            assert_same_bits(outcome.losses, everyone[one].losses)
+    loop = stacked_loop(group, 40)
+    cut = torch.cat([loop.run(first, count).losses_SK for first, count in ((0, 13), (13, 1), (14, 26))])
+    for number, outcome in enumerate(everyone):
+        assert_same_bits(cut[:, number], outcome.losses)
+
+
+def test_a_diverged_member_does_not_affect_the_others_with_dropout() -> None:
+    good = Group(DROPPING, batch_size=16, activation="relu", task="regression", loop=CompiledLoop)
+    outcomes = together(good.but(members=[Member((3, 4), float("inf"), dropout=0.5), *DROPPING]), 60)
+    assert not outcomes[0].losses.isfinite().all()
+    for outcome, expected in zip(outcomes[1:], together(good, 60), strict=True):
+        assert_same_bits(outcome.losses, expected.losses)
+
+
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_smoothed_labels_of_some_members(task: str, smoothing: float) -> None:
@@ -164,7 +234,8 @@ def test_any_cut_into_executions_gives_the_same_bits(batch_size: int | None, sch
 
 
 def test_members_that_are_left_out_change_no_bit_of_the_others() -> None:
-    group = Group(MANY, "RMSprop", batch_size=16, loop=CompiledLoop)
+    members = [dataclasses.replace(one, dropout=0.3 * (number % 3 == 0)) for number, one in enumerate(MANY)]
+    group = Group(members, "RMSprop", batch_size=16, loop=CompiledLoop)
     whole, part = stacked_loop(group, 40), stacked_loop(group, 40)
     whole.run(0, 40)
     part.run(0, 20)

@@ -48,6 +48,7 @@ OPTIONS = {
     "values clipped": ["trainer.gradient_clip_val=0.01", "trainer.gradient_clip_algorithm=value"],
     "smoothed": ["trainer.label_smoothing=0.1", "data.batch_size=20"],
     "dropout": ["model.dropout=0.3", "data.batch_size=16"],
+    "dropout, accumulation": ["model.dropout=0.3", "data.batch_size=7", "trainer.accumulate_grad_batches=3"],
     "batch norm": ["model.norm=batch", "data.batch_size=16"],
     "layer norm": ["model.norm=layer"],
     "residual": ["model=resnet"],
@@ -212,7 +213,7 @@ def test_hooks_are_called(steps: str, compose_config: ComposeConfig, tmp_path: P
         ("trainer.precision=bf16-mixed", "trainer.precision = bf16-mixed"),
         ("logger=default callbacks.histograms_every_n_steps=5", "callbacks.histograms_every_n_steps"),
         ("optimizer.name=Adafactor ~optimizer.momentum ~optimizer.dampening ~optimizer.nesterov", "Adafactor"),
-        ("data.batch_size=8 trainer.accumulate_grad_batches=2 model.dropout=0.1", "model.dropout = 0.1"),
+        ("data.batch_size=8 trainer.accumulate_grad_batches=2 model.norm=batch", "model.norm = batch"),
     ],
 )
 def test_refused(override: str, reason: str, compose_config: ComposeConfig, tmp_path: Path) -> None:

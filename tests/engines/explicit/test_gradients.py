@@ -11,6 +11,7 @@ from support.tolerances import assert_close, assert_same_bits
 from torch import Tensor
 
 from mlp_lightning.config import OptimizerConfig
+from mlp_lightning.engines.dropout import ModuleDropout
 from mlp_lightning.engines.explicit.gradients import ExplicitGradients
 from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
 from mlp_lightning.networks import MLP, make_task
@@ -47,15 +48,16 @@ def compare(task: str = "multiclass", smoothing: float = 0.0, weighted: bool = F
     chain, learned = ExplicitGradients(mlp, ROWS), make_task(task, outputs, [0.0] * outputs, [1.0] * outputs)
     weights_B = torch.linspace(0, 2, ROWS, dtype=torch.float64) if weighted else None
     truths = targets(task, outputs)
-    for features_BF in (features(), features().flip(0)):
-        torch.manual_seed(2)  # of dropout's masks
+    masks = ModuleDropout.of(mlp, seed=2)
+    for step, features_BF in enumerate((features(), features().flip(0))):
+        if masks is not None:
+            masks.begin(step, ROWS)
         logits_BC = torch.empty(ROWS, outputs, dtype=torch.float64)
         with torch.no_grad():
             chain.forward(features_BF, logits_BC)
             smooth = torch.tensor(smoothing, dtype=torch.float64) if smoothing else None
             chain.backward(learned.loss_gradient(logits_BC, truths, smooth, weights_B))
         written = [one.grad.clone() for one in mlp.parameters() if one.grad is not None]
-        torch.manual_seed(2)
         expected_BC = mlp(features_BF)
         loss = learned.loss(expected_BC, truths, smoothing or None, weights_B)
         expected = torch.autograd.grad(loss, list(mlp.parameters()))

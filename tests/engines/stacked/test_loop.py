@@ -266,3 +266,22 @@ def test_a_plateau_stops_for_members_that_have_ended() -> None:
     trace = loop.run(0, 10)
     assert trace.logged_SK3[:, 1, 2].tolist() == [SGD_MEMBERS[1].lr] * 10
     assert trace.logged_SK3[-1, 0, 2] < SGD_MEMBERS[0].lr / 100
+
+
+@pytest.mark.parametrize("as_networks", [False, True])
+@pytest.mark.parametrize("kept", [[1], [3, 0], [0, 2, 1]], ids=str)
+def test_members_that_are_left_keep_their_masks(kept: list[int], as_networks: bool) -> None:
+    """Also if none of them has any."""
+    group = Group(
+        [Member((5, 3), 0.1, 4, dropout=0.3), Member((4, 6), 0.1, 1), Member((2, 2), 0.1, dropout=0.5), Member((6, 3))],
+        batch_size=16,
+        dtype=torch.float64,
+    )
+    loop = stacked_loop(group, 40, as_networks)
+    loop.run(0, 15)
+    loop = loop.select(kept, loop.model.select(kept))
+    loop.run(15, 25)
+    for place, number in enumerate(kept):
+        weights = alone(group, group.members[number], 40).weights
+        for one, other in zip(loop.model.parts(loop.model.flat_N, place), weights, strict=True):
+            assert_close(one, other, 1e-9)
