@@ -61,7 +61,7 @@ class FolderWriter:
         training: TrainingFacts,
         history: MetricsHistory,
         files: MetricFiles,
-        prepare_save: Callable[[Policies, bool | None], Callable[[], None]] | None,
+        prepare_save: Callable[[Policies, Snapshot, bool | None], Callable[[], None]] | None,
         on_end: Callable[[int, TrainingResult, str], None],
     ) -> None:
         self._training = training
@@ -95,7 +95,7 @@ class FolderWriter:
         """Save the state of all members that still train."""
         if self._prepare_save is not None:
             with self.rescue.lock:
-                self._prepare_save(policies, None)()
+                self._prepare_save(policies, policies.snapshot(), None)()
                 self.rescue.forget()
         elif self._is_single:
             self._save_run(policies, policies.snapshot())
@@ -125,7 +125,7 @@ class FolderWriter:
     def keep(self, policies: Policies, validation_pending: bool) -> None:
         """Keep a copy of the state in memory, for a process that is ended before it can stop."""
         if self._prepare_save is not None:
-            self.rescue.keep(self._prepare_save(policies, validation_pending))
+            self.rescue.keep(self._prepare_save(policies, policies.snapshot(), validation_pending))
         elif self._is_single:
             self._save_run(policies, policies.snapshot(), validation_pending)
 
@@ -146,13 +146,25 @@ class FolderWriter:
         endings = [one for one in endings if one.member not in self._training.left_out]
         if not endings:
             return
-        fit_time_s = self.fit_time_s
-        members = self._training.members
-        has_checkpoints = members[0].config.callbacks.checkpoint is not None
+        has_checkpoints = self._training.members[0].config.callbacks.checkpoint is not None
         was_saved = self._saved_step == endings[0].steps
         if self._is_single and has_checkpoints and endings[0].status != "failed" and not was_saved:
             # Before it is measured, which may take long.
             self._save_run(policies, snapshot)
+        save = None
+        if has_checkpoints and self._prepare_save is not None and any(one.status == "finished" for one in endings):
+            save = self._prepare_save(policies, snapshot, None)
+        if save is not None and self._is_single:
+            save()
+        elif save is not None:  # nothing of the stack changes until these members are written: no copy is needed
+            self.rescue.keep(save)
+        self._measure_and_write(policies, endings, snapshot)
+        if save is not None:
+            self.rescue.forget()
+
+    def _measure_and_write(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
+        fit_time_s, members = self.fit_time_s, self._training.members
+        has_checkpoints = members[0].config.callbacks.checkpoint is not None
         measured = self._measured(policies, endings)
         slots = [policies.present.index(one.member) for one in endings]
         metrics = [
