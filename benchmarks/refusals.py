@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,8 @@ MAKE_CHECKPOINTS = """
 import sys, pathlib, json
 from support import hostile_checkpoints, hostile_exports
 from mlp_lightning.inference.export.formats import export_model
-folder, genuine = pathlib.Path(sys.argv[1]), next(pathlib.Path(sys.argv[1]).glob("lightning_logs/*/*/checkpoints/last.ckpt"))
+folder = pathlib.Path(sys.argv[1])
+genuine = next(folder.glob("lightning_logs/*/*/checkpoints/last.ckpt"))
 for number, name in enumerate(json.loads(sys.argv[2])):
     hostile_checkpoints.write(name, genuine, folder / f"{number}.ckpt", folder / "ran")
 export_model(genuine, "safetensors", folder / "good.safetensors")
@@ -40,7 +40,16 @@ export_model(genuine, "safetensors", folder / "good.safetensors")
 made = hostile_exports.hostile_exports(folder / "good.safetensors", folder / "exports")
 print(json.dumps({name: str(path) for name, path in made.items()}))
 """
-LOAD = "import sys, mlp_lightning; mlp_lightning.load_exported(sys.argv[1])"
+LOAD = """
+import sys
+from mlp_lightning.errors import MLPLightningError
+from mlp_lightning.inference.export.safetensors import load_exported
+try:
+    load_exported(sys.argv[1])
+except MLPLightningError as error:
+    print(error)
+    sys.exit(2)
+"""
 MAKE_COLUMNS = """
 import sys, numpy, pyarrow, pyarrow.parquet, pyarrow.feather
 codes = pyarrow.DictionaryArray.from_arrays(numpy.zeros(2000, numpy.int32), pyarrow.array(["x" * (8 << 20)]))
@@ -120,26 +129,12 @@ def main() -> None:
             cases[f"checkpoint: {one}"] = (
                 f"scripts/predict.py ckpt_path={number}.ckpt data.path=line.csv.gz output=p.csv"
             )
-        for case, line in cases.items():
-            script, *rest = shlex.split(line)
-            command = [sys.executable, str(ROOT / script), *rest]
-            print(
-                json.dumps(
-                    {"case": case, **measured(command, folder, int(arguments.memory_gb * 2**30), arguments.seconds)}
-                ),
-                flush=True,
-            )
-        for one in EXPORTS:
-            command = [sys.executable, "-c", LOAD, exports[one]]
-            print(
-                json.dumps(
-                    {
-                        "case": f"export: {one}",
-                        **measured(command, folder, int(arguments.memory_gb * 2**30), arguments.seconds),
-                    }
-                ),
-                flush=True,
-            )
+        commands = {case: [str(ROOT / line.split()[0]), *line.split()[1:]] for case, line in cases.items()}
+        commands |= {f"export: {one}": ["-c", LOAD, exports[one]] for one in EXPORTS}
+        limit = int(arguments.memory_gb * 2**30)
+        for case, command in commands.items():
+            found = measured([sys.executable, *command], folder, limit, arguments.seconds)
+            print(json.dumps({"case": case, **found}), flush=True)
 
 
 if __name__ == "__main__":
