@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import datetime
 import functools
-import itertools
 import math
 import os
 import time
@@ -17,13 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
-from mlp_lightning.runs.build import build_module, layer_widths, module_config
+from mlp_lightning.runs.build import build_module, count_parameters
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
 from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
@@ -33,7 +30,6 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
-from mlp_lightning.runs.network import build_embedding, build_mlp
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
 from mlp_lightning.runs.rescue import Rescue
@@ -50,8 +46,8 @@ class FolderWriter:
         training: whose runs they are.
         history: what was measured.
         files: its curves.
-        prepare_save: returns what saves the present state of all members together; given whether a validation is
-            pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
+        prepare_save: returns what saves the state of all members together, of a snapshot; given whether a validation
+            is pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
         on_end: called with the number of a member, its result and what its data say of the predictions, once its
             folder is complete.
     """
@@ -355,7 +351,9 @@ class FolderWriter:
             interval = max(1, len(own.steps) // _LINES_OF_A_LOG)
             lines = [
                 *member.data.describe(),
-                announcement(member.config, member.data, _parameters(member), training.last_step),
+                announcement(
+                    member.config, member.data, count_parameters(member.config, member.data), training.last_step
+                ),
                 f"Trained as one of {len(training.members)} members of a stack",
                 *(
                     f"step {step:>6}  loss {loss:.9f}  {training.metric_name} {metric:.4f}"
@@ -397,13 +395,3 @@ class FolderWriter:
 
 def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
     return surroundings(member.config, started_at, member.data.fingerprint)
-
-
-def _parameters(member: Member) -> int:
-    """Number of parameters of a member's network."""
-    config, data = member.config, member.data
-    if config.model.norm == "none" and build_embedding(config.model, data.in_features, data.preprocessor) is None:
-        widths = layer_widths(config, data)
-        return sum((inputs + config.model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return sum(one.numel() for one in build_mlp(module_config(config, data), data.preprocessor).parameters())
