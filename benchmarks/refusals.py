@@ -89,7 +89,7 @@ def measured(words: list[str], folder: Path, limit: int, seconds: float) -> dict
     with (folder / "said").open("w+") as said:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "1000"}
         child = subprocess.Popen(words, cwd=folder, stdout=said, stderr=said, env=environment, preexec_fn=limited)
-        usage, status = None, None
+        usage, status = None, 0
         while usage is None:
             done, status, found = os.wait4(child.pid, os.WNOHANG)
             if done:
