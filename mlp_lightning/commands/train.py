@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
 OUTPUT_FOLDER = Path("lightning_logs")
+# What Hydra makes folders of, and what common file systems take.
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
+_NAME_BYTES, _PATH_BYTES = 255, 4000
 
 
 @dataclasses.dataclass
@@ -265,11 +268,17 @@ def _refuse_options_of_sweeps(config: Config, explicit: Collection[str]) -> None
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:
-    """Refuse a folder that you name if it belongs to another run: Hydra would write into it first."""
+    """Refuse a folder that you name if no file system takes it, or another run has it: Hydra would write into it."""
     key, inside = ("hydra.sweep.dir", "*/config.yaml") if multirun else ("hydra.run.dir", "config.yaml")
     for override in overrides:
         name, _, value = override.partition("=")
-        if name.lstrip("+") == key and any(Path(value.strip("'\"")).glob(inside)):
+        name, value = name.lstrip("+"), value.strip("'\"")
+        if name in _FOLDERS and "${" not in value:
+            longest = max(len(os.fsencode(part)) for part in value.split("/"))
+            if longest > _NAME_BYTES or len(os.fsencode(value)) > _PATH_BYTES:
+                rule = f"must have at most {_PATH_BYTES:,} bytes, and {_NAME_BYTES} between two slashes"
+                raise ConfigError([Fault(name, value, rule, "choose a shorter one")])
+        if name == key and any(Path(value).glob(inside)):
             raise ConfigError([Fault(key, value, "is the folder of another run", "choose a new one")])
 
 
@@ -327,8 +336,8 @@ def _made(folder: Path, key: str) -> Path | None:
     Raises:
         ConfigError: it cannot be made.
     """
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         cause = f"cannot be made a folder: {error.strerror} ({error.filename})"

@@ -204,6 +204,13 @@ class Engine(Protocol):
         """The state of all slots, their best included, as plain data and tensors on the CPU."""
         ...
 
+    def saves(self, snapshot: Any) -> Callable[[], dict[str, Any]]:
+        """What gives that state, with the present weights and a snapshot of the rest.
+
+        Another thread may call it as long as the engine of a stack evaluates and does nothing else.
+        """
+        ...
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`save` returned for the same members."""
         ...

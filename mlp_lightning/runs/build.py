@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from mlp_lightning.config import Config, ModelConfig, OwnModelConfig
@@ -12,6 +15,7 @@ from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.module_config import ModuleConfig
+from mlp_lightning.runs.network import build_embedding, build_mlp
 from mlp_lightning.runs.own_parts import OwnParts
 
 # Enough for probabilities that are not too sure; benchmarks/quality.py measures them.
@@ -163,3 +167,13 @@ def run_length(config: Config, steps_per_epoch: int) -> int:
     if config.trainer.max_epochs is not None:
         limits.append(config.trainer.max_epochs * steps_per_epoch)
     return min(limits)
+
+
+def count_parameters(config: Config, data: TabularDataModule) -> int:
+    """Number of parameters of the network of a configuration; the network is not built."""
+    model = config.model
+    if model.norm == "none" and build_embedding(model, data.in_features, data.preprocessor) is None:
+        widths = layer_widths(config, data)
+        return sum((inputs + model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(one.numel() for one in build_mlp(module_config(config, data), data.preprocessor).parameters())

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -35,6 +35,18 @@ class _PatientConsole(Console):
             if sys.platform != "win32" or error.errno != errno.EINVAL:
                 raise
             self.on_broken_pipe()
+
+
+class _LogFile(logging.FileHandler):
+    """A file of log lines. On a full disk they are lost without a traceback; what a run needs says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # the name of logging
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what is still buffered
+            super().close()
 
 
 def level_of(line: str) -> str:
@@ -93,7 +105,7 @@ class RunConsole:
         Without a path Lightning's go nowhere, and this package's where they went before. For verbosity 2,
         Lightning's also go to the terminal.
         """
-        file = logging.NullHandler() if path is None else logging.FileHandler(path, encoding="utf-8")
+        file = logging.NullHandler() if path is None else _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
         before: list[tuple[logging.Logger, int, list[logging.Handler], bool]] = []
         ours = () if path is None else ("mlp_lightning",)

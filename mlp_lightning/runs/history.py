@@ -104,10 +104,14 @@ class MetricsHistory:
             self._forgotten[split] = self.rows(split)
             self._blocks[split] = []
 
-    def state(self, members: Sequence[int]) -> dict[str, dict[str, Any]]:
+    def state(self, members: Sequence[int], repeated: int | None = None) -> dict[str, dict[str, Any]]:
         """All that was measured of the members that are left, as plain data, in their order.
 
         What was kept of the others is dropped: it was written when they ended.
+
+        Args:
+            members: their numbers.
+            repeated: a step whose validation is left out.
         """
         state = {}
         for split, blocks in self._blocks.items():
@@ -118,7 +122,8 @@ class MetricsHistory:
             # One block, so that the next time is no longer than this one.
             self._blocks[split] = [merged]
             steps, times = torch.tensor(merged.steps), torch.tensor(merged.times, dtype=torch.float64)
-            state[split] = {"steps": steps, "times": times, "values": values}
+            kept = slice(None) if repeated is None or split != "val" else steps != repeated
+            state[split] = {"steps": steps[kept], "times": times[kept], "values": values[kept]}
         return state
 
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mlp_lightning.runs.engines import Sizing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member
-from mlp_lightning.runs.policies import Best, Policies, Stopping
+from mlp_lightning.runs.policies import Best, Policies, Snapshot, Stopping
 from mlp_lightning.runs.run_folder import config_hash
 from mlp_lightning.tables.fingerprint import differences
 
@@ -133,9 +133,11 @@ class SavedStack:
 
 
 def stack_content(
-    policies: Policies, history: MetricsHistory, members: Sequence[Member], fixed: Sizing
-) -> dict[str, Any]:
-    """The state of a stack between two steps, part of which is the stack's.
+    policies: Policies, history: MetricsHistory, members: Sequence[Member], fixed: Sizing, snapshot: Snapshot
+) -> Callable[[], dict[str, Any]]:
+    """What gives the state of a stack between two steps; part of it is the stack's, unless it is copied.
+
+    Another thread may call it as long as the stack measures its members and does nothing else.
 
     Args:
         policies: of the stack.
@@ -143,27 +145,35 @@ def stack_content(
         members: of all that the stack has had.
         fixed: what a stack that continues takes over as it is: another engine or number of threads may change the last
             bit.
+        snapshot: of the state.
     """
-    slots = []
-    for number in policies.present:
-        member, best = members[number], policies.best[number]
-        slots.append(
-            {
-                "config": member.config.to_dict(),
-                "hash": config_hash(member.config),
-                "rows": member.data.fingerprint,
-                "active": policies.is_active(number),
-                "stopping": list(policies.stopping[number]),
-                "best": [best.value, best.step, None if best.stopping is None else list(best.stopping)],
-            }
-        )
+    present, step = list(policies.present), policies.step
+    slots = [(members[one], policies.is_active(one), policies.best[one], snapshot.stopping[one]) for one in present]
+    engine_state = policies.engine.saves(snapshot.engine)
+    # What the last validation has measured is measured again, unless it is one of those that all runs have.
+    is_repeated = policies.milestones.validates(step) and not policies.milestones.is_regular_validation(step)
+
+    def content() -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "step": step,
+            "fixed": fixed._asdict(),
+            "slots": [_slot_content(*one) for one in slots],
+            "engine": engine_state(),
+            "history": history.state(present, step if is_repeated else None),
+        }
+
+    return content
+
+
+def _slot_content(member: Member, is_active: bool, best: Best, stopping: Stopping) -> dict[str, Any]:
     return {
-        "format": _FORMAT,
-        "step": policies.step,
-        "fixed": fixed._asdict(),
-        "slots": slots,
-        "engine": policies.engine.save(),
-        "history": history.state(policies.present),
+        "config": member.config.to_dict(),
+        "hash": config_hash(member.config),
+        "rows": member.data.fingerprint,
+        "active": is_active,
+        "stopping": list(stopping),
+        "best": [best.value, best.step, None if best.stopping is None else list(best.stopping)],
     }
 
 

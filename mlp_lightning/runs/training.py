@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
-from mlp_lightning.runs.policies import Milestones, Policies, stops_by_training_loss
+from mlp_lightning.runs.policies import Milestones, Policies, Snapshot, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
 from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
@@ -300,16 +301,18 @@ class Training:
 
     # ---- the state of all members together ---------------------------------------------------------------
 
-    def _prepared_save(self, chosen: Sizing, policies: Policies, pending: bool | None) -> Callable[[], None]:
-        """What saves the present state; with ``pending`` a copy of it, whatever happens to the stack until then."""
-        content = stack_content(policies, self.history, self.members, chosen)
+    def _prepared_save(
+        self, chosen: Sizing, policies: Policies, snapshot: Snapshot, pending: bool | None
+    ) -> Callable[[], None]:
+        """What saves the state of a snapshot; with ``pending`` a copy of it, whatever happens to the stack then."""
+        content = stack_content(policies, self.history, self.members, chosen, snapshot)
         if pending is not None:
-            content = copy.deepcopy({**content, PENDING_KEY: pending})
+            content = functools.partial(dict, copy.deepcopy({**content(), PENDING_KEY: pending}))
 
         def save() -> None:
             assert self.options.state_file is not None
             try:
-                save_stack(self.options.state_file, content)
+                save_stack(self.options.state_file, content())
             except OSError as error:
                 # The runs are worth more than what would spare them a new start.
                 if not self._save_failed:

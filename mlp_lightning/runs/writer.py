@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import datetime
 import functools
-import itertools
 import math
 import os
 import time
@@ -17,13 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
-from mlp_lightning.runs.build import build_module, layer_widths, module_config
+from mlp_lightning.runs.build import build_module, count_parameters
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
 from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
@@ -33,7 +30,6 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
-from mlp_lightning.runs.network import build_embedding, build_mlp
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
 from mlp_lightning.runs.rescue import Rescue
@@ -50,8 +46,8 @@ class FolderWriter:
         training: whose runs they are.
         history: what was measured.
         files: its curves.
-        prepare_save: returns what saves the present state of all members together; given whether a validation is
-            pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
+        prepare_save: returns what saves the state of all members together, of a snapshot; given whether a validation
+            is pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
         on_end: called with the number of a member, its result and what its data say of the predictions, once its
             folder is complete.
     """
@@ -61,7 +57,7 @@ class FolderWriter:
         training: TrainingFacts,
         history: MetricsHistory,
         files: MetricFiles,
-        prepare_save: Callable[[Policies, bool | None], Callable[[], None]] | None,
+        prepare_save: Callable[[Policies, Snapshot, bool | None], Callable[[], None]] | None,
         on_end: Callable[[int, TrainingResult, str], None],
     ) -> None:
         self._training = training
@@ -95,7 +91,7 @@ class FolderWriter:
         """Save the state of all members that still train."""
         if self._prepare_save is not None:
             with self.rescue.lock:
-                self._prepare_save(policies, None)()
+                self._prepare_save(policies, policies.snapshot(), None)()
                 self.rescue.forget()
         elif self._is_single:
             self._save_run(policies, policies.snapshot())
@@ -125,7 +121,7 @@ class FolderWriter:
     def keep(self, policies: Policies, validation_pending: bool) -> None:
         """Keep a copy of the state in memory, for a process that is ended before it can stop."""
         if self._prepare_save is not None:
-            self.rescue.keep(self._prepare_save(policies, validation_pending))
+            self.rescue.keep(self._prepare_save(policies, policies.snapshot(), validation_pending))
         elif self._is_single:
             self._save_run(policies, policies.snapshot(), validation_pending)
 
@@ -146,13 +142,25 @@ class FolderWriter:
         endings = [one for one in endings if one.member not in self._training.left_out]
         if not endings:
             return
-        fit_time_s = self.fit_time_s
-        members = self._training.members
-        has_checkpoints = members[0].config.callbacks.checkpoint is not None
+        has_checkpoints = self._training.members[0].config.callbacks.checkpoint is not None
         was_saved = self._saved_step == endings[0].steps
         if self._is_single and has_checkpoints and endings[0].status != "failed" and not was_saved:
             # Before it is measured, which may take long.
             self._save_run(policies, snapshot)
+        save = None
+        if has_checkpoints and self._prepare_save is not None and any(one.status == "finished" for one in endings):
+            save = self._prepare_save(policies, snapshot, None)
+        if save is not None and self._is_single:
+            save()
+        elif save is not None:  # nothing of the stack changes until these members are written: no copy is needed
+            self.rescue.keep(save)
+        self._measure_and_write(policies, endings, snapshot)
+        if save is not None:
+            self.rescue.forget()
+
+    def _measure_and_write(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
+        fit_time_s, members = self.fit_time_s, self._training.members
+        has_checkpoints = members[0].config.callbacks.checkpoint is not None
         measured = self._measured(policies, endings)
         slots = [policies.present.index(one.member) for one in endings]
         metrics = [
@@ -343,7 +351,9 @@ class FolderWriter:
             interval = max(1, len(own.steps) // _LINES_OF_A_LOG)
             lines = [
                 *member.data.describe(),
-                announcement(member.config, member.data, _parameters(member), training.last_step),
+                announcement(
+                    member.config, member.data, count_parameters(member.config, member.data), training.last_step
+                ),
                 f"Trained as one of {len(training.members)} members of a stack",
                 *(
                     f"step {step:>6}  loss {loss:.9f}  {training.metric_name} {metric:.4f}"
@@ -385,13 +395,3 @@ class FolderWriter:
 
 def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
     return surroundings(member.config, started_at, member.data.fingerprint)
-
-
-def _parameters(member: Member) -> int:
-    """Number of parameters of a member's network."""
-    config, data = member.config, member.data
-    if config.model.norm == "none" and build_embedding(config.model, data.in_features, data.preprocessor) is None:
-        widths = layer_widths(config, data)
-        return sum((inputs + config.model.bias) * outputs for inputs, outputs in itertools.pairwise(widths))
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return sum(one.numel() for one in build_mlp(module_config(config, data), data.preprocessor).parameters())

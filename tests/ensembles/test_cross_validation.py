@@ -246,7 +246,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_numbers_are_kept_as_the_table_has_them(tmp_path: Path) -> None:
-    """The file of predictions has the true values to their last digit, though the network learns in single precision."""
+    """The file of predictions has the true values to their last digit, though networks learn in single precision."""
     table = tmp_path / "exact.csv"
     values = [f"{1e6 + row / 7!r}" for row in range(40)]
     table.write_text("a,y\n" + "".join(f"{row % 9},{value}\n" for row, value in enumerate(values)))

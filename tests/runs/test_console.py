@@ -6,10 +6,11 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from mlp_lightning.runs.console import RunConsole
+from mlp_lightning.runs.console import RunConsole, log
 
 
 class _Closed(io.TextIOWrapper):
@@ -47,3 +48,11 @@ def test_other_faults_of_the_output_are_reported(number, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     with _Closed(OSError(number, os.strerror(number))) as file, pytest.raises(OSError, match=os.strerror(number)):
         lines_to(file)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_log_on_a_full_disk_is_lost_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with RunConsole(1).logging_to(Path("/dev/full")):
+        for _ in range(3):
+            log.error("a line")
+    assert capfd.readouterr() == ("", "")

@@ -85,6 +85,18 @@ def test_a_name_that_no_file_system_takes(name: str, key: str, tmp_path: Path) -
     assert not files(tmp_path)
 
 
+@pytest.mark.parametrize("value", ["d" * 256, "é" * 128, "d/" * 2001, "here/" + "d" * 5000])
+@pytest.mark.parametrize("key", ["run.dir", "sweep.dir", "sweep.subdir", "output_subdir"])
+def test_a_folder_that_no_file_system_takes(key: str, value: str, tmp_path: Path) -> None:
+    sweep = ["-m", "seed=1,2"] if "sweep" in key else []
+    done = train_forked("data=xor", "trainer.max_steps=2", f"hydra.{key}='{value}'", *sweep, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"hydra.{key} = " in done.stderr
+    assert "must have at most 4,000 bytes, and 255 between two slashes; choose a shorter one" in done.stderr
+    assert len(done.stderr) < 1000
+    assert not files(tmp_path)
+
+
 def test_the_longest_name(tmp_path: Path) -> None:
     name = "é" * 100
     done = train_forked("data=xor", f"name='{name}'", "trainer.max_steps=2", "optimizer=adam", folder=tmp_path)

@@ -272,8 +272,12 @@ class AutogradEngine:
 
     def save(self) -> dict[str, Any]:
         """Both states, the present one and the best."""
+        return self.saves(self.snapshot())()
+
+    def saves(self, snapshot: MemberState) -> Callable[[], dict[str, Any]]:
+        """What gives both states."""
         best = None if self._best is None else vars(_plain(self._best))
-        return {"present": vars(_plain(self.snapshot())), "best": best}
+        return lambda: {"present": vars(_plain(snapshot)), "best": best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`save` returned."""

@@ -28,12 +28,14 @@ class _Processor(NamedTuple):
         features: that it has, as LLVM takes them.
         vector_bytes: of a vector.
         sums: how many sums its registers hold beside what is multiplied.
+        has_fma: whether it multiplies and adds at once, rounding once.
     """
 
     name: str
     features: str
     vector_bytes: int
     sums: int
+    has_fma: bool
 
 
 @functools.cache
@@ -49,8 +51,10 @@ def _processor() -> _Processor:
         # Some processors are said to prefer vectors of half the size, which is not so for arithmetic alone.
         features += ",-prefer-256-bit"
     size = 64 if found.get("avx512f") else 32 if found.get("avx") else 16
-    has_many_registers = bool(found.get("avx512f")) or platform.machine().lower() in ("arm64", "aarch64")
-    return _Processor(binding.get_host_cpu_name(), features, size, 16 if has_many_registers else 8)
+    is_arm64 = platform.machine().lower() in ("arm64", "aarch64")
+    sums = 16 if found.get("avx512f") or is_arm64 else 8
+    has_fma = is_arm64 or any(found.get(one) for one in ("fma", "fma4", "avx512f"))
+    return _Processor(binding.get_host_cpu_name(), features, size, sums, has_fma)
 
 
 def lanes_of(is_double: bool) -> int:
@@ -73,7 +77,7 @@ class Kernel:
 
     def __init__(self, shape: Shape) -> None:
         processor = _processor()
-        lanes = Lanes(shape.is_double, lanes_of(shape.is_double))
+        lanes = Lanes(shape.is_double, lanes_of(shape.is_double), processor.has_fma)
         module = binding.parse_assembly(str(Writer(shape, lanes, processor.sums).module))
         module.verify()
         # The engine owns it, and so each has another.

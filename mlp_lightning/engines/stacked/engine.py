@@ -244,15 +244,26 @@ class StackedEngine:
 
     def save(self) -> dict[str, Any]:
         """The state of all slots, their best included, as plain data and tensors on the CPU."""
-        return {
-            "present": self.snapshot().to_plain(),
-            "tensors": _on_cpu(self._tensors()),
-            "best": [None if one is None else one.to_plain() for one in self._best],
-            "best_tensors": _on_cpu(self._best_tensors),
-            "initial": None if self._initial_N is None else self._initial_N.cpu(),
-            "scales_loss": self.loop.optimizer.scales_loss,
-            "active": list(self.loop.active),
-        }
+        return self.saves(self.snapshot())()
+
+    def saves(self, snapshot: Snapshot) -> Callable[[], dict[str, Any]]:
+        """What gives the state of all slots, without working it out now."""
+        # Evaluating the best puts other weights into the model meanwhile.
+        tensors, best_tensors, best = self._tensors(), dict(self._best_tensors), list(self._best)
+        initial_N, active = self._initial_N, list(self.loop.active)
+
+        def state() -> dict[str, Any]:
+            return {
+                "present": snapshot.to_plain(),
+                "tensors": _on_cpu(tensors),
+                "best": [None if one is None else one.to_plain() for one in best],
+                "best_tensors": _on_cpu(best_tensors),
+                "initial": None if initial_N is None else initial_N.cpu(),
+                "scales_loss": self.loop.optimizer.scales_loss,
+                "active": active,
+            }
+
+        return state
 
     def load(self, state: MemberState, best: MemberState | None) -> None:
         """Let the only member continue from a state that :meth:`states` returned, and from the best before it.

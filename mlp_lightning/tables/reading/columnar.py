@@ -12,8 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from mlp_lightning.tables.reading.arrow_messages import decoded_sizes
+from mlp_lightning.tables.reading.decoding import VALUE_BYTES, decoded_bytes, parts_of, refuse_larger
 from mlp_lightning.tables.reading.dialect import check_names
 from mlp_lightning.tables.reading.faults import readable
+from mlp_lightning.tables.reading.limits import DECOMPRESSED_BYTES, most_decoded
+from mlp_lightning.tables.reading.parquet_plan import ParquetPlanner
 from mlp_lightning.tables.reading.types import (
     cast_column,
     is_row_label,
@@ -83,7 +87,9 @@ class ColumnarFile(ABC):
         self._check_types(columns)
         with readable(self.name, self.kind):
             table = self._read(columns)
-        return cast_table(table.select(list(columns)), types, self.name, self.place)
+            size = self.path.stat().st_size
+            refuse_larger(decoded_bytes(table, most_decoded(size)), size, self.name)
+            return cast_table(table.select(list(columns)), types, self.name, self.place)
 
     def batches(self, columns: Sequence[str], types: Types, rows: int) -> Iterator[pa.RecordBatch]:
         """All rows in order, at most ``rows`` at once, never the whole file in memory.
@@ -94,13 +100,16 @@ class ColumnarFile(ABC):
         self._check_types(columns)
         given = {name: readable_type(self.schema.field(name).type, name, self.name) for name in columns} | dict(types)
         done = 0
+        # No more than can be decoded at once.
+        rows = max(1, min(rows, DECOMPRESSED_BYTES // (VALUE_BYTES * max(1, len(columns)))))
         with readable(self.name, self.kind):
             for batch in self._batches(columns, rows):
-                table = pa.Table.from_batches([batch]).select(list(columns))
-                cast = cast_table(table, given, self.name, lambda row, at=done: self.place(at + row))
-                for part in cast.combine_chunks().to_batches():
-                    yield from sliced(part, rows)
-                done += batch.num_rows
+                for part in parts_of(batch, self.name):
+                    table = pa.Table.from_batches([part]).select(list(columns))
+                    cast = cast_table(table, given, self.name, lambda row, at=done: self.place(at + row))
+                    for one in cast.combine_chunks().to_batches():
+                        yield from sliced(one, rows)
+                    done += part.num_rows
 
     def count_rows(self) -> int:
         if self._rows is None:
@@ -166,20 +175,33 @@ class ParquetFile(ColumnarFile):
 
     def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
         with pyarrow.parquet.ParquetFile(self.path) as file:
-            return file.schema_arrow, file.metadata.num_rows
+            self._metadata, schema = file.metadata, file.schema_arrow
+        self._planner = ParquetPlanner(self.path, self.name, self._metadata, schema)
+        return schema, self._metadata.num_rows
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
-        with self._opened() as file:
-            return validated(file.read(columns=list(columns)))
+        size, plan = self.path.stat().st_size, self._planner.plan(columns)
+        refuse_larger(plan.most_bytes, size, self.name)
+        with self._opened(plan.coded) as file:
+            if plan.most_rows >= self._metadata.num_rows:
+                return validated(file.read(columns=list(columns)))
+            batches, total = [], 0
+            for batch in file.iter_batches(batch_size=plan.most_rows, columns=list(columns)):
+                total += decoded_bytes(batch, 0)
+                refuse_larger(total, size, self.name)
+                batches.append(validated(batch))
+            return pa.Table.from_batches(batches, batches[0].schema)
 
     def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        with self._opened() as file:
+        plan = self._planner.plan(columns)
+        rows = min(rows, plan.most_rows)
+        with self._opened(plan.coded) as file:
             yield from map(validated, file.iter_batches(batch_size=rows, columns=list(columns)))
 
-    def _opened(self) -> pyarrow.parquet.ParquetFile:
+    def _opened(self, coded: Sequence[str] = ()) -> pyarrow.parquet.ParquetFile:
         # Page by page: otherwise all columns of a row group, often the whole file, are held beside the table.
-        options = {"pre_buffer": False, "buffer_size": 1 << 18}
-        return pyarrow.parquet.ParquetFile(self.path, **options, page_checksum_verification=True)
+        options = {"pre_buffer": False, "buffer_size": 1 << 18, "page_checksum_verification": True}
+        return pyarrow.parquet.ParquetFile(self.path, metadata=self._metadata, read_dictionary=list(coded), **options)
 
 
 class ArrowFile(ColumnarFile):
@@ -192,11 +214,13 @@ class ArrowFile(ColumnarFile):
             return reader.schema, None
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
+        refuse_larger(sum(decoded_sizes(self.path)), self.path.stat().st_size, self.name)
         with self._opened(columns) as reader:
             batches = [validated(batch) for batch in _batches_of(reader)]
             return pa.Table.from_batches(batches, batches[0].schema if batches else reader.schema)
 
     def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        refuse_larger(max(decoded_sizes(self.path), default=0), self.path.stat().st_size, self.name)
         with self._opened(columns) as reader:
             yield from map(validated, _batches_of(reader))
 

@@ -20,6 +20,10 @@ JSON_LEVELS = 100
 TIMES_LARGER = 100
 #: A file that becomes no larger than this may become any number of times as large.
 DECOMPRESSED_BYTES = 1 << 28
+#: As the two above, of formats that store equal values once: rare categories in columns of their own, 200 times.
+COLUMNS_TIMES_LARGER, COLUMNS_BYTES = 250, 1 << 30
+#: Bytes of a row of such a format, and of the texts that are decoded at once where the whole table is not.
+TEXTS_AT_ONCE_BYTES = 1 << 26
 #: Rows of a sheet, as in Excel itself.
 SHEET_ROWS = 1 << 20
 #: Cells of a sheet, with the empty ones before the last of each row.
@@ -31,3 +35,8 @@ STANDARD_INPUT_BYTES = 1 << 36
 def most_decompressed(compressed_bytes: int) -> int:
     """The most bytes that a compressed file of this size may become."""
     return max(DECOMPRESSED_BYTES, TIMES_LARGER * compressed_bytes)
+
+
+def most_decoded(stored_bytes: int) -> int:
+    """The most bytes that the columns of a Parquet, Feather or Arrow file of this size may become."""
+    return max(COLUMNS_BYTES, COLUMNS_TIMES_LARGER * stored_bytes)

@@ -21,6 +21,7 @@ pc: Any = pyarrow.compute
 TIMESTAMP = pa.timestamp("us")
 ZONED = pa.timestamp("us", "UTC")
 CastError = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
+_ROWS = 1 << 16  # whose codes are decoded at once
 LONGEST_VALUE = 80  # characters that a message shows
 EXPECTED = {
     pa.null(): "missing, as every value of this column must be",
@@ -59,8 +60,9 @@ def readable_type(given: pa.DataType, column: str, name: str) -> pa.DataType:
     normal = normal_type(given)
     if normal is None:
         raise DataError(
-            f"{name}: column {column!r} holds values of the type {given}; a column must hold numbers, texts, booleans, "
-            f"dates or time stamps. Store it as such, or leave it out with {column_option(column, 'kind', 'ignored')}."
+            f"{name}: column {column!r} holds values of the type {str(given)[:LONGEST_VALUE]}; a column must hold"
+            " numbers, texts, booleans, dates or time stamps. Store it as such, or leave it out with"
+            f" {column_option(column, 'kind', 'ignored')}."
         )
     return normal
 
@@ -127,7 +129,9 @@ def converted(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
     """
     kinds = pa.types
     if kinds.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+        # Part by part: the texts of an array have at most 2 GiB.
+        parts = [chunk.slice(at, _ROWS) for chunk in values.chunks for at in range(0, len(chunk), _ROWS)]
+        values = pa.chunked_array([part.cast(values.type.value_type) for part in parts], values.type.value_type)
     source = values.type
     if source == target:
         return values
