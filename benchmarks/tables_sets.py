@@ -66,6 +66,10 @@ class Table(NamedTuple):
         return HALVES[0 if self.known else hashlib.sha256(self.name.encode()).digest()[0] % 2]
 
     @property
+    def item(self) -> str:
+        return self.name.partition("/")[2]
+
+    @property
     def licence(self) -> str:
         return LICENCES[self.name.partition("/")[0]]
 
