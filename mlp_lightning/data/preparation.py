@@ -30,7 +30,7 @@ from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_col
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
 from mlp_lightning.tables.fingerprint import RowsHasher
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, TableSource
+from mlp_lightning.tables.reading.sources import FileSource, TableSource, refuse_mixed_encodings
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target
@@ -81,6 +81,7 @@ class Preparation:
         paths = {split: path for split, path in (("val", options.val_path), ("test", options.test_path)) if path}
         of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
         refuse_idle_csv(options.csv, [source, *of_splits.values()])
+        refuse_mixed_encodings([source, *of_splits.values()], options.csv.encoding)
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)

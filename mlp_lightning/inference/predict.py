@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.networks.tasks.base import Floats
@@ -52,7 +52,7 @@ def predict(
     ckpt_path: str | Path,
     data_path: str | None = None,
     output: str | Path | None = None,
-    csv: CsvConfig | None = None,
+    csv: CsvOptions | None = None,
     id_columns: Sequence[str] = (),
     device: str = "cpu",
     rows_at_once: int = ROWS_AT_ONCE,
@@ -74,7 +74,8 @@ def predict(
         data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
         output: the file to write; its ending decides the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
             ``.parquet``, ``.feather`` or ``.arrow``. It appears only when it is complete.
-        csv: how text files are read.
+        csv: how text files are read; ``None``, and what a
+            :class:`~mlp_lightning.config.inference.CsvAsTrained` leaves out: as in the training.
         id_columns: columns to copy.
         device: where to compute.
         rows_at_once: most rows in memory.
@@ -97,8 +98,12 @@ def predict(
     path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
     ids = list(dict.fromkeys(id_columns))
-    files = None if frame is not None else _file_source(str(data_path), csv, path, str(output), overwrite)
     model = load_model(ckpt_path, device, allow_targets)
+    files = None
+    if frame is None:
+        files = new_rows(str(data_path), csv, model.config.data.csv)
+        refuse_output(path, str(output), [file.path for file in files.files], overwrite)
+        _refuse_path_in_table(path, str(output), str(data_path))
     source = files or MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
     _refuse_names(ids, output_names(model.target, model.is_ensemble))
     with written_table(path) as writer, cpu_threads(model.threads):
@@ -110,15 +115,7 @@ def predict(
     return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
 
 
-def _file_source(data_path: str, csv: CsvConfig | None, path: Path, output: str, overwrite: bool) -> FileSource:
-    """The table in files, none of which is the output."""
-    source = FileSource.open(data_path, csv or CsvConfig())
-    refuse_output(path, output, [file.path for file in source.files], overwrite)
-    _refuse_path_in_table(path, output, data_path)
-    return source
-
-
-def refuse_two_tables(data_path: object, frame: object, csv: CsvConfig | None) -> None:
+def refuse_two_tables(data_path: object, frame: object, csv: CsvOptions | None) -> None:
     """Refuse what has no effect beside a data frame.
 
     Raises:

@@ -20,9 +20,9 @@ from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.tables.reading.columnar import ArrowFile, ColumnarFile, ParquetFile
 from mlp_lightning.tables.reading.csv import CsvFile
-from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, read_dialect
+from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, known_encoding, read_dialect
 from mlp_lightning.tables.reading.documents import ExcelFile, JsonFile
-from mlp_lightning.tables.reading.faults import raise_encoding_fault, readable
+from mlp_lightning.tables.reading.faults import encoding_of, raise_encoding_fault, readable
 from mlp_lightning.tables.reading.paths import (
     ARROW,
     EXCEL,
@@ -57,6 +57,7 @@ class TableSource(ABC):
         categorical: columns whose values are categories, where the table says so; they may be numbers.
         dialects: how the text files of the table are written; none if it stores values with their types.
         notes: lines on what of it is read.
+        files: in the order of their rows; none if the table is in memory.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TableSource(ABC):
     categorical: Sequence[str] = ()
     dialects: Sequence[CsvDialect] = ()
     notes: Sequence[str] = ()
+    files: Sequence[TableFile] = ()
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -143,14 +145,13 @@ class FileSource(TableSource):
     """A table in one file or in several of the same format and columns; made by :meth:`open`.
 
     Attributes:
-        files: the files, in the order of their rows.
         partitions: columns that the folders of the files stand for, each with one value for each file.
     """
 
     def __init__(
         self, files: Sequence[TableFile], name: str, partitions: Sequence[Mapping[str, str | None]] = ()
     ) -> None:
-        self.files = list(files)
+        self.files: Sequence[TableFile] = list(files)
         self.name = name
         self.column_names = list(files[0].column_names)
         self.dialects = [file.dialect for file in files if isinstance(file, CsvFile)]
@@ -327,6 +328,28 @@ def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -
     marks = {dialect.decimal for dialect in dialects} - {None}
     common = "," if marks == {","} else "."
     return [dataclasses.replace(dialect, decimal=dialect.decimal or common) for dialect in dialects]
+
+
+def refuse_mixed_encodings(sources: Sequence[TableSource], encoding: str) -> None:
+    """Refuse text files of UTF-8 beside others in another encoding, which one option cannot name.
+
+    Args:
+        sources: that are read with one section of options.
+        encoding: that the options name.
+
+    Raises:
+        DataError: naming a file of each.
+    """
+    if known_encoding(encoding) == "utf-8":  # which refuses all other texts
+        return
+    files = [file for source in sources for file in source.files if isinstance(file, CsvFile)]
+    of = {file: encoding_of(file.path) for file in files} if len(files) > 1 else {}
+    of_utf8, others = ([file.name for file, found in of.items() if found == one] for one in ("utf-8", ""))
+    if of_utf8 and others:
+        raise DataError(
+            f"{of_utf8[0]} is UTF-8 and {others[0]} is not, and data.csv.encoding={encoding} holds for both: it would"
+            f" read other characters in {of_utf8[0]}. Save all files in one encoding."
+        )
 
 
 def check_same_columns(file: TableFile, first: TableFile) -> None:
