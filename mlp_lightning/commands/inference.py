@@ -133,7 +133,12 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
     folder = run_dir_of(checkpoint) / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)
-    which = options.data.path, options.data.csv if options.data.path is not None else None, options.split, options.weight_column
+    which = (
+        options.data.path,
+        options.data.csv if options.data.path is not None else None,
+        options.split,
+        options.weight_column,
+    )
     report = evaluate_model(checkpoint, folder, *which, device, options.allow_targets)
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))
