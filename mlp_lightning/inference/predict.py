@@ -74,8 +74,7 @@ def predict(
         data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
         output: the file to write; its ending decides the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
             ``.parquet``, ``.feather`` or ``.arrow``. It appears only when it is complete.
-        csv: how text files are read; ``None``, and what a
-            :class:`~mlp_lightning.config.inference.CsvAsTrained` leaves out: as in the training.
+        csv: how text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         id_columns: columns to copy.
         device: where to compute.
         rows_at_once: most rows in memory.
@@ -97,14 +96,10 @@ def predict(
         raise ConfigError(missing)
     path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
-    ids = list(dict.fromkeys(id_columns))
-    model = load_model(ckpt_path, device, allow_targets)
-    files = None
-    if frame is None:
-        files = new_rows(str(data_path), csv, model.config.data.csv)
-        refuse_output(path, str(output), [file.path for file in files.files], overwrite)
-        _refuse_path_in_table(path, str(output), str(data_path))
-    source = files or MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
+    model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    source = _source(model, data_path, csv, frame, ids)
+    refuse_output(path, str(output), [file.path for file in source.files], overwrite)
+    _refuse_path_in_table(path, str(output), data_path)
     _refuse_names(ids, output_names(model.target, model.is_ensemble))
     with written_table(path) as writer, cpu_threads(model.threads):
         for part in predicted_rows(model, source, ids, surprises, rows_at_once):
@@ -113,6 +108,14 @@ def predict(
             if progress is not None:
                 progress(rows)
     return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
+
+
+def _source(
+    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, ids: Sequence[str]
+) -> TableSource:
+    if data_path is not None:
+        return new_rows(data_path, csv, model.config.data.csv)
+    return MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
 
 
 def refuse_two_tables(data_path: object, frame: object, csv: CsvOptions | None) -> None:
@@ -248,10 +251,10 @@ def _refuse_names(ids: Sequence[str], outputs: Sequence[str]) -> None:
             )
 
 
-def _refuse_path_in_table(path: Path, given: str, data_path: str) -> None:
+def _refuse_path_in_table(path: Path, given: str, data_path: str | None) -> None:
     """Predictions inside a folder of files would be rows of the table in the next call."""
-    folder = Path(data_path).expanduser()
-    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+    folder = Path(data_path or "").expanduser()
+    if data_path is not None and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             [Fault("output", given, f"is inside {data_path}, the table itself", "write it to another folder")]
         )

@@ -155,8 +155,7 @@ def evaluate(
         output_dir: the folder; made if it does not exist. An earlier evaluation in it is replaced.
         data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
             ``None``: a split of the data that the model was trained on, which are read and split again.
-        csv: how the text files of ``data_path`` are read; ``None``, and what a
-            :class:`~mlp_lightning.config.inference.CsvAsTrained` leaves out: as in the training.
+        csv: how its text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         split: which split, if there is no ``data_path``.
         weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
             the same.

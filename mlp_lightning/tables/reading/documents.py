@@ -158,6 +158,13 @@ def _array(values: list[Any]) -> pa.Array:
             datetime.datetime(one.year, one.month, one.day) if type(one) is datetime.date else one for one in values
         ]
     kinds = {bool if isinstance(one, bool) else type(one) for one in values if one is not None}
+    if kinds == {datetime.time, datetime.timedelta}:  # durations, which Excel shows as clocks
+        midnight = datetime.datetime.min
+        values = [
+            datetime.datetime.combine(midnight, one) - midnight if isinstance(one, datetime.time) else one
+            for one in values
+        ]
+        kinds = {datetime.timedelta}
     if kinds == {int, float}:
         return pa.array(values, pa.float64())
     return pa.array(values if len(kinds) <= 1 else [None if one is None else str(one) for one in values])
