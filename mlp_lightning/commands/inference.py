@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from mlp_lightning.commands.resources import missing_device, missing_tables, parse_with
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
@@ -69,7 +70,8 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
             return
         if arguments.multirun:
             raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
-        options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
+        parse_all = parse_with(parse, _missing)
+        options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse_all)
         checkpoint = _checkpoint(str(options.ckpt_path))
         import_libraries("mlp_lightning.inference.loading")
         work(options, checkpoint)
@@ -78,6 +80,16 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _missing(plain: Mapping[str, Any]) -> list[Fault]:
+    """What the options name and is not there."""
+    faults = [*missing_tables(plain), *missing_device("accelerator", plain.get("accelerator"))]
+    try:
+        _checkpoint(str(plain.get("ckpt_path") or "last"))
+    except ConfigError as error:
+        faults += error.faults if plain.get("ckpt_path") else []
+    return faults
 
 
 def _checkpoint(wanted: str) -> Path:
@@ -113,14 +125,9 @@ def _device(accelerator: str) -> str:
     """The name of torch's device for an accelerator."""
     import torch
 
-    from mlp_lightning.errors import DeviceError
-
-    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator == "auto":
-        accelerator = next(name for name, is_available in available.items() if is_available)
-    if not available[accelerator]:
-        raise DeviceError(f"accelerator = {accelerator!r}: this machine has none. Use accelerator=auto.")
-    return "cuda" if accelerator == "gpu" else accelerator
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    return next(name for name in wanted if available[name])
 
 
 def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:

@@ -18,13 +18,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_array, check_consistent_length, validate_data
 
+from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
 from mlp_lightning.estimators.texts import kinds_of_texts, texts_of_moments
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
-from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable, without_intervals
+from mlp_lightning.tables.reading.frames import arrow_table, is_frame, refuse_mixed, unreadable, without_intervals
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.types import converted, is_row_label
@@ -320,9 +321,13 @@ def _table_of_values(X: NDArray[Any]) -> pa.Table:
             continue
         try:
             columns.append(pa.array(without_intervals(values_B), from_pandas=True))
+            if pa.types.is_temporal(columns[-1].type):
+                refuse_mixed("X", f"column {number}", values_B)
+        except DataError:
+            raise
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             _refuse_objects(values_B, number)
-            raise unreadable("X", ValueError(f"column {number}: {error}")) from error
+            raise unreadable("X", [(f"column {number}", values_B)]) from error
     return _in_seconds(pa.table(columns, [f"x{number}" for number in range(X.shape[1])]))
 
 
