@@ -26,6 +26,7 @@ from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
+from mlp_lightning.tables.categories import notes_on_case
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, Place, infer_columns
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
 from mlp_lightning.tables.fingerprint import RowsHasher
@@ -134,6 +135,8 @@ class Preparation:
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
+            for one in self.report.columns:
+                self.notes += notes_on_case(one.name, one.vocabulary)
             _refuse_idle_options(options, self.report.columns)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
@@ -146,6 +149,8 @@ class Preparation:
             self.report = ColumnReport(list(self.preprocessor.columns), {})
         if given.target is None:
             self._note_classes_without_rows(targets_BT, parts, source.name)
+            for one in target.columns:
+                self.notes += notes_on_case(one.name, one.classes)
         features_BP = self._prepared_table(table, origin.place, parts)
         del table, rows
         targets = self._as_learnt(targets_BT)

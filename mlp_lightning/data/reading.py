@@ -25,7 +25,7 @@ from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.moments import TIME_OF_DAY, has_zone, inferred_form, with_moments
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.targets import Target
 from mlp_lightning.tables.written_codes import read_codes
 from mlp_lightning.tables.written_durations import note_on_times_of_day
@@ -113,7 +113,7 @@ class TypedRows:
     def _refuse_missing_columns(self) -> None:
         for name in [*self.targets, *sorted(self._roles), *self.options.columns]:
             if name not in self.source.column_names:
-                raise missing_column(self.source.name, name, self.source.column_names)
+                raise self.source.without(name)
 
     @property
     def _not_seen(self) -> set[str]:

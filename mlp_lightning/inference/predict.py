@@ -26,7 +26,7 @@ from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_bat
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.columnar import ColumnarFile
 from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.reading.types import common_type, readable_type
 from mlp_lightning.tables.targets import Target
 
@@ -178,7 +178,7 @@ def stored_type(source: TableSource, name: str) -> pa.DataType:
         DataError: there is no such column, or it holds lists, bytes and the like.
     """
     if name not in source.column_names:
-        raise missing_column(source.name, name, source.column_names)
+        raise source.without(name)
     if isinstance(source, MemorySource):
         stored_as = source.table.schema.field(name).type
         readable_type(stored_as, name, source.name)

@@ -11,6 +11,7 @@ from mlp_lightning.errors import DataError
 from mlp_lightning.tables.columns import Place
 from mlp_lightning.tables.reading.durations import UNITS, clocks_of, seconds
 from mlp_lightning.tables.reading.numbers import NumberForm, parsed, shown, whole, without_words
+from mlp_lightning.tables.reading.types import AS_MISSING
 
 
 def read_durations(
@@ -70,8 +71,8 @@ def _duration_forms(
             assert bad is not None
             raise DataError(
                 f"{place(bad)}: column {name!r} has durations (such as {', '.join(map(shown, found.shown))}), but"
-                f" {shown(values[bad].as_py())} here. Correct the value; if it stands for a missing one, add it to"
-                f" data.csv.null_values{_or_categories(name, is_asked)}."
+                f" {shown(values[bad].as_py())} here. Correct the value;"
+                f" {AS_MISSING}{_or_categories(name, is_asked)}."
             )
         if not (is_asked or found.are_durations):
             row = next(row for row, one in enumerate(values) if (one.as_py() or "").strip() == found.shown[1])
@@ -101,8 +102,7 @@ def parsed_durations(
     if bad is not None:
         raise DataError(
             f"{place(bad)}: column {name!r} holds {shown(values[bad].as_py())}, which is no duration as the training"
-            f" rows have them ({form.unit}). Write it like them; if it stands for a missing value, add it to"
-            " data.csv.null_values."
+            f" rows have them ({form.unit}). Write it like them; {AS_MISSING}."
         )
     return numbers
 

@@ -28,6 +28,7 @@ from mlp_lightning.tables.reading.numbers import (
     whole,
 )
 from mlp_lightning.tables.reading.sources import TableSource
+from mlp_lightning.tables.reading.types import AS_MISSING
 from mlp_lightning.tables.written_durations import read_durations
 
 # Its functions are created at import, where a type checker does not see them.
@@ -194,10 +195,7 @@ def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = Fal
         what = f"has numbers in {_rows(found.numbers)} (such as {listed}), but {shown(text)} here"
         if not found.numbers:
             what = f"holds {shown(text)}, which is not a number"
-        raise DataError(
-            f"{place(row)}: column {name!r} {what}."
-            f" Correct the value; if it stands for a missing value, add it to data.csv.null_values{otherwise}."
-        )
+        raise DataError(f"{place(row)}: column {name!r} {what}. Correct the value; {AS_MISSING}{otherwise}.")
     units = ", ".join(f"{unit!r} ({count:,})" if unit else f"none ({count:,})" for unit, count in found.units.items())
     how = f"have different units ({units})" if len(found.units) > 1 else "are not all written in one way"
     raise DataError(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import ConfigError, DataError, Fault
-from mlp_lightning.tables.reading.types import TIMESTAMP
+from mlp_lightning.tables.reading.types import AS_MISSING, TIMESTAMP
 
 # Its functions are made when it is imported, where a type checker does not see them.
 pc: Any = pyarrow.compute
@@ -114,7 +114,7 @@ def converted_moments(column: str, values: pa.ChunkedArray, form: str, place: Ca
         row = pc.index(pc.and_(moments.is_null(), values.is_valid()), True).as_py()
         raise DataError(
             f"{place(row)}: column {column!r} has {values[row].as_py()!r}, which is not a moment in the form {form}."
-            " Correct the value, or name it in data.csv.null_values if it stands for a missing one."
+            f" Correct the value; {AS_MISSING}."
         )
     return moments
 
@@ -192,7 +192,7 @@ def inferred_form(
         others = [f"if these are durations, set {column_option(column, 'kind', 'numeric')}"] * (best == TIME_OF_DAY)
         others += [f"if all are of another form, say which with {column_option(column, 'format', '%d/%m/%Y')}"]
         others += [f"if the column holds categories, set {column_option(column, 'kind', 'categorical')}"]
-        missing = "Correct the value; if it stands for a missing one, add it to data.csv.null_values"
+        missing = f"Correct the value; {AS_MISSING}"
         advice = advice or f"{'; '.join([missing, *others])}."
         raise DataError(
             f"{place(row)}: column {column!r} holds moments in the form {best}, but {value.as_py()!r} here. {advice}"

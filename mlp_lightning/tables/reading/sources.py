@@ -58,6 +58,7 @@ class TableSource(ABC):
         dialects: how the text files of the table are written; none if it stores values with their types.
         notes: lines on what of it is read.
         files: in the order of their rows; none if the table is in memory.
+        other_sheets: the sheets of workbooks that are not read, by the columns that they have.
     """
 
     name: str
@@ -67,6 +68,7 @@ class TableSource(ABC):
     dialects: Sequence[CsvDialect] = ()
     notes: Sequence[str] = ()
     files: Sequence[TableFile] = ()
+    other_sheets: Mapping[str, str] = {}
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -110,6 +112,10 @@ class TableSource(ABC):
         Of text files, the first values are looked at.
         """
 
+    def without(self, column: str) -> DataError:
+        """The error for a column that it does not have."""
+        return missing_column(self.name, column, self.column_names, self.other_sheets.get(column))
+
     def chosen(self, columns: Sequence[str] | None) -> list[str]:
         """The columns to read, each once.
 
@@ -121,17 +127,32 @@ class TableSource(ABC):
         known = set(self.column_names)
         for column in columns:
             if column not in known:
-                raise missing_column(self.name, column, self.column_names)
+                raise self.without(column)
         return list(dict.fromkeys(columns))
 
 
-def missing_column(source_name: str, name: str, known: Sequence[str]) -> DataError:
-    """The error for a column that a table does not have, with the nearest name and the columns that it has."""
+def missing_column(source_name: str, name: str, known: Sequence[str], sheet: str | None = None) -> DataError:
+    """The error for a column that a table does not have, with the nearest name and the columns that it has.
+
+    Args:
+        source_name: of the table.
+        name: of the column.
+        known: the columns that it has.
+        sheet: of the same workbook that has the column, and is not read.
+    """
+    if sheet is not None:
+        return DataError(
+            f"{source_name} has no column {name!r} in the sheet that is read, the first one with rows; the sheet"
+            f" {sheet!r} has one. Make {sheet!r} the first sheet of the workbook, or save it as CSV."
+        )
     near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
     listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     text = f"{source_name} has no column {name!r}"
     text += f"; did you mean {near[0]!r}? " if near else ". "
     text += f"Its columns are: {listed}."
+    if len(known) == 1:
+        text += " If its first line is a title, remove it; if something else stands between columns, set"
+        text += " data.csv.delimiter."
     if any(is_decimal_number(one) for one in known):
         text += " These seem to be values: the first line of a text table must hold the names of the columns."
     return DataError(text)
@@ -156,6 +177,8 @@ class FileSource(TableSource):
         self.column_names = list(files[0].column_names)
         self.dialects = [file.dialect for file in files if isinstance(file, CsvFile)]
         self.notes = [note for file in files if isinstance(file, ColumnarFile) for note in file.notes]
+        sheets = [file.other_sheets for file in files if isinstance(file, ExcelFile)]
+        self.other_sheets = {name: sheet for of_file in sheets for name, sheet in of_file.items()}
         # What a file itself has is exact; its folders only repeat it.
         self.partitions = partition_columns(partitions or [{} for _ in files], files[0].column_names)
         for file in self.files[1:]:

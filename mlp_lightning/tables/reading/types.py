@@ -21,6 +21,7 @@ pc: Any = pyarrow.compute
 TIMESTAMP = pa.timestamp("us")
 ZONED = pa.timestamp("us", "UTC")
 CastError = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
+AS_MISSING = "if it stands for a missing value, leave it empty, or (in text files) add it to data.csv.null_values"
 LONGEST_VALUE = 80  # characters that a message shows
 EXPECTED = {
     pa.null(): "missing, as every value of this column must be",

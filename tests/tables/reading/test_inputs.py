@@ -274,7 +274,7 @@ def test_a_column_of_a_frame_that_is_not_read(name: Any) -> None:
     [
         ([None, 2.5, "u"], r"has 2\.5 \(a number\) in row 2, but 'u' \(a text\) in row 3"),
         ([float("nan"), datetime.date(2021, 3, 4), False], r"in row 2, but False \(a truth value\) in row 3"),
-        ([pd.Timestamp(2021, 3, 4), 7], r"\(a date\) in row 1, but 7 \(a number\) in row 2"),
+        ([pd.Timestamp(2021, 3, 4), 7], r"has .* \(a date\) in row 1, but 7 \(a number\) in row 2"),
         ([3, 2**77], r"has 151115727451828646838272 in row 2, which is beyond 64 bits"),
         ([1 + 2j, 3 + 1j], r"has \(1\+2j\) in row 1, which is of the type complex"),
         (["u" * 900, 3], r"has '.{,300}…? \(a text\) in row 1, but 3"),
@@ -285,6 +285,6 @@ def test_columns_of_a_frame_that_are_no_columns(values: list[Any], words: str) -
     for names in (["x", "odd"], ["odd", "odd"]):
         frame = pd.DataFrame([[row, value] for row, value in enumerate(values)], dtype=object)
         frame.columns = names
-        with pytest.raises(DataError, match=rf"^frame: column 'odd' {words}") as caught:
+        with pytest.raises(DataError, match=rf"^frame: column 'odd' .*{words}") as caught:
             arrow_table(frame, "frame")
         assert not re.search("pyarrow|Expected|object type|dtype", str(caught.value))
