@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from mlp_lightning.config import parse_complete
 from mlp_lightning.errors import ConfigError, DataError, Fault
 
 Parse = Callable[[Mapping[str, Any], Collection[str]], Any]
@@ -31,6 +33,20 @@ def parse_with(parse: Parse, faults_of: Callable[[Mapping[str, Any]], list[Fault
         return parsed
 
     return parse_and_look
+
+
+def parse_training(overrides: Sequence[str]) -> Parse:
+    """What parses the configuration of a training, and looks for what it needs."""
+    # The workers of other launchers may be on other machines.
+    is_here = not any(one.startswith(("hydra/launcher=", "hydra.launcher.backend=")) for one in overrides)
+
+    def missing(plain: Mapping[str, Any]) -> list[Fault]:
+        trainer = plain.get("trainer")
+        device = trainer.get("accelerator") if is_here and isinstance(trainer, Mapping) else None
+        return [*missing_tables(plain), *missing_device("trainer.accelerator", device)]
+
+    # The values of a sweep leave most sections as they are.
+    return parse_with(functools.partial(parse_complete, known={}), missing)
 
 
 def missing_tables(plain: Mapping[str, Any]) -> list[Fault]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from mlp_lightning.commands.auto_resume import (
     refuse_contradictions,
     sweep_name,
 )
-from mlp_lightning.commands.resources import missing_device, missing_tables, parse_with
+from mlp_lightning.commands.resources import parse_training
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
@@ -170,17 +169,7 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
         ConfigError: it has faults.
     """
     folder = None if config_dir is None else Path(config_dir)
-    # The workers of other launchers may be on other machines.
-    is_here = not any(one.startswith(("hydra/launcher=", "hydra.launcher.backend=")) for one in overrides)
-
-    def missing(plain: Mapping[str, Any]) -> list[Fault]:
-        trainer = plain.get("trainer")
-        device = trainer.get("accelerator") if is_here and isinstance(trainer, Mapping) else None
-        return [*missing_tables(plain), *missing_device("trainer.accelerator", device)]
-
-    # The values of a sweep leave most sections as they are.
-    parse = parse_with(functools.partial(parse_complete, known={}), missing)
-    checked = check_command(overrides, multirun, config_name or "train", folder, parse)
+    checked = check_command(overrides, multirun, config_name or "train", folder, parse_training(overrides))
     refuse_contradictions(checked, overrides)
     if checked.is_sweep and checked.config.auto_resume:
         checked = _same_sweep(checked, overrides)

@@ -168,8 +168,8 @@ def _moved_in_time(config: Config, metrics: Metrics, baseline: Metrics, split: s
     return (
         f"The {SPLIT_NAMES[split]} rows are later than the training rows (data.time_column={data.time_column}), and"
         f" their targets have moved: the loss of the baseline is {base:.4g} there and {before:.4g} in the training"
-        f" rows; that of the model is {own:.4g}. No network continues a trend beyond the moments that it was trained on:"
-        " predict the change since an earlier moment, or train on later rows."
+        f" rows; that of the model is {own:.4g}. No network continues a trend beyond the moments that it was trained"
+        " on: predict the change since an earlier moment, or train on later rows."
     )
 
 

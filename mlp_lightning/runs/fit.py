@@ -103,8 +103,7 @@ def train(
         ConfigError, CheckpointError, DataError, DeviceError: the configuration is wrong, or the checkpoint, the table
             or the accelerator cannot be used; the folder is as it was before.
         RunFolderError: the folder belongs to another run.
-        TrainingError: see :mod:`mlp_lightning.errors`; the folder then has a ``result.json`` whose
-            ``status`` is ``failed``.
+        TrainingError: see :mod:`mlp_lightning.errors`; ``result.json`` then has the ``status`` ``failed``.
         ValueError: a callback has a hook that is never called, or both ``data`` and ``frame`` are given.
 
     Example:
@@ -237,9 +236,8 @@ def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
         return config  # the schema refuses it
     fitting_values = {"name": ("table", "frame"), "option": ("table",), "path": (None,), "_target_": (None,)}
     for key, fitting in fitting_values.items():
-        if section.get(key, fitting[0]) not in fitting:
-            rule = "contradicts frame, which has the rows"
-            raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])
+        if (value := section.get(key, fitting[0])) not in fitting:
+            raise ConfigError([Fault(f"data.{key}", value, "contradicts frame, which has the rows", "leave it out")])
     if isinstance(config, Config):
         return dataclasses.replace(config, data=dataclasses.replace(config.data, name="frame"))
     return {**config, "data": {**section, "name": "frame"}}

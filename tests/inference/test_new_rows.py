@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from mlp_lightning import evaluate, predict, train
