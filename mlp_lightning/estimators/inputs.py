@@ -281,7 +281,8 @@ def _of_array(estimator: BaseEstimator, X: Any, reset: bool) -> Features:
             if np.asarray(X).dtype.kind not in "OU":
                 raise
             features = Features(None, _table_of_values(_as_it_is(X, named)))
-            has_forms = not reset and bool(number_forms(estimator.module_.hparams))  # type: ignore[attr-defined]
+            fitted: Any = None if reset else estimator
+            has_forms = not reset and bool(number_forms(fitted.module_.hparams["preprocessing"]))
             all_numbers = all(_kind(field.type) == "numeric" for field in features._table.schema)
             if all_numbers or not (reset or has_forms):
                 raise  # what is wrong is not that there are texts
