@@ -107,7 +107,7 @@ class CheckpointError(MLPLightningError, ValueError):
 
 
 #: What is wrong with what was asked for, found before anything was done: it leaves nothing behind.
-REFUSALS = (ConfigError, DataError, CheckpointError)
+REFUSALS = (ConfigError, DataError, CheckpointError, DeviceError)
 
 
 class RunFolderError(MLPLightningError, FileExistsError):

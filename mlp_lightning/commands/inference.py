@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from mlp_lightning.commands.resources import missing_device, missing_tables, parse_with
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
-from mlp_lightning.config import CsvConfig, conf_dir
+from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
-from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig, RowsConfig, idle_options
+from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig, idle_options
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
@@ -69,7 +70,8 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
             return
         if arguments.multirun:
             raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
-        options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse)
+        parse_all = parse_with(parse, _missing)
+        options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse_all)
         checkpoint = _checkpoint(str(options.ckpt_path))
         import_libraries("mlp_lightning.inference.loading")
         work(options, checkpoint)
@@ -78,6 +80,16 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _missing(plain: Mapping[str, Any]) -> list[Fault]:
+    """What the options name and is not there."""
+    faults = [*missing_tables(plain), *missing_device("accelerator", plain.get("accelerator"))]
+    try:
+        _checkpoint(str(plain.get("ckpt_path") or "last"))
+    except ConfigError as error:
+        faults += error.faults if plain.get("ckpt_path") else []
+    return faults
 
 
 def _checkpoint(wanted: str) -> Path:
@@ -113,51 +125,27 @@ def _device(accelerator: str) -> str:
     """The name of torch's device for an accelerator."""
     import torch
 
-    from mlp_lightning.errors import DeviceError
-
-    available = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator == "auto":
-        accelerator = next(name for name, is_available in available.items() if is_available)
-    if not available[accelerator]:
-        raise DeviceError(f"accelerator = {accelerator!r}: this machine has none. Use accelerator=auto.")
-    return "cuda" if accelerator == "gpu" else accelerator
-
-
-def _csv_options(rows: RowsConfig, trained: CsvConfig) -> CsvConfig:
-    """How the text files of a command are read.
-
-    Raises:
-        ConfigError: an option has no effect.
-        DataError: the encoding of the training was not asked for, and is not the one of a file.
-    """
-    from mlp_lightning.data.reading import refuse_idle_csv
-    from mlp_lightning.tables.reading.csv import CsvFile
-    from mlp_lightning.tables.reading.faults import refuse_utf8
-    from mlp_lightning.tables.reading.sources import FileSource
-
-    csv = rows.csv.over(trained)
-    if rows.path is not None:
-        source = FileSource.open(rows.path, csv)
-        refuse_idle_csv(rows.csv, [source])
-        for file in source.files if rows.csv.encoding is None else ():
-            if isinstance(file, CsvFile):
-                refuse_utf8(file.path, file.name, csv.encoding)
-    return csv
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    wanted = {"auto": ["cuda", "mps", "cpu"], "gpu": ["cuda", "mps"]}.get(accelerator, [accelerator])
+    return next(name for name in wanted if available[name])
 
 
 def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
     from mlp_lightning.inference.evaluation.evaluate import evaluate as evaluate_model
-    from mlp_lightning.inference.loading import load_model
+    from mlp_lightning.inference.loading import run_dir_of
     from mlp_lightning.runs.console import RunConsole
 
     raise_lost_interrupt()
-    model = load_model(checkpoint, allow_targets=options.allow_targets)
-    csv = _csv_options(options.data, model.config.data.csv)
     # With a prefix, because a table may have the name of a split.
     rows = options.split if options.data.path is None else f"table-{Path(options.data.path).stem}"
-    folder = model.run_dir / "evaluation" / rows if options.output is None else Path(options.output)
+    folder = run_dir_of(checkpoint) / "evaluation" / rows if options.output is None else Path(options.output)
     device = _device(options.accelerator)
-    which = options.data.path, csv, options.split, options.weight_column
+    which = (
+        options.data.path,
+        options.data.csv if options.data.path is not None else None,
+        options.split,
+        options.weight_column,
+    )
     report = evaluate_model(checkpoint, folder, *which, device, options.allow_targets)
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))
@@ -171,19 +159,16 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
 
 
 def _predict(options: PredictConfig, checkpoint: Path) -> None:
-    from mlp_lightning.inference.loading import load_model
     from mlp_lightning.inference.predict import predict as predict_rows
     from mlp_lightning.runs.console import RunConsole
 
     raise_lost_interrupt()
-    model = load_model(checkpoint, allow_targets=options.allow_targets)
-    csv = _csv_options(options.data, model.config.data.csv)
     columns = [options.id_columns] if isinstance(options.id_columns, str) else options.id_columns or []
     report = predict_rows(
         checkpoint,
         str(options.data.path),
         str(options.output),
-        csv,
+        options.data.csv,
         columns,
         _device(options.accelerator),
         overwrite=options.overwrite,

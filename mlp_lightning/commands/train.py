@@ -26,6 +26,7 @@ from mlp_lightning.commands.auto_resume import (
     refuse_contradictions,
     sweep_name,
 )
+from mlp_lightning.commands.resources import parse_training
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
@@ -171,7 +172,7 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
         ConfigError: it has faults.
     """
     folder = None if config_dir is None else Path(config_dir)
-    checked = check_command(overrides, multirun, config_name or "train", folder)
+    checked = check_command(overrides, multirun, config_name or "train", folder, parse_training(overrides))
     refuse_contradictions(checked, overrides)
     if checked.is_sweep and checked.config.auto_resume:
         checked = _same_sweep(checked, overrides)

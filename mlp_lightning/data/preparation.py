@@ -26,15 +26,16 @@ from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, encoded_batches
-from mlp_lightning.tables.columns import Column, ColumnReport, Origin, infer_columns
+from mlp_lightning.tables.categories import notes_on_case
+from mlp_lightning.tables.columns import Column, ColumnReport, Origin, Place, infer_columns
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
 from mlp_lightning.tables.fingerprint import RowsHasher
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, TableSource
+from mlp_lightning.tables.reading.sources import FileSource, TableSource, refuse_mixed_encodings
 from mlp_lightning.tables.row_weights import given_weights, row_weights
 from mlp_lightning.tables.table_splits import split_rows
 from mlp_lightning.tables.targets import Target
-from mlp_lightning.tables.wild_values import wild_value_note
+from mlp_lightning.tables.wild_values import WildValues
 
 
 class Preparation:
@@ -76,11 +77,13 @@ class Preparation:
         self.fingerprint: dict[str, Any] = {}
         self.surprises: dict[str, Surprises] = {}
         self.forms: dict[str, NumberForm] = {}
+        self._wild: dict[str, WildValues] = {}  # of the columns and targets that are looked at
         self._dtype = dtype
         source = given.source or open_source(options, given.allow_targets)
         paths = {split: path for split, path in (("val", options.val_path), ("test", options.test_path)) if path}
         of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
         refuse_idle_csv(options.csv, [source, *of_splits.values()])
+        refuse_mixed_encodings([source, *of_splits.values()], options.csv.encoding)
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)
@@ -132,18 +135,22 @@ class Preparation:
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)
             self.notes += self.report.notes
+            for one in self.report.columns:
+                self.notes += notes_on_case(one.name, one.vocabulary)
             _refuse_idle_options(options, self.report.columns)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)
             self.preprocessor = Preprocessor(self.report.columns, options.scaling)
             self._fit_preprocessor(table, train, counts_B, origin)
-            self._note_wild_targets(targets_BT[train], origin.of(train))
+            self._note_wild_targets(targets_BT, parts, origin)
         else:
             self.target, self.preprocessor = target, given.preprocessor
             self.report = ColumnReport(list(self.preprocessor.columns), {})
         if given.target is None:
             self._note_classes_without_rows(targets_BT, parts, source.name)
+            for one in target.columns:
+                self.notes += notes_on_case(one.name, one.classes)
         features_BP = self._prepared_table(table, origin.place, parts)
         del table, rows
         targets = self._as_learnt(targets_BT)
@@ -185,17 +192,34 @@ class Preparation:
             values = table.column(column.name).combine_chunks().take(rows)
             numbers_B = encode(pa.table({column.name: values}), [column], place)[:, 0]
             if is_checked and column.kind == "numeric":
-                note = wild_value_note(column.name, numbers_B, place, advice)
-                self.notes += [] if note is None else [note]
+                self._look_for_wild(column.name, numbers_B, advice, place)
             return numbers_B
 
         self.preprocessor.fit(raw_numbers, counts_B)
 
-    def _note_wild_targets(self, targets_BT: NDArray[np.float64], origin: Origin) -> None:
+    def _look_for_wild(self, name: str, train_B: NDArray[np.float64], advice: str, place: Place) -> None:
+        """Name what is far from the other training rows; held-out rows are compared with them later."""
+        wild = WildValues.of(name, train_B, advice)
+        if wild is not None:
+            self._wild[name] = wild
+            self._add_note(wild.unseen().look_at(train_B).note(place))
+
+    def _note_wild_targets(
+        self, targets_BT: NDArray[np.float64], parts: Mapping[str, NDArray[np.int64]], origin: Origin
+    ) -> None:
+        train = parts["train"]
         for column, numbers_B in zip(self.target.columns, targets_BT.T, strict=True):
             if not column.classes:
-                note = wild_value_note(column.name, numbers_B, origin.place, "correct or remove such rows")
-                self.notes += [] if note is None else [note]
+                place = origin.of(train).place
+                self._look_for_wild(column.name, numbers_B[train], "correct or remove such rows", place)
+            for split in ("val", "test") if column.name in self._wild else ():
+                rows = parts[split]
+                self._add_note(
+                    self._wild[column.name].unseen().look_at(numbers_B[rows], rows).note(origin.place, split)
+                )
+
+    def _add_note(self, note: str | None) -> None:
+        self.notes += [] if note is None else [note]
 
     def _note_classes_without_rows(
         self, targets_BT: NDArray[np.float64], parts: Mapping[str, NDArray[np.int64]], name: str
@@ -228,6 +252,7 @@ class Preparation:
 
     def _prepared_table(self, table: pa.Table, place: Any, parts: Mapping[str, NDArray[np.int64]]) -> Tensor:
         held_out = {split: self.surprises.setdefault(split, Surprises()) for split in ("val", "test")}
+        wild = {(split, name): one.unseen() for split in held_out for name, one in self._wild.items()}
         split_B = np.zeros(table.num_rows, dtype=np.int8)
         for number, split in enumerate(held_out, start=1):
             split_B[parts[split]] = number
@@ -235,11 +260,15 @@ class Preparation:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
             part = table.slice(start, ROWS_AT_ONCE)
             raw_BF = encode(part, self.report.columns, lambda row, start=start: place(start + row))
-            for number, surprises in enumerate(held_out.values(), start=1):
-                chosen_B = split_B[start : start + part.num_rows] == number
-                for index, column in enumerate(self.report.columns if chosen_B.any() else ()):
-                    count_surprises(surprises, column, raw_BF[chosen_B, index])
+            for number, (split, surprises) in enumerate(held_out.items(), start=1):
+                chosen = np.flatnonzero(split_B[start : start + part.num_rows] == number)
+                for index, column in enumerate(self.report.columns if len(chosen) else ()):
+                    count_surprises(surprises, column, raw_BF[chosen, index])
+                    if (split, column.name) in wild:
+                        wild[split, column.name].look_at(raw_BF[chosen, index], start + chosen)
             features_BP[start : start + part.num_rows] = self.preprocessor(torch.from_numpy(raw_BF))
+        for (split, _), one in wild.items():
+            self._add_note(one.note(place, split))
         return features_BP
 
     def _as_learnt(self, targets_BT: NDArray[np.float64]) -> Tensor:
@@ -249,6 +278,7 @@ class Preparation:
     def _add_split(self, split: str, source: TableSource) -> None:
         """Add a split that has its own file."""
         surprises = self.surprises.setdefault(split, Surprises())
+        wild = {name: one.unseen() for name, one in self._wild.items()}
         features, targets, rows, hasher = [], [], [], RowsHasher()
         for batch in encoded_batches(source, self.report.columns, self.target, surprises, trained=self.forms):
             kept = ~np.isnan(batch.targets_BT).any(1)
@@ -256,9 +286,15 @@ class Preparation:
             features.append(self.preprocessor(torch.from_numpy(batch.raw_BF[kept])).to(self._dtype))
             targets.append(batch.targets_BT[kept])
             rows.append(batch.first_row + np.flatnonzero(kept))
+            numbers = {one.name: batch.raw_BF[kept, at] for at, one in enumerate(self.report.columns)}
+            numbers |= {name: batch.targets_BT[kept, at] for at, name in enumerate(self.target.names)}
+            for name, one in wild.items():
+                one.look_at(numbers[name], rows[-1])
         targets_BT = np.concatenate(targets) if targets else np.empty((0, len(self.target.names)))
         if not len(targets_BT):
             raise DataError(f"{source.name}: no row has a value of {', '.join(self.target.names)}.")
+        for one in wild.values():
+            self._add_note(one.note(source.place, split))
         self.splits[split] = Rows(torch.cat(features), self._as_learnt(targets_BT))
         self.fingerprint[split] = hasher.fingerprint()
         self.row_numbers[split] = np.concatenate(rows)

@@ -23,10 +23,12 @@ from mlp_lightning.tables.datasets import load_dataset
 from mlp_lightning.tables.fingerprint import table_fingerprint
 from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.moments import has_zone, inferred_form, with_moments
+from mlp_lightning.tables.reading.moments import TIME_OF_DAY, has_zone, inferred_form, with_moments
 from mlp_lightning.tables.reading.numbers import NumberForm
-from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_codes import read_codes
+from mlp_lightning.tables.written_durations import note_on_times_of_day
 from mlp_lightning.tables.written_numbers import read_numbers, word_notes
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
@@ -97,7 +99,7 @@ class TypedRows:
         self.wanted: Mapping[str, ColumnConfig] = {**categories, **options.columns}
         self.task = _task_of_kinds(options.columns, self.targets, task)
         self.table = source.read(self._columns_to_read(), _types(self.wanted, self.targets))
-        self._read_numbers(given)
+        self._read_numbers(given, self._read_codes(given) if given.preprocessor is None else [])
         count = self.table.num_rows
         self.numbers = self._leave_out_unlabelled()
         self.dropped = count - len(self.numbers)
@@ -111,7 +113,7 @@ class TypedRows:
     def _refuse_missing_columns(self) -> None:
         for name in [*self.targets, *sorted(self._roles), *self.options.columns]:
             if name not in self.source.column_names:
-                raise missing_column(self.source.name, name, self.source.column_names)
+                raise self.source.without(name)
 
     @property
     def _not_seen(self) -> set[str]:
@@ -132,7 +134,16 @@ class TypedRows:
         ignored = asked - self._roles - set(self.targets)
         return [one for one in self.source.column_names if one not in ignored] if ignored else None
 
-    def _read_numbers(self, given: Given) -> None:
+    def _read_codes(self, given: Given) -> list[str]:
+        """Put texts in the place of numbers that are written as codes, where nobody says what they are; their names."""
+        targets = self.targets if given.target is None and self.task == "auto" else []
+        said = {name for name, one in self.wanted.items() if one.kind != "auto" or one.format}
+        names = [name for name in (*self.candidates, *targets) if name not in said]
+        self.table, codes, notes = read_codes(self.table, self.source, names, targets)
+        self.notes += notes
+        return codes
+
+    def _read_numbers(self, given: Given, codes: Sequence[str]) -> None:
         """Put numbers in the place of texts that are numbers, where somebody says so or nobody says otherwise."""
         options, wanted, not_seen = self.options, self.wanted, self._not_seen
         kinds = {name: "auto" for name in self.table.column_names if name not in not_seen}
@@ -147,7 +158,7 @@ class TypedRows:
         if task != "auto":
             of_targets = "categorical" if task == "classes" or task_class(task).has_classes else "numeric"
         kinds |= dict.fromkeys(self.targets, of_targets)
-        kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric")}
+        kinds = {name: kind for name, kind in kinds.items() if kind in ("auto", "numeric") and name not in codes}
         trained = None if given.preprocessor is None else given.number_forms
         read = read_numbers(self.table, self.source, kinds, self.targets, trained)
         seen = [name for name in self.table.column_names if name not in wanted or wanted[name].kind != "ignored"]
@@ -172,6 +183,9 @@ class TypedRows:
         found = self.moment_forms
         if time in found:
             self.notes.append(f"in the order of {time} ({found[time]})")
+        asked = set(required) if given.preprocessor is None else set(found)
+        times_of_day = [name for name, form in found.items() if form == TIME_OF_DAY and name in names]
+        self.notes += note_on_times_of_day([name for name in times_of_day if name not in asked and not forms[name]])
         for name in found:
             zoned = has_zone(table.column(name))
             if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
@@ -187,7 +201,10 @@ class TypedRows:
             )
             is_moment = pa.types.is_timestamp(values.type)
             if pa.types.is_string(values.type):
-                is_moment = inferred_form(name, values, place, advice) is not None
+                form = inferred_form(name, values, place, advice)
+                is_moment = form is not None
+                if form == TIME_OF_DAY:
+                    advice = f"If these are durations, set {column_option(name, 'kind', 'numeric')}. {advice}"
             if is_moment:
                 value = values[0].as_py()
                 raise DataError(

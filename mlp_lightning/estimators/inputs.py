@@ -20,16 +20,17 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_co
 
 from mlp_lightning.errors import DataError
 from mlp_lightning.estimators.settings import RowsOfFit
+from mlp_lightning.estimators.texts import kinds_of_texts, texts_of_moments
 from mlp_lightning.sweeps.memory import available_memory
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises
-from mlp_lightning.tables.reading.frames import arrow_table, is_frame, unreadable, without_intervals
+from mlp_lightning.tables.reading.frames import arrow_table, is_frame, refuse_mixed, unreadable, without_intervals
 from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.moments import inferred_form
-from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, may_be_numbers, shown
-from mlp_lightning.tables.reading.types import is_row_label, normal_type
+from mlp_lightning.tables.reading.numbers import NumberForm
+from mlp_lightning.tables.reading.types import converted, is_row_label
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.written_numbers import number_forms
 
 # Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
@@ -111,7 +112,7 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
         _check_names(estimator, features.array, y, checked)
         return features
     # Names of a pandas frame need not be texts, nor differ.
-    table = arrow_table(X.set_axis(_texts_of_names(X), axis=1) if hasattr(X, "iloc") else X, "X")
+    table = _in_seconds(arrow_table(X.set_axis(_texts_of_names(X), axis=1) if hasattr(X, "iloc") else X, "X"))
     # Not every scikit-learn sees the names of every library's frames; all of them see those of pandas and Arrow.
     _check_names(estimator, X if hasattr(X, "iloc") else table, y, checked)
     if not table.num_rows or not table.num_columns:
@@ -124,6 +125,14 @@ def read_features(estimator: BaseEstimator, X: Any, y: Any = "no_validation", re
         assert_all_finite(matrix_BF, allow_nan=True, input_name="X")
         return Features(matrix_BF, None)
     return Features(None, _without_nan(table))
+
+
+def _in_seconds(table: pa.Table) -> pa.Table:
+    """The table with numbers for durations."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_duration(field.type):
+            table = table.set_column(number, field.name, converted(table.column(number), pa.float64()))
+    return table
 
 
 def read_rows(
@@ -152,8 +161,8 @@ def read_rows(
     if known:  # some rows more do not say anew what the columns are
         kinds |= {one.name: one.kind for one in known}
     else:
-        kinds |= _kinds_of_texts(table)
-        kinds |= dict.fromkeys(_texts_of_moments(table), "datetime")
+        kinds |= kinds_of_texts(table)
+        kinds |= dict.fromkeys(texts_of_moments(table), "datetime")
     of_targets = [
         _free(f"target {number}" if targets_BT.shape[1] > 1 else "target", names)
         for number in range(targets_BT.shape[1])
@@ -244,46 +253,6 @@ def _kind(given: pa.DataType) -> str:
     return "categorical"
 
 
-def _kinds_of_texts(table: pa.Table) -> dict[str, str]:
-    """The kind of each column of texts: numbers where all texts are, but for digits alone, which may be codes.
-
-    Raises:
-        DataError: a column has numbers and other texts.
-    """
-    kinds = {}
-    for field in table.schema:
-        if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
-            continue
-        values = table.column(field.name).cast(pa.string())
-        found = examine(values) if may_be_numbers(values) else Examined()
-        if found.are_faulty_numbers:
-            row, text = found.other or (0, found.shown[0])
-            what = f"but {shown(text)} here" if found.other else "which are not all written alike"
-            raise DataError(
-                f"X, row {row + 1}: column {field.name!r} has numbers (such as {', '.join(map(shown, found.shown))}),"
-                f" {what}. Correct the values; if they are categories, say so with"
-                f" X.astype({{{field.name!r}: 'category'}})."
-            )
-        kinds[field.name] = "numeric" if found.are_numbers and not found.are_digits else "categorical"
-    return kinds
-
-
-def _texts_of_moments(table: pa.Table) -> list[str]:
-    """The columns whose texts are dates or times.
-
-    Raises:
-        DataError: most of a column's texts are, and one is not, or they can be read in several ways.
-    """
-    advice = "Convert the column with pandas.to_datetime, or make it categorical (astype('category'))."
-    found = []
-    for name, values in zip(table.column_names, table.columns, strict=True):
-        if not pa.types.is_dictionary(values.type) and normal_type(values.type) == pa.string():
-            texts = values.cast(pa.string())
-            if inferred_form(name, texts, lambda row: f"X, row {row + 1}", advice) is not None:
-                found.append(name)
-    return found
-
-
 def _float64(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return values.cast(pa.float64(), safe=False).to_numpy()
 
@@ -312,7 +281,10 @@ def _of_array(estimator: BaseEstimator, X: Any, reset: bool) -> Features:
             if np.asarray(X).dtype.kind not in "OU":
                 raise
             features = Features(None, _table_of_values(_as_it_is(X, named)))
-            if all(_kind(field.type) == "numeric" for field in features._table.schema) or not reset:
+            fitted: Any = None if reset else estimator
+            has_forms = not reset and bool(number_forms(fitted.module_.hparams["preprocessing"]))
+            all_numbers = all(_kind(field.type) == "numeric" for field in features._table.schema)
+            if all_numbers or not (reset or has_forms):
                 raise  # what is wrong is not that there are texts
             return features
     return Features(None, _table_of_values(_as_it_is(X, named)))
@@ -350,10 +322,14 @@ def _table_of_values(X: NDArray[Any]) -> pa.Table:
             continue
         try:
             columns.append(pa.array(without_intervals(values_B), from_pandas=True))
+            if pa.types.is_temporal(columns[-1].type):
+                refuse_mixed("X", f"column {number}", values_B)
+        except DataError:
+            raise
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             _refuse_objects(values_B, number)
-            raise unreadable("X", ValueError(f"column {number}: {error}")) from error
-    return pa.table(columns, [f"x{number}" for number in range(X.shape[1])])
+            raise unreadable("X", [(f"column {number}", values_B)]) from error
+    return _in_seconds(pa.table(columns, [f"x{number}" for number in range(X.shape[1])]))
 
 
 def _numbers_or_texts(values_B: NDArray[np.str_]) -> pa.Array:

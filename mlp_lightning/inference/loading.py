@@ -121,8 +121,7 @@ class TrainedModel:
     @property
     def run_dir(self) -> Path:
         """The folder of the run that wrote the checkpoint; that of the checkpoint if it was moved."""
-        folder = self.path.parent
-        return folder.parent if folder.name == "checkpoints" else folder
+        return run_dir_of(self.path)
 
 
 def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[str] = ()) -> TrainedModel:
@@ -153,6 +152,12 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
         raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
     model.module.to(device)
     return model
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint; that of the checkpoint if it was moved."""
+    folder = checkpoint.expanduser().absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def own_parts(hyperparameters: Mapping[str, Any], allow_targets: Sequence[str]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.networks.tasks.base import Floats
@@ -26,7 +26,7 @@ from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_bat
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.columnar import ColumnarFile
 from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.sources import FileSource, TableSource, missing_column
+from mlp_lightning.tables.reading.sources import FileSource, TableSource
 from mlp_lightning.tables.reading.types import common_type, readable_type
 from mlp_lightning.tables.targets import Target
 
@@ -52,7 +52,7 @@ def predict(
     ckpt_path: str | Path,
     data_path: str | None = None,
     output: str | Path | None = None,
-    csv: CsvConfig | None = None,
+    csv: CsvOptions | None = None,
     id_columns: Sequence[str] = (),
     device: str = "cpu",
     rows_at_once: int = ROWS_AT_ONCE,
@@ -74,7 +74,7 @@ def predict(
         data_path: a file, a folder of files, or a pattern with ``*``; needs no target column.
         output: the file to write; its ending decides the format: ``.csv``, ``.tsv`` (both also with ``.gz``),
             ``.parquet``, ``.feather`` or ``.arrow``. It appears only when it is complete.
-        csv: how text files are read.
+        csv: how text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         id_columns: columns to copy.
         device: where to compute.
         rows_at_once: most rows in memory.
@@ -96,10 +96,10 @@ def predict(
         raise ConfigError(missing)
     path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
-    ids = list(dict.fromkeys(id_columns))
-    files = None if frame is not None else _file_source(str(data_path), csv, path, str(output), overwrite)
-    model = load_model(ckpt_path, device, allow_targets)
-    source = files or MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
+    model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    source = _source(model, data_path, csv, frame, ids)
+    refuse_output(path, str(output), [file.path for file in source.files], overwrite)
+    _refuse_path_in_table(path, str(output), data_path)
     _refuse_names(ids, output_names(model.target, model.is_ensemble))
     with written_table(path) as writer, cpu_threads(model.threads):
         for part in predicted_rows(model, source, ids, surprises, rows_at_once):
@@ -110,15 +110,15 @@ def predict(
     return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
 
 
-def _file_source(data_path: str, csv: CsvConfig | None, path: Path, output: str, overwrite: bool) -> FileSource:
-    """The table in files, none of which is the output."""
-    source = FileSource.open(data_path, csv or CsvConfig())
-    refuse_output(path, output, [file.path for file in source.files], overwrite)
-    _refuse_path_in_table(path, output, data_path)
-    return source
+def _source(
+    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, ids: Sequence[str]
+) -> TableSource:
+    if data_path is not None:
+        return new_rows(data_path, csv, model.config.data.csv)
+    return MemorySource.of_frame(frame, [*(one.name for one in model.columns), *ids])
 
 
-def refuse_two_tables(data_path: object, frame: object, csv: CsvConfig | None) -> None:
+def refuse_two_tables(data_path: object, frame: object, csv: CsvOptions | None) -> None:
     """Refuse what has no effect beside a data frame.
 
     Raises:
@@ -178,7 +178,7 @@ def stored_type(source: TableSource, name: str) -> pa.DataType:
         DataError: there is no such column, or it holds lists, bytes and the like.
     """
     if name not in source.column_names:
-        raise missing_column(source.name, name, source.column_names)
+        raise source.without(name)
     if isinstance(source, MemorySource):
         stored_as = source.table.schema.field(name).type
         readable_type(stored_as, name, source.name)
@@ -251,10 +251,10 @@ def _refuse_names(ids: Sequence[str], outputs: Sequence[str]) -> None:
             )
 
 
-def _refuse_path_in_table(path: Path, given: str, data_path: str) -> None:
+def _refuse_path_in_table(path: Path, given: str, data_path: str | None) -> None:
     """Predictions inside a folder of files would be rows of the table in the next call."""
-    folder = Path(data_path).expanduser()
-    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+    folder = Path(data_path or "").expanduser()
+    if data_path is not None and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             [Fault("output", given, f"is inside {data_path}, the table itself", "write it to another folder")]
         )

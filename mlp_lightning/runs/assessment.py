@@ -21,6 +21,9 @@ Metrics = Mapping[str, Mapping[str, float]]
 _PLATEAU = 0.99
 # Gradients that shrink by more than this from the last layer to the first vanish.
 _VANISHED = 1e-3
+# A baseline whose loss grows by these factors from the training rows to later ones is that of another time: for numbers
+# the mean has moved by 0.7 deviations, if these are the same.
+_MOVED, _MOVED_CLASSES = 1.5, 1.1
 # From this share of a class on, always predicting it looks like a good accuracy.
 _IMBALANCED = 0.8
 
@@ -106,6 +109,8 @@ def assess(
         warnings.append(imbalance)
     if plateau is not None:
         return [*warnings, _plateau(config, plateau, baseline["train"]["loss"], steps)]
+    if moved := _moved_in_time(config, metrics, baseline, split):
+        return [*warnings, moved]
     worse = _worse(config, metrics, baseline, split, steps, but=("accuracy",) if imbalance else ())
     return [*warnings, worse] if worse else warnings
 
@@ -143,12 +148,28 @@ def _worse(
     if not found:
         return ""
     text = " and ".join(found)
+    text = f"{text[:1].upper()}{text[1:]}, which does not look at the features."
     # Only a loss says whether the training rows were fitted; for an accuracy there may be nothing better.
     is_short = split == "train"
     remedies = _longer(config, steps) if is_short else _against_overfitting(config, metrics)
+    return f"{text} {'Train longer' if is_short else 'Fit the training rows less closely'}: {remedies}."
+
+
+def _moved_in_time(config: Config, metrics: Metrics, baseline: Metrics, split: str) -> str:
+    """What to say where later rows have other targets than the model knows: no closer or looser fit helps."""
+    data, own, base = config.data, metrics[split]["loss"], baseline[split]["loss"]
+    has_own_file = {"val": data.val_path, "test": data.test_path}.get(split) is not None
+    if data.time_column is None or split == "train" or has_own_file:
+        return ""
+    before = baseline["train"]["loss"]
+    most = before * (_MOVED_CLASSES if "accuracy" in baseline[split] else _MOVED)
+    if min(own, base) <= most:
+        return ""
     return (
-        f"{text[:1].upper()}{text[1:]}, which does not look at the features."
-        f" {'Train longer' if is_short else 'Fit the training rows less closely'}: {remedies}."
+        f"The {SPLIT_NAMES[split]} rows are later than the training rows (data.time_column={data.time_column}), and"
+        f" their targets have moved: the loss of the baseline is {base:.4g} there and {before:.4g} in the training"
+        f" rows; that of the model is {own:.4g}. No network continues a trend beyond the moments that it was trained"
+        " on: predict the change since an earlier moment, or train on later rows."
     )
 
 

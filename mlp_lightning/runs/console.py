@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 log = logging.getLogger("mlp_lightning")
+log.addHandler(logging.NullHandler())  # where nobody logs, Python would print warnings a second time
 #: How a line begins that warns.
 WARNING = "Warning: "
 # What the splits of the rows are called in prose.

@@ -29,6 +29,7 @@ from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.resume import Found, Resumed, find_checkpoint, resume
 from mlp_lightning.runs.run_folder import RunFolder, as_it_was, claim, surroundings
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
+from mlp_lightning.runs.trainer import refuse_missing_device
 from mlp_lightning.runs.training import Options, Training
 from mlp_lightning.runs.training_module import Outputs, TrainingModule
 from mlp_lightning.tables.reading.frames import arrow_table
@@ -99,11 +100,10 @@ def train(
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
 
     Raises:
-        ConfigError, CheckpointError, DataError: the configuration is wrong, or the checkpoint or the table cannot be
-            used; the folder is as it was before.
+        ConfigError, CheckpointError, DataError, DeviceError: the configuration is wrong, or the checkpoint, the table
+            or the accelerator cannot be used; the folder is as it was before.
         RunFolderError: the folder belongs to another run.
-        DeviceError, TrainingError: see :mod:`mlp_lightning.errors`; the folder then has a ``result.json`` whose
-            ``status`` is ``failed``.
+        TrainingError: see :mod:`mlp_lightning.errors`; ``result.json`` then has the ``status`` ``failed``.
         ValueError: a callback has a hook that is never called, or both ``data`` and ``frame`` are given.
 
     Example:
@@ -198,11 +198,12 @@ def parsed_with_rows(
 
     Raises:
         ConfigError: the configuration is wrong, or contradicts what has the rows.
-        DataError: ``frame`` cannot be read.
+        DataError, DeviceError: ``frame`` cannot be read, or there is no such accelerator.
     """
     is_frame = frame is not None and not isinstance(frame, TableSource)
     given, objects = without_objects(_of_frame(config) if is_frame else config)
     parsed = given if isinstance(given, Config) else parse_config(given, objects.keys())
+    refuse_missing_device(parsed)
     if parsed.auto_resume:
         rule, hint = "belongs to the command, which looks for earlier runs", "here ckpt_path names what to continue"
         raise ConfigError([Fault("auto_resume", True, rule, hint)])
@@ -235,9 +236,8 @@ def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
         return config  # the schema refuses it
     fitting_values = {"name": ("table", "frame"), "option": ("table",), "path": (None,), "_target_": (None,)}
     for key, fitting in fitting_values.items():
-        if section.get(key, fitting[0]) not in fitting:
-            rule = "contradicts frame, which has the rows"
-            raise ConfigError([Fault(f"data.{key}", section[key], rule, "leave it out")])
+        if (value := section.get(key, fitting[0])) not in fitting:
+            raise ConfigError([Fault(f"data.{key}", value, "contradicts frame, which has the rows", "leave it out")])
     if isinstance(config, Config):
         return dataclasses.replace(config, data=dataclasses.replace(config.data, name="frame"))
     return {**config, "data": {**section, "name": "frame"}}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -14,6 +15,21 @@ from mlp_lightning.errors import DeviceError
 from mlp_lightning.runs.checkpoints import AtomicCheckpointIO
 
 _PRECISIONS = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}
+
+
+def refuse_missing_device(config: Config) -> None:
+    """Refuse an accelerator that this machine does not have, before anything is made for a run.
+
+    Raises:
+        DeviceError: naming it.
+    """
+    accelerator = config.trainer.accelerator
+    is_there = torch.backends.mps.is_available() or (accelerator == "gpu" and torch.cuda.is_available())
+    if accelerator in ("gpu", "mps") and not is_there:
+        raise DeviceError(
+            f"trainer.accelerator = {accelerator!r}: torch finds none on this machine. Use trainer.accelerator=auto to"
+            " take what it has."
+        )
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:

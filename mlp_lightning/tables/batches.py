@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import Surprises, encode
 from mlp_lightning.tables.new_numbers import number_batches
-from mlp_lightning.tables.reading.sources import TableSource, missing_column
+from mlp_lightning.tables.reading.sources import TableSource
 from mlp_lightning.tables.targets import Target
 from mlp_lightning.tables.written_numbers import Forms
 
@@ -73,7 +73,7 @@ def encoded_batches(
     names = list(dict.fromkeys([*types, *further]))
     for name in names:
         if name not in source.column_names:
-            raise missing_column(source.name, name, source.column_names)
+            raise source.without(name)
     first_row = 0
     rows = max(1, min(rows, _VALUES_AT_ONCE // max(1, len(names))))
     batches = number_batches(source, names, types, rows, trained or {}, surprises.notes)

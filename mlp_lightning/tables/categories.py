@@ -6,6 +6,7 @@ column of codes with a gap comes back from pandas as ``10115.0``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +43,25 @@ def frequent(values: pa.ChunkedArray, most: int) -> tuple[list[Any], float]:
     kept = order.slice(0, most)
     share = 1 - pc.sum(times.take(kept)).as_py() / max(1, len(values))
     return sorted(found.take(kept).to_pylist()), share - values.null_count / max(1, len(values))
+
+
+def notes_on_case(name: str, values: Iterable[Any]) -> list[str]:
+    """A line on the first values that differ in upper and lower case only.
+
+    >>> notes_on_case("rain", ["Yes", "no", "yes"])
+    ["rain: 'Yes' and 'yes' differ in case only, and are two; write them alike if they are one"]
+    """
+    seen: dict[str, str] = {}
+    twice = []
+    for value in values:
+        other = seen.setdefault(value.casefold(), value) if isinstance(value, str) else value
+        if other != value:
+            twice.append((other, value))
+    more = f" (and {len(twice) - 1:,} more such pairs)" if len(twice) > 1 else ""
+    return [
+        f"{name}: {one!r} and {other!r}{more} differ in case only, and are two; write them alike if they are one"
+        for one, other in twice[:1]
+    ]
 
 
 def positions(values: pa.ChunkedArray, known: pa.Array) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -19,7 +19,7 @@ from mlp_lightning.config import ColumnConfig
 from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import frequent, tidied
-from mlp_lightning.tables.reading.types import CastError, first_failure
+from mlp_lightning.tables.reading.types import EXPECTED, CastError, first_failure
 from mlp_lightning.tables.reading.types import converted as as_type
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
@@ -300,7 +300,7 @@ def converted(name: str, values: pa.ChunkedArray, wanted: pa.DataType, place: Pl
     except CastError as error:
         row = first_failure(values, wanted)
         raise DataError(
-            f"{place(row)}: column {name!r} has {values[row].as_py()!r}, which cannot be read as {wanted}."
+            f"{place(row)}: column {name!r} has {values[row].as_py()!r}, which is not {EXPECTED[wanted]}."
             f" Correct the value, or set another kind, for example {column_option(name, 'kind', 'categorical')}."
         ) from error
 

@@ -13,9 +13,11 @@ import pyarrow as pa
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.numbers import Examined, NumberForm, examine, parsed, shown
 from mlp_lightning.tables.reading.sources import TableSource
+from mlp_lightning.tables.written_durations import parsed_durations
 from mlp_lightning.tables.written_numbers import (
     Forms,
     Hints,
+    Place,
     form_of,
     notes_on_numbers,
     refuse_faulty,
@@ -94,8 +96,11 @@ class _NewRows:
             names: of the columns.
             done: how many rows have been read as the dialect of the file says.
         """
+        trained = {name: self.hints.trained[name] for name in names if name in self.hints.trained}
+        of_durations = {name: form for name, form in trained.items() if form.is_duration}
+        names = [name for name in names if name not in of_durations]
         if not names:
-            return {}
+            return of_durations
         before, after = dict.fromkeys(names, Examined()), dict.fromkeys(names, Examined())
         first_row = 0
         for batch in self.source.batches(names, dict.fromkeys(names, pa.string()), self.rows):
@@ -111,19 +116,26 @@ class _NewRows:
             _refuse_late_marks(name, form, before[name], self.source)
             if form != self.hints.trained.get(name, NumberForm()):
                 self.notes += notes_on_numbers(name, examined[name], form)
-        return forms
+        return forms | of_durations
 
     def batches(self, names: Sequence[str], forms: Forms) -> Iterator[pa.RecordBatch]:
         """The rows, with numbers in the columns of these forms."""
         types, first_row = self.types, 0
         for batch in self.source.batches(names, {**types, **dict.fromkeys(forms, pa.string())}, self.rows):
             for name, form in forms.items():
-                numbers, bad = parsed(pa.chunked_array([batch.column(name)]), form, self.hints.words)
-                assert bad is None, (self.source.place(first_row + (bad or 0)), name)
+                values = pa.chunked_array([batch.column(name)])
+                if form.is_duration:
+                    numbers = parsed_durations(name, values, form, self.hints.words, self._place_after(first_row))
+                else:
+                    numbers, bad = parsed(values, form, self.hints.words)
+                    assert bad is None, (self.source.place(first_row + (bad or 0)), name)
                 position = batch.schema.get_field_index(name)
                 batch = batch.set_column(position, name, numbers.cast(types[name]).combine_chunks())
             first_row += batch.num_rows
             yield batch
+
+    def _place_after(self, first_row: int) -> Place:
+        return lambda row: self.source.place(first_row + row)
 
 
 def _refuse_late_marks(name: str, form: NumberForm, before: Examined, source: TableSource) -> None:

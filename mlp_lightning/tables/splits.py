@@ -52,15 +52,34 @@ def _split(
     for name, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0:
             of_kept = None if labels is None else labels[kept]
-            try:
-                kept, parts[name] = _two_parts(kept, of_kept, round(fraction * count), seed, name)
-            except ValueError as error:
-                with_classes = " with every class in both parts" if labels is not None and labels.ndim == 1 else ""
-                raise DataError(
-                    f"data.{name}_fraction: {fraction:g} of {count} rows cannot be split off{with_classes} ({error})."
-                    " Use another fraction, or 0 for none."
-                ) from error
+            size = round(fraction * count)
+            classes = of_kept if of_kept is not None and of_kept.ndim == 1 else None
+            _refuse_parts(f"data.{name}_fraction", f"{fraction:g} of {count:,} rows", size, len(kept) - size, classes)
+            kept, parts[name] = _two_parts(kept, of_kept, size, seed, name)
     return np.sort(kept), np.sort(parts["val"]), np.sort(parts["test"])
+
+
+def _refuse_parts(option: str, share: str, size: int, left: int, labels_B: NDArray[np.generic] | None) -> None:
+    """Refuse a part that has no row, or not one of every class, or leaves none.
+
+    Raises:
+        DataError: with the sizes, and what helps.
+    """
+    fewest, classes = 1, ""
+    if labels_B is not None:
+        counts = np.unique(labels_B, return_counts=True)[1]
+        fewest = len(counts) if counts.min() > 1 else size + left
+        classes = f", and the rows have {len(counts)} classes, the smallest of them {_rows(int(counts.min()))}"
+    if min(size, left) < fewest:
+        with_classes = " with every class in both parts" if classes else ""
+        raise DataError(
+            f"{option}: {share} cannot be split off{with_classes}: they are {_rows(size)} and leave {_rows(left)}"
+            f"{classes}. Set another fraction, or {option}=0 for none; or add rows."
+        )
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _two_parts(
@@ -68,8 +87,6 @@ def _two_parts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     drawn_by = derived_seed(seed, f"split/{purpose}")
     if labels is not None and labels.ndim == 2:
-        if not 0 < size < len(rows):
-            raise ValueError(f"{size} and {len(rows) - size} rows")
         is_split_off = parts_by_labels(labels.astype(np.int64), [len(rows) - size, size], drawn_by) == 1
         return rows[~is_split_off], rows[is_split_off]
     # Imported here: it takes half a second, and a data set without a split does not need it.

@@ -181,11 +181,12 @@ def _fold(
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
     state: Mapping[str, Any] = {"shuffle": True, "random_state": derived_seed(seed, "split/folds") % 2**32}
-    rows = np.arange(count)
+    rows, splits = np.arange(count), []
     several, labels_B = (labels, None) if labels is not None and labels.ndim == 2 else (None, labels)
     try:
         if times_B is not None:
             moments = np.unique(times_B)  # rows of one moment stay together
+            _refuse_more_folds(folds, len(moments) - 1, f"data.time_column has {len(moments)} different moments", name)
             before, inside = list(TimeSeriesSplit(folds).split(moments))[fold]
             return np.flatnonzero(np.isin(times_B, moments[before])), np.flatnonzero(np.isin(times_B, moments[inside]))
         if several is not None and groups_B is None and folds <= count:
@@ -196,19 +197,32 @@ def _fold(
             splitter: Any = GroupKFold(folds, **state) if labels_B is None else StratifiedGroupKFold(folds, **state)
         else:
             splitter = KFold(folds, **state) if labels_B is None else StratifiedKFold(folds, **state)
+        if groups_B is not None:
+            groups = len(np.unique(groups_B))
+            _refuse_more_folds(folds, groups, f"data.group_column has {groups} groups", name)
         _refuse_rare_classes(labels_B if groups_B is None else None, folds, name)
+        _refuse_more_folds(folds, count, f"the table has {count} rows", name)
         with warnings.catch_warnings():
             # Of whole groups, not every fold may have rows of every class.
             warnings.filterwarnings("ignore", message="The least populated class")
             splits = list(splitter.split(rows, labels_B, groups_B))
-        if not all(len(inside) for _, inside in splits):  # not every version of scikit-learn refuses that
-            raise ValueError("the groups of data.group_column leave a fold without rows; use fewer folds")
-        outside, inside = splits[fold]
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{name}: data.cv.folds = {folds} of {count} rows is not possible ({error}).") from error
-    return outside, inside
+        are_empty = not all(len(inside) for _, inside in splits)
+    except DataError:
+        raise
+    except ValueError:  # of classes that have fewer rows than there are folds
+        are_empty = True
+    if are_empty:  # not every version of scikit-learn refuses that
+        raise DataError(
+            f"{name}: data.cv.folds = {folds} of {count} rows is not possible: whole groups of data.group_column leave"
+            " a fold without rows, or no class has a row for each fold. Use fewer folds."
+        )
+    return splits[fold]
+
+
+def _refuse_more_folds(folds: int, most: int, what: str, name: str) -> None:
+    if folds > most:
+        advice = f"Use at most {most} folds" if most > 1 else "Add rows, or train without data.cv.folds"
+        raise DataError(f"{name}: data.cv.folds = {folds} is not possible: {what}. {advice}.")
 
 
 def _refuse_rare_classes(labels_B: NDArray[np.generic] | None, folds: int, name: str) -> None:

@@ -1,7 +1,11 @@
-"""Single numbers so far from all others of their column that they outweigh the rest."""
+"""Single numbers so far from all others of their column that they outweigh the rest.
+
+Shapes: ``B`` rows.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -12,28 +16,74 @@ _FEWEST_VALUES = 20
 _MOST_FOR_QUARTILES = 1_000_000
 
 
-def wild_value_note(name: str, values_B: NDArray[np.float64], place: Callable[[int], str], advice: str) -> str | None:
-    """A line on the value of a column that is more than 1000 quartile ranges from its median; None if there is none.
+@dataclasses.dataclass
+class WildValues:
+    """The values of a column that are more than 1000 quartile ranges from the median of its training rows.
 
-    The quartiles of more than a million values are those of every n-th of them.
-
-    Args:
+    Attributes:
         name: of the column.
-        values_B: its numbers ``(B,)``; NaN where there is none.
-        place: where a row of ``values_B`` is found.
+        quartiles: the lower one, the median and the upper one of the training rows.
         advice: what to do.
+        farthest: the value that is farthest from the median, of those that were looked at.
+        row: its row.
+        count: how many of those are so far away.
     """
-    present_B = values_B[~np.isnan(values_B)]
-    if len(present_B) < _FEWEST_VALUES:
-        return None
-    low, median, high = np.percentile(present_B[:: -(-len(present_B) // _MOST_FOR_QUARTILES)], [25, 50, 75]).tolist()
-    with np.errstate(over="ignore"):  # of the largest doubles
-        if high - low <= 0 or max(present_B.max() - median, median - present_B.min()) <= _FAR * (high - low):
+
+    name: str
+    quartiles: tuple[float, float, float]
+    advice: str
+    farthest: float = np.nan
+    row: int = 0
+    count: int = 0
+
+    @classmethod
+    def of(cls, name: str, values_B: NDArray[np.float64], advice: str) -> WildValues | None:
+        """What is far from these training rows; ``None`` if they are too few, or half of them are equal.
+
+        The quartiles of more than a million values are those of every n-th of them.
+
+        Args:
+            name: of the column.
+            values_B: its numbers in the training rows; NaN where there is none.
+            advice: what to do.
+        """
+        present_B = values_B[~np.isnan(values_B)]
+        if len(present_B) < _FEWEST_VALUES:
             return None
-        distances_B = np.abs(values_B - median)
-        farthest, count = int(np.nanargmax(distances_B)), int((distances_B > _FAR * (high - low)).sum())
-    more = f" (and {count - 1:,} more such rows)" if count > 1 else ""
-    return (
-        f"{name}: {values_B[farthest]:.10g} in {place(farthest)}{more} is far from the other values, half of which are"
-        f" from {low:.4g} to {high:.4g}, and outweighs them: {advice}"
-    )
+        low, median, high = np.percentile(present_B[:: -(-len(present_B) // _MOST_FOR_QUARTILES)], [25, 50, 75])
+        return cls(name, (float(low), float(median), float(high)), advice) if high > low else None
+
+    def unseen(self) -> WildValues:
+        """The same for other rows."""
+        return WildValues(self.name, self.quartiles, self.advice)
+
+    def look_at(self, values_B: NDArray[np.float64], rows_B: NDArray[np.int64] | None = None) -> WildValues:
+        """Look at further values of the column, whose rows have these numbers (by default 0, 1, …). Returns itself."""
+        low, median, high = self.quartiles
+        with np.errstate(over="ignore"):  # of the largest doubles
+            distances_B = np.nan_to_num(np.abs(values_B - median), nan=0.0, posinf=np.inf)
+            far_B = distances_B > _FAR * (high - low)
+            self.count += int(far_B.sum())
+            at = int(distances_B.argmax()) if far_B.any() else 0
+            if far_B.any() and not distances_B[at] <= abs(self.farthest - median):
+                self.farthest, self.row = float(values_B[at]), at if rows_B is None else int(rows_B[at])
+        return self
+
+    def note(self, place: Callable[[int], str], split: str = "") -> str | None:
+        """A line on them; ``None`` if there are none.
+
+        Args:
+            place: where a row is found.
+            split: of the rows; empty for those that train.
+        """
+        if not self.count:
+            return None
+        more = f" (and {self.count - 1:,} more such rows)" if self.count > 1 else ""
+        low, _, high = self.quartiles
+        others, harm = "other values", "outweighs them"
+        if split:
+            others, harm = "training rows", f"outweighs the other {split} rows in their metrics"
+        return (
+            f"{self.name}: {self.farthest:.10g} in {place(self.row)}{more} is far from the {others}, half of which are"
+            f" from {low:.4g} to {high:.4g}, and {harm}: {self.advice}"
+        )

@@ -25,8 +25,11 @@ from mlp_lightning.tables.reading.numbers import (
     may_be_numbers,
     parsed,
     shown,
+    whole,
 )
 from mlp_lightning.tables.reading.sources import TableSource
+from mlp_lightning.tables.reading.types import AS_MISSING
+from mlp_lightning.tables.written_durations import read_durations
 
 # Its functions are created at import, where a type checker does not see them.
 pc: Any = pyarrow.compute
@@ -35,7 +38,7 @@ pc: Any = pyarrow.compute
 Forms = Mapping[str, NumberForm]
 Place = Callable[[int], str]
 _MARKS = {"none": "", "space": " ", "apostrophe": "'"}
-_MOST_CLASSES_OF_DIGITS = 20
+MOST_CLASSES_OF_DIGITS = 20
 _POINT_AND_COMMA = frozenset(".,")
 
 
@@ -126,10 +129,11 @@ def read_numbers(
     if trained is not None:
         _refuse_bare_numbers(table, source.name, kinds, trained)
     columns = {name: table.column(name) for name in texts}
+    table, of_durations, notes = read_durations(table, columns, kinds, hints.trained, hints.words, source.place)
+    texts = [name for name in texts if name not in of_durations]
     texts = [name for name in texts if kinds[name] == "numeric" or may_be_numbers(columns[name], hints.words)]
     examined = {name: examine(columns[name], hints.words) for name in texts}
     hints = hints.beside(examined)
-    notes: list[str] = []
     for name in texts:
         found, is_asked = examined[name], kinds[name] == "numeric"
         refuse_faulty(name, found, source.place, is_asked, name in targets)
@@ -153,17 +157,18 @@ def read_numbers(
         numbers, bad = parsed(columns[name], form, hints.words)
         assert bad is None, (name, form)
         notes += notes_on_numbers(name, examined[name], form)
-        table = table.set_column(table.column_names.index(name), name, _whole(numbers))
+        table = table.set_column(table.column_names.index(name), name, whole(numbers))
     if hints.seen == {","}:
         # As the delimiter, a decimal comma is a habit of a file; new rows may not show it.
         floats = [name for name in kinds if name in table.column_names and pa.types.is_floating(table[name].type)]
         forms = dict.fromkeys(floats, NumberForm(",")) | forms
+    forms |= of_durations
     return WrittenNumbers(table, {name: form for name, form in forms.items() if not form.is_plain}, notes)
 
 
 def _are_codes(values: pa.ChunkedArray, found: Examined, source: TableSource, is_target: bool) -> bool:
     """Whoever stored digits as texts wanted texts; but hundreds of them are no classes."""
-    are_many = is_target and pc.count_distinct(values).as_py() > _MOST_CLASSES_OF_DIGITS
+    are_many = is_target and pc.count_distinct(values).as_py() > MOST_CLASSES_OF_DIGITS
     return not source.dialects and found.are_digits and not are_many
 
 
@@ -190,10 +195,7 @@ def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = Fal
         what = f"has numbers in {_rows(found.numbers)} (such as {listed}), but {shown(text)} here"
         if not found.numbers:
             what = f"holds {shown(text)}, which is not a number"
-        raise DataError(
-            f"{place(row)}: column {name!r} {what}."
-            f" Correct the value; if it stands for a missing value, add it to data.csv.null_values{otherwise}."
-        )
+        raise DataError(f"{place(row)}: column {name!r} {what}. Correct the value; {AS_MISSING}{otherwise}.")
     units = ", ".join(f"{unit!r} ({count:,})" if unit else f"none ({count:,})" for unit, count in found.units.items())
     how = f"have different units ({units})" if len(found.units) > 1 else "are not all written in one way"
     raise DataError(
@@ -328,9 +330,3 @@ def word_notes(table: pa.Table, source: TableSource, names: Sequence[str]) -> li
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def _whole(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers as whole ones, where all are."""
-    is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53))
-    return numbers.cast(pa.int64()) if pc.all(is_whole).as_py() else numbers

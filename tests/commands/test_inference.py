@@ -135,6 +135,19 @@ def test_latin_rows_for_a_model_of_utf8(tmp_path: Path) -> None:
         assert "data.csv.encoding=latin-1" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_warning_is_printed_once(tmp_path: Path) -> None:
+    rows = "".join(f"{row * 7 % 11},{row * 5 % 13},{'uv'[row % 2]}\n" for row in range(60))
+    (tmp_path / "t.csv").write_text(f"a,b,y\n{rows}")
+    (tmp_path / "new.csv").write_text("a,b,y\n" + "".join(f"{row},{row % 5},u\n" for row in range(20)))
+    options = ["data=table", "data.target=y", "data.path=t.csv", "trainer.max_epochs=3", "logger=none", "verbosity=0"]
+    assert train_forked(*options, folder=tmp_path).returncode == 0
+    done = run_forked(str(ROOT / "scripts" / "evaluate.py"), "ckpt_path=last", "data.path=new.csv", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("Warning: On these rows the model is worse") == 1
+    assert done.stderr == ""
+
+
 def test_the_best_is_that_of_a_finished_run(tmp_path: Path) -> None:
     """It is named, and why it is this one."""
     for overrides in (["trainer.max_epochs=2"], ["trainer.max_epochs=3"]):

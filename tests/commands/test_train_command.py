@@ -217,6 +217,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 )
 def test_an_interrupt_that_a_library_swallows_still_ends_the_command(command, within, tmp_path) -> None:
     (tmp_path / "model.ckpt").touch()
+    (tmp_path / "t.csv").touch()
     script = tmp_path / "swallowing.py"
     script.write_text(SWALLOWING, encoding="utf-8")
     arguments = [str(ROOT / "scripts" / command[0]), *command[1:]]

@@ -222,8 +222,14 @@ def test_rows_that_cannot_be_learned(X, y, error, message) -> None:
 
 def test_a_frame_with_values_of_several_types_in_a_column() -> None:
     frame = pytest.importorskip("pandas").DataFrame({"a": [1, "x", 2.5, [3]]})
-    with pytest.raises(DataError, match="cannot be read"):
+    words = r"X: column 'a' has 1 \(a number\) in row 1, but 'x' \(a text\) in row 2\. Make all its values numbers"
+    with pytest.raises(DataError, match=words):
         MLPClassifier(**FAST).fit(frame, [0, 1, 0, 1])
+    array = np.array([[1, None], [2, True], [3, "x"], [4, False]], dtype=object)
+    with pytest.raises(
+        DataError, match=r"X: column 1 has True \(a truth value\) in row 2, but 'x' \(a text\) in row 3"
+    ):
+        MLPClassifier(**FAST).fit(array, [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [-1, 1], [False, True], [0.0, 3.0], [10, 20, 30]])

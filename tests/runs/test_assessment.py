@@ -109,6 +109,39 @@ def test_labels_that_do_not_depend_on_the_features(tmp_path, capsys) -> None:
     assert best.metrics["val"]["loss"] < result.metrics["val"]["loss"]
 
 
+@pytest.mark.parametrize("what", ["numbers", "classes"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_targets_that_move_with_time(what: str, split: str, tmp_path: Path) -> None:
+    """Beside a baseline that is far off, a model may look good, and no closer or looser fit helps."""
+    draw = np.random.default_rng(11)
+    day, shift = np.arange(400), np.linspace(-3, 3, 400)
+    frame = pandas.DataFrame({"day": day, "a": draw.normal(size=400), "b": draw.normal(size=400)})
+    frame["y"] = shift + draw.normal(size=400) * 0.3
+    if what == "classes":
+        frame["y"] = np.where(draw.uniform(size=400) < 1 / (1 + np.exp(-2 * shift)), "up", "down")
+    fractions = {"val_fraction": 0.0, "test_fraction": 0.0, f"{split}_fraction": 0.3}
+    data = {"name": "table", "target": "y", "time_column": "day", **fractions}
+    config: dict[str, Any] = {**options("y"), "data": data}
+
+    def moved(frame: Any, name: str, config: dict[str, Any] = config) -> list[str]:
+        warnings = train(config, tmp_path / name, frame=frame).warnings
+        return [one for one in warnings if "later than the training rows" in one]
+
+    (warning,) = moved(frame, "run")
+    named = {"val": "validation", "test": "test"}[split]
+    assert warning.startswith(
+        f"The {named} rows are later than the training rows (data.time_column=day), and their targets"
+    )
+    assert "predict the change since an earlier moment" in warning
+    if what == "numbers":  # what it advises helps
+        assert not moved(frame.assign(y=frame["y"].diff().fillna(0.0)), "changes")
+    # Rows in another order have no such targets.
+    assert not moved(frame.assign(day=draw.permutation(400)), "shuffled")
+    without = {**data, "columns": {"day": {"kind": "ignored"}}}
+    without.pop("time_column")
+    assert not moved(frame, "no-time", {**config, "data": without})
+
+
 def test_a_rare_class_that_is_never_found(tmp_path) -> None:
     frame = rows(0.04, 600, features_tell=0.1)
     result = train({**options("bought"), "report_weights": "best"}, tmp_path / "run", frame=frame)

@@ -250,10 +250,10 @@ def test_an_infinite_number_is_refused_with_its_row(infinity: float, row: int) -
 @pytest.mark.parametrize(
     ("kind", "values", "text"),
     [
-        ("numeric", ["1", "2", "x", "3"], "line 4: column 'x' has 'x', which cannot be read as double"),
+        ("numeric", ["1", "2", "x", "3"], "line 4: column 'x' has 'x', which is not a number"),
         ("datetime", ["2024-01-01", "2024-01-02", "soon", "2024-01-03"], "line 4: column 'x' has 'soon'"),
         ("datetime", [20240101, 20240102, 20240103, 20240104], "line 2: column 'x' has 20240101"),
-        ("boolean", [0, 1, 7, 1], "line 4: column 'x' has 7, which cannot be read as bool"),
+        ("boolean", [0, 1, 7, 1], "line 4: column 'x' has 7, which is not true or false"),
         ("boolean", ["true", "false", "perhaps", "true"], "line 4: column 'x' has 'perhaps'"),
         ("numeric", [DAYS[0]] * 4, "line 2: column 'x' has datetime.datetime"),
     ],

@@ -96,7 +96,7 @@ def test_an_infinite_number_is_refused(infinity: float) -> None:
 @pytest.mark.parametrize(
     ("values", "column", "text"),
     [
-        (["1", "many"], NUMBER, "line 3: column 'x' has 'many', which cannot be read as double"),
+        (["1", "many"], NUMBER, "line 3: column 'x' has 'many', which is not a number"),
         (["2024-01-01", "soon"], MOMENT, "line 3: column 'x' has 'soon'"),
         ([1, 2], Column("x", "boolean", "bool"), "line 3: column 'x' has 2"),
         (["1", "one"], Column("x", "categorical", "int64", vocabulary=(1,)), "line 3: column 'x' has 'one'"),

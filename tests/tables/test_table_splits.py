@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
 from support.tables import rows_of, set_up, table_options
 from support.tolerances import assert_close
 
@@ -73,6 +74,39 @@ def test_the_seed_decides_and_nothing_else() -> None:
 def test_a_fraction_too_small_for_every_class() -> None:
     with pytest.raises(DataError, match=r"data\.val_fraction: 0\.1 of 12 rows cannot be split off with every class"):
         parts_of({}, np.arange(12) % 3, rows=12, val_fraction=0.1)
+
+
+@pytest.mark.parametrize("labels", [None, np.array([0, 1, 0, 1, 2, 2])])
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("fraction", [0.05, 0.4, 0.5, 0.6, 0.95])
+def test_few_rows(labels: Any, split: str, fraction: float) -> None:
+    """Refused exactly where scikit-learn cannot split, in our own words."""
+    options: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, f"{split}_fraction": fraction}
+    size = round(fraction * 6)
+    fewest = 1 if labels is None else 3
+    try:
+        train_test_split(np.arange(6), test_size=size, stratify=labels)
+        is_possible = True
+    except ValueError:
+        is_possible = False
+    assert is_possible == (fewest <= size <= 6 - fewest)
+    if is_possible:
+        assert len(parts_of({}, labels, rows=6, **options)[split]) == size
+        return
+    with pytest.raises(DataError) as caught:
+        parts_of({}, labels, rows=6, **options)
+    text = str(caught.value)
+    assert text.startswith(f"data.{split}_fraction: {fraction:g} of 6 rows cannot be split off")
+    assert f"they are {size} row{'' if size == 1 else 's'} and leave" in text
+    assert ("3 classes, the smallest of them 2 rows" in text) == (labels is not None)
+    assert f"data.{split}_fraction=0 for none" in text
+    assert "test_size" not in text
+
+
+def test_a_class_that_has_one_row_left_after_the_test_rows() -> None:
+    labels = np.array([0] * 20 + [1] * 2)
+    with pytest.raises(DataError, match=r"data\.val_fraction: 0\.3 of 22 rows .* the smallest of them 1 row\."):
+        parts_of({}, labels, rows=22, val_fraction=0.3, test_fraction=0.3)
 
 
 # ---- by group ----------------------------------------------------------------------------------------------
@@ -309,12 +343,13 @@ def test_of_times_each_fold_is_later_than_what_it_is_trained_on(times: list[int]
 @pytest.mark.parametrize(
     ("columns", "labels", "options", "text"),
     [
-        ({}, None, {"cv": (13, 0)}, "data.cv.folds = 13 of 12 rows is not possible"),
+        ({}, None, {"cv": (13, 0)}, "data.cv.folds = 13 is not possible: the table has 12 rows. Use at most 12 folds."),
         ({}, np.array([0] * 9 + [1] * 3), {"cv": (4, 0)}, "a class has 3 rows, fewer than data.cv.folds = 4"),
         ({}, np.array([0] * 9 + [1] * 3), {"cv": (4, 0)}, "Use at most 3 folds"),
-        ({"g": [0, 1, 2] * 4}, None, {"cv": (4, 0), "group_column": "g"}, "data.cv.folds = 4 of 12 rows"),
-        ({"g": [0, 1, 2] * 4}, np.arange(12) % 2, {"cv": (4, 0), "group_column": "g"}, "data.cv.folds = 4 of 12 rows"),
-        ({"g": [0, 1, 2] * 4}, None, {"cv": (3, 0), "time_column": "g"}, "data.cv.folds = 3 of 12 rows"),
+        ({"g": [0, 1, 2] * 4}, None, {"cv": (4, 0), "group_column": "g"}, "data.group_column has 3 groups. Use"),
+        ({"g": [0, 1, 2] * 4}, np.arange(12) % 2, {"cv": (4, 0), "group_column": "g"}, "3 groups. Use at most 3 folds"),
+        ({"g": [0, 1, 2] * 4}, None, {"cv": (3, 0), "time_column": "g"}, "3 different moments. Use at most 2 folds."),
+        ({"g": range(12)}, np.arange(12), {"cv": (2, 0), "group_column": "g"}, "no class has a row for each fold"),
     ],
 )
 def test_impossible_folds(columns: Any, labels: Any, options: Any, text: str) -> None:
@@ -329,7 +364,7 @@ def test_a_fold_that_scikit_learn_leaves_empty_is_refused(monkeypatch: pytest.Mo
     empty = [(np.arange(12), np.arange(0)), (np.arange(6), np.arange(6, 12))]
     monkeypatch.setattr(StratifiedGroupKFold, "split", lambda *_: iter(empty))
     for fold in (0, 1):  # the other folds would be measured without their rows
-        with pytest.raises(DataError, match="leave a fold without rows; use fewer folds"):
+        with pytest.raises(DataError, match=r"leave a fold without rows, .* Use fewer folds"):
             parts_of({"g": [0, 1, 2] * 4}, np.arange(12) % 2, rows=12, cv=(2, fold), group_column="g")
 
 

@@ -170,7 +170,7 @@ def test_a_target_that_is_always_the_same(value: float) -> None:
         ([*map(str, range(5001)), "0"], "multiclass", "has 5,001 classes ('0', '1', '2', …), and at most 5,000 are"),
         (list(range(1_000_000)), "multiclass", "If these are numbers, set task=regression"),
         (["a", "b", "c"], "binary", "task=binary needs two classes, and 'y' has 3"),
-        (["1", "2", "many"], "regression", "line 4: column 'y' has 'many', which cannot be read as double"),
+        (["1", "2", "many"], "regression", "line 4: column 'y' has 'many', which is not a number"),
         ([1.0, float("inf")], "regression", "line 3: the target 'y' is inf. Correct or remove the row"),
         ([datetime.datetime(2024, 1, 1)] * 2, "regression", "line 2: column 'y' has datetime"),
     ],

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from numpy.typing import NDArray
 from support.tables import set_up
 
-from mlp_lightning.tables.wild_values import wild_value_note
+from mlp_lightning.config import ColumnConfig
+from mlp_lightning.tables.wild_values import WildValues
 
 
 def said(x_B: NDArray[np.float64], y_B: NDArray[np.float64], **options: Any) -> list[str]:
@@ -56,6 +58,42 @@ def test_of_the_training_rows_alone(tmp_path: Path) -> None:
     data = set_up(path=str(tmp_path / "t.csv"), split_column="part")
     (line,) = (line for line in data.describe() if "outweighs them" in line)
     assert line.startswith("x: 100000000 in t.csv, line 12 is far ")
+    (line,) = (line for line in data.describe() if "outweighs the other" in line)
+    assert line.startswith("x: 1000000000 in t.csv, line 52 is far from the training rows, half of which are from ")
+    assert "outweighs the other val rows in their metrics: correct it, or set data.scaling=quantile" in line
+
+
+@pytest.mark.parametrize("own_file", [False, True])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_values_of_held_out_rows(split: str, own_file: bool, tmp_path: Path) -> None:
+    """They decide the metrics of their rows, though no scale."""
+    draw = np.random.default_rng(3)
+    x_B, y_B = draw.uniform(5, 6, 150), draw.uniform(-1, 0, 150)
+    x_B[[120, 140]], y_B[149] = [7e5, -9e5], 3e7
+    part_B = np.where(np.arange(150) < 100, "train", split)
+    table = pa.table({"x": x_B, "y": y_B, "part": part_B})
+
+    def lines(table: pa.Table, **options: Any) -> list[str]:
+        described = set_up(table, **options).describe()
+        return [line for line in described if "is far from" in line]
+
+    if own_file:
+        pyarrow.csv.write_csv(table.slice(100), tmp_path / "held_out.csv")
+        options: dict[str, Any] = {
+            f"{split}_path": str(tmp_path / "held_out.csv"),
+            "columns": {"part": ColumnConfig("ignored")},
+        }
+        of_x, of_y = sorted(lines(table.slice(0, 100), **options))
+        rows = ["held_out.csv, line 42", "held_out.csv, line 51"]
+    else:
+        options = {"split_column": "part"}
+        of_x, of_y = sorted(lines(table, **options))
+        rows = ["row 141", "row 150"]
+    assert of_x.startswith(f"x: -900000 in {rows[0]} (and 1 more such row")
+    assert of_y.startswith(f"y: 30000000 in {rows[1]} is far from the training rows, half of which are from -0.")
+    assert of_y.endswith(f"outweighs the other {split} rows in their metrics: correct or remove such rows")
+    kept = table.slice(0, 100) if own_file else table
+    assert sorted(lines(kept, scaling="quantile", **options)) == [of_y]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -69,7 +107,8 @@ def test_ordinary_columns(seed: int) -> None:
 
 def test_columns_without_a_quartile_range_or_with_few_values() -> None:
     def note(values: list[float]) -> str | None:
-        return wild_value_note("x", np.array(values), str, "")
+        wild = WildValues.of("x", np.array(values), "")
+        return None if wild is None else wild.look_at(np.array(values)).note(str)
 
     assert note([3.0] * 50) is None
     assert note([0.0] * 45 + [1.0] * 5) is None
@@ -82,8 +121,13 @@ def test_columns_without_a_quartile_range_or_with_few_values() -> None:
 
 def test_one_value_among_millions() -> None:
     values_B = np.random.default_rng(4).normal(size=2_500_000)
-    assert wild_value_note("x", values_B, str, "") is None
+    wild = WildValues.of("x", values_B, "")
+    assert wild is not None
+    assert wild.look_at(values_B).note(str) is None
     values_B[1_234_567] = -1e6
-    line = wild_value_note("x", values_B, lambda row: f"row {row}", "")
+    parts = np.split(np.arange(2_500_000), [400_000, 2_000_000])
+    for rows in parts:
+        wild.look_at(values_B[rows], rows)
+    line = wild.note(lambda row: f"row {row}")
     assert line is not None
     assert "-1000000 in row 1234567 is far" in line

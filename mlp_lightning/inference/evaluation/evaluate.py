@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from rich.table import Table
 
-from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.data.reading import Given, open_source
 from mlp_lightning.engines.sizing import cpu_threads
@@ -32,6 +31,7 @@ from mlp_lightning.inference.evaluation.table import (
     parts_table,
 )
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.predict import finite_predictions, refuse_two_tables
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
@@ -138,7 +138,7 @@ def evaluate(
     ckpt_path: str | Path,
     output_dir: str | Path,
     data_path: str | None = None,
-    csv: CsvConfig | None = None,
+    csv: CsvOptions | None = None,
     split: str = "test",
     weight_column: str | None = None,
     device: str = "cpu",
@@ -155,7 +155,7 @@ def evaluate(
         output_dir: the folder; made if it does not exist. An earlier evaluation in it is replaced.
         data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
             ``None``: a split of the data that the model was trained on, which are read and split again.
-        csv: how the text files of ``data_path`` are read.
+        csv: how its text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         split: which split, if there is no ``data_path``.
         weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
             the same.
@@ -204,11 +204,11 @@ def _new_record(folder: Path) -> Path:
 
 
 def _source(
-    model: TrainedModel, data_path: str | None, csv: CsvConfig | None, frame: Any, weight_column: str | None
+    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, weight_column: str | None
 ) -> TableSource:
     """Files, or a data frame, of which columns that are not evaluated with may hold what cannot be read."""
     if data_path is not None:
-        return FileSource.open(str(data_path), csv or CsvConfig())
+        return new_rows(str(data_path), csv, model.config.data.csv)
     seen = [*(one.name for one in model.columns), *model.target.names, weight_column, model.config.data.weight_column]
     return MemorySource.of_frame(frame, [one for one in seen if one is not None])
 

@@ -112,13 +112,18 @@ class CsvFile:
 
     def columns_beyond_plain(self, columns: Sequence[str]) -> set[str]:
         """Those of the columns in whose first values are texts that a program does not write for a number."""
+        return {name for name, found in self.first_texts(columns).items() if not all(map(self._is_plain, found))}
+
+    def first_texts(self, columns: Sequence[str]) -> dict[str, set[str]]:
+        """The first values of columns as they are written, without those that are missing."""
         sample, is_whole = read_sample(self.path, self.name, self.dialect.encoding)
         before = SEPARATOR_LINE.match(sample)
         sample = sample if before is None else sample[before.end() :]
         records = records_of(sample, self.dialect.delimiter, is_whole)[1:]
         missing, at = set(self.dialect.null_values), {name: self.column_names.index(name) for name in columns}
-        texts = {name: {record[index] for record in records if index < len(record)} for name, index in at.items()}
-        return {name for name, found in texts.items() if not all(map(self._is_plain, found - missing))}
+        return {
+            name: {record[index] for record in records if index < len(record)} - missing for name, index in at.items()
+        }
 
     def _is_plain(self, text: str) -> bool:
         """Whether Arrow's reader takes a text for a number or a truth value."""

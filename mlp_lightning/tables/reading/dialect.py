@@ -132,6 +132,7 @@ def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:
     named = None if before is None or config.delimiter != "auto" else before[1]
     delimiter = named or chosen_delimiter(sample, is_whole, path, config)
     records = records_of(sample, delimiter, is_whole)
+    refuse_title(sample, is_whole, delimiter, name)
     header, header_lines = read_header(sample, delimiter, name)
     if before is not None:
         header_lines += len(re.findall(r"\r\n|\n|\r", before[0]))
@@ -286,6 +287,21 @@ def read_header(sample: str, delimiter: str, name: str) -> tuple[tuple[str, ...]
     return names, reader.line_num
 
 
+def refuse_title(sample: str, is_whole: bool, delimiter: str, name: str) -> None:
+    """Refuse a first line of one value above lines that all have more: it cannot have the names of all columns.
+
+    Raises:
+        DataError: with the line.
+    """
+    (first, *others) = records_of(sample, delimiter, is_whole) or [[]]
+    widths = {len(record) for record in others}
+    if len(first) == 1 and len(others) > 1 and len(widths) == 1 and widths != {1}:
+        raise DataError(
+            f"{name}: the first line has one value ({first[0][:80]!r}), and all others have {min(widths)}. If it is a"
+            " title, remove it, so that the first line has the names of the columns."
+        )
+
+
 def _hint_on_name(number: int, count: int) -> str:
     if number == 1 < count:
         return (
@@ -307,6 +323,11 @@ def check_names(names: Sequence[str], place: str) -> None:
         raise DataError(f"{place}: there are no columns; a table needs at least one.")
     if len(names) > COLUMNS:
         raise DataError(f"{place}: there are {len(names):,} columns, and the limit is {COLUMNS:,}; is it a table?")
+    if len(names) > 1 and names[0] and not any(names[1:]):
+        raise DataError(
+            f"{place}: only the first of {len(names)} columns has a name ({names[0][:80]!r}). If it is a title, remove"
+            " its line, so that the first one has the names of the columns."
+        )
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(

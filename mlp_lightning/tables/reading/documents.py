@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import zipfile
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class ExcelFile(WholeFile):
 
     kind = "an Excel workbook"
     _sheet_rows: Sequence[int]  # the numbers of the rows in the sheet, which Excel shows
+    other_sheets: Mapping[str, str] = {}  # by the columns that they have
 
     def place(self, row: int) -> str:
         return row_place(self.name, self._sheet_rows[row] - 1)
@@ -99,6 +100,9 @@ class ExcelFile(WholeFile):
                 if rows:
                     others = [one for one in sheets if one != title]
                     if others:
+                        self.other_sheets = {
+                            name: other for other in reversed(others) for name in self._names_of(sheets[other])
+                        }
                         self.notes = [
                             f"{self.name}: the sheet {title!r} is read, and not {', '.join(map(repr, others))}"
                         ]
@@ -107,6 +111,11 @@ class ExcelFile(WholeFile):
         finally:
             workbook.close()
         raise DataError(f"{self.name} has no sheet with rows.")
+
+    def _names_of(self, sheet: Any) -> list[str]:
+        """The texts in the first row of a sheet."""
+        _, first = next(self._rows_of(sheet), (0, ()))
+        return [one.strip() for one in first if isinstance(one, str)]
 
     def _rows_of(self, sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The rows that have a value, with their numbers in the sheet, from 1."""
@@ -158,6 +167,13 @@ def _array(values: list[Any]) -> pa.Array:
             datetime.datetime(one.year, one.month, one.day) if type(one) is datetime.date else one for one in values
         ]
     kinds = {bool if isinstance(one, bool) else type(one) for one in values if one is not None}
+    if kinds == {datetime.time, datetime.timedelta}:  # durations, which Excel shows as clocks
+        midnight = datetime.datetime.min
+        values = [
+            datetime.datetime.combine(midnight, one) - midnight if isinstance(one, datetime.time) else one
+            for one in values
+        ]
+        kinds = {datetime.timedelta}
     if kinds == {int, float}:
         return pa.array(values, pa.float64())
     return pa.array(values if len(kinds) <= 1 else [None if one is None else str(one) for one in values])

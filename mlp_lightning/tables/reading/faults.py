@@ -189,14 +189,8 @@ def raise_encoding_fault(path: Path, name: str, encoding: str) -> None:
             offset += len(block)
 
 
-def refuse_utf8(path: Path, name: str, encoding: str) -> None:
-    """Refuse a file of UTF-8 where another encoding is expected that may read the same bytes as other characters.
-
-    Raises:
-        DataError: all of the file is UTF-8 and some of it is beyond ASCII, which no other text is by accident.
-    """
-    if known_encoding(encoding) == "utf-8":
-        return
+def encoding_of(path: Path) -> str:
+    """``ascii`` or ``utf-8`` if the bytes of a file are, else nothing: no other text is UTF-8 by accident."""
     decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
     with open_bytes(path) as file:
         try:
@@ -205,8 +199,17 @@ def refuse_utf8(path: Path, name: str, encoding: str) -> None:
                 decoder.decode(block)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
-            return
-    if not is_ascii:
+            return ""
+    return "ascii" if is_ascii else "utf-8"
+
+
+def refuse_utf8(path: Path, name: str, encoding: str) -> None:
+    """Refuse a file of UTF-8 where another encoding is expected that may read the same bytes as other characters.
+
+    Raises:
+        DataError: all of the file is UTF-8 and some of it is beyond ASCII.
+    """
+    if known_encoding(encoding) != "utf-8" and encoding_of(path) == "utf-8":
         raise DataError(
             f"{name} is UTF-8, and the model was trained with data.csv.encoding={encoding}, which would read other"
             f" characters. Set data.csv.encoding=utf-8, or data.csv.encoding={encoding} if the file is in it after all."

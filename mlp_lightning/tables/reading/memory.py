@@ -26,7 +26,7 @@ class KeptSource(TableSource):
         self.name = source.name
         self.column_names = source.column_names
         self.targets, self.categorical, self.dialects = source.targets, source.categorical, source.dialects
-        self.notes = source.notes
+        self.notes, self.files, self.other_sheets = source.notes, source.files, source.other_sheets
         self._source = source
         self._tables: dict[tuple[Any, ...], pa.Table] = {}
 

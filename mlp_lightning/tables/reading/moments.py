@@ -2,7 +2,7 @@
 
 A form is written as in ``strptime``: ``%d/%m/%Y``. After a date a time of day may follow, and after a time its seconds,
 their fraction, AM or PM, and a zone; a moment without a zone is in UTC, one without a date on 1970-01-01. A date as ISO
-writes it, 2024-05-31, is read beside any form.
+writes it, 2024-05-31, is read beside any form that has a year.
 
 Shapes: ``B`` values.
 """
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config.free_names import column_option
 from mlp_lightning.errors import ConfigError, DataError, Fault
-from mlp_lightning.tables.reading.types import TIMESTAMP
+from mlp_lightning.tables.reading.types import AS_MISSING, TIMESTAMP
 
 # Its functions are made when it is imported, where a type checker does not see them.
 pc: Any = pyarrow.compute
 ISO = "%Y-%m-%d"
+TIME_OF_DAY = "%H:%M"
 # Of the different values, more than this share must be moments in one form for the column to hold moments.
 _MOST = 0.5
 _SAMPLE = 200
@@ -75,7 +76,7 @@ _FORMS = (
     *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d.%b.%Y", "%d/%b/%Y", "%d%b%Y", "%d de %b de %Y", "%Y-%b-%d", "%Y %b %d"),
     *("%b %d, %Y", "%b %d %Y", "%b-%d-%Y", "%d %b %y", "%d. %b %y", "%d-%b-%y", "%d%b%y", "%b %Y", "%b-%Y", "%Y %b"),
     *("%a %d %b %Y", "%a, %d %b %Y", "%a, %d. %b %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%a %b %d %H:%M:%S %Y"),
-    *("%d/%b/%Y:%H:%M:%S %z", "%d-%m-%Y %H.%M", "%d.%m.%Y %H.%M", "%H:%M"),
+    *("%d/%b/%Y:%H:%M:%S %z", "%d-%m-%Y %H.%M", "%d.%m.%Y %H.%M", TIME_OF_DAY),
 )
 _HAS_SHAPE_OF_A_MOMENT = r"\d\D{1,16}\d|\D{3}[-/. ]\d{4}"
 
@@ -113,7 +114,7 @@ def converted_moments(column: str, values: pa.ChunkedArray, form: str, place: Ca
         row = pc.index(pc.and_(moments.is_null(), values.is_valid()), True).as_py()
         raise DataError(
             f"{place(row)}: column {column!r} has {values[row].as_py()!r}, which is not a moment in the form {form}."
-            " Correct the value, or name it in data.csv.null_values if it stands for a missing one."
+            f" Correct the value; {AS_MISSING}."
         )
     return moments
 
@@ -188,11 +189,11 @@ def inferred_form(
     if count < len(distinct):
         value = distinct.filter(read[best].is_null())[0]
         row = pc.index(values, value).as_py()
-        advice = advice or (
-            "Correct the value; if it stands for a missing one, add it to data.csv.null_values; if all are of another"
-            f" form, say which with {column_option(column, 'format', '%d/%m/%Y')}; if the column holds categories, set"
-            f" {column_option(column, 'kind', 'categorical')}."
-        )
+        others = [f"if these are durations, set {column_option(column, 'kind', 'numeric')}"] * (best == TIME_OF_DAY)
+        others += [f"if all are of another form, say which with {column_option(column, 'format', '%d/%m/%Y')}"]
+        others += [f"if the column holds categories, set {column_option(column, 'kind', 'categorical')}"]
+        missing = f"Correct the value; {AS_MISSING}"
+        advice = advice or f"{'; '.join([missing, *others])}."
         raise DataError(
             f"{place(row)}: column {column!r} holds moments in the form {best}, but {value.as_py()!r} here. {advice}"
         )
@@ -270,8 +271,8 @@ def _pattern(form: str) -> str:
 
 def _read(texts: pa.Array, form: str) -> pa.Array:
     moments = _of_form(texts, form)
-    # What ISO writes can be nothing else, unless the form has the same shape.
-    if not moments.null_count or form.startswith("%Y-"):
+    # What ISO writes can be nothing else, unless the form has the same shape; beside times of day it is a fault.
+    if not moments.null_count or form.startswith("%Y-") or not re.search("%[Yy]", form):
         return moments
     return pc.coalesce(moments, _of_form(texts, ISO))
 

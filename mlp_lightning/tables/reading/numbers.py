@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from mlp_lightning.tables.reading import durations
 from mlp_lightning.tables.reading.dialect import NULL_VALUES
 
 # Its functions are created at import, where a type checker does not see them.
@@ -54,7 +55,8 @@ class NumberForm:
     Attributes:
         decimal: the decimal mark, ``.`` or ``,``.
         thousands: the mark between groups of digits, ``.``, ``,``, a blank, an apostrophe, or empty.
-        unit: what stands beside every number, such as ``%``, ``$`` or ``mm``.
+        unit: what stands beside every number, such as ``%``, ``$`` or ``mm``; one of :data:`durations.UNITS` for
+            durations like 1:02:03, whose numbers are those of :func:`durations.seconds`.
     """
 
     decimal: str = "."
@@ -65,6 +67,10 @@ class NumberForm:
     def is_plain(self) -> bool:
         """Whether this is how programs write numbers."""
         return self == NumberForm()
+
+    @property
+    def is_duration(self) -> bool:
+        return self.unit in durations.UNITS
 
     def covers(self, marks: frozenset[str]) -> bool:
         """Whether the form says what all of these marks mean."""
@@ -241,6 +247,10 @@ def parsed(
     """
     texts = pc.utf8_trim_whitespace(values)
     is_wanted = pc.and_(pc.is_valid(texts), pc.invert(_is_word(texts, words)))
+    if form.is_duration:
+        numbers = durations.seconds(pc.if_else(is_wanted, texts, pa.scalar(None, pa.string())), form.unit)
+        bad = pc.index(pc.and_(is_wanted, numbers.is_null()), True).as_py()
+        return numbers, None if bad < 0 else bad
     sign, core, power, units = _parts(texts, is_wanted)
     of_form = pc.match_substring_regex(core, _PATTERNS[dataclasses.replace(form, unit="")])
     has_unit = not form.unit if units is None else pc.fill_null(pc.equal(units, form.unit), False)
@@ -252,6 +262,18 @@ def parsed(
     numbers = pc.binary_join_element_wise(sign, core, power, "")
     numbers = pc.if_else(pc.and_(is_wanted, is_number), numbers, pa.scalar(None, pa.string()))
     return numbers.cast(pa.float64()), None if bad < 0 else bad
+
+
+def without_words(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS) -> pa.ChunkedArray:
+    """Texts without blanks around them; those that stand for a missing number are missing."""
+    texts = pc.utf8_trim_whitespace(values)
+    return pc.if_else(_is_word(texts, words), pa.scalar(None, pa.string()), texts)
+
+
+def whole(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers as whole ones, where all are."""
+    is_whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**53))
+    return numbers.cast(pa.int64()) if pc.all(is_whole).as_py() else numbers
 
 
 def shown(text: str) -> str:

@@ -20,9 +20,9 @@ from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.tables.reading.columnar import ArrowFile, ColumnarFile, ParquetFile
 from mlp_lightning.tables.reading.csv import CsvFile
-from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, read_dialect
+from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, known_encoding, read_dialect
 from mlp_lightning.tables.reading.documents import ExcelFile, JsonFile
-from mlp_lightning.tables.reading.faults import raise_encoding_fault, readable
+from mlp_lightning.tables.reading.faults import encoding_of, raise_encoding_fault, readable
 from mlp_lightning.tables.reading.paths import (
     ARROW,
     EXCEL,
@@ -57,6 +57,8 @@ class TableSource(ABC):
         categorical: columns whose values are categories, where the table says so; they may be numbers.
         dialects: how the text files of the table are written; none if it stores values with their types.
         notes: lines on what of it is read.
+        files: in the order of their rows; none if the table is in memory.
+        other_sheets: the sheets of workbooks that are not read, by the columns that they have.
     """
 
     name: str
@@ -65,6 +67,8 @@ class TableSource(ABC):
     categorical: Sequence[str] = ()
     dialects: Sequence[CsvDialect] = ()
     notes: Sequence[str] = ()
+    files: Sequence[TableFile] = ()
+    other_sheets: Mapping[str, str] = {}
 
     @abstractmethod
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -108,6 +112,10 @@ class TableSource(ABC):
         Of text files, the first values are looked at.
         """
 
+    def without(self, column: str) -> DataError:
+        """The error for a column that it does not have."""
+        return missing_column(self.name, column, self.column_names, self.other_sheets.get(column))
+
     def chosen(self, columns: Sequence[str] | None) -> list[str]:
         """The columns to read, each once.
 
@@ -119,17 +127,32 @@ class TableSource(ABC):
         known = set(self.column_names)
         for column in columns:
             if column not in known:
-                raise missing_column(self.name, column, self.column_names)
+                raise self.without(column)
         return list(dict.fromkeys(columns))
 
 
-def missing_column(source_name: str, name: str, known: Sequence[str]) -> DataError:
-    """The error for a column that a table does not have, with the nearest name and the columns that it has."""
+def missing_column(source_name: str, name: str, known: Sequence[str], sheet: str | None = None) -> DataError:
+    """The error for a column that a table does not have, with the nearest name and the columns that it has.
+
+    Args:
+        source_name: of the table.
+        name: of the column.
+        known: the columns that it has.
+        sheet: of the same workbook that has the column, and is not read.
+    """
+    if sheet is not None:
+        return DataError(
+            f"{source_name} has no column {name!r} in the sheet that is read, the first one with rows; the sheet"
+            f" {sheet!r} has one. Make {sheet!r} the first sheet of the workbook, or save it as CSV."
+        )
     near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
     listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     text = f"{source_name} has no column {name!r}"
     text += f"; did you mean {near[0]!r}? " if near else ". "
     text += f"Its columns are: {listed}."
+    if len(known) == 1:
+        text += " If its first line is a title, remove it; if something else stands between columns, set"
+        text += " data.csv.delimiter."
     if any(is_decimal_number(one) for one in known):
         text += " These seem to be values: the first line of a text table must hold the names of the columns."
     return DataError(text)
@@ -143,18 +166,19 @@ class FileSource(TableSource):
     """A table in one file or in several of the same format and columns; made by :meth:`open`.
 
     Attributes:
-        files: the files, in the order of their rows.
         partitions: columns that the folders of the files stand for, each with one value for each file.
     """
 
     def __init__(
         self, files: Sequence[TableFile], name: str, partitions: Sequence[Mapping[str, str | None]] = ()
     ) -> None:
-        self.files = list(files)
+        self.files: Sequence[TableFile] = list(files)
         self.name = name
         self.column_names = list(files[0].column_names)
         self.dialects = [file.dialect for file in files if isinstance(file, CsvFile)]
         self.notes = [note for file in files if isinstance(file, ColumnarFile) for note in file.notes]
+        sheets = [file.other_sheets for file in files if isinstance(file, ExcelFile)]
+        self.other_sheets = {name: sheet for of_file in sheets for name, sheet in of_file.items()}
         # What a file itself has is exact; its folders only repeat it.
         self.partitions = partition_columns(partitions or [{} for _ in files], files[0].column_names)
         for file in self.files[1:]:
@@ -327,6 +351,28 @@ def read_dialects(paths: Sequence[Path], names: Sequence[str], csv: CsvConfig) -
     marks = {dialect.decimal for dialect in dialects} - {None}
     common = "," if marks == {","} else "."
     return [dataclasses.replace(dialect, decimal=dialect.decimal or common) for dialect in dialects]
+
+
+def refuse_mixed_encodings(sources: Sequence[TableSource], encoding: str) -> None:
+    """Refuse text files of UTF-8 beside others in another encoding, which one option cannot name.
+
+    Args:
+        sources: that are read with one section of options.
+        encoding: that the options name.
+
+    Raises:
+        DataError: naming a file of each.
+    """
+    if known_encoding(encoding) == "utf-8":  # which refuses all other texts
+        return
+    files = [file for source in sources for file in source.files if isinstance(file, CsvFile)]
+    of = {file: encoding_of(file.path) for file in files} if len(files) > 1 else {}
+    of_utf8, others = ([file.name for file, found in of.items() if found == one] for one in ("utf-8", ""))
+    if of_utf8 and others:
+        raise DataError(
+            f"{of_utf8[0]} is UTF-8 and {others[0]} is not, and data.csv.encoding={encoding} holds for both: it would"
+            f" read other characters in {of_utf8[0]}. Save all files in one encoding."
+        )
 
 
 def check_same_columns(file: TableFile, first: TableFile) -> None:

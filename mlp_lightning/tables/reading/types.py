@@ -1,7 +1,7 @@
 """The few Arrow types that a table is read into, and the casts that lead there.
 
 ``bool``, ``int64``, ``float64``, ``string``, ``timestamp("us")`` (without a zone: UTC where one was given) and
-``null`` (a column without any value).
+``null`` (a column without any value). Durations are numbers of seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ TIMESTAMP = pa.timestamp("us")
 ZONED = pa.timestamp("us", "UTC")
 CastError = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 _ROWS = 1 << 16  # whose codes are decoded at once
+AS_MISSING = "if it stands for a missing value, leave it empty, or (in text files) add it to data.csv.null_values"
 LONGEST_VALUE = 80  # characters that a message shows
 EXPECTED = {
     pa.null(): "missing, as every value of this column must be",
@@ -44,7 +45,7 @@ def normal_type(given: pa.DataType) -> pa.DataType | None:
         return pa.string()
     if kinds.is_integer(given):
         return pa.int64()
-    if kinds.is_floating(given) or kinds.is_decimal(given):
+    if kinds.is_floating(given) or kinds.is_decimal(given) or kinds.is_duration(given):
         return pa.float64()
     if kinds.is_date(given) or kinds.is_timestamp(given):
         return TIMESTAMP
@@ -144,9 +145,18 @@ def converted(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
         return values
     if convert is None:
         return values.cast(target)
+    if kinds.is_duration(source):
+        values, source = _seconds(values), pa.float64()
+        if target == pa.float64():
+            return values
     if target != pa.string() and not kinds.is_string(source) and kinds.is_temporal(source) != (target == TIMESTAMP):
         raise pa.ArrowInvalid(f"{source} is no {target}")  # Arrow would count microseconds since 1970
     return convert(values)
+
+
+def _seconds(durations: pa.ChunkedArray) -> pa.ChunkedArray:
+    of_unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[durations.type.unit]
+    return pc.divide(durations.cast(pa.int64()).cast(pa.float64(), safe=False), of_unit)
 
 
 def to_float(values: pa.ChunkedArray) -> pa.ChunkedArray:

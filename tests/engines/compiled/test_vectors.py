@@ -164,7 +164,7 @@ def test_a_processor_without_fma(number: int, dtype: torch.dtype, tolerance: flo
         patch.setattr(kernel.Kernel, "__init__", lambda self, shape: shapes.append(shape))
         patch.setattr(kernel.Kernel, "__call__", lambda self, arguments: None)
         run_on(group_of(dtype), OLD[number])
-    assert {shape.dropout for shape in shapes} == {False, True}
+    assert {shape.drops for shape in shapes} == {False, True}
     for shape in shapes:
         lanes = Lanes(shape.is_double, kernel.lanes_of(shape.is_double), OLD[number].has_fma)
         assert "llvm.fma" not in str(Writer(shape, lanes, OLD[number].sums).module)

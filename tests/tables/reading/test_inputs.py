@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -258,8 +259,32 @@ def test_a_frame_in_the_place_of_a_path(frame: Any) -> None:
 @pytest.mark.parametrize("name", ["odd", 3])
 def test_a_column_of_a_frame_that_is_not_read(name: Any) -> None:
     frame = pd.DataFrame({"a": [1, 2], name: [object(), "x"]})
-    with pytest.raises(DataError, match="frame has a column that cannot be read"):
+    with pytest.raises(
+        DataError,
+        match=r"frame: column .* has <object object .* \(of the type object\) in row 1, but 'x' \(a text\) in row 2",
+    ):
         arrow_table(frame, "frame")
     table = arrow_table(frame, "frame", [str(name)])
     assert (table.column_names, table["a"].to_pylist()) == (["a", str(name)], [1, 2])
     assert frame[name][1] == "x"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([None, 2.5, "u"], r"has 2\.5 \(a number\) in row 2, but 'u' \(a text\) in row 3"),
+        ([float("nan"), datetime.date(2021, 3, 4), False], r"in row 2, but False \(a truth value\) in row 3"),
+        ([pd.Timestamp(2021, 3, 4), 7], r"has .* \(a date\) in row 1, but 7 \(a number\) in row 2"),
+        ([3, 2**77], r"has 151115727451828646838272 in row 2, which is beyond 64 bits"),
+        ([1 + 2j, 3 + 1j], r"has \(1\+2j\) in row 1, which is of the type complex"),
+        (["u" * 900, 3], r"has '.{,300}…? \(a text\) in row 1, but 3"),
+    ],
+)
+def test_columns_of_a_frame_that_are_no_columns(values: list[Any], words: str) -> None:
+    """In our words, not in Arrow's; also of one among columns of the same name."""
+    for names in (["x", "odd"], ["odd", "odd"]):
+        frame = pd.DataFrame([[row, value] for row, value in enumerate(values)], dtype=object)
+        frame.columns = names
+        with pytest.raises(DataError, match=rf"^frame: column 'odd' .*{words}") as caught:
+            arrow_table(frame, "frame")
+        assert not re.search("pyarrow|Expected|object type|dtype", str(caught.value))

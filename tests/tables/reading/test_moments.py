@@ -168,3 +168,21 @@ def test_chunks_make_no_difference() -> None:
     assert read_moments(values, "%d.%m.%Y").to_pylist() == read_moments(whole, "%d.%m.%Y").to_pylist()
     empty = pa.chunked_array([], pa.string())
     assert read_moments(empty, "%d.%m.%Y").to_pylist() == []
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m.%d.%y", "%d %b %Y"])
+def test_dates_of_iso_beside_another_form(form: str) -> None:
+    """They can be nothing else. No other second form is read, and none beside times of day."""
+    days = [datetime.date(2021, 1, 13 + number) for number in range(9)]
+    written = [f"{day:{form}}" for day in days]
+    values = texts([day.isoformat() if day.day % 3 == 0 else f"{day:{form}}" for day in days])
+    assert inferred_form("when", values, str) == form
+    assert [one.date() for one in read_moments(values, form).to_pylist()] == days
+    others = {"%d/%m/%Y", "%m.%d.%y", "%d %b %Y", "%Y/%m/%d"} - {form}
+    for other in others:
+        two = texts([*written, f"{days[0]:{other}}"])
+        with pytest.raises(DataError, match=rf"moments in the form {form}, but '{days[0]:{other}}' here"):
+            inferred_form("when", two, str)
+    clocks = texts(["08:15", "9:30", "12:45", days[0].isoformat()])
+    with pytest.raises(DataError, match=rf"moments in the form %H:%M, but '{days[0].isoformat()}' here"):
+        inferred_form("when", clocks, str)
