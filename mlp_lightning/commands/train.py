@@ -33,6 +33,7 @@ from mlp_lightning.errors import REFUSALS, ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.libraries import import_libraries
+from mlp_lightning.runs.packed.reading import is_packed_sweep
 from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
@@ -116,7 +117,7 @@ def main() -> None:
             except (OSError, MLPLightningError) as error:
                 command.failed = report_error(error) > 0
         created = command.created
-        if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
+        if created is not None and not _holds_runs(created):
             shutil.rmtree(created, ignore_errors=True)  # no run was started in it
             for folder in (created.parent, OUTPUT_FOLDER) if OUTPUT_FOLDER in created.parents else ():
                 with contextlib.suppress(OSError):  # it holds something else
@@ -127,6 +128,11 @@ def main() -> None:
     if command.refused:
         sys.exit(EXIT_WRONG_USE)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether a run was started in a folder or below."""
+    return is_packed_sweep(folder) or any(one.parent.name != ".hydra" for one in folder.rglob("config.yaml"))
 
 
 def report_error(error: Exception) -> int:

@@ -321,6 +321,11 @@ class SweepConfig:
     )
     resume: bool = option(False, meaning="continue the sweep of this name: make only the runs that are not done")
     fail_fast: bool = option(False, meaning="end at the first run that fails")
+    store: str = option(
+        "auto",
+        one_of(names.STORES),
+        meaning="a folder for every run, or the runs of stacks packed in a few files; auto: packed above 4,000 runs",
+    )
     keys: list[str] = option(
         [], meaning="keys that name a run in TensorBoard; a sweep fills in those in which its runs differ"
     )

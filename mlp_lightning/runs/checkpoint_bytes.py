@@ -9,7 +9,7 @@ import functools
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,29 +18,36 @@ from torch.storage import TypedStorage
 
 def checkpoint_bytes(content: Mapping[str, Any]) -> bytes:
     """The content of a checkpoint as a file of torch's; its tensors are on the CPU."""
-    return _quickly(content) if _is_as_torch_writes() else _saved(content)
+    return file_of(*pickled(content)) if is_as_torch_writes() else _saved(content)
 
 
 @functools.cache
-def _is_as_torch_writes() -> bool:
+def is_as_torch_writes() -> bool:
     """Whether this version of torch writes the same bytes; if not, it writes them itself."""
     row_3 = torch.arange(3.0)
     example = {"a": row_3, "b": [row_3[1:], torch.tensor(1), 0.5, None], "c": OrderedDict(d="e"), "f": torch.int8}
     try:
-        return _quickly(example) == _saved(example)
+        return file_of(*pickled(example)) == _saved(example)
     except Exception:  # what it raises if its inner functions are others
         return False
 
 
-def _quickly(content: Mapping[str, Any]) -> bytes:
-    pickled, file = io.BytesIO(), io.BytesIO()
-    pickler = _Pickler(pickled)
+def pickled(content: Mapping[str, Any]) -> tuple[bytes, list[torch.UntypedStorage]]:
+    """The content without its numbers, and the storages that have them, in the order in which they are met."""
+    file = io.BytesIO()
+    pickler = _Pickler(file)
     pickler.dump(content)
+    return file.getvalue(), [storage for _, storage in pickler.storages.values()]
+
+
+def file_of(data_pkl: bytes, storages: Sequence[torch.UntypedStorage]) -> bytes:
+    """The file that :func:`pickled` has taken apart."""
+    file = io.BytesIO()
     writer: Any = torch._C.PyTorchFileWriter(file, True, _ALIGNMENT)
-    for name, record in {"data.pkl": pickled.getvalue(), **_MARKS}.items():
+    for name, record in {"data.pkl": data_pkl, **_MARKS}.items():
         writer.write_record(name, record, len(record))
-    for key, storage in pickler.storages.values():
-        writer.write_record(f"data/{key}", storage, storage.nbytes())
+    for number, storage in enumerate(storages):
+        writer.write_record(f"data/{number}", storage, storage.nbytes())
     writer.write_end_of_file()
     return file.getvalue()
 

@@ -137,6 +137,7 @@ def train_stack(
     checkpoint: Path | None = None,
     source: TableSource | None = None,
     rows: Mapping[str, Any] | None = None,
+    packed: Path | None = None,
 ) -> list[TrainingResult]:
     """Train several runs together and leave the record of each in its folder.
 
@@ -157,6 +158,8 @@ def train_stack(
             ``None``: a stack that is killed is lost.
         source: of the rows of all runs, instead of what their configurations name.
         rows: fingerprint that the rows must have; ``None``: any.
+        packed: folder ``packed`` of a sweep, for the records of all runs in a few files; ``None``: every run has its
+            folder.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -175,7 +178,7 @@ def train_stack(
         is_other = wanted in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows)
+    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows, packed=packed)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -364,7 +367,7 @@ class _SingleRun:
         if result.status == "interrupted":
             self.console.line(how_to_continue(self.config, self.folder))
         if result.status != "failed":
-            report(result, self.console, details, self._keeps_folder)
+            report(result, self.console, details, self._keeps_folder, self.config.logger.tensorboard)
         return True
 
     def _record_failure(self, training: Training | None, error: BaseException) -> None:
