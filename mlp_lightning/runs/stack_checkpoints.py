@@ -149,7 +149,7 @@ def stack_content(
         member, best = members[number], policies.best[number]
         slots.append(
             {
-                "config": member.config.to_dict(),
+                "config": member.config.sections(),
                 "hash": config_hash(member.config),
                 "rows": member.data.fingerprint,
                 "active": policies.is_active(number),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
+from mlp_lightning.runs.checkpoints import as_written
 from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.metric_files import MetricFiles
@@ -67,7 +68,7 @@ class Folders:
         folder = self._members[number].folder
         path = folder.last_checkpoint if which == "last" else folder.best_checkpoint
         path.parent.mkdir(exist_ok=True)
-        self._put(path, checkpoint_bytes(content))
+        self._put(path, checkpoint_bytes(as_written(content)))
 
     def has_best(self, number: int) -> bool:
         return self._members[number].folder.best_checkpoint.is_file()

@@ -141,6 +141,10 @@ def _piece(path: KeyPath, value: Any) -> str:
     written = _as_it_is(value)
     if written is not None and _of_options(path[-1]):
         return f"{indent}{path[-1]}: {written}\n"
+    if type(value) is list and value and _of_options(path[-1]):
+        lines = [_as_it_is(one) for one in value]
+        if None not in lines:
+            return "".join([f"{indent}{path[-1]}:\n", *(f"{indent}- {one}\n" for one in lines)])
     return indent + _yaml({path[-1]: value}).removesuffix("\n").replace("\n", f"\n{indent}") + "\n"
 
 

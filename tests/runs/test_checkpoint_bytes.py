@@ -34,7 +34,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 def test_bytes_are_torchs(content) -> None:
-    assert module._quickly(content) == saved(content)
+    assert module.file_of(*module.pickled(content)) == saved(content)
     written = checkpoint_bytes(content)
     assert zipfile.ZipFile(io.BytesIO(written)).testzip() is None
     assert str(torch.load(io.BytesIO(written), weights_only=True)) == str(content)
@@ -44,9 +44,9 @@ def test_another_torch_writes_its_own(monkeypatch) -> None:
     def other(content: object, file: io.BytesIO) -> None:
         file.write(b"another format")
 
-    module._is_as_torch_writes.cache_clear()
+    module.is_as_torch_writes.cache_clear()
     monkeypatch.setattr(torch, "save", other)
     assert checkpoint_bytes({"a": 1}) == b"another format"
     monkeypatch.undo()
-    module._is_as_torch_writes.cache_clear()
+    module.is_as_torch_writes.cache_clear()
     assert checkpoint_bytes({"a": 1}) == saved({"a": 1})

@@ -10,17 +10,19 @@ Shapes: ``K`` runs of one shape.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlp_lightning.engines.generators import initial_generators
+from mlp_lightning.engines.generators import InitialGenerators, initial_generators
 from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes, file_of, is_as_torch_writes, pickled
+from mlp_lightning.runs.checkpoints import as_written
 
 _WITHOUT_TENSORS = ("config", "hyper_parameters", "fingerprint")
-_GENERATORS = "callbacks.RandomState."
+_NAME = "RandomState"
+_GENERATORS = f"callbacks.{_NAME}"
 
 
 class Taken(NamedTuple):
@@ -28,25 +30,27 @@ class Taken(NamedTuple):
 
     Attributes:
         pickle: everything but the numbers; the whole file if it cannot be taken apart.
-        tensors: the numbers by their path in the checkpoint, in the order of the file.
+        tensors: the numbers by their path in the checkpoint, in the order of the file; ``None`` for those that follow
+            from the seed of the run.
     """
 
     pickle: bytes
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor | None]
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """The same for checkpoints whose tensors can be stacked."""
-        return tuple((name, one.dtype, one.shape) for name, one in self.tensors.items())
+        return tuple((name, None if one is None else (one.dtype, one.shape)) for name, one in self.tensors.items())
 
 
 def take_apart(content: Mapping[str, Any]) -> Taken:
     """Take the content of a checkpoint apart; its tensors are on the CPU."""
     if is_as_torch_writes():
-        data_pkl, storages = pickled(content)
+        example, of_seed = _with_example(content)
+        data_pkl, storages = pickled(example)
         tensors: dict[str, Tensor] = {}
         met: set[int] = set()
-        for name, value in content.items():
+        for name, value in example.items():
             for path, tensor in _tensors(name, value) if name not in _WITHOUT_TENSORS else ():
                 if (storage := tensor.untyped_storage()._cdata) not in met:
                     met.add(storage)
@@ -56,8 +60,22 @@ def take_apart(content: Mapping[str, Any]) -> Taken:
             one.is_contiguous() and one.nbytes == storage.nbytes()
             for one, storage in zip(tensors.values(), storages, strict=True)
         ):
-            return Taken(data_pkl, tensors)
-    return Taken(checkpoint_bytes(content), {})
+            return Taken(data_pkl, {name: None if name in of_seed else one for name, one in tensors.items()})
+    return Taken(checkpoint_bytes(as_written(content)), {})
+
+
+def _with_example(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
+    """The content with the generators of any seed in the place of those of its own, and the paths of these.
+
+    They are not made: their structure is the same for every seed.
+    """
+    callbacks = content["callbacks"]
+    generators = callbacks[_NAME]
+    if not isinstance(generators, InitialGenerators):
+        return content, ()
+    example = InitialGenerators(0, generators.others)
+    there = {path for path in _initial_tensors(0) if path.removeprefix(f"{_GENERATORS}.") not in generators.others}
+    return as_written({**content, "callbacks": {**callbacks, _NAME: example}}), there
 
 
 def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
@@ -71,12 +89,8 @@ def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(f"{path}.{number}", one)
 
 
-def stacked(checkpoints: Sequence[Taken], seeds: Sequence[int]) -> tuple[list[str], dict[str, Tensor]]:
-    """The tensors of checkpoints of one shape.
-
-    Args:
-        checkpoints: of K runs.
-        seeds: of the same runs.
+def stacked(checkpoints: Sequence[Taken]) -> tuple[list[str], dict[str, Tensor]]:
+    """The tensors of checkpoints of one shape, of K runs.
 
     Returns:
         The names of all tensors in the order of a file; and those that do not follow from the seeds, ``(K, ...)`` or,
@@ -85,10 +99,8 @@ def stacked(checkpoints: Sequence[Taken], seeds: Sequence[int]) -> tuple[list[st
     names = list(checkpoints[0].tensors)
     kept: dict[str, Tensor] = {}
     for name in names:
-        of_runs = [one.tensors[name] for one in checkpoints]
-        if name.startswith(_GENERATORS) and all(
-            _is_same(one, _initial(seed, name)) for one, seed in zip(of_runs, seeds, strict=True)
-        ):
+        of_runs = [tensor for one in checkpoints if (tensor := one.tensors[name]) is not None]
+        if not of_runs:
             continue
         is_common = all(one is of_runs[0] for one in of_runs)
         together = of_runs[0][None] if is_common else torch.stack(of_runs)
@@ -109,26 +121,18 @@ def put_together(pickle: bytes, names: Sequence[str], kept: Mapping[str, Tensor]
     """
     if not names:
         return pickle
-    tensors = [kept[name] if name in kept else _initial(seed, name) for name in names]
-    return file_of(pickle, [_storage(one) for one in tensors if one is not None])
+    initial = _initial_tensors(seed)
+    return file_of(pickle, [_storage(kept[name] if name in kept else initial[name]) for name in names])
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.contiguous().clone().untyped_storage()
 
 
-def _initial(seed: int, name: str) -> Tensor | None:
-    """A tensor of the generators that a run with this seed starts with."""
-    return _initial_tensors(seed).get(name)
-
-
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4)
 def _initial_tensors(seed: int) -> Mapping[str, Tensor]:
-    return dict(_tensors(_GENERATORS.removesuffix("."), initial_generators(seed)))
-
-
-def _is_same(tensor: Tensor, other: Tensor | None) -> bool:
-    return other is not None and (tensor is other or torch.equal(tensor, other))
+    """The tensors of the generators that a run with this seed starts with, by their path in a checkpoint."""
+    return dict(_tensors(_GENERATORS, initial_generators(seed)))
 
 
 def _bytes(tensor: Tensor) -> Tensor:

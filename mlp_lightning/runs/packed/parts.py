@@ -92,11 +92,10 @@ class PackedRuns:
         places, shapes, tensors = {}, [], {}
         for index, members in enumerate(of_shape.values()):
             places.update({number: (index, place) for place, number in enumerate(members)})
-            seeds = [self._members[number].config.seed for number in members]
             shapes.append({})
             for which in CHECKPOINTS:
                 if members[0] in self._checkpoints[which]:
-                    names, kept = stacked([self._checkpoints[which][number] for number in members], seeds)
+                    names, kept = stacked([self._checkpoints[which][number] for number in members])
                     shapes[-1][which] = names
                     tensors.update({f"{index}/{which}/{name}": one for name, one in kept.items()})
         return places, shapes, tensors
