@@ -34,7 +34,7 @@ from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.reading import is_packed_sweep
-from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
+from mlp_lightning.runs.run_folder import last_checkpoint_of, new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config
@@ -230,7 +230,10 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
                 rule = f"names a checkpoint of the newest run in {folder}, and no run there has {which}"
                 hint = f"{fault} train one first, or give the path of a checkpoint".strip()
     else:
-        rule, hint = why_no_file(Path(wanted).expanduser()), "use last, best or the path of a .ckpt file"
+        rule, hint = (
+            why_no_file(last_checkpoint_of(Path(wanted).expanduser())),
+            "use last, best, or a .ckpt file or run folder",
+        )
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
@@ -240,7 +243,7 @@ def _checkpoint_of_newest_run(config: Config) -> tuple[Path | None, str]:
 
 
 def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
-    """Refuse an existing sweep without ``sweep.resume``, and ``sweep.resume`` with a launcher that cannot resume."""
+    """Refuse an existing sweep without ``sweep.resume``, and options that the launcher cannot follow."""
     config, cv = checked.config, checked.config.data.cv
     if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
         rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
@@ -256,16 +259,24 @@ def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
         hint = "continue it with sweep.resume=true, or choose another name"
         raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
     others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
-    if config.sweep.resume and others:
-        rule, hint = f"contradicts {others[-1]}, which trains every run", "leave hydra/launcher out"
-        raise ConfigError([Fault("sweep.resume", True, rule, hint)])
+    rules = {"resume": (True, "trains every run"), "store": ("packed", "makes a folder for every run")}
+    for name, (value, does) in rules.items() if others else ():
+        if getattr(config.sweep, name) == value:
+            rule, hint = f"contradicts {others[-1]}, which {does}", "leave hydra/launcher out"
+            raise ConfigError([Fault(f"sweep.{name}", value, rule, hint)])
+    if config.sweep.store == "packed" and cv.trains_all:
+        rule = "packs the runs of stacks, and a cross-validation keeps its folds in folders"
+        raise ConfigError([Fault("sweep.store", "packed", rule, "use folders, or choose data.cv.fold")])
 
 
 def _refuse_options_of_sweeps(config: Config, explicit: Collection[str]) -> None:
     """Options of a sweep have no effect on a single run."""
-    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast") if f"sweep.{key}" in explicit}
+    options = ("name", "resume", "fail_fast", "store")
+    given = {key: getattr(config.sweep, key) for key in options if f"sweep.{key}" in explicit}
     rule, hint = "has no effect: this is a single run", "add -m for a sweep, or leave it out"
-    faults = [Fault(f"sweep.{key}", value, rule, hint) for key, value in given.items() if value not in (None, False)]
+    faults = [
+        Fault(f"sweep.{key}", value, rule, hint) for key, value in given.items() if value not in (None, False, "auto")
+    ]
     if faults:
         raise ConfigError(faults)
 

@@ -29,7 +29,7 @@ def main() -> None:
         for run, folder in chosen:
             folder.parent.mkdir(parents=True, exist_ok=True)
             unpack(run, folder)
-            print(f"Unpacked: {short_path(folder)}")
+            sys.stdout.write(f"Unpacked: {short_path(folder)}\n")
     except MLPLightningError as error:
         _end(str(error), EXIT_FAILED)
     except OSError as error:

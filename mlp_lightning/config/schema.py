@@ -356,7 +356,7 @@ class Config:
         meaning="which weights the final metrics are measured with; auto: those of the best validation, else the last",
     )
     ckpt_path: Union[str, None] = option(
-        None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"
+        None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file or a run folder"
     )
     auto_resume: bool = option(
         False, meaning="continue the newest unfinished run or sweep of this same command, or start it; not in Python"

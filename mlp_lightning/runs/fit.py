@@ -178,7 +178,9 @@ def train_stack(
         is_other = wanted in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows, packed=packed)
+    options = Options(
+        data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows, packed=packed
+    )
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -225,6 +227,7 @@ def parsed_with_rows(
 def _refuse_sweep(config: Config) -> None:
     """Refuse what says how the runs of a sweep belong together; ``sweep.keys`` names a single run, too."""
     given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast")}
+    given |= {"store": config.sweep.store} if config.sweep.store != "auto" else {}
     rule = "has no effect: it is for a sweep of the command (--multirun), and this is not one"
     if faults := [Fault(f"sweep.{key}", value, rule, "leave it out") for key, value in given.items() if value]:
         raise ConfigError(faults)

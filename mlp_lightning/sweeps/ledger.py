@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.parsing import KnownSections
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.runs.files import complete_writes
-from mlp_lightning.runs.packed.reading import PackedRun, packed_runs
+from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_runs
 from mlp_lightning.runs.run_folder import RunFolder, config_hash
 from mlp_lightning.sweeps.records import RunRecord, fold_folder, packed_record, read_record, run_folders
 
@@ -67,6 +68,9 @@ class Ledger:
             if path.name.startswith("fold-") and (path.parent / name).is_file():
                 continue  # part of a cross-validation, which has the number
             if path.name == ".hydra" or SUPERSEDED in path.relative_to(self.folder).parts:
+                continue
+            if path.name.endswith(UNPACKING):
+                shutil.rmtree(path)  # whoever unpacked it was killed, or fails now
                 continue
             self._found.add(path)
             known = identity(path) if resume else None

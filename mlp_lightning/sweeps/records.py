@@ -14,7 +14,7 @@ import yaml
 
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.packed.reading import FOLDER as PACKED
-from mlp_lightning.runs.packed.reading import PackedRun, packed_run, packed_runs
+from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_run, packed_runs
 
 UNENDED = "unended"
 # Of a program whose configuration file asks for a sweep: makes a single run of it.
@@ -146,7 +146,7 @@ def _packed(path: Path) -> Iterator[PackedRun]:
 def run_folders(path: Path) -> Iterator[Path]:
     """Every run folder at or below a path; of a cross-validation those of its folds."""
     for folder, below, files in os.walk(path):
-        below[:] = [name for name in below if name not in _IGNORED_FOLDERS]
+        below[:] = [name for name in below if name not in _IGNORED_FOLDERS and not name.endswith(UNPACKING)]
         has_folds = any((Path(folder) / name / "config.yaml").is_file() for name in below if name.startswith("fold-"))
         if "config.yaml" in files and Path(folder).name != ".hydra" and not has_folds:
             yield Path(folder)

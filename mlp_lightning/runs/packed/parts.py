@@ -145,9 +145,8 @@ def parquet_writer(file: Any, schema: pa.Schema, dictionaries: Sequence[str]) ->
         schema: of the rows.
         dictionaries: columns in which values are repeated.
     """
-    return pq.ParquetWriter(
-        file, schema, compression="zstd", use_dictionary=list(dictionaries), write_statistics=False, version="2.6"
-    )
+    options: dict[str, Any] = {"use_dictionary": list(dictionaries), "write_statistics": False}
+    return pq.ParquetWriter(file, schema, compression="zstd", **options)
 
 
 def curve_columns(metric_name: str) -> dict[str, tuple[str, ...]]:

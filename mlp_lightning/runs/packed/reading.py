@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FOLDER = "packed"
+#: A folder with this at the end of its name is not whole yet; that of a killed process never will be.
+UNPACKING = ".unpacking"
+
+
+class FolderThereError(RunFolderError):
+    """The folder to unpack into is there already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +102,26 @@ def packed_run(folder: Path) -> PackedRun | None:
     if folder.exists() or not is_packed_sweep(folder.parent):
         return None
     return next(iter(packed_runs(folder.parent, folder.name)), None)
+
+
+def unpacked(path: Path) -> Path:
+    """The same path; what it names is there if it is a packed run or lies in one.
+
+    Raises:
+        RunFolderError: the files of the sweep are damaged.
+        OSError: the folder of the run cannot be written.
+    """
+    for folder in (path, *path.parents):
+        if folder.exists():
+            break
+        run = packed_run(folder)
+        if run is not None:
+            from mlp_lightning.runs.packed.unpacking import unpack  # what makes files of runs takes a while to import
+
+            with contextlib.suppress(FolderThereError):  # another process was faster
+                unpack(run, folder)
+            break
+    return path
 
 
 def read_row(row: Row) -> tuple[dict[str, Any], dict[str, str]]:
@@ -192,6 +218,3 @@ def _damaged(file: Path) -> Iterator[None]:
             f"{file} cannot be read ({cause}): the file is damaged, or of another version. Bring it back as it was, or"
             " move it away: without it, its runs are lost."
         ) from error
-
-
-__all__ = ["FOLDER", "PackedRun", "Row", "inside", "is_packed_sweep", "packed_run", "packed_runs", "read_row"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -21,30 +20,8 @@ from mlp_lightning.runs.packed.checkpoints import put_together
 from mlp_lightning.runs.packed.claims import HYDRA_FILES
 from mlp_lightning.runs.packed.curves import Curves, csv_text, curve_files
 from mlp_lightning.runs.packed.parts import CHECKPOINTS, FORMAT, curve_columns
-from mlp_lightning.runs.packed.reading import PackedRun, Row, inside, packed_run, read_row
+from mlp_lightning.runs.packed.reading import UNPACKING, FolderThereError, PackedRun, Row, inside, read_row
 from mlp_lightning.runs.run_folder import config_yaml, result_bytes
-
-
-class FolderThereError(RunFolderError):
-    """The folder to unpack into is there already."""
-
-
-def unpacked(path: Path) -> Path:
-    """The same path; what it names is there if it is a packed run or lies in one.
-
-    Raises:
-        RunFolderError: the files of the sweep are damaged.
-        OSError: the folder of the run cannot be written.
-    """
-    for folder in (path, *path.parents):
-        if folder.exists():
-            break
-        run = packed_run(folder)
-        if run is not None:
-            with contextlib.suppress(FolderThereError):  # another process was faster
-                unpack(run, folder)
-            break
-    return path
 
 
 def unpack(run: PackedRun, folder: Path) -> None:
@@ -61,7 +38,7 @@ def unpack(run: PackedRun, folder: Path) -> None:
     """
     files = run_files(run)
     with names_file(folder.parent):
-        waiting = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".unpacking", dir=folder.parent))
+        waiting = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=UNPACKING, dir=folder.parent))
     try:
         for name, content in files.items():
             path = inside(waiting, name, run.claim)
