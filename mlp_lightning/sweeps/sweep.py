@@ -18,7 +18,7 @@ from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import remove_abandoned
 from mlp_lightning.runs.libraries import import_libraries
-from mlp_lightning.runs.packed.reading import FOLDER
+from mlp_lightning.runs.packed.reading import FOLDER, remove_incomplete
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -116,6 +116,7 @@ class Sweep:
             self._ledger = Ledger(self.folder, self.options.resume)
             if self.options.resume:
                 remove_abandoned(self.folder, with_waiting=True)
+                remove_incomplete(self.folder)
         composed = [self._composed(job) for job in jobs]
         self._choose_store(composed)
         self._find_keys([one for one in composed if isinstance(one, Config)])

@@ -104,9 +104,9 @@ def stacked(checkpoints: Sequence[Taken]) -> tuple[list[str], dict[str, Tensor]]
             continue
         is_common = all(one is of_runs[0] for one in of_runs)
         together = of_runs[0][None] if is_common else torch.stack(of_runs)
-        if not is_common and bool((_bytes(together) == _bytes(together[:1])).all()):
-            together = together[:1].clone()
-        kept[name] = together.contiguous()
+        is_common = is_common or bool((_bytes(together) == _bytes(together[:1])).all())
+        # A copy: safetensors refuses tensors that share memory.
+        kept[name] = together[:1].clone(memory_format=torch.contiguous_format) if is_common else together
     return names, kept
 
 

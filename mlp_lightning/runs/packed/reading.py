@@ -58,6 +58,13 @@ def is_packed_sweep(folder: Path) -> bool:
     return any((folder / FOLDER).glob("claims-*.parquet"))
 
 
+def remove_incomplete(sweep: Path) -> None:
+    """Remove what a killed process has left of parts that it could not complete."""
+    for file in (sweep / FOLDER).glob("*.safetensors"):
+        if not file.with_suffix(".parquet").exists():
+            file.unlink()
+
+
 def packed_runs(sweep: Path, only: str | None = None) -> list[PackedRun]:
     """The runs of a packed sweep that have no folder beside, in the order of their claims.
 
