@@ -172,16 +172,13 @@ class Sweep:
         return with_shared_split(config, self._shared_data) if self.shares_split else config
 
     def _choose_store(self, composed: Sequence[Config | Exception]) -> None:
-        """Whether the runs of a batch are packed: as asked, or by their number alone."""
-        store = self.options.store
+        """Where the runs of a batch are kept."""
         has_folds = any(isinstance(one, Config) and one.data.cv.trains_all for one in composed)
-        is_packed = store == "packed" or (store == "auto" and len(composed) > PACKED_ABOVE and not has_folds)
-        self._packed = self.folder / FOLDER if is_packed else None
-        if is_packed and store == "auto":
+        self._packed = self.folder / FOLDER if is_packed(self.options.store, len(composed), has_folds) else None
+        if self._packed is not None and self.options.store == "auto":
             self.console.line(
-                f"More than {PACKED_ABOVE:,} runs: those of stacks are packed in a few files in"
-                f" {short_path(self._packed or self.folder)}. mlp-unpack makes the folder of a run;"
-                " sweep.store=folders makes all."
+                f"More than {PACKED_ABOVE:,} runs: those of stacks are packed in {short_path(self._packed)}."
+                " mlp-unpack makes the folder of a run, sweep.store=folders those of all."
             )
 
     def _find_keys(self, configs: Sequence[Config]) -> None:
@@ -414,3 +411,14 @@ class _PartProgress:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def is_packed(store: str, runs: int, has_folds: bool) -> bool:
+    """Whether the runs of stacks are packed: a function of the configuration and the number of runs alone.
+
+    Args:
+        store: ``sweep.store``.
+        runs: in one batch.
+        has_folds: whether one of them is a cross-validation, whose folds have folders.
+    """
+    return store == "packed" or (store == "auto" and runs > PACKED_ABOVE and not has_folds)
