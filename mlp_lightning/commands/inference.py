@@ -21,7 +21,7 @@ from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.libraries import import_libraries
-from mlp_lightning.runs.packed.reading import unpacked
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 

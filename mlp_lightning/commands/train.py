@@ -34,7 +34,8 @@ from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.reading import is_packed_sweep
-from mlp_lightning.runs.run_folder import last_checkpoint_of, new_run_dir, newest_intact_checkpoint, record_refusal
+from mlp_lightning.runs.packed.resolving import last_checkpoint_of
+from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config

@@ -24,7 +24,7 @@ from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_che
 from mlp_lightning.runs.ensembles import assembled, parts_of
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
-from mlp_lightning.runs.packed.reading import unpacked
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target

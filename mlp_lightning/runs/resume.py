@@ -40,8 +40,9 @@ from mlp_lightning.runs.checkpoints import (
 from mlp_lightning.runs.engines import autograd_model
 from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
+from mlp_lightning.runs.packed.resolving import last_checkpoint_of
 from mlp_lightning.runs.policies import Best, why_stopped
-from mlp_lightning.runs.run_folder import RunFolder, is_finished, last_checkpoint_of, newest_intact_checkpoint
+from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_intact_checkpoint
 from mlp_lightning.runs.training import Training
 from mlp_lightning.tables.fingerprint import splits_by_labels
 

@@ -22,7 +22,6 @@ from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.files import atomic_write, names_file
-from mlp_lightning.runs.packed.reading import unpacked
 
 # libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -243,12 +242,6 @@ def surroundings(
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
-
-
-def last_checkpoint_of(path: Path) -> Path:
-    """``last.ckpt`` of a run folder, which is unpacked if it is that of a packed run; any other path as it is."""
-    last = RunFolder(unpacked(path)).last_checkpoint
-    return last if last.is_file() else path
 
 
 def newest_checkpoint(parents: Iterable[Path], which: str, prefers_finished: bool = False) -> Path | None:

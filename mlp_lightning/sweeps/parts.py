@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlp_lightning.config import Config
 from mlp_lightning.sweeps.composition import ComposedJob
 from mlp_lightning.sweeps.folds import means_of_folds
 from mlp_lightning.sweeps.records import UNENDED, RunRecord, job_number, objective
 from mlp_lightning.sweeps.worker import Outcome
-
-if TYPE_CHECKING:
-    from mlp_lightning.runs.packed.claims import Claim
 
 
 @dataclasses.dataclass
@@ -73,17 +70,6 @@ Runs = list[tuple[SweepRun, "RunRecord | None"]]
 def config_of(run: SweepRun) -> Config:
     assert run.config is not None
     return run.config
-
-
-def claim_of(run: SweepRun, sweep: Path) -> Claim:
-    """What a packed sweep in a folder says of a run before it is trained."""
-    from mlp_lightning.runs.packed.claims import Claim  # Parquet takes a while to import
-
-    record = run.job.record
-    texts = {} if record is None else record.texts(run.folder)
-    subdir = record.output_subdir if record is not None and texts else None
-    name = run.folder.relative_to(sweep).as_posix()
-    return Claim(name, config_of(run).sections(), run.job.overrides, subdir or "", texts)
 
 
 def record_of(run: SweepRun) -> RunRecord:

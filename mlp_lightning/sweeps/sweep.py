@@ -18,7 +18,7 @@ from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import remove_abandoned
 from mlp_lightning.runs.libraries import import_libraries
-from mlp_lightning.runs.packed.reading import FOLDER, remove_incomplete
+from mlp_lightning.runs.packed.reading import remove_incomplete
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -27,11 +27,11 @@ from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
 from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
+from mlp_lightning.sweeps.packing import claim_packed, packed_folder
 from mlp_lightning.sweeps.parts import (
     Part,
     Runs,
     SweepRun,
-    claim_of,
     config_of,
     loss_of,
     record_of,
@@ -45,8 +45,6 @@ from mlp_lightning.sweeps.worker import Outcome, PartTask, train_part
 
 # One stack uses at most this share of the free memory: other stacks and programs may run at the same time.
 _SHARE_OF_MEMORY = 0.25
-# From so many runs on their folders take longer than training small networks.
-PACKED_ABOVE = 4_000
 
 
 class Sweep:
@@ -118,7 +116,7 @@ class Sweep:
                 remove_abandoned(self.folder, with_waiting=True)
                 remove_incomplete(self.folder)
         composed = [self._composed(job) for job in jobs]
-        self._choose_store(composed)
+        self._packed = packed_folder(self.options.store, self.folder, composed, self.console)
         self._find_keys([one for one in composed if isinstance(one, Config)])
         batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
         runs = [one for of_job in batch for one in of_job]
@@ -170,16 +168,6 @@ class Sweep:
         except Exception as error:  # any error ends this job alone
             return error
         return with_shared_split(config, self._shared_data) if self.shares_split else config
-
-    def _choose_store(self, composed: Sequence[Config | Exception]) -> None:
-        """Where the runs of a batch are kept."""
-        has_folds = any(isinstance(one, Config) and one.data.cv.trains_all for one in composed)
-        self._packed = self.folder / FOLDER if is_packed(self.options.store, len(composed), has_folds) else None
-        if self._packed is not None and self.options.store == "auto":
-            self.console.line(
-                f"More than {PACKED_ABOVE:,} runs: those of stacks are packed in {short_path(self._packed)}."
-                " mlp-unpack makes the folder of a run, sweep.store=folders those of all."
-            )
 
     def _find_keys(self, configs: Sequence[Config]) -> None:
         """Those in which the runs differ; a search of single trials has at least those of the command."""
@@ -247,7 +235,7 @@ class Sweep:
             members = [new[index] for index in indices]
             parts.append(Part(members, self._stack_file(members), packed=self._packed))
         parts += [Part([new[index]]) for index, _ in grouping.alone]
-        self._claim(parts)
+        claim_packed(parts, self.folder)
         steps = sum(sizes.steps(config_of(one)) - part.steps_made for part in parts for one in part.runs)
         with SweepProgress(self.console, len(runs), steps) as progress:
             if processes == 1:
@@ -278,14 +266,6 @@ class Sweep:
     def _task(self, part: Part) -> PartTask:
         configs, folders = [config_of(one) for one in part.runs], [one.folder for one in part.runs]
         return configs, folders, part.checkpoint, self._rows.fingerprint(configs[0]), part.packed
-
-    def _claim(self, parts: Sequence[Part]) -> None:
-        """Write down which runs are packed."""
-        runs = [run for part in parts if part.packed is not None for run in part.runs]
-        if runs and self._packed is not None:
-            from mlp_lightning.runs.packed.claims import write_claims
-
-            write_claims(self._packed, [claim_of(run, self.folder) for run in runs])
 
     def _begin(self, part: Part) -> None:
         if part.packed is not None:
@@ -411,14 +391,3 @@ class _PartProgress:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def is_packed(store: str, runs: int, has_folds: bool) -> bool:
-    """Whether the runs of stacks are packed: a function of the configuration and the number of runs alone.
-
-    Args:
-        store: ``sweep.store``.
-        runs: in one batch.
-        has_folds: whether one of them is a cross-validation, whose folds have folders.
-    """
-    return store == "packed" or (store == "auto" and runs > PACKED_ABOVE and not has_folds)

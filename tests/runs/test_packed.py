@@ -19,7 +19,8 @@ from mlp_lightning.config import Config
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.packed.claims import Claim, write_claims
-from mlp_lightning.runs.packed.reading import packed_run, packed_runs, unpacked
+from mlp_lightning.runs.packed.reading import packed_run, packed_runs
+from mlp_lightning.runs.packed.resolving import unpacked
 
 IRIS = ["data=iris", "trainer=cpu", "trainer.threads=1", "trainer.log_every_n_steps=7"]
 FRIEDMAN = ["data=friedman", "trainer=cpu", "trainer.threads=1", "trainer.log_every_n_steps=1"]

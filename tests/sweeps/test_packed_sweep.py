@@ -13,8 +13,8 @@ from support.commands import ROOT, TRAIN, run_forked, train_forked
 from support.sweep_folders import leaderboard_without_times
 
 from mlp_lightning import load_sweep
+from mlp_lightning.sweeps.packing import PACKED_ABOVE, is_packed
 from mlp_lightning.sweeps.records import read_records
-from mlp_lightning.sweeps.sweep import PACKED_ABOVE, is_packed
 
 pytestmark = pytest.mark.slow
 

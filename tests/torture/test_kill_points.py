@@ -19,7 +19,7 @@ from support.plain import plain
 import mlp_lightning
 from mlp_lightning.config import Config
 from mlp_lightning.runs import train_stack
-from mlp_lightning.runs.packed.reading import unpacked
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")

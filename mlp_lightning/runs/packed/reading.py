@@ -111,26 +111,6 @@ def packed_run(folder: Path) -> PackedRun | None:
     return next(iter(packed_runs(folder.parent, folder.name)), None)
 
 
-def unpacked(path: Path) -> Path:
-    """The same path; what it names is there if it is a packed run or lies in one.
-
-    Raises:
-        RunFolderError: the files of the sweep are damaged.
-        OSError: the folder of the run cannot be written.
-    """
-    for folder in (path, *path.parents):
-        if folder.exists():
-            break
-        run = packed_run(folder)
-        if run is not None:
-            from mlp_lightning.runs.packed.unpacking import unpack  # what makes files of runs takes a while to import
-
-            with contextlib.suppress(FolderThereError):  # another process was faster
-                unpack(run, folder)
-            break
-    return path
-
-
 def read_row(row: Row) -> tuple[dict[str, Any], dict[str, str]]:
     """All of a row, and what its file says of itself.
 
