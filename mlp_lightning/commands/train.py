@@ -12,7 +12,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from mlp_lightning.commands.auto_resume import (
     refuse_contradictions,
     sweep_name,
 )
+from mlp_lightning.commands.sweep_options import check_sweep, refuse_options_of_sweeps
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
@@ -182,9 +182,9 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
     _check_checkpoint(checked.config, checked.is_sweep)
     _check_output(overrides, checked.is_sweep)
     if checked.is_sweep:
-        _check_sweep(checked, overrides)
+        check_sweep(checked, overrides, _sweep_folder(checked.config))
     else:
-        _refuse_options_of_sweeps(checked.config, explicit_keys(overrides))
+        refuse_options_of_sweeps(checked.config, explicit_keys(overrides))
     return checked
 
 
@@ -231,55 +231,14 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
                 rule = f"names a checkpoint of the newest run in {folder}, and no run there has {which}"
                 hint = f"{fault} train one first, or give the path of a checkpoint".strip()
     else:
-        rule, hint = (
-            why_no_file(last_checkpoint_of(Path(wanted).expanduser())),
-            "use last, best, or a .ckpt file or run folder",
-        )
+        rule = why_no_file(last_checkpoint_of(Path(wanted).expanduser()))
+        hint = "use last, best, or the path of a .ckpt file or a run folder"
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
 
 def _checkpoint_of_newest_run(config: Config) -> tuple[Path | None, str]:
     return newest_intact_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
-
-
-def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
-    """Refuse an existing sweep without ``sweep.resume``, and options that the launcher cannot follow."""
-    config, cv = checked.config, checked.config.data.cv
-    if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
-        rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
-        raise ConfigError([Fault("data.cv.fold", cv.fold, rule, hint)])
-    if config.ensemble.members is not None or "ensemble.members" in checked.swept:
-        rule, hint = "is for one run", "sweep over single networks first, and make an ensemble of the best without -m"
-        raise ConfigError([Fault("ensemble.members", config.ensemble.members, rule, hint)])
-    if cv.validates:
-        rule, hint = "is for one command", "compare folds that hold out test rows with -m, and train the best without"
-        raise ConfigError([Fault("data.cv.held_out_as", cv.held_out_as, rule, hint)])
-    if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
-        rule = f"already exists ({_sweep_folder(config)})"
-        hint = "continue it with sweep.resume=true, or choose another name"
-        raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
-    others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
-    rules = {"resume": (True, "trains every run"), "store": ("packed", "makes a folder for every run")}
-    for name, (value, does) in rules.items() if others else ():
-        if getattr(config.sweep, name) == value:
-            rule, hint = f"contradicts {others[-1]}, which {does}", "leave hydra/launcher out"
-            raise ConfigError([Fault(f"sweep.{name}", value, rule, hint)])
-    if config.sweep.store == "packed" and cv.trains_all:
-        rule = "packs the runs of stacks, and a cross-validation keeps its folds in folders"
-        raise ConfigError([Fault("sweep.store", "packed", rule, "use folders, or choose data.cv.fold")])
-
-
-def _refuse_options_of_sweeps(config: Config, explicit: Collection[str]) -> None:
-    """Options of a sweep have no effect on a single run."""
-    options = ("name", "resume", "fail_fast", "store")
-    given = {key: getattr(config.sweep, key) for key in options if f"sweep.{key}" in explicit}
-    rule, hint = "has no effect: this is a single run", "add -m for a sweep, or leave it out"
-    faults = [
-        Fault(f"sweep.{key}", value, rule, hint) for key, value in given.items() if value not in (None, False, "auto")
-    ]
-    if faults:
-        raise ConfigError(faults)
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:

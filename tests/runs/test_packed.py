@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.configurations import ComposeConfig
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2 as _plugin_data_pb2
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import RunFolderError
@@ -21,6 +21,9 @@ from mlp_lightning.runs import train_stack
 from mlp_lightning.runs.packed.claims import Claim, write_claims
 from mlp_lightning.runs.packed.reading import packed_run, packed_runs
 from mlp_lightning.runs.packed.resolving import unpacked
+
+# protobuf makes the classes in this module when it is imported, so type checkers do not see them.
+plugin_data_pb2: Any = _plugin_data_pb2
 
 IRIS = ["data=iris", "trainer=cpu", "trainer.threads=1", "trainer.log_every_n_steps=7"]
 FRIEDMAN = ["data=friedman", "trainer=cpu", "trainer.threads=1", "trainer.log_every_n_steps=1"]
@@ -197,7 +200,7 @@ def test_no_path_leads_out_of_the_sweep(run: str, sweep: Path, compose_config: C
 
 
 def test_no_file_leads_out_of_the_run(sweep: Path, compose_config: ComposeConfig) -> None:
-    texts = dict.fromkeys(("config.yaml", "hydra.yaml", "overrides.yaml"), "[]")
+    texts: dict[str, str] = dict.fromkeys(("config.yaml", "hydra.yaml", "overrides.yaml"), "[]")
     claim = Claim("5", compose_config(*XOR).sections(), (), "../../elsewhere", texts)
     write_claims(sweep / "packed", [claim])
     with pytest.raises(RunFolderError, match="outside"):
