@@ -10,9 +10,10 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch._utils import _rebuild_tensor_v2
 from torch.storage import TypedStorage
 
 
@@ -26,6 +27,7 @@ def is_as_torch_writes() -> bool:
     """Whether this version of torch writes the same bytes; if not, it writes them itself."""
     row_3 = torch.arange(3.0)
     example = {"a": row_3, "b": [row_3[1:], torch.tensor(1), 0.5, None], "c": OrderedDict(d="e"), "f": torch.int8}
+    example["g"] = [torch.ones(2, 1, dtype=dtype).t() for dtype in (*_PLAIN, torch.float16)]
     try:
         return file_of(*pickled(example)) == _saved(example)
     except Exception:  # what it raises if its inner functions are others
@@ -52,8 +54,22 @@ def file_of(data_pkl: bytes, storages: Sequence[torch.UntypedStorage]) -> bytes:
     return file.getvalue()
 
 
+_PLAIN = {torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool}
 _ALIGNMENT = 64
 _MARKS = {".format_version": b"1", ".storage_alignment": str(_ALIGNMENT).encode(), "byteorder": b"little"}
+
+
+class _Storage(NamedTuple):
+    """Stands for torch's ``TypedStorage`` of a tensor, which takes as long to make as all else of it to pickle."""
+
+    persistent_id: tuple[Any, ...]
+
+
+@functools.cache
+def _storage_class(dtype: torch.dtype) -> tuple[Any, int]:
+    """The class that a storage is pickled as, and the bytes of a number."""
+    example = torch.empty(0, dtype=dtype)
+    return getattr(torch, cast("Any", example)._typed_storage()._pickle_storage_type()), example.element_size()
 
 
 class _Pickler(pickle.Pickler):
@@ -64,11 +80,26 @@ class _Pickler(pickle.Pickler):
         self.storages: dict[int, tuple[str, torch.UntypedStorage]] = {}
 
     def persistent_id(self, obj: Any) -> Any:
+        if type(obj) is _Storage:
+            return obj.persistent_id
         if type(obj) is not TypedStorage:
             return None
-        storage = obj._untyped_storage
+        return self._id_of(obj._untyped_storage, getattr(torch, obj._pickle_storage_type()), obj._element_size())
+
+    def _id_of(self, storage: torch.UntypedStorage, kind: Any, size: int) -> tuple[Any, ...]:
         key, _ = self.storages.setdefault(storage._cdata, (str(len(self.storages)), storage))
-        return "storage", getattr(torch, obj._pickle_storage_type()), key, "cpu", obj._size()
+        return "storage", kind, key, "cpu", storage.nbytes() // size
+
+    def reducer_override(self, obj: Any) -> Any:
+        """What torch makes of a plain tensor, and Python of an empty dict; any other object says it itself."""
+        if type(obj) is OrderedDict and not obj and not vars(obj):
+            return OrderedDict, ()
+        if type(obj) is not torch.Tensor or obj.dtype not in _PLAIN or obj.requires_grad or obj.__dict__:
+            return NotImplemented
+        if not obj.is_cpu or obj.layout is not torch.strided or obj.is_neg():
+            return NotImplemented
+        storage = _Storage(self._id_of(obj.untyped_storage(), *_storage_class(obj.dtype)))
+        return _rebuild_tensor_v2, (storage, obj.storage_offset(), tuple(obj.shape), obj.stride(), False, OrderedDict())
 
 
 def _saved(content: Mapping[str, Any]) -> bytes:

@@ -25,8 +25,16 @@ CONTENTS = {
     "views of one storage": {"whole": ROWS_43, "row": ROWS_43[1], "turned": ROWS_43.t()},
     "no elements": {"empty": torch.empty(0), "scalar": torch.tensor(3), "wide": torch.empty(2, 0, 5)},
     "types": OrderedDict(
-        (str(dtype), torch.ones(3).to(dtype)) for dtype in (torch.float64, torch.int64, torch.uint8, torch.bfloat16)
+        (str(dtype), torch.ones(3).to(dtype))
+        for dtype in (torch.float64, torch.int64, torch.uint8, torch.bfloat16, torch.int32, torch.bool, torch.complex64)
     ),
+    "other tensors": {
+        "learns": torch.ones(2, requires_grad=True),
+        "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
+        "negated": torch.ones(2, dtype=torch.complex64).conj().imag,
+        "sparse": torch.eye(2).to_sparse(),
+        "one for all": torch.ones(1).expand(4),
+    },
     "parameters": {"weight": torch.nn.Parameter(torch.randn(5, 2)), "size": torch.Size([1, 2]), "t": torch.int32},
     "long": {"x": torch.arange(100_000), "names": [f"name {number}" for number in range(3000)]},
 }
