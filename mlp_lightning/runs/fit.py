@@ -172,12 +172,10 @@ def train_stack(
     refuse_validation_hooks(callbacks)
     for config, folder in zip(configs, run_dirs, strict=True):
         _refuse_sweep(config)
-        wanted = config.trainer.engine
-        is_other = wanted in ("autograd", "explicit")
+        is_other = (wanted := config.trainer.engine) in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    given = {"state_file": checkpoint, "rows": rows, "packed": packed}
-    options = Options(data, source, callbacks, keeps_modules=keep_modules, **given)
+    options = Options(data, source, callbacks, {}, keep_modules, state_file=checkpoint, rows=rows, packed=packed)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
