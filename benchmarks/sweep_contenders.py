@@ -109,7 +109,7 @@ class _Timers:
 def _time_parts(command: Sequence[str]) -> dict[str, float]:
     """Run ``train.py`` in this process, everything imported before the timers run."""
     from mlp_lightning.commands.train import main as train
-    from mlp_lightning.runs import training, writer
+    from mlp_lightning.runs import stores, writer
     from mlp_lightning.sweeps import launching, sweep
 
     timers = _Timers()
@@ -118,7 +118,7 @@ def _time_parts(command: Sequence[str]) -> dict[str, float]:
         (sweep.Sweep, "run_jobs", "composing"),  # what is left of it: checking, choosing folders, grouping
         (sweep, "train_part", "training"),
         (sweep, "write_hydra_folder", "outputs"),
-        (training, "claim", "outputs"),
+        (stores, "claim", "outputs"),
         (writer.FolderWriter, "members_ended", "outputs"),
         (sweep.Sweep, "finish", "outputs"),  # the leaderboard
     ):

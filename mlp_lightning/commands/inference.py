@@ -22,6 +22,7 @@ from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.libraries import import_libraries
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
@@ -100,7 +101,7 @@ def _checkpoint(wanted: str) -> Path:
             rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER}, and no run there has one"
             raise ConfigError([Fault("ckpt_path", wanted, rule, "train one first, or give the path of a checkpoint")])
         return found
-    path = Path(wanted).expanduser()
+    path = unpacked(Path(wanted).expanduser())
     if path.is_dir():
         if (path / "fold-0").is_dir():
             hint = f"name one of its folds, for example {path / 'fold-0'}"

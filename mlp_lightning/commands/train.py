@@ -12,7 +12,6 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from mlp_lightning.commands.auto_resume import (
     sweep_name,
 )
 from mlp_lightning.commands.resources import parse_training
+from mlp_lightning.commands.sweep_options import check_sweep, refuse_options_of_sweeps
 from mlp_lightning.config import Config, conf_dir, parse_complete
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
@@ -34,6 +34,8 @@ from mlp_lightning.errors import REFUSALS, ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.libraries import import_libraries
+from mlp_lightning.runs.packed.reading import is_packed_sweep
+from mlp_lightning.runs.packed.resolving import last_checkpoint_of
 from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
@@ -120,7 +122,7 @@ def main() -> None:
             except (OSError, MLPLightningError) as error:
                 command.failed = report_error(error) > 0
         created = command.created
-        if created is not None and not any(file.parent.name != ".hydra" for file in created.rglob("config.yaml")):
+        if created is not None and not _holds_runs(created):
             shutil.rmtree(created, ignore_errors=True)  # no run was started in it
             for folder in (created.parent, OUTPUT_FOLDER) if OUTPUT_FOLDER in created.parents else ():
                 with contextlib.suppress(OSError):  # it holds something else
@@ -131,6 +133,11 @@ def main() -> None:
     if command.refused:
         sys.exit(EXIT_WRONG_USE)
     sys.exit(EXIT_FAILED if command.failed or (command.sweep is not None and command.sweep.failed) else 0)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether a run was started in a folder or below."""
+    return is_packed_sweep(folder) or any(one.parent.name != ".hydra" for one in folder.rglob("config.yaml"))
 
 
 def report_error(error: Exception) -> int:
@@ -179,9 +186,9 @@ def _checked(overrides: list[str], multirun: bool, config_name: str | None, conf
     _check_checkpoint(checked.config, checked.is_sweep)
     _check_output(overrides, checked.is_sweep)
     if checked.is_sweep:
-        _check_sweep(checked, overrides)
+        check_sweep(checked, overrides, _sweep_folder(checked.config))
     else:
-        _refuse_options_of_sweeps(checked.config, explicit_keys(overrides))
+        refuse_options_of_sweeps(checked.config, explicit_keys(overrides))
     return checked
 
 
@@ -228,44 +235,14 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
                 rule = f"names a checkpoint of the newest run in {folder}, and no run there has {which}"
                 hint = f"{fault} train one first, or give the path of a checkpoint".strip()
     else:
-        rule, hint = why_no_file(Path(wanted).expanduser()), "use last, best or the path of a .ckpt file"
+        rule = why_no_file(last_checkpoint_of(Path(wanted).expanduser()))
+        hint = "use last, best, or the path of a .ckpt file or a run folder"
     if rule:
         raise ConfigError([Fault("ckpt_path", wanted, rule, hint)])
 
 
 def _checkpoint_of_newest_run(config: Config) -> tuple[Path | None, str]:
     return newest_intact_checkpoint([OUTPUT_FOLDER / config.name], str(config.ckpt_path))
-
-
-def _check_sweep(checked: CheckedCommand, overrides: list[str]) -> None:
-    """Refuse an existing sweep without ``sweep.resume``, and ``sweep.resume`` with a launcher that cannot resume."""
-    config, cv = checked.config, checked.config.data.cv
-    if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
-        rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
-        raise ConfigError([Fault("data.cv.fold", cv.fold, rule, hint)])
-    if config.ensemble.members is not None or "ensemble.members" in checked.swept:
-        rule, hint = "is for one run", "sweep over single networks first, and make an ensemble of the best without -m"
-        raise ConfigError([Fault("ensemble.members", config.ensemble.members, rule, hint)])
-    if cv.validates:
-        rule, hint = "is for one command", "compare folds that hold out test rows with -m, and train the best without"
-        raise ConfigError([Fault("data.cv.held_out_as", cv.held_out_as, rule, hint)])
-    if not config.sweep.resume and config.sweep.name is not None and _sweep_folder(config).exists():
-        rule = f"already exists ({_sweep_folder(config)})"
-        hint = "continue it with sweep.resume=true, or choose another name"
-        raise ConfigError([Fault("sweep.name", config.sweep.name, rule, hint)])
-    others = [one for one in overrides if one.startswith("hydra/launcher=") and not one.endswith("=vectorized")]
-    if config.sweep.resume and others:
-        rule, hint = f"contradicts {others[-1]}, which trains every run", "leave hydra/launcher out"
-        raise ConfigError([Fault("sweep.resume", True, rule, hint)])
-
-
-def _refuse_options_of_sweeps(config: Config, explicit: Collection[str]) -> None:
-    """Options of a sweep have no effect on a single run."""
-    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast") if f"sweep.{key}" in explicit}
-    rule, hint = "has no effect: this is a single run", "add -m for a sweep, or leave it out"
-    faults = [Fault(f"sweep.{key}", value, rule, hint) for key, value in given.items() if value not in (None, False)]
-    if faults:
-        raise ConfigError(faults)
 
 
 def _check_output(overrides: list[str], multirun: bool) -> None:

@@ -321,6 +321,11 @@ class SweepConfig:
     )
     resume: bool = option(False, meaning="continue the sweep of this name: make only the runs that are not done")
     fail_fast: bool = option(False, meaning="end at the first run that fails")
+    store: str = option(
+        "auto",
+        one_of(names.STORES),
+        meaning="a folder for every run, or the runs of stacks packed in a few files; auto: packed above 4,000 runs",
+    )
     keys: list[str] = option(
         [], meaning="keys that name a run in TensorBoard; a sweep fills in those in which its runs differ"
     )
@@ -351,7 +356,7 @@ class Config:
         meaning="which weights the final metrics are measured with; auto: those of the best validation, else the last",
     )
     ckpt_path: Union[str, None] = option(
-        None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file"
+        None, not_empty(), meaning="continue from a checkpoint: last, best, or the path of a .ckpt file or a run folder"
     )
     auto_resume: bool = option(
         False, meaning="continue the newest unfinished run or sweep of this same command, or start it; not in Python"

@@ -181,11 +181,8 @@ class TabularDataModule(pl.LightningDataModule):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What a model of these rows needs to take raw rows, as plain data."""
-        forms = {name: form.to_dict() for name, form in self.rows.forms.items()}
-        of_texts = {"number_forms": forms} if forms else {}
-        target, baseline = self.target.to_dict(), self.baseline.to_dict()
-        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline, **of_texts}
+        """What a model of these rows needs to take raw rows, as plain data that other modules share."""
+        return dict(self.rows.preprocessing)
 
     def changes_since(
         self, fingerprint: Mapping[str, Any] | None, preprocessing: Any, statistics: Mapping[str, Tensor]

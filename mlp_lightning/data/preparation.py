@@ -89,6 +89,14 @@ class Preparation:
             self._add_split(split, source_of_split)
 
     @functools.cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """What a model of these rows needs to take raw rows, as plain data; once they are prepared."""
+        forms = {name: form.to_dict() for name, form in self.forms.items()}
+        of_texts = {"number_forms": forms} if forms else {}
+        target, baseline = self.target.to_dict(), self.baseline.to_dict()
+        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline, **of_texts}
+
+    @functools.cached_property
     def baseline(self) -> Baseline:
         """What would be predicted without looking at the features; from the training rows."""
         return Baseline.of(self.splits["train"].targets, self._task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,3 +64,25 @@ def initial_generators(seed: int) -> Mapping[str, Any]:
             "numpy": np.random.RandomState(own % 2**32).get_state(legacy=True),
         }
     )
+
+
+class InitialGenerators(Mapping[str, Any]):
+    """The same, made when they are asked for: they are larger than a small network, and follow from the seed.
+
+    Args:
+        seed: of the run.
+        others: states that are no longer the initial ones.
+    """
+
+    def __init__(self, seed: int, others: Mapping[str, Any]) -> None:
+        self.seed = seed
+        self.others = others
+
+    def __getitem__(self, name: str) -> Any:
+        return self.others[name] if name in self.others else initial_generators(self.seed)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**initial_generators(self.seed), **self.others})
+
+    def __len__(self) -> int:
+        return len({**initial_generators(self.seed), **self.others})

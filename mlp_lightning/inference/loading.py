@@ -24,6 +24,7 @@ from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_che
 from mlp_lightning.runs.ensembles import assembled, parts_of
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
@@ -137,7 +138,7 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
         ConfigError: the network or its activation is the user's own, and may not or cannot be imported.
         CheckpointError: there is no such file, or it is not a checkpoint of this package.
     """
-    path = Path(path).expanduser().absolute()
+    path = unpacked(Path(path).expanduser().absolute())
     checkpoint = read_checkpoint(path, or_ensemble=True)
     state, fingerprint = checkpoint["state_dict"], checkpoint.get(FINGERPRINT_KEY)
     try:

@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.engines.dropout import KIND
+from mlp_lightning.engines.generators import InitialGenerators
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, run_length
@@ -161,7 +162,7 @@ def run_checkpoint(
     stopping: Stopping,
     after_training: bool = False,
 ) -> dict[str, Any]:
-    """The content of a checkpoint; Lightning can load it too.
+    """The content of a checkpoint, but for :func:`as_written`; Lightning can load it too.
 
     Args:
         member: whose run it is.
@@ -174,7 +175,7 @@ def run_checkpoint(
     """
     config, data = member.config, member.data
     epoch = max(state.step - 1, 0) // data.steps_per_epoch
-    callbacks: dict[str, Any] = {_GENERATORS: dict(state.generators)}
+    callbacks: dict[str, Any] = {_GENERATORS: state.generators}
     early_stopping = build_early_stopping(config)
     if early_stopping is not None:
         dtype = next(iter(state.weights.values())).dtype
@@ -205,6 +206,14 @@ def run_checkpoint(
         FINGERPRINT_KEY: data.fingerprint,
         MASKS_KEY: KIND,
     }
+
+
+def as_written(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content of a checkpoint with the states of its generators as plain data."""
+    callbacks = content.get("callbacks", {})
+    if not isinstance(callbacks.get(_GENERATORS), InitialGenerators):
+        return content
+    return {**content, "callbacks": {**callbacks, _GENERATORS: dict(callbacks[_GENERATORS])}}
 
 
 class SavedRun(NamedTuple):
@@ -245,7 +254,7 @@ def saved_run(checkpoint: Mapping[str, Any], config: Config) -> SavedRun:
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     with atomic_write(path) as file:
-        torch.save(content, file)
+        torch.save(as_written(content), file)
 
 
 def write_checkpoints(folder: RunFolder, last: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:

@@ -133,7 +133,8 @@ def stacked_model(members: Sequence[Member]) -> Stack:
     mlps: dict[tuple[Any, ...], MLP] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for (widths, init, seed), numbers in equal.items():
-            torch.manual_seed(seed)
+            # torch.manual_seed is that and notes a traceback for GPUs every time, which takes longer than the weights.
+            torch.default_generator.manual_seed(seed)
             if (widths, init) in mlps:
                 mlps[widths, init].draw_weights()
             else:

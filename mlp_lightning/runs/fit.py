@@ -137,6 +137,7 @@ def train_stack(
     checkpoint: Path | None = None,
     source: TableSource | None = None,
     rows: Mapping[str, Any] | None = None,
+    packed: Path | None = None,
 ) -> list[TrainingResult]:
     """Train several runs together and leave the record of each in its folder.
 
@@ -152,11 +153,11 @@ def train_stack(
         callbacks: as for :func:`train`.
         keep_modules: whether the results have the trained modules.
         checkpoint: file for the state of the stack, saved while it trains when ``callbacks.checkpoint`` says so. If it
-            is there already, the stack continues from it to the same bits; the configurations must be those of the
-            members that still trained. It is removed when all runs have ended, and kept when they were interrupted.
-            ``None``: a stack that is killed is lost.
+            is there already, the stack continues from it to the same bits, with the configurations of those that still
+            trained. It is removed when all runs have ended. ``None``: a stack that is killed is lost.
         source: of the rows of all runs, instead of what their configurations name.
         rows: fingerprint that the rows must have; ``None``: any.
+        packed: folder for the records of all runs in a few files; ``None``: every run has its folder.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -171,11 +172,10 @@ def train_stack(
     refuse_validation_hooks(callbacks)
     for config, folder in zip(configs, run_dirs, strict=True):
         _refuse_sweep(config)
-        wanted = config.trainer.engine
-        is_other = wanted in ("autograd", "explicit")
+        is_other = (wanted := config.trainer.engine) in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, keeps_modules=keep_modules, state_file=checkpoint, rows=rows)
+    options = Options(data, source, callbacks, {}, keep_modules, state_file=checkpoint, rows=rows, packed=packed)
     training = Training(configs, run_dirs, _Stack(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -222,9 +222,9 @@ def parsed_with_rows(
 
 def _refuse_sweep(config: Config) -> None:
     """Refuse what says how the runs of a sweep belong together; ``sweep.keys`` names a single run, too."""
-    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast")}
-    rule = "has no effect: it is for a sweep of the command (--multirun), and this is not one"
-    if faults := [Fault(f"sweep.{key}", value, rule, "leave it out") for key, value in given.items() if value]:
+    given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast", "store")}
+    rule, unset = "has no effect: it is for a sweep of the command (--multirun), not one run", (None, False, "auto")
+    if faults := [Fault(f"sweep.{key}", one, rule, "leave it out") for key, one in given.items() if one not in unset]:
         raise ConfigError(faults)
 
 
@@ -364,7 +364,7 @@ class _SingleRun:
         if result.status == "interrupted":
             self.console.line(how_to_continue(self.config, self.folder))
         if result.status != "failed":
-            report(result, self.console, details, self._keeps_folder)
+            report(result, self.console, details, self._keeps_folder, self.config.logger.tensorboard)
         return True
 
     def _record_failure(self, training: Training | None, error: BaseException) -> None:

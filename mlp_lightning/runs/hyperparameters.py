@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 from typing import Any
 
 from tensorboard.compat.proto import summary_pb2 as _summary_pb2
@@ -48,14 +47,15 @@ def session_start(config: Config, started: float) -> Any:
     return _session(metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
 
-def session_end(status: str) -> Any:
+def session_end(status: str, now: float) -> Any:
     """The summary that tells the HParams tab that a run ends now, and how.
 
     Args:
         status: of ``result.json``; a run that is ``finished`` is a success, any other is not.
+        now: in seconds since 1970.
     """
     outcome = api_pb2.STATUS_SUCCESS if status == "finished" else api_pb2.STATUS_FAILURE
-    end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=time.time())
+    end = plugin_data_pb2.SessionEndInfo(status=outcome, end_time_secs=now)
     return _session(metadata.SESSION_END_INFO_TAG, session_end_info=end)
 
 

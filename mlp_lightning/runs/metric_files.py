@@ -175,43 +175,26 @@ class MetricFiles:
                 self._append(path, head + records + b"".join(self._histograms))
             if logger.csv:
                 own = training.of(index, failed[index]), validation.of(index, failed[index])
-                self._append_csv(number, _csv_lines(*own, self._with_lr))
+                self._append_csv(number, csv_lines(*own, self._with_lr))
 
     def _write_end(self, number: int, status: str, final: Mapping[str, float], steps: int) -> None:
         config = self._members[number].config
         if config.logger.tensorboard:
             path, head = self._event_file(number)
-            parts, now = [head], time.time()
-            if final:
-                values = np.array([[list(final.values())]], dtype=np.float32)
-                parts += scalar_records(np.array([steps]), np.array([now]), list(final), values)
-            parts.append(event_record(event_pb2.Event(wall_time=now, summary=session_end(status))))
-            self._append(path, b"".join(parts))
+            self._append(path, head + events_at_end(status, final, steps, time.time()))
         if config.logger.csv:
-            columns = metric_columns(self._metric)
-            cells = ("" if (value := final.get(name)) is None else repr(value) for name in columns)
-            self._append_csv(number, [",".join([str(steps), *cells]) + "\n"] if final else [])
+            self._append_csv(number, csv_at_end(self._metric, final, steps))
 
     def _scalars(self, training: Series, validation: Series, failed: Sequence[bool]) -> list[bytes]:
-        names = [
-            ["loss/train", f"{self._metric}/train", *([LR] if self._with_lr else [])],
-            ["loss/val", f"{self._metric}/val"],
-        ]
         if not any(failed):
-            both = [_records(one, tags) for one, tags in zip((training, validation), names, strict=True)]
-            return [one + other for one, other in zip(*both, strict=True)]
+            return scalars(training, validation, self._metric, self._with_lr)
         # A failed run has metrics up to its failure only.
-        return [
-            b"".join(
-                _records(one.of(index, has_failed), tags)[0]
-                for one, tags in zip((training, validation), names, strict=True)
-            )
-            for index, has_failed in enumerate(failed)
-        ]
+        both = ((training.of(*one), validation.of(*one)) for one in enumerate(failed))
+        return [scalars(*one, self._metric, self._with_lr)[0] for one in both]
 
     def _append_csv(self, number: int, lines: Sequence[str]) -> None:
         path = self._members[number].folder.metrics
-        head = [] if path.exists() else [",".join(["step", *metric_columns(self._metric)]) + "\n"]
+        head = [] if path.exists() else [csv_head(self._metric)]
         self._append(path, "".join([*head, *lines]).encode())
 
     def _append(self, path: Path, content: bytes) -> None:
@@ -225,18 +208,11 @@ class MetricFiles:
         if number in self._event_files:
             return self._event_files[number], b""
         config, folder = self._members[number].config, self._members[number].folder
-        # TensorBoard's own writer gives such a name, which no other file has.
-        name = (
-            f"events.out.tfevents.{int(self._started):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
-        )
-        # TensorBoard calls a run by its path.
-        path = self._event_files[number] = folder.path / label(config) / name
+        path = self._event_files[number] = folder.path / event_file_name(config, self._started)
         path.parent.mkdir(exist_ok=True)
-        start = event_pb2.Event(wall_time=self._started, summary=session_start(config, self._started))
-        head = file_header(self._started) + event_record(start)
         if history is None and config.logger.graph:
             history = self._graph(number, config)
-        return path, head + (history or b"")
+        return path, events_at_start(config, self._started) + (history or b"")
 
     def _graph(self, number: int, config: Config) -> bytes:
         """The record of the model graph; members of one shape have the same."""
@@ -252,6 +228,46 @@ class MetricFiles:
                 log.warning("There is no model graph in TensorBoard: the network cannot be followed (%s)", error)
                 self._graphs[key] = b""
         return self._graphs[key]
+
+
+def event_file_name(config: Config, started: float) -> str:
+    """A name in the run folder that no other event file of this machine has."""
+    # TensorBoard's own writer gives such a name, and it calls a run by its path.
+    name = f"events.out.tfevents.{int(started):010d}.{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
+    return f"{folder}/{name}" if (folder := label(config)) else name
+
+
+def events_at_start(config: Config, started: float) -> bytes:
+    """What the event file of a run begins with."""
+    start = event_pb2.Event(wall_time=started, summary=session_start(config, started))
+    return file_header(started) + event_record(start)
+
+
+def scalars(training: Series, validation: Series, metric_name: str, with_lr: bool) -> list[bytes]:
+    """The events of the curves of each run."""
+    names = ["loss/train", f"{metric_name}/train", *([LR] if with_lr else [])]
+    both = _records(training, names), _records(validation, ["loss/val", f"{metric_name}/val"])
+    return [one + other for one, other in zip(*both, strict=True)]
+
+
+def events_at_end(status: str, final: Mapping[str, float], steps: int, now: float) -> bytes:
+    """What a run adds to its events when it ends, after so many steps."""
+    parts = []
+    if final:
+        values = np.array([[list(final.values())]], dtype=np.float32)
+        parts = scalar_records(np.array([steps]), np.array([now]), list(final), values)
+    return b"".join([*parts, event_record(event_pb2.Event(wall_time=now, summary=session_end(status, now)))])
+
+
+def csv_head(metric_name: str) -> str:
+    """The first line of ``metrics.csv``."""
+    return ",".join(["step", *metric_columns(metric_name)]) + "\n"
+
+
+def csv_at_end(metric_name: str, final: Mapping[str, float], steps: int) -> list[str]:
+    """What a run adds to ``metrics.csv`` when it ends."""
+    cells = ("" if (value := final.get(name)) is None else repr(value) for name in metric_columns(metric_name))
+    return [",".join([str(steps), *cells]) + "\n"] if final else []
 
 
 # The edges of TensorBoard's histograms: powers of 1.1 on both sides of 0.
@@ -275,7 +291,7 @@ def _records(series: Series, tags: Sequence[str]) -> list[bytes]:
     return scalar_records(series.steps, series.wall_times, tags, values)
 
 
-def _csv_lines(training: Series, validation: Series, with_lr: bool) -> list[str]:
+def csv_lines(training: Series, validation: Series, with_lr: bool) -> list[str]:
     """Lines of ``metrics.csv`` by step, a validation before the step that comes after it."""
     rows = [
         (step, 1, f"{step},{loss!r},{metric!r},,,,,{rate!r}\n" if with_lr else f"{step},{loss!r},{metric!r},,,,,\n")

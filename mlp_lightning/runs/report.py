@@ -39,7 +39,9 @@ def how_to_continue(config: Config, folder: RunFolder) -> str:
     return f"Stopped as asked. To continue, give the same command with ckpt_path={folder.last_checkpoint}"
 
 
-def report(result: TrainingResult, console: RunConsole, details: str, is_kept: bool = True) -> None:
+def report(
+    result: TrainingResult, console: RunConsole, details: str, is_kept: bool = True, has_events: bool = True
+) -> None:
     """Show the metrics of every split, the run's facts, the run folder and how to look at it.
 
     Args:
@@ -47,6 +49,7 @@ def report(result: TrainingResult, console: RunConsole, details: str, is_kept: b
         console: where to show it.
         details: what the data set has to say about the predictions, possibly empty.
         is_kept: whether the run folder stays.
+        has_events: whether TensorBoard can show it.
     """
     if result.metrics:
         names, rows = _metrics(result)
@@ -54,17 +57,17 @@ def report(result: TrainingResult, console: RunConsole, details: str, is_kept: b
         for row in rows:
             table.add_row(*row)
         console.line("\n".join(_metric_lines(result)), in_terminal=table)
-    for line in _facts(result, details, is_kept):
+    for line in _facts(result, details, has_events, is_kept):
         console.line(line)
 
 
-def report_lines(result: TrainingResult, details: str) -> list[str]:
+def report_lines(result: TrainingResult, details: str, has_events: bool = True) -> list[str]:
     """The same as plain lines."""
     lines = _metric_lines(result) if result.metrics else []
-    return [line for text in [*lines, *_facts(result, details)] for line in text.splitlines()]
+    return [line for text in [*lines, *_facts(result, details, has_events)] for line in text.splitlines()]
 
 
-def _facts(result: TrainingResult, details: str, is_kept: bool = True) -> list[str]:
+def _facts(result: TrainingResult, details: str, has_events: bool, is_kept: bool = True) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
     epochs = f"{len(result.members)} members, {result.epochs} epochs" if result.members else f"{result.epochs} epochs"
     facts = [f"{result.steps} steps ({epochs}) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
@@ -78,7 +81,7 @@ def _facts(result: TrainingResult, details: str, is_kept: bool = True) -> list[s
     facts += [f"{WARNING}{one}" for one in result.warnings]
     folder = short_path(result.run_dir)
     facts.append(f"Run folder:  {folder}")
-    if any(result.run_dir.rglob("events.out.tfevents.*")):
+    if has_events:
         facts.append(f"TensorBoard: tensorboard --logdir {shlex.quote(folder.as_posix())}")
     return facts
 

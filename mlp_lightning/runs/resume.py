@@ -40,6 +40,7 @@ from mlp_lightning.runs.checkpoints import (
 from mlp_lightning.runs.engines import autograd_model
 from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
+from mlp_lightning.runs.packed.resolving import last_checkpoint_of
 from mlp_lightning.runs.policies import Best, why_stopped
 from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_intact_checkpoint
 from mlp_lightning.runs.training import Training
@@ -133,14 +134,15 @@ def find_checkpoint(config: Config, run_dir: Path) -> Found | None:
     wanted, fault = config.ckpt_path, ""
     if wanted is None:
         return None
-    path: Path | None = Path(wanted).expanduser().absolute()
+    path: Path | None
     if wanted in ("last", "best"):
         parent = run_dir.absolute().parent
         path, fault = newest_intact_checkpoint([parent], wanted)
         if path is None:
             reason = f"no run in {parent} has a {wanted}.ckpt" + (" that is intact" if fault else "")
             raise CheckpointError(f"ckpt_path = {wanted}: {reason}. {fault}".rstrip(". "))
-    assert path is not None
+    else:
+        path = last_checkpoint_of(Path(wanted).expanduser().absolute())
     return Found(path, read_checkpoint(path), fault)
 
 

@@ -74,11 +74,11 @@ class RunFolder:
             file.write(result_bytes(content))
 
 
-def config_yaml(config: Config) -> str:
+def config_yaml(sections: Mapping[str, Any]) -> str:
     """The text of ``config.yaml``."""
     return "".join(
         _section_yaml(one).replace(_SECTION, name, 1) if isinstance(one, dict) else _value_yaml(name, one)
-        for name, one in config.sections().items()
+        for name, one in sections.items()
     )
 
 
@@ -114,7 +114,7 @@ def claim(run_dir: Path, config: Config) -> RunFolder:
     """
     folder = RunFolder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    text = config_yaml(config)
+    text = config_yaml(config.sections())
     try:
         with names_file(folder.config), folder.config.open("x", encoding="utf-8") as file:
             file.write(text)

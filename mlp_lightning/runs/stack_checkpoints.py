@@ -168,7 +168,7 @@ def stack_content(
 
 def _slot_content(member: Member, is_active: bool, best: Best, stopping: Stopping) -> dict[str, Any]:
     return {
-        "config": member.config.to_dict(),
+        "config": member.config.sections(),
         "hash": config_hash(member.config),
         "rows": member.data.fingerprint,
         "active": is_active,

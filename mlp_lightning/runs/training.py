@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,12 +29,14 @@ from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
+from mlp_lightning.runs.packed.curves import KeptCurves
 from mlp_lightning.runs.policies import Milestones, Policies, Snapshot, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import RunFolder, claim, refuse_taken
+from mlp_lightning.runs.run_folder import RunFolder
 from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
 from mlp_lightning.runs.step_count import set_epoch, set_steps
 from mlp_lightning.runs.stop import STOP_SIGNALS, stop_signals
+from mlp_lightning.runs.stores import Folders, RunStore
 from mlp_lightning.runs.surroundings import frozen_heap
 from mlp_lightning.runs.trainer import build_trainer
 from mlp_lightning.runs.training_module import TrainingModule
@@ -79,6 +82,8 @@ class Options:
         state_file: for the state of all members together; if it is there, the training continues from it.
         rows: fingerprint that the rows must have; ``None``: any.
         splits_by_labels: as for :class:`~mlp_lightning.data.reading.Given`.
+        packed: folder of the packed runs of the sweep, for a stack whose members are kept there; ``None``: every run
+            has its folder.
     """
 
     data: Sequence[TabularDataModule] | None = None
@@ -91,6 +96,7 @@ class Options:
     state_file: Path | None = None
     rows: Mapping[str, Any] | None = None
     splits_by_labels: bool = True
+    packed: Path | None = None
 
 
 class Training:
@@ -211,7 +217,9 @@ class Training:
             self.options.logs_live,
         )
         self.facts = facts
-        self.files = MetricFiles(
+        packed = self.options.packed
+        make_files = MetricFiles if packed is None else KeptCurves
+        self.files = make_files(
             members,
             self.history,
             task.metric_name,
@@ -221,7 +229,13 @@ class Training:
             facts.left_out,
         )
         prepare_save = (lambda *now: self._prepared_save(chosen, *now)) if keeps_state else None
-        self.writer = FolderWriter(facts, self.history, self.files, prepare_save, self._ended)
+        self._store: RunStore = Folders(members, self.files)
+        if packed is not None:
+            from mlp_lightning.runs.packed.parts import PackedRuns  # Parquet takes a while to import
+
+            assert isinstance(self.files, KeptCurves)
+            self._store = PackedRuns(members, self.files, packed, self._stack_name(), task.metric_name)
+        self.writer = FolderWriter(facts, self.history, self.files, self._store, prepare_save, self._ended)
         checkpoint = config.callbacks.checkpoint
         validates = "val" in data.splits
         monitor = "auto" if checkpoint is None else checkpoint.monitor
@@ -259,11 +273,7 @@ class Training:
 
     def _claim(self) -> None:
         """Make the folders those of these runs: all of them, or none if one of them is another run's."""
-        members = [member for member, run in zip(self.members, self.runs, strict=True) if run is not None]
-        for one in members:
-            refuse_taken(one.folder)
-        for one in members:
-            claim(one.folder.path, one.config)
+        self._store.claim([member for member, run in zip(self.members, self.runs, strict=True) if run is not None])
 
     def _starts(self, module: TrainingModule) -> None:
         if self._saved is not None:
@@ -298,6 +308,11 @@ class Training:
         self.results[run] = result
         if not self._host.ended(run, result, details):
             self.request_stop()
+
+    def _stack_name(self) -> str:
+        """What no other stack of the sweep is called that trains at the same time."""
+        text = "\n".join(str(one.folder.path) for one in self.members)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     # ---- the state of all members together ---------------------------------------------------------------
 

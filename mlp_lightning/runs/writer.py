@@ -10,10 +10,8 @@ import dataclasses
 import datetime
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mlp_lightning.engines.choice import STACKS
@@ -21,10 +19,8 @@ from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
 from mlp_lightning.runs.build import build_module, count_parameters
-from mlp_lightning.runs.checkpoint_bytes import checkpoint_bytes
 from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
-from mlp_lightning.runs.files import bring_to_disk, names_file, write_all
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
@@ -34,7 +30,8 @@ from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
 from mlp_lightning.runs.rescue import Rescue
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import result_bytes, surroundings
+from mlp_lightning.runs.run_folder import surroundings
+from mlp_lightning.runs.stores import RunStore
 
 _LINES_OF_A_LOG = 20
 
@@ -46,6 +43,7 @@ class FolderWriter:
         training: whose runs they are.
         history: what was measured.
         files: its curves.
+        store: what keeps the rest.
         prepare_save: returns what saves the state of all members together, of a snapshot; given whether a validation
             is pending, it saves a copy. ``None``: the state of a run is its ``last.ckpt``, where there is one run.
         on_end: called with the number of a member, its result and what its data say of the predictions, once its
@@ -57,16 +55,18 @@ class FolderWriter:
         training: TrainingFacts,
         history: MetricsHistory,
         files: MetricFiles,
+        store: RunStore,
         prepare_save: Callable[[Policies, Snapshot, bool | None], Callable[[], None]] | None,
         on_end: Callable[[int, TrainingResult, str], None],
     ) -> None:
         self._training = training
         self._history = history
         self._files = files
+        self._store = store
         self._prepare_save = prepare_save
         self._on_end = on_end
-        self._is_single = len(training.members) == 1
-        self._written: list[Path] = []
+        # Its checkpoints are written while it trains.
+        self._is_single = len(training.members) == 1 and store.takes_checkpoints_live
         self._saved_step: int | None = None
         self._saved_best = Best()
         self._fit_started: float | None = None
@@ -251,18 +251,11 @@ class FolderWriter:
             at_end = policies.monitor == "loss/train" and known.step == last_state.step and not is_milestone
             common = (self._training.engine, policies.monitor)
             stopping = snapshot.stopping[ending.member]
-            contents = {
-                member.folder.last_checkpoint: run_checkpoint(
-                    member, last_state, *common, Best() if at_end else known, stopping
-                )
-            }
+            last_content = run_checkpoint(member, last_state, *common, Best() if at_end else known, stopping)
+            self._store.put_checkpoint(ending.member, "last", last_content)
             if best_state is not None:
-                contents[member.folder.best_checkpoint] = run_checkpoint(
-                    member, best_state, *common, known, known.stopping or stopping, at_end
-                )
-            for path, content in contents.items():
-                path.parent.mkdir(exist_ok=True)
-                self._put(path, checkpoint_bytes(content))
+                best_content = run_checkpoint(member, best_state, *common, known, known.stopping or stopping, at_end)
+                self._store.put_checkpoint(ending.member, "best", best_content)
 
     def _judged(
         self, policies: Policies, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
@@ -325,7 +318,7 @@ class FolderWriter:
         """What ``result.json`` says of ``best.ckpt``; ``None`` without one."""
         # A run that fails has perhaps seen a better one than it has saved.
         best = self._saved_best if self._is_single else policies.best[number]
-        if not self._training.members[number].folder.best_checkpoint.is_file():
+        if not self._store.has_best(number):
             return None
         return {"monitor": policies.monitor, "value": best.value, "step": best.step}
 
@@ -366,9 +359,9 @@ class FolderWriter:
                 lines.append(result.error)
             if result.status == "interrupted":
                 lines.append(how_to_continue(member.config, member.folder))
-            lines += report_lines(result, said)
+            lines += report_lines(result, said, member.config.logger.tensorboard)
             text = "".join(f"[{stamp}][mlp_lightning][{level_of(line)}] {line}\n" for line in lines)
-            self._put(member.folder.log, text.encode())
+            self._store.put_log(ending.member, text)
 
     def _write_results(self, endings: Sequence[Ending], results: Sequence[TrainingResult]) -> None:
         """``result.json`` says that all the rest of its folder is there; so it comes last."""
@@ -377,20 +370,7 @@ class FolderWriter:
             one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
             for one, result in zip(endings, results, strict=True)
         }
-        if self._is_single:
-            members[0].folder.write_result(contents[0])
-            return
-        bring_to_disk([*self._written, *self._files.paths])
-        self._written.clear()
-        files = {members[number].folder.result: result_bytes(content) for number, content in contents.items()}
-        parent = members[0].folder.path.parent
-        write_all(files, parent / f".{os.getpid()}-{time.time_ns()}.journal")
-
-    def _put(self, path: Path, content: bytes) -> None:
-        """Write a file of a folder that no other process looks into yet."""
-        with names_file(path):
-            path.write_bytes(content)
-        self._written.append(path)
+        self._store.put_results(contents)
 
 
 def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -77,9 +78,15 @@ def _end(record: RunRecord) -> dict[str, Any]:
 def _steps(record: RunRecord) -> Iterable[dict[str, Any]]:
     """What ``metrics.csv`` has of each step; nothing without that file (``logger.csv=false``)."""
     path = RunFolder(record.folder).metrics
-    if not path.is_file():
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif record.packed is not None:
+        from mlp_lightning.runs.packed.unpacking import csv_of_run
+
+        text = csv_of_run(record.packed)
+    else:
         return
-    with path.open(newline="", encoding="utf-8") as file:
+    with io.StringIO(text, newline="") as file:
         for row in csv.DictReader(file):
             try:
                 step = int(row.pop("step"))

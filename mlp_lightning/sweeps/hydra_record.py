@@ -97,6 +97,19 @@ class HydraRecord:
     override_dirname: str
     output_subdir: str | None  # None: no such folder is written
 
+    def texts(self, output_dir: Path) -> dict[str, str]:
+        """The content of each file of a folder in ``output_dir``; none if Hydra writes none."""
+        if self.output_subdir is None:
+            return {}
+        target = os.path.abspath(output_dir)  # noqa: PTH100  # as Hydra does it: links stay as they are
+        overrides = list(self.overrides)
+        values = (self.number, str(self.number), self.override_dirname, overrides, target)
+        return {
+            "config.yaml": self.documents.config.text(self.values),
+            "hydra.yaml": self.documents.hydra.text(dict(zip(_DIFFERING, values, strict=True))),
+            "overrides.yaml": _list(overrides),
+        }
+
     def write(self, output_dir: Path) -> None:
         """Write the folder into ``output_dir``. Creates the folders that do not exist.
 
@@ -105,17 +118,9 @@ class HydraRecord:
         """
         if self.output_subdir is None:
             return
-        target = os.path.abspath(output_dir)  # noqa: PTH100  # as Hydra does it: links stay as they are
-        folder = os.path.join(target, self.output_subdir)  # noqa: PTH118  # twice as fast as Path
+        folder = os.path.join(output_dir, self.output_subdir)  # noqa: PTH118  # twice as fast as Path
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-        overrides = list(self.overrides)
-        values = (self.number, str(self.number), self.override_dirname, overrides, target)
-        texts = {
-            "config.yaml": self.documents.config.text(self.values),
-            "hydra.yaml": self.documents.hydra.text(dict(zip(_DIFFERING, values, strict=True))),
-            "overrides.yaml": _list(overrides),
-        }
-        for name, text in texts.items():
+        for name, text in self.texts(output_dir).items():
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123
                 file.write(text)
 
@@ -136,6 +141,10 @@ def _piece(path: KeyPath, value: Any) -> str:
     written = _as_it_is(value)
     if written is not None and _of_options(path[-1]):
         return f"{indent}{path[-1]}: {written}\n"
+    if type(value) is list and value and _of_options(path[-1]):
+        lines = [_as_it_is(one) for one in value]
+        if None not in lines:
+            return "".join([f"{indent}{path[-1]}:\n", *(f"{indent}- {one}\n" for one in lines)])
     return indent + _yaml({path[-1]: value}).removesuffix("\n").replace("\n", f"\n{indent}") + "\n"
 
 

@@ -2,12 +2,15 @@
 
 There is no second record that could disagree with them. The hash of its resolved configuration identifies a run; it
 is done if the status in its ``result.json`` is ``finished``. Nothing is overwritten: the folder of a run that failed,
-was interrupted or killed moves into ``superseded/`` before the run is trained again under the same number.
+was interrupted or killed moves into ``superseded/`` before the run is trained again under the same number. A packed run
+counts like its folder; the files of an earlier attempt stay where they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +18,12 @@ from pathlib import Path
 import yaml
 
 from mlp_lightning.config import Config, parse_complete
+from mlp_lightning.config.parsing import KnownSections
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.runs.files import complete_writes
+from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_runs
 from mlp_lightning.runs.run_folder import RunFolder, config_hash
-from mlp_lightning.sweeps.records import RunRecord, fold_folder, read_record, run_folders
+from mlp_lightning.sweeps.records import RunRecord, fold_folder, packed_record, read_record, run_folders
 
 SUPERSEDED = "superseded"
 _LOCK = ".lock"
@@ -50,9 +55,11 @@ class Ledger:
         self._known: dict[str, list[Path]] = {}
         self._found: set[Path] = set()
         self._given: set[Path] = set()
+        self._packed: dict[Path, PackedRun] = {}
         if folder.is_dir():
             complete_writes(folder)
             self._read(resume)
+            self._read_packed(resume)
 
     def _read(self, resume: bool) -> None:
         name = RunFolder(self.folder).config.name
@@ -62,10 +69,23 @@ class Ledger:
                 continue  # part of a cross-validation, which has the number
             if path.name == ".hydra" or SUPERSEDED in path.relative_to(self.folder).parts:
                 continue
+            if path.name.endswith(UNPACKING):
+                shutil.rmtree(path)  # whoever unpacked it was killed, or fails now
+                continue
             self._found.add(path)
             known = identity(path) if resume else None
             if known is not None:
                 self._known.setdefault(known, []).append(path)
+
+    def _read_packed(self, resume: bool) -> None:
+        known: KnownSections = {}
+        for run in packed_runs(self.folder):
+            self._packed[run.folder] = run
+            self._found.add(run.folder)
+            if resume:
+                with contextlib.suppress(ConfigError):  # of an option that is no more
+                    config = parse_complete(run.sections, is_stored=True, known=known)
+                    self._known.setdefault(config_hash(config), []).append(run.folder)
 
     def place(self, config: Config, wanted: Path) -> Placement:
         """Find the folder of a run: its previous folder if there is one, else ``wanted`` or a new number.
@@ -79,10 +99,11 @@ class Ledger:
         folder = wanted if wanted in folders else folders[0]
         folders.remove(folder)
         self._given.add(folder)
-        record = _record(folder)
+        record = self._record(folder)
         if record is not None and record.status == "finished":
             return Placement(folder, record)
-        self.supersede(folder)
+        if folder not in self._packed:
+            self.supersede(folder)
         return Placement(folder)
 
     def place_folds(self, config: Config, wanted: Path) -> list[Placement]:
@@ -95,7 +116,7 @@ class Ledger:
         placements = []
         for fold in range(config.data.cv.folds or 0):
             path = folder / fold_folder(fold)
-            record = _record(path) if RunFolder(path).config.is_file() else None
+            record = self._record(path) if RunFolder(path).config.is_file() else None
             done = record is not None and record.status == "finished"
             if path.exists() and not done:
                 self.supersede(path)
@@ -108,7 +129,8 @@ class Ledger:
         A folder ``wanted`` without a readable run (one that was killed while it started) is moved away.
         """
         folder = wanted
-        if folder in self._given or (folder in self._found and identity(folder) is not None):
+        is_taken = folder in self._packed or (folder in self._found and identity(folder) is not None)
+        if folder in self._given or is_taken:
             numbers = [int(path.name) for path in (self._found | self._given) if path.name.isdigit()]
             folder = wanted.with_name(str(max(numbers, default=-1) + 1))
         elif folder in self._found:
@@ -118,8 +140,16 @@ class Ledger:
 
     def others(self) -> list[RunRecord]:
         """The runs of the sweep that are not part of this command."""
-        folders = [one for several in self._known.values() for folder in several for one in run_folders(folder)]
-        return [record for folder in folders if (record := _record(folder)) is not None]
+        left = [folder for several in self._known.values() for folder in several]
+        folders = [one for folder in left for one in ([folder] if folder in self._packed else run_folders(folder))]
+        return [record for folder in folders if (record := self._record(folder)) is not None]
+
+    def _record(self, folder: Path) -> RunRecord | None:
+        run = self._packed.get(folder)
+        try:
+            return read_record(folder) if run is None else packed_record(run)
+        except MLPLightningError:
+            return None
 
     def supersede(self, folder: Path) -> None:
         """Move an earlier attempt to ``superseded/<its name>-<attempt>``, that of a fold with the job's name before.
@@ -147,13 +177,6 @@ def identity(folder: Path) -> str | None:
         plain = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
         return config_hash(parse_complete(plain, is_stored=True))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError, TypeError, AttributeError):
-        return None
-
-
-def _record(folder: Path) -> RunRecord | None:
-    try:
-        return read_record(folder)
-    except MLPLightningError:
         return None
 
 

@@ -54,11 +54,13 @@ class Part:
         runs: its runs.
         checkpoint: file for the state of a stack; if it exists, the stack continues from it.
         steps_made: steps that each run has made before.
+        packed: where its runs are packed; ``None``: they have folders.
     """
 
     runs: list[SweepRun]
     checkpoint: Path | None = None
     steps_made: int = 0
+    packed: Path | None = None
 
 
 #: The runs of a job, each with its record if it was done before.

@@ -48,8 +48,8 @@ def _parallel() -> Any:
 
 
 def _numbered(number: int, part: PartTask) -> tuple[int, list[Outcome]]:
-    configs, folders, checkpoint, rows = part
-    return number, train_part(configs, folders, None, checkpoint, rows=rows)
+    configs, folders, checkpoint, rows, packed = part
+    return number, train_part(configs, folders, None, checkpoint, rows=rows, packed=packed)
 
 
 def _prepare(backend: str, processes: int, stack: contextlib.ExitStack) -> None:

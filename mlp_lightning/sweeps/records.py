@@ -1,4 +1,4 @@
-"""Reads the run folders of a sweep: one record per run."""
+"""Reads the runs of a sweep, from their folders or packed: one record per run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs.packed.reading import FOLDER as PACKED
+from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_run, packed_runs
 
 UNENDED = "unended"
 # Of a program whose configuration file asks for a sweep: makes a single run of it.
@@ -43,6 +45,7 @@ class RunRecord:
         error: why the run did not finish.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
         baseline: the same metrics of a prediction that does not look at the features, as far as they are known.
+        packed: what it was read from, of a packed run.
     """
 
     number: int | None
@@ -56,6 +59,7 @@ class RunRecord:
     error: str = ""
     fingerprint: Mapping[str, Any] | None = None
     baseline: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    packed: PackedRun | None = None
 
     @property
     def job_folder(self) -> Path:
@@ -113,22 +117,36 @@ def objective(metrics: Mapping[str, Mapping[str, float]], held_out: bool) -> flo
 
 
 def read_records(paths: Iterable[Path]) -> list[RunRecord]:
-    """Read every run folder at or below ``paths``, in the order of their sweep folders and job numbers.
+    """Read every run at or below ``paths``, in the order of their sweep folders and job numbers.
 
-    A run folder is one with a ``config.yaml``; a cross-validation has one for each fold. Folders in ``.hydra`` or
+    A run folder is one with a ``config.yaml``; a cross-validation has one for each fold. A packed run counts like its
+    folder. Folders in ``.hydra`` or
     ``superseded`` below the given paths are ignored; a run that is reached by two of the paths counts once.
 
     Raises:
         RunFolderError: a file of a run cannot be read or has invalid content; the message names it.
     """
+    paths = list(paths)
     folders = {folder.resolve(): folder for path in paths for folder in run_folders(path)}
-    return sorted((read_record(folder) for folder in folders.values()), key=lambda record: record.sort_key)
+    packed = {run.folder.resolve(): run for path in paths for run in _packed(path)}
+    records = [*map(read_record, folders.values()), *map(packed_record, packed.values())]
+    return sorted(records, key=lambda record: record.sort_key)
+
+
+def _packed(path: Path) -> Iterator[PackedRun]:
+    """Every packed run at or below a path."""
+    if (run := packed_run(path)) is not None:
+        yield run
+    for folder, below, _ in os.walk(path):
+        below[:] = [name for name in below if name not in _IGNORED_FOLDERS]
+        if PACKED in below:
+            yield from packed_runs(Path(folder))
 
 
 def run_folders(path: Path) -> Iterator[Path]:
     """Every run folder at or below a path; of a cross-validation those of its folds."""
     for folder, below, files in os.walk(path):
-        below[:] = [name for name in below if name not in _IGNORED_FOLDERS]
+        below[:] = [name for name in below if name not in _IGNORED_FOLDERS and not name.endswith(UNPACKING)]
         has_folds = any((Path(folder) / name / "config.yaml").is_file() for name in below if name.startswith("fold-"))
         if "config.yaml" in files and Path(folder).name != ".hydra" and not has_folds:
             yield Path(folder)
@@ -145,21 +163,34 @@ def read_record(folder: Path) -> RunRecord:
     overrides = _read_overrides(job_folder / ".hydra" / "overrides.yaml")
     number = job_number(job_folder)
     result_path = folder / "result.json"
+    start = RunRecord(number, folder, UNENDED, overrides, config, {})
     if not result_path.exists():
-        return RunRecord(number, folder, UNENDED, overrides, config, {})
-    result = _checked(result_path, _json(result_path), dict, "a mapping of keys to values")
-    return RunRecord(
-        number,
-        folder,
-        _status(result_path, result.get("status")),
-        overrides,
-        config,
-        _metrics(result_path, result.get("metrics")),
-        steps=int(_number(result_path, result.get("steps", 0))),
-        wall_time_s=_number(result_path, result.get("wall_time_s", 0.0)),
+        return start
+    return _ended(start, _checked(result_path, _json(result_path), dict, "a mapping of keys to values"), result_path)
+
+
+def packed_record(run: PackedRun) -> RunRecord:
+    """The record of a packed run.
+
+    Raises:
+        RunFolderError: its content is invalid.
+    """
+    number = job_number(run.folder)
+    start = RunRecord(number, run.folder, UNENDED, run.overrides, run.sections, {}, packed=run)
+    return start if run.end is None else _ended(start, run.result, run.end.file)
+
+
+def _ended(start: RunRecord, result: Mapping[str, Any], path: Path) -> RunRecord:
+    """The record of a run with a result, which is in a file."""
+    return dataclasses.replace(
+        start,
+        status=_status(path, result.get("status")),
+        metrics=_metrics(path, result.get("metrics")),
+        steps=int(_number(path, result.get("steps", 0))),
+        wall_time_s=_number(path, result.get("wall_time_s", 0.0)),
         error=cause(str(result.get("error") or "")),
-        fingerprint=_fingerprint(result_path, result.get("fingerprint")),
-        baseline=_baseline(result_path, result.get("baseline")),
+        fingerprint=_fingerprint(path, result.get("fingerprint")),
+        baseline=_baseline(path, result.get("baseline")),
     )
 
 

@@ -18,6 +18,7 @@ from mlp_lightning.errors import CheckpointError
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import remove_abandoned
 from mlp_lightning.runs.libraries import import_libraries
+from mlp_lightning.runs.packed.reading import remove_incomplete
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
@@ -26,7 +27,16 @@ from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
 from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
 from mlp_lightning.sweeps.memory import available_memory
-from mlp_lightning.sweeps.parts import Part, Runs, SweepRun, config_of, loss_of, record_of, result_of_folds
+from mlp_lightning.sweeps.packing import claim_packed, packed_folder
+from mlp_lightning.sweeps.parts import (
+    Part,
+    Runs,
+    SweepRun,
+    config_of,
+    loss_of,
+    record_of,
+    result_of_folds,
+)
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.rows import RowsOfSweep
@@ -74,6 +84,7 @@ class Sweep:
         self._sizes = SizesOf()
         self._rows = RowsOfSweep(self._sizes, self.folder)
         self._seen: set[Path] = set()  # saved states of stacks that were already read
+        self._packed: Path | None = None  # where the runs of stacks are packed; None: they have folders
 
     @property
     def failed(self) -> bool:
@@ -103,7 +114,9 @@ class Sweep:
             self._ledger = Ledger(self.folder, self.options.resume)
             if self.options.resume:
                 remove_abandoned(self.folder, with_waiting=True)
+                remove_incomplete(self.folder)
         composed = [self._composed(job) for job in jobs]
+        self._packed = packed_folder(self.options.store, self.folder, composed, self.console)
         self._find_keys([one for one in composed if isinstance(one, Config)])
         batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
         runs = [one for of_job in batch for one in of_job]
@@ -220,8 +233,9 @@ class Sweep:
         self._announce(runs, new, grouping)
         for indices in grouping.stacks:
             members = [new[index] for index in indices]
-            parts.append(Part(members, self._stack_file(members)))
+            parts.append(Part(members, self._stack_file(members), packed=self._packed))
         parts += [Part([new[index]]) for index, _ in grouping.alone]
+        claim_packed(parts, self.folder)
         steps = sum(sizes.steps(config_of(one)) - part.steps_made for part in parts for one in part.runs)
         with SweepProgress(self.console, len(runs), steps) as progress:
             if processes == 1:
@@ -229,8 +243,9 @@ class Sweep:
                     if self.ends_here:
                         break
                     self._begin(part)
-                    configs, folders, checkpoint, rows = self._task(part)
-                    train_part(configs, folders, _PartProgress(self, part, progress), checkpoint, rows=rows)
+                    configs, folders, checkpoint, rows, packed = self._task(part)
+                    part_progress = _PartProgress(self, part, progress)
+                    train_part(configs, folders, part_progress, checkpoint, rows=rows, packed=packed)
             else:
                 self._spread(parts, processes, backend, progress)
 
@@ -250,9 +265,11 @@ class Sweep:
 
     def _task(self, part: Part) -> PartTask:
         configs, folders = [config_of(one) for one in part.runs], [one.folder for one in part.runs]
-        return configs, folders, part.checkpoint, self._rows.fingerprint(configs[0])
+        return configs, folders, part.checkpoint, self._rows.fingerprint(configs[0]), part.packed
 
     def _begin(self, part: Part) -> None:
+        if part.packed is not None:
+            return
         for folder, one in {one.job_folder: one for one in part.runs}.items():
             write_hydra_folder(one.job, folder)
             config = self._cross_validated.get(folder)
@@ -300,7 +317,7 @@ class Sweep:
                 continue
             self._rows.compare_stack(file, saved, config_of(members[0]))
             self.console.line(f"Continuing a stack of {_count(len(members), 'run')} from step {saved.step:,}")
-            parts.append(Part(members, file, saved.step))
+            parts.append(Part(members, file, saved.step, self._packed))
         return parts
 
     @property
@@ -318,6 +335,8 @@ class Sweep:
         if outcome.status == "interrupted":
             self.interrupted = self.interrupted or not (self.options.fail_fast and self.failed)
         if outcome.status == "failed":
+            if run.folder.is_dir():  # it was to be packed, and could not begin
+                write_hydra_folder(run.job, run.folder)
             self._report_failure(run)
         return not self.ends_here
 

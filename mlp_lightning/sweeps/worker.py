@@ -40,9 +40,9 @@ class Outcome:
     baseline: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
-#: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, and the fingerprint
-#: that its rows must have (``None``: any).
-PartTask = tuple[list[Config], list[Path], Optional[Path], Optional[Mapping[str, Any]]]
+#: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, the fingerprint that
+#: its rows must have (``None``: any), and where its runs are packed (``None``: they have folders).
+PartTask = tuple[list[Config], list[Path], Optional[Path], Optional[Mapping[str, Any]], Optional[Path]]
 
 
 class PartProgress(Protocol):
@@ -63,6 +63,7 @@ def train_part(
     checkpoint: Path | None = None,
     source: TableSource | None = None,
     rows: Mapping[str, Any] | None = None,
+    packed: Path | None = None,
 ) -> list[Outcome]:
     """Train runs, as one stack if there are several.
 
@@ -77,6 +78,7 @@ def train_part(
         checkpoint: file for the state of the stack; if it exists, the stack continues from it.
         source: of the rows of all runs, instead of what their configurations name.
         rows: fingerprint that the rows must have; ``None``: any.
+        packed: where the members of a stack are packed; ``None``: they have folders.
     """
     if len(configs) == 1 and (checkpoint is None or not checkpoint.is_file()):
         outcome = _train_single(configs[0], folders[0], source, rows)
@@ -92,7 +94,8 @@ def train_part(
     unclaimed = [not RunFolder(one).config.exists() for one in folders]
     recorder = _ProgressRecorder(progress)
     try:
-        results = train_stack(configs, folders, recorder, checkpoint=checkpoint, source=source, rows=rows)
+        stack = {"checkpoint": checkpoint, "source": source, "rows": rows, "packed": packed}
+        results = train_stack(configs, folders, recorder, **stack)
         return [_outcome(one) for one in results]
     except Exception as error:
         failure = _Failure(error, "".join(traceback.format_exception(error)))
@@ -103,7 +106,7 @@ def train_part(
     failure.release_frames()
     remaining = [index for index in range(len(configs)) if index not in recorder.outcomes and unclaimed[index]]
     if restart:
-        part = _Part(configs, folders, checkpoint, source, rows)
+        part = _Part(configs, folders, checkpoint, source, rows, packed)
         _restart(part, remaining, recorder, failure if continued else None)
     for index in range(len(configs)):
         if index not in recorder.outcomes:
@@ -132,6 +135,7 @@ class _Part:
     checkpoint: Path | None
     source: TableSource | None
     rows: Mapping[str, Any] | None
+    packed: Path | None
 
 
 def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, resume_failure: _Failure | None) -> None:
@@ -157,7 +161,7 @@ def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, res
         file = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
         progress = _SubsetProgress(recorder, indices)
         of_part = [configs[index] for index in indices], [folders[index] for index in indices]
-        train_part(*of_part, progress, file, part.source, part.rows)
+        train_part(*of_part, progress, file, part.source, part.rows, part.packed)
 
 
 @dataclasses.dataclass

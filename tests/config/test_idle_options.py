@@ -44,6 +44,7 @@ ALWAYS = {
 SAYS = {
     "sweep.name": "of a sweep, and refused for a single run, by tests/runs/test_options.py and tests/commands",
     "sweep.fail_fast": "likewise",
+    "sweep.store": "likewise",
     "sweep.keys": "filled in by the sweep",
     "allow_targets": "a permission",
     "trainer.max_steps": "the shorter of two lengths counts",

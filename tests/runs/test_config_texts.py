@@ -22,7 +22,7 @@ CONFIGURATIONS = [
 @pytest.mark.parametrize("plain", CONFIGURATIONS)
 def test_config_yaml(plain) -> None:
     config = parse_config(plain)
-    assert config_yaml(config) == yaml.dump(config.to_dict(), Dumper=yaml.SafeDumper, sort_keys=False)
+    assert config_yaml(config.sections()) == yaml.dump(config.to_dict(), Dumper=yaml.SafeDumper, sort_keys=False)
 
 
 @pytest.mark.parametrize("plain", CONFIGURATIONS)

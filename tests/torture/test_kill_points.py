@@ -19,6 +19,7 @@ from support.plain import plain
 import mlp_lightning
 from mlp_lightning.config import Config
 from mlp_lightning.runs import train_stack
+from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")
@@ -115,30 +116,49 @@ def command(folder: Path, *words: str) -> None:
 
 def of_sweep(folder: Path) -> dict[str, Any]:
     """What each run of the sweep has left."""
-    return {str(number): plain(content(folder / "lightning_logs/iris/killed" / str(number))) for number in range(3)}
+    runs = [unpacked(folder / "lightning_logs/iris/killed" / str(number)) for number in range(3)]
+    return {one.name: plain(content(one)) for one in runs}
+
+
+# Members that end one after another.
+EARLY = [
+    *("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=0.09"),
+    *("callbacks.checkpoint.every_n_seconds=0", "trainer.max_steps=40"),
+]
 
 
 @pytest.mark.slow
-def test_sweep_killed_at_every_point(tmp_path: Path, compose_config: ComposeConfig, torture: int) -> None:
+@pytest.mark.parametrize(
+    "options", [["sweep.store=folders"], ["sweep.store=packed"], ["sweep.store=packed", *EARLY]], ids=str
+)
+def test_sweep_killed_at_every_point(
+    options: list[str], tmp_path: Path, compose_config: ComposeConfig, torture: int
+) -> None:
     """A stack of three runs, by the command, which is given again with ``sweep.resume=true``."""
+    sweep = [
+        *(one for one in SWEEP if one.partition("=")[0] not in {own.partition("=")[0] for own in options}),
+        *options,
+    ]
     configs = [compose_config(*SWEEP[:-3], f"seed={seed}") for seed in (1, 2, 3)]
     train_stack(configs, [tmp_path / f"imports{number}" for number in range(3)], checkpoint=tmp_path / "a.stack")
     for one in ("hydra.main", "mlp_lightning.commands.train", "mlp_lightning.sweeps.leaderboard.figure"):
         importlib.import_module(one)
-    code, points = forked(lambda: command(tmp_path / "whole", *SWEEP), tmp_path / "whole")
+    code, points = forked(lambda: command(tmp_path / "whole", *sweep), tmp_path / "whole")
     assert code == 0, (tmp_path / "output").read_text()
     whole = of_sweep(tmp_path / "whole")
     changed = []
     tried = range(0, len(points), max(1, 12 // torture))
     for number in tried:
         folder, where = tmp_path / f"{number}", f"{number} {points[number]}"
-        code, _ = forked(lambda folder=folder: command(folder, *SWEEP), folder, number)
+        code, _ = forked(lambda folder=folder: command(folder, *sweep), folder, number)
         assert code == KILLED
-        words = [*SWEEP, "sweep.resume=true"]
+        words = [*sweep, "sweep.resume=true"]
         code, _ = forked(lambda folder=folder, words=words: command(folder, *words), folder)
         assert code == 0, f"{where}\n{(tmp_path / 'output').read_text()}"
         now = of_sweep(folder)
         changed += [f"{where}: {run}, {key}" for run in whole for key in whole[run] if now[run][key] != whole[run][key]]
         changed += [f"{where}: left {one}" for kind in ("tmp", "stack", "journal") for one in folder.rglob(f"*.{kind}")]
+        alone = (one for one in folder.rglob("*.safetensors") if not one.with_suffix(".parquet").exists())
+        changed += [f"{where}: left {one}" for one in alone]
     assert not changed, "\n".join(changed)
-    assert len(points) > 50
+    assert len(points) > 40

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlp_lightning.engines.generators import initial_generators
+from mlp_lightning.engines.generators import InitialGenerators
 from mlp_lightning.engines.protocol import ROWS_OF_GRADIENTS, MemberState, Trace, Unchanged
 from mlp_lightning.engines.stacked.loop import StackedLoop
 from mlp_lightning.engines.stacked.optimizer import SCHEDULED
@@ -340,7 +340,7 @@ class StackedEngine:
             self.loop.optimizer.alone(slot, {**snapshot.common, **parts}, group),
             schedule,
             snapshot.epoch_losses[0],
-            dict(initial_generators(self._seeds[slot])),
+            InitialGenerators(self._seeds[slot], {}),
         )
 
     def _logits(self, features: Tensor, best: bool) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mlp_lightning.config import OptimizerConfig, PlateauSchedule, ScheduleConfig
+from mlp_lightning.config.shared import Remembered
 from mlp_lightning.engines.stacked.stack import Stack
 from mlp_lightning.networks.optimizers import Schedule, build_optimizer, build_schedule
 
@@ -52,7 +53,8 @@ class StackedSchedule:
         if self._per_member:
             self._of_member = list(range(len(learning_rates)))
         else:
-            self._of_member = [distinct.index(lr) for lr in learning_rates]
+            places = {lr: place for place, lr in enumerate(distinct)}
+            self._of_member = [places[lr] for lr in learning_rates]
         groups = [[lr] for lr in distinct] if self._per_member else [distinct]
         self._carriers = [_carrier(group) for group in groups]
         built = [build_schedule(one, config, total_steps, has_validation) for one in self._carriers]
@@ -151,6 +153,7 @@ class StackedOptimizer:
         clip_algorithm: str = "norm",
     ) -> None:
         self.configs = list(configs)
+        self._new_alone = Remembered(self._state_of_new)
         self.clip = None if clip_val is None else Clip(clip_val, clip_algorithm)
         first = configs[0]
         decays = [_weight_decay(one) for one in configs]
@@ -277,14 +280,18 @@ class StackedOptimizer:
             group: entries of its parameter group that a schedule has set.
         """
         count = len(self._model.parameter_names)
-        own = build_optimizer([nn.Parameter(torch.zeros(())) for _ in range(count)], self.configs[member])
-        content = own.state_dict()
-        content["param_groups"][0].update({key: one for key, one in group.items() if key in SCHEDULED})
-        content["state"] = {
+        (alone,) = self._new_alone(self.configs[member])["param_groups"]
+        scheduled = {key: one for key, one in group.items() if key in SCHEDULED}
+        content = {
             number: {key: one[number] if isinstance(one, list) else copy.deepcopy(one) for key, one in state.items()}
             for number in range(count if state else 0)
         }
-        return content
+        return {"state": content, "param_groups": [{**alone, **scheduled, "params": list(alone["params"])}]}
+
+    def _state_of_new(self, config: OptimizerConfig) -> dict[str, Any]:
+        """The ``state_dict()`` of the optimizer of a single run before its first step."""
+        parameters = [nn.Parameter(torch.zeros(())) for _ in self._model.parameter_names]
+        return build_optimizer(parameters, config).state_dict()
 
 
 # Entries of a scheduler's state that have one value for every parameter group.
