@@ -71,18 +71,16 @@ class InitialGenerators(Mapping[str, Any]):
 
     Args:
         seed: of the run.
-        others: states that are no longer the initial ones.
     """
 
-    def __init__(self, seed: int, others: Mapping[str, Any]) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.others = others
 
     def __getitem__(self, name: str) -> Any:
-        return self.others[name] if name in self.others else initial_generators(self.seed)[name]
+        return initial_generators(self.seed)[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**initial_generators(self.seed), **self.others})
+        return iter(initial_generators(self.seed))
 
     def __len__(self) -> int:
-        return len({**initial_generators(self.seed), **self.others})
+        return len(initial_generators(self.seed))

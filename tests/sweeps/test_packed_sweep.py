@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from support.commands import ROOT, TRAIN, run_forked, train_forked
 from support.sweep_folders import leaderboard_without_times
 
@@ -186,16 +185,18 @@ def test_a_run_that_is_not_in_a_stack_has_a_folder(tmp_path: Path) -> None:
     assert names(sweep_of(tmp_path)) == ["0"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the runs would not fail")
 def test_runs_that_cannot_begin_have_folders(tmp_path: Path) -> None:
-    words = "-m", "data=iris", "trainer.max_epochs=2", "sweep.store=packed", "sweep.name=s", "seed=0,1"
-    done = train_forked(*words, "trainer.accelerator=gpu", folder=tmp_path)
+    """The table has a class with a single row, until it is mended."""
+    table = tmp_path / "t.csv"
+    rows = [f"{row / 3},{'ab'[row % 2]}" for row in range(40)]
+    table.write_text("\n".join(["x,y", *rows, "1.5,c"]) + "\n")
+    words = ["-m", "data=table", f"data.path={table}", "data.target=y", "trainer.max_epochs=2", "name=iris"]
+    words += ["trainer.accelerator=cpu", "sweep.store=packed", "sweep.name=s", "seed=0,1"]
+    done = train_forked(*words, folder=tmp_path)
     assert done.returncode == 1
     records = read_records([sweep_of(tmp_path)])
-    assert [(one.number, one.status, one.overrides[-1]) for one in records] == [
-        (number, "failed", "trainer.accelerator=gpu") for number in (0, 1)
-    ]
-    done = train_forked(*words, "sweep.resume=true", "trainer.accelerator=cpu", folder=tmp_path)
+    assert [(one.number, one.status) for one in records] == [(0, "failed"), (1, "failed")]
+    table.write_text("\n".join(["x,y", *rows]) + "\n")
+    done = train_forked(*words, "sweep.resume=true", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    both = [one for one in read_records([sweep_of(tmp_path)]) if one.status == "finished"]
-    assert [one.config["trainer"]["accelerator"] for one in both] == ["cpu", "cpu"]
+    assert [one.status for one in read_records([sweep_of(tmp_path)])].count("finished") == 2

@@ -340,7 +340,7 @@ class StackedEngine:
             self.loop.optimizer.alone(slot, {**snapshot.common, **parts}, group),
             schedule,
             snapshot.epoch_losses[0],
-            InitialGenerators(self._seeds[slot], {}),
+            InitialGenerators(self._seeds[slot]),
         )
 
     def _logits(self, features: Tensor, best: bool) -> Tensor:

@@ -70,12 +70,10 @@ def _with_example(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collec
     They are not made: their structure is the same for every seed.
     """
     callbacks = content["callbacks"]
-    generators = callbacks[_NAME]
-    if not isinstance(generators, InitialGenerators):
+    if not isinstance(callbacks[_NAME], InitialGenerators):
         return content, ()
-    example = InitialGenerators(0, generators.others)
-    there = {path for path in _initial_tensors(0) if path.removeprefix(f"{_GENERATORS}.") not in generators.others}
-    return as_written({**content, "callbacks": {**callbacks, _NAME: example}}), there
+    example = {**callbacks, _NAME: InitialGenerators(0)}
+    return as_written({**content, "callbacks": example}), _initial_tensors(0).keys()
 
 
 def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
