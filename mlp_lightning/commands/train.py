@@ -207,7 +207,7 @@ def _resumed(command: _Command, config: Config) -> list[str]:
     command.closing.enter_context(configuration_lock(config, parent))
     earlier = earlier_runs(config, parent)
     if earlier.finished is not None:
-        why = "auto_resume starts no second one; leave it out to train again"
+        why = "auto_resume starts no second one, nor looks at its rows again; leave it out to train anew"
         RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
         sys.exit(0)
     if config.trains_several:  # in the folder in which they began
