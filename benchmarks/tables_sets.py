@@ -111,7 +111,6 @@ TABLES = [
     Table("modeldata/scat", C, "Species"),
     Table("modeldata/hpc_data", C, "class"),
     Table("modeldata/ischemic_stroke", C, "stroke"),
-    Table("modeldata/leaf_id_flavia", C, "species"),
     Table("modeldata/steroidogenic_toxicity", C, "class"),
     Table("modeldata/ad_data", C, "Class", known=True),
     Table("modeldata/Sacramento", N, "price"),
