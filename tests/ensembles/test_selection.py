@@ -69,5 +69,17 @@ def test_temperatures_undo_what_logits_were_multiplied_by(factor: float) -> None
     assert found == pytest.approx(factor, rel=0.05)
 
 
+def test_few_rows_that_are_all_right_change_little() -> None:
+    """Against a grid of the same posterior, from scikit-learn's log loss."""
+    labels_B = np.arange(30) % 3
+    shares_BC = np.full((30, 3), 0.02) + 0.94 * np.eye(3)[labels_B]
+    found = best_temperature(make_task("multiclass", 3), torch.from_numpy(shares_BC), torch.from_numpy(labels_B))
+    logs = np.linspace(np.log(0.3), np.log(5), 4001)
+    tempered = [shares_BC ** (1 / np.exp(one)) for one in logs]
+    losses = [30 * log_loss(labels_B, one / one.sum(1, keepdims=True)) for one in tempered]
+    assert found == pytest.approx(np.exp(logs[np.argmin(np.array(losses) + logs**2 / (2 * 0.25**2))]), rel=5e-3)
+    assert 0.7 < found < 1
+
+
 def test_temperatures_are_of_classes() -> None:
     assert best_temperature(make_task("regression", 1), torch.rand(5, 1), torch.rand(5, 1).double()) == 1.0
