@@ -20,8 +20,8 @@ from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import finish, mean_predictions, parts_of, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
-from mlp_lightning.inference.evaluation.evaluate import source_of_split
 from mlp_lightning.inference.evaluation.table import below_baseline
+from mlp_lightning.inference.labelled_rows import source_of_split
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows

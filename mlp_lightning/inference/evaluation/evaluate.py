@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 from rich.table import Table
 
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.reading import Given, open_source
 from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.errors import CheckpointError, ConfigError, DataError, Fault
+from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
 from mlp_lightning.inference.evaluation.table import (
     below_baseline,
@@ -30,22 +27,24 @@ from mlp_lightning.inference.evaluation.table import (
     parts_lines,
     parts_table,
 )
+from mlp_lightning.inference.labelled_rows import (
+    column_of_weights,
+    labelled_batches,
+    opened_split,
+    refuse_no_rows,
+    source_of_rows,
+    split_batches,
+    split_weights,
+)
 from mlp_lightning.inference.loading import TrainedModel, load_model
-from mlp_lightning.inference.new_rows import CsvOptions, new_rows
+from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.inference.predict import finite_predictions, refuse_two_tables
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
-from mlp_lightning.runs.build import build_data
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
-from mlp_lightning.sweeps.folds import of_fold, of_member
-from mlp_lightning.tables.batches import encoded_batches
-from mlp_lightning.tables.columns import Place, converted
 from mlp_lightning.tables.encoding import Surprises
-from mlp_lightning.tables.fingerprint import splits_by_labels
-from mlp_lightning.tables.reading.memory import MemorySource
-from mlp_lightning.tables.reading.sources import FileSource, TableSource
-from mlp_lightning.tables.written_numbers import read_numbers
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +174,7 @@ def evaluate(
         if data_path is None and frame is None:
             rows = evaluated_split(model, split, weight_column)
         else:
-            rows = evaluated_table(model, _source(model, data_path, csv, frame, weight_column), weight_column)
+            rows = evaluated_table(model, source_of_rows(model, data_path, csv, frame, weight_column), weight_column)
     evaluation = model.task.evaluation(model.target, rows.targets_BT, rows.predictions_BC, rows.weights_B)
     baseline = baseline_metrics(model, rows)
     record = _new_record(Path(output_dir).expanduser().absolute())
@@ -203,44 +202,24 @@ def _new_record(folder: Path) -> Path:
     return record
 
 
-def _source(
-    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, weight_column: str | None
-) -> TableSource:
-    """Files, or a data frame, of which columns that are not evaluated with may hold what cannot be read."""
-    if data_path is not None:
-        return new_rows(str(data_path), csv, model.config.data.csv)
-    seen = [*(one.name for one in model.columns), *model.target.names, weight_column, model.config.data.weight_column]
-    return MemorySource.of_frame(frame, [one for one in seen if one is not None])
-
-
 def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str | None) -> EvaluatedRows:
     """All rows of a table that have a target.
 
     Raises:
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
-    if weight_column is None and model.config.data.weight_column in source.column_names:
-        weight_column = model.config.data.weight_column
-    further = {} if weight_column is None else {weight_column: pa.float64()}
+    weight_column = column_of_weights(model, source, weight_column)
     surprises, dropped = Surprises(), 0
     targets, predictions, weights = [], [], []
-    forms = model.number_forms
-    for batch in encoded_batches(source, model.columns, model.target, surprises, further, trained=forms):
-        kept_B = ~np.asarray(np.isnan(batch.targets_BT).any(axis=1))
-        dropped += int((~kept_B).sum())
-        if weight_column is not None:
-            values = pa.chunked_array([batch.batch.column(weight_column)])
-            at = batch.first_row
-            weights.append(_weights(values, weight_column, kept_B, lambda row, at=at: source.place(at + row))[kept_B])
+    for batch, kept_B, weights_B in labelled_batches(model, source, weight_column, surprises):
         targets.append(batch.targets_BT[kept_B])
+        dropped += int((~kept_B).sum())
+        if weights_B is not None:
+            weights.append(weights_B)
         # Of all rows, so that a message names the right row.
         predictions.append(finite_predictions(model, batch, source)[0][kept_B])
     targets_BT = np.concatenate(targets)
-    if not len(targets_BT):
-        names = ", ".join(model.target.names)
-        raise DataError(
-            f"{source.name}: no row has a value of {names}, so there is nothing to compare predictions with."
-        )
+    refuse_no_rows(model, source, len(targets_BT))
     return EvaluatedRows(
         f"{len(targets_BT):,} rows of {source.name}",
         targets_BT,
@@ -259,81 +238,29 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
         CheckpointError: the table has changed.
         ConfigError: there is no such split.
     """
-    config = of_member(model.config, 0)  # all members have the same rows
-    if config.data.cv.trains_all and config.data.cv.validates and split == "test":
-        config = of_fold(config, 0)
-    elif config.data.cv.trains_all:
-        rule, hint = "is of no single split: every row was held out by one fold", "name other rows with data.path"
-        raise ConfigError([Fault("split", split, rule, f"out_of_fold.csv has predictions of all; or {hint}")])
-    source = open_source(model.config.data, model.config.allow_targets)
-    given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint))
-    data = build_data(config, given)
+    data, source = opened_split(model, split)
     if split not in data.splits:
         has = ", ".join(data.splits)
         raise ConfigError(
             [Fault("split", split, "is not a split of the run", f"it has {has}; or name a table with data.path")]
         )
-    _refuse_changed(model, data)
     targets_BT, predictions_BC = _predicted(model, data, split, source)
     column, weights_B = weight_column or model.config.data.weight_column, None
     if column is not None:
-        weights_B = _split_weights(data, split, column, source)
+        weights_B = split_weights(data, split, column, source)
     title = f"{len(targets_BT):,} {split} rows of {model.config.data.title}"
     return EvaluatedRows(title, targets_BT, predictions_BC, weights_B, column, 0, [])
 
 
 def _predicted(model: TrainedModel, data: TabularDataModule, split: str, source: TableSource) -> tuple[Floats, Floats]:
     """The targets of the rows of a split and what the model predicts of them, in the order of the split."""
-    source = source_of_split(data, split, source)
-    numbers_B = data.row_numbers[split]
-    order_B = np.argsort(numbers_B)
-    targets, predictions = [], []
-    for batch in encoded_batches(source, model.columns, model.target, Surprises(), trained=model.number_forms):
-        first, last = np.searchsorted(numbers_B[order_B], [batch.first_row, batch.first_row + len(batch.raw_BF)])
-        chosen = numbers_B[order_B[first:last]] - batch.first_row
-        targets.append(batch.targets_BT[chosen])
-        predictions.append(model.predict(batch.raw_BF[chosen]))
-    places_B = np.argsort(order_B)
+    rows, targets, predictions = [], [], []
+    for rows_B, raw_BF, targets_BT in split_batches(model, data, split, source):
+        rows.append(rows_B)
+        targets.append(targets_BT)
+        predictions.append(model.predict(raw_BF))
+    places_B = np.argsort(np.concatenate(rows))
     return np.concatenate(targets)[places_B], np.concatenate(predictions)[places_B]
-
-
-def source_of_split(data: TabularDataModule, split: str, source: TableSource) -> TableSource:
-    """The table that a split comes from."""
-    path = {"val": data.options.val_path, "test": data.options.test_path}.get(split)
-    return source if path is None else FileSource.open(path, data.options.csv)
-
-
-def _refuse_changed(model: TrainedModel, data: TabularDataModule) -> None:
-    """Rows of a changed table would be split differently: training rows would be treated as new ones."""
-    state = model.preprocessors[0].state_dict()
-    if changes := data.changes_since(model.fingerprint, model.preprocessing, state):
-        raise CheckpointError(
-            f"ckpt_path: {model.path} was trained on other rows than {data.table_name} has now, so its splits are no"
-            f" longer known: {changes}. Bring the table back as it was, or name rows that the model has not seen with"
-            " data.path."
-        )
-
-
-def _split_weights(data: TabularDataModule, split: str, column: str, source: TableSource) -> Floats:
-    """The weights of the rows of a split, from the table that they are in."""
-    source = source_of_split(data, split, source)
-    numbers_B = data.row_numbers[split]
-    table = read_numbers(source.read([column]), source, {column: "numeric"}, trained=data.rows.forms).table
-    values = table.column(column).take(pa.array(numbers_B))
-    everyone = np.ones(len(numbers_B), dtype=bool)
-    return _weights(values, column, everyone, lambda row: source.place(int(numbers_B[row])))
-
-
-def _weights(values: pa.ChunkedArray, column: str, kept_B: NDArray[np.bool_], place: Place) -> Floats:
-    """Weights as numbers; those of rows that are not kept are not checked."""
-    numbers_B = np.asarray(converted(column, values, pa.float64(), place).to_numpy(), dtype=np.float64)
-    bad_B = kept_B & ~(np.isfinite(numbers_B) & (numbers_B >= 0))
-    if bad_B.any():
-        row = int(bad_B.argmax())
-        raise DataError(
-            f"{place(row)}: weight_column {column!r} is {values[row].as_py()!r}; a weight is a number of at least 0."
-        )
-    return numbers_B
 
 
 def _described(
