@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlp_lightning.ensembles.ensemble import train_ensemble
     from mlp_lightning.estimators import MLPClassifier, MLPRegressor
     from mlp_lightning.inference.evaluation.evaluate import evaluate
+    from mlp_lightning.inference.explanation.explain import explain
     from mlp_lightning.inference.predict import predict
     from mlp_lightning.networks import MLP
     from mlp_lightning.runs import TrainingResult, train
@@ -37,6 +38,7 @@ _HOME = {
     "XORDataModule": "mlp_lightning.data",
     "cross_validate": "mlp_lightning.ensembles.cross_validation",
     "evaluate": "mlp_lightning.inference.evaluation.evaluate",
+    "explain": "mlp_lightning.inference.explanation.explain",
     "load_sweep": "mlp_lightning.sweeps.frame",
     "parse_config": "mlp_lightning.config",
     "predict": "mlp_lightning.inference.predict",
@@ -57,6 +59,7 @@ __all__ = [
     "XORDataModule",
     "cross_validate",
     "evaluate",
+    "explain",
     "load_sweep",
     "parse_config",
     "predict",

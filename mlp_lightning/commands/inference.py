@@ -1,4 +1,4 @@
-"""The commands ``mlp-evaluate``, ``mlp-predict`` and ``mlp-export`` (``python scripts/evaluate.py`` and so on).
+"""The commands ``mlp-evaluate``, ``mlp-explain``, ``mlp-predict`` and ``mlp-export`` (``scripts/evaluate.py``, …).
 
 Hydra composes their options; all their faults are reported together, before torch is imported.
 """
@@ -16,7 +16,7 @@ from mlp_lightning.commands.resources import missing_device, missing_tables, par
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
-from mlp_lightning.config.inference import EvaluateConfig, ExportConfig, PredictConfig, idle_options
+from mlp_lightning.config.inference import EvaluateConfig, ExplainConfig, ExportConfig, PredictConfig, idle_options
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
@@ -26,13 +26,18 @@ from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
-_Options = TypeVar("_Options", EvaluateConfig, PredictConfig, ExportConfig)
+_Options = TypeVar("_Options", EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig)
 _WHICH_MODEL = "name a .ckpt file, a run folder, or best for the newest run"
 
 
 def evaluate() -> None:
     """Evaluate a trained model; ends the process with its exit code."""
     _main("evaluate", EvaluateConfig, {"ckpt_path": _WHICH_MODEL}, _evaluate)
+
+
+def explain() -> None:
+    """Explain a trained model; ends the process with its exit code."""
+    _main("explain", ExplainConfig, {"ckpt_path": _WHICH_MODEL}, _explain)
 
 
 def predict() -> None:
@@ -159,6 +164,35 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
         console.line(line)
 
 
+def _explain(options: ExplainConfig, checkpoint: Path) -> None:
+    from mlp_lightning.inference.explanation.explain import explain as explain_model
+    from mlp_lightning.runs.console import RunConsole
+
+    raise_lost_interrupt()
+    report = explain_model(
+        checkpoint,
+        options.output,
+        options.data.path,
+        options.data.csv if options.data.path is not None else None,
+        options.split,
+        options.weight_column,
+        _device(options.accelerator),
+        options.allow_targets,
+        repeats=options.repeats,
+        top=options.top,
+        rows=options.rows,
+        seed=options.seed,
+    )
+    console = RunConsole(options.verbosity)
+    console.line(_model_line(options.ckpt_path, checkpoint))
+    if console.is_terminal:
+        console.line(in_terminal=report.table())
+    else:
+        console.line("\n".join(report.lines()))
+    for line in report.facts():
+        console.line(line)
+
+
 def _predict(options: PredictConfig, checkpoint: Path) -> None:
     from mlp_lightning.inference.predict import predict as predict_rows
     from mlp_lightning.runs.console import RunConsole
@@ -199,4 +233,4 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
     )
 
 
-__all__ = ["evaluate", "export", "predict"]
+__all__ = ["evaluate", "explain", "export", "predict"]

@@ -22,6 +22,7 @@ def _nodes() -> dict[str, Any]:
         "model": schema.ModelConfig,
         "early_stopping": schema.EarlyStoppingConfig,
         "evaluate": inference.EvaluateConfig,
+        "explain": inference.ExplainConfig,
         "predict": inference.PredictConfig,
         "export": inference.ExportConfig,
     }

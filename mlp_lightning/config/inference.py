@@ -1,4 +1,4 @@
-"""Options of the commands that use a trained model: evaluate, predict and export."""
+"""Options of the commands that use a trained model: evaluate, explain, predict and export."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import dotted_names, not_empty, one_of, option
+from mlp_lightning.config.rules import at_least, dotted_names, not_empty, one_of, option
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import Fault
 
@@ -37,7 +37,8 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     """
     faults = []
     data = getattr(options, "data", None)
-    if isinstance(options, EvaluateConfig) and options.data.path is not None and "split" in explicit:
+    has_split = isinstance(options, (EvaluateConfig, ExplainConfig))
+    if has_split and options.data.path is not None and "split" in explicit:
         faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
     if data is not None and data.path is None:
         given = {key: getattr(data.csv, key.rpartition(".")[2]) for key in explicit if key.startswith("data.csv.")}
@@ -77,6 +78,36 @@ class EvaluateConfig:
         [], dotted_names(), meaning="packages of your own that the network or the data set may be imported from"
     )
     verbosity: int = option(1, meaning="0: errors only, 1: the metrics")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainConfig:
+    """Options of ``scripts/explain.py``."""
+
+    ckpt_path: Union[str, None] = option(
+        None, not_empty(), meaning="the model: a .ckpt file, a run folder, or best or last of the newest run"
+    )
+    data: RowsConfig = dataclasses.field(default_factory=RowsConfig)
+    split: Union[str, None] = option(
+        None,
+        one_of(("train", "val", "test")),
+        meaning="rows of the run's own data, without data.path; null: test, without test rows val",
+    )
+    weight_column: Union[str, None] = option(
+        None, not_empty(), meaning="column with the weight of each row; null: that of the training"
+    )
+    repeats: int = option(10, at_least(2), meaning="how often each column is permuted")
+    top: int = option(6, at_least(1), meaning="most important columns, of which the partial dependence is worked out")
+    rows: int = option(2_000, at_least(1), meaning="most rows to use; of more, so many are drawn")
+    seed: int = option(0, at_least(0), meaning="of the permutations, and of the rows that are drawn")
+    output: Union[str, None] = option(
+        None, not_empty(), meaning="folder for the explanation; null: one in the run's folder"
+    )
+    accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages of your own that the network or the data set may be imported from"
+    )
+    verbosity: int = option(1, meaning="0: errors only, 1: the importances")
 
 
 @dataclasses.dataclass(frozen=True)

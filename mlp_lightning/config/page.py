@@ -34,6 +34,7 @@ This page is written by `python -m mlp_lightning.config.page`.
 """
 _COMMANDS = {
     "evaluate": inference.EvaluateConfig,
+    "explain": inference.ExplainConfig,
     "predict": inference.PredictConfig,
     "export": inference.ExportConfig,
 }

@@ -53,12 +53,12 @@ def confusion_figure(matrices: Sequence[NDArray[np.int64]], targets: Sequence[Ta
     if shown < len(targets):
         title = f"{title}\nthe first {shown} of {len(targets)} targets"
     with figure_style():
-        figure = _figure(size * across + 2.6, size * down + 1.4)
+        figure = empty_figure(size * across + 2.6, size * down + 1.4)
         places: list[Axes] = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, matrix_CC, target in zip(places[:shown], matrices, targets, strict=False):
             _draw_confusion(axes, matrix_CC, target.class_names, colour_bar=axes is places[shown - 1])
             if len(targets) > 1:
-                axes.set_title(_short(target.name, 40), fontsize=10)
+                axes.set_title(shortened(target.name, 40), fontsize=10)
         for axes in places[shown:]:
             axes.set_axis_off()
         figure.suptitle(title, fontsize=11)
@@ -91,10 +91,10 @@ def residual_figure(
     if left_out := int((~finite_B).sum()):
         about.append(f"{left_out:,} row{'s' if left_out > 1 else ''} without finite numbers left out")
     with figure_style():
-        figure = _figure(9.6, 0.6 + 4.1 * shown)
+        figure = empty_figure(9.6, 0.6 + 4.1 * shown)
         figure.suptitle("\n".join(filter(None, [title, "; ".join(about)])), fontsize=11)
         for output, (left, right) in enumerate(figure.subplots(shown, 2, squeeze=False)):
-            left.set_title(_short(names[output], 50), fontsize=10)
+            left.set_title(shortened(names[output], 50), fontsize=10)
             if len(targets_BT):
                 _draw_predictions(left, targets_BT[:, output], predictions_BT[:, output])
                 _draw_residuals(right, targets_BT[:, output] - predictions_BT[:, output])
@@ -167,7 +167,7 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
     classes = len(class_names)
     step = math.ceil(classes / _MOST_CLASS_NAMES)
     positions = range(0, classes, step)
-    names = [_short(class_names[index], 24 if classes <= _MOST_CLASSES_WITH_NUMBERS else 18) for index in positions]
+    names = [shortened(class_names[index], 24 if classes <= _MOST_CLASSES_WITH_NUMBERS else 18) for index in positions]
     size = 10 if classes <= 10 else 9 if classes <= _MOST_CLASSES_WITH_NUMBERS else 7
     crowded = classes > _MOST_CLASSES_WITH_NUMBERS or max(map(len, names)) > 6
     slanted = {"rotation": 90 if classes > 10 else 40, "ha": "right", "rotation_mode": "anchor"}
@@ -225,13 +225,13 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _short(name: str, most: int) -> str:
+def shortened(name: str, most: int) -> str:
     """A name in one line of at most ``most`` characters: its beginning and its end, which distinguish it."""
     name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
     """An empty figure; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,0 +1,317 @@
+"""What a trained model makes of its columns: importance and partial dependence, into tables, pictures and a record.
+
+Shapes: ``G`` values of a grid, ``C`` outputs, ``I`` rows, ``R`` repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.engines.sizing import cpu_threads
+from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.inference.evaluation.table import metric_name, parts_lines, parts_table
+from mlp_lightning.inference.explanation.dependence import Dependence, partial_dependence
+from mlp_lightning.inference.explanation.figure import Curve, importance_figure, partial_dependence_figure
+from mlp_lightning.inference.explanation.importance import Importances, permutation_importances
+from mlp_lightning.inference.explanation.rows import ExplainedRows, rows_of_split, rows_of_table
+from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.predict import refuse_two_tables
+from mlp_lightning.inference.prediction_files import TextWriter
+from mlp_lightning.networks.tasks import task_class
+from mlp_lightning.runs.drawing import png_bytes
+from mlp_lightning.runs.files import complete_writes, write_all
+from mlp_lightning.runs.run_folder import versions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a model makes of its columns.
+
+    Attributes:
+        rows: what it was measured on.
+        importances: of all columns, the most important first.
+        dependences: of the most important columns.
+        metric_name: of the metric beside the loss.
+        metric_falls: whether a worse metric is a lower one.
+        files: what was written.
+    """
+
+    rows: ExplainedRows
+    importances: Importances
+    dependences: list[Dependence]
+    metric_name: str
+    metric_falls: bool
+    files: list[Path]
+
+    def table(self) -> Table:
+        """The importances, to show in a terminal."""
+        return parts_table(self.table_rows(), self._title)
+
+    def lines(self) -> list[str]:
+        """The same as plain lines."""
+        return parts_lines(self.table_rows(), self._title)
+
+    def facts(self) -> list[str]:
+        """Further lines to show after them."""
+        rows = self.rows
+        left_out = "rows without a target" if rows.weight_column is None else "rows without a target or of weight 0"
+        lines = [f"{rows.dropped:,} {left_out} are left out"] if rows.dropped else []
+        if len(rows.raw_BF) < rows.drawn_from:
+            lines.append(f"{len(rows.raw_BF):,} of {rows.drawn_from:,} rows were drawn by the seed (rows=… for more)")
+        return [*lines, *rows.surprises, *(f"Written: {file}" for file in self.files)]
+
+    @property
+    def worse(self) -> str:
+        """What a worse metric does: ``decrease`` or ``increase``."""
+        return "decrease" if self.metric_falls else "increase"
+
+    @property
+    def _title(self) -> str:
+        name, scores = metric_name(self.metric_name), self.importances
+        return f"Permutation importance: {self.rows.title} (loss {scores.loss:.5g}, {name} {scores.metric:.5g})"
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """For each column the means over the repeats, and their standard deviations."""
+        return [
+            {
+                "column": one.column.name,
+                "kind": one.column.kind,
+                "loss_increase": one.means[0],
+                "loss_sd": one.deviations[0],
+                f"{self.metric_name}_{self.worse}": one.means[1],
+                f"{self.metric_name}_sd": one.deviations[1],
+            }
+            for one in self.importances.columns
+        ]
+
+
+def explain(
+    ckpt_path: str | Path,
+    output_dir: str | Path | None = None,
+    data_path: str | None = None,
+    csv: CsvConfig | None = None,
+    split: str | None = None,
+    weight_column: str | None = None,
+    device: str = "cpu",
+    allow_targets: Sequence[str] = (),
+    frame: Any = None,
+    *,
+    repeats: int = 10,
+    top: int = 6,
+    rows: int = 2_000,
+    seed: int = 0,
+) -> Explanation:
+    """Measure how much a trained model needs each column, and how its predictions follow the most important ones.
+
+    Writes ``importance.csv``, ``partial_dependence.csv``, ``ice.csv``, ``importance.png``, ``partial_dependence.png``
+    and ``explanation.json`` into a folder: all of them or none. The same call writes the same tables and pictures.
+
+    Args:
+        ckpt_path: of the model.
+        output_dir: the folder; made if it does not exist. An earlier explanation in it is replaced. ``None``:
+            ``explanation/<split>``, ``explanation/table-<name>`` or ``explanation/frame`` in the run's folder.
+        data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
+            ``None``: a split of the data that the model was trained on, which are read and split again.
+        csv: how the text files of ``data_path`` are read.
+        split: which split, if there is no table; ``None``: the test rows, without them the validation rows.
+        weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
+            the same.
+        device: where to compute.
+        allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
+        frame: instead of ``data_path``, a data frame of pandas, polars or pyarrow.
+        repeats: how often each column is permuted, at least 2.
+        top: of how many columns the partial dependence is worked out.
+        rows: most rows to use; of more, so many are drawn.
+        seed: decides the permutations, and which rows are drawn.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
+        ConfigError: the run has no such split, or both ``data_path`` and ``frame`` are given, or a number is too small.
+        DataError: a column is missing, a value cannot be read, or no row has a target.
+        OSError: the folder cannot be written to.
+    """
+    started = time.monotonic()
+    _refuse_options(output_dir, {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1)})
+    refuse_two_tables(data_path, frame, csv)
+    if split is not None and (data_path is not None or frame is not None):
+        raise ConfigError([Fault("split", split, "has no effect with a table of its own", "leave one of them out")])
+    model = load_model(ckpt_path, device, allow_targets)
+    with cpu_threads(model.threads):
+        if data_path is None and frame is None:
+            used = rows_of_split(model, split, weight_column, rows, seed)
+        else:
+            used = rows_of_table(model, data_path, csv, frame, weight_column, rows, seed)
+        importances = permutation_importances(model, used, repeats, seed)
+        names = [one.column.name for one in importances.columns[:top]]
+        dependences = [partial_dependence(model, used, name, seed) for name in names]
+    measured = Explanation(used, importances, dependences, model.task.metric_name, model.task.has_classes, [])
+    record = {
+        **_described(model, measured),
+        "data_path": None if data_path is None else str(data_path),
+        "repeats": repeats,
+        "seed": seed,
+        "device": device,
+        "seconds": time.monotonic() - started,
+        "explained_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "versions": versions(),
+    }
+    folder = _folder(model, used, data_path) if output_dir is None else Path(output_dir).expanduser().absolute()
+    contents = {folder / name: content for name, content in _contents(model, measured, record).items()}
+    _write(folder, contents)
+    return dataclasses.replace(measured, files=[*contents])
+
+
+def _folder(model: TrainedModel, rows: ExplainedRows, data_path: str | None) -> Path:
+    """Where an explanation goes that is to go nowhere else."""
+    # With a prefix, because a table may have the name of a split.
+    of_table = "frame" if data_path is None else f"table-{Path(data_path).stem}"
+    return model.run_dir / "explanation" / (rows.split or of_table)
+
+
+def _refuse_options(output: str | Path | None, numbers: dict[str, tuple[int, int]]) -> None:
+    """Refuse what can be seen to be wrong before the model is loaded.
+
+    Raises:
+        ConfigError: naming all of it.
+    """
+    faults = [
+        Fault(name, value, f"must be at least {least}") for name, (value, least) in numbers.items() if value < least
+    ]
+    if output is not None and Path(output).expanduser().is_file():
+        faults.append(Fault("output", str(output), "is a file", "name a folder for the explanation"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _write(folder: Path, contents: dict[Path, bytes]) -> None:
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        complete_writes(folder)
+        write_all(contents, folder / f".{os.getpid()}-{time.time_ns()}.journal")
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                folder.rmdir()
+        raise
+
+
+def _described(model: TrainedModel, measured: Explanation) -> dict[str, Any]:
+    """What ``explanation.json`` has about the model, its rows, and what was found."""
+    rows, scores = measured.rows, measured.importances
+    keys = "loss_increase", f"{measured.metric_name}_{measured.worse}"
+    return {
+        "task": model.target.task,
+        "target": list(model.target.names),
+        "checkpoint": str(model.path),
+        "split": rows.split,
+        "weight_column": rows.weight_column,
+        "rows": len(rows.raw_BF),
+        "drawn_from": rows.drawn_from,
+        "dropped": rows.dropped,
+        "metrics": {"loss": scores.loss, measured.metric_name: scores.metric},
+        "importance": [
+            {
+                "column": one.column.name,
+                "kind": one.column.kind,
+                **{
+                    key: {"mean": mean, "sd": sd, "repeats": values_R.tolist()}
+                    for key, mean, sd, values_R in zip(
+                        keys, one.means, one.deviations, (one.loss_R, one.metric_R), strict=True
+                    )
+                },
+            }
+            for one in scores.columns
+        ],
+        "outputs": _outputs(model),
+        "partial_dependence": [
+            {"column": one.column.name, "kind": one.column.kind, "values": one.labels, "mean": one.mean_GC.tolist()}
+            for one in measured.dependences
+        ],
+        "surprises": rows.surprises,
+    }
+
+
+def _outputs(model: TrainedModel) -> list[str]:
+    return task_class(model.target.task).prediction_names(model.target)
+
+
+def _contents(model: TrainedModel, measured: Explanation, record: dict[str, Any]) -> dict[str, bytes]:
+    """The files by their names."""
+    columns, outputs, title = measured.importances.columns, _outputs(model), measured.rows.title
+    scores = [
+        ("increase of the loss", np.stack([one.loss_R for one in columns])),
+        (f"{measured.worse} of the {metric_name(measured.metric_name)}", np.stack([one.metric_R for one in columns])),
+    ]
+    names = [one.column.name for one in columns]
+    curves = [
+        Curve(one.column.name, one.column.kind, one.grid_G, one.labels, one.mean_GC, one.curves_IGC)
+        for one in measured.dependences
+    ]
+    # The probabilities of two classes mirror each other.
+    shown = [*enumerate(outputs)][1:] if model.target.task == "binary" else [*enumerate(outputs)]
+    repeats = len(columns[0].loss_R)
+    importance = importance_figure(names, scores, f"Permutation importance, {repeats} repeats: {title}")
+    dependence = partial_dependence_figure(curves, shown, f"Partial dependence and single rows: {title}")
+    return {
+        "importance.csv": _csv(pa.Table.from_pylist(measured.table_rows())),
+        "partial_dependence.csv": _csv(_dependence_table(measured.dependences, outputs)),
+        "ice.csv": _csv(_curves_table(measured.dependences, outputs)),
+        "importance.png": png_bytes(importance),
+        "partial_dependence.png": png_bytes(dependence),
+        "explanation.json": (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    }
+
+
+def _dependence_table(dependences: Sequence[Dependence], outputs: Sequence[str]) -> pa.Table:
+    """A row for every value and output of every column."""
+    rows = [
+        (one.column.name, label, output, *(float(of[g, c]) for of in (one.mean_GC, one.low_GC, one.high_GC)))
+        for one in dependences
+        for g, label in enumerate(one.labels)
+        for c, output in enumerate(outputs)
+    ]
+    names = ["column", "value", "output", "mean", "p10", "p90"]
+    return pa.table(dict(zip(names, map(_array, zip(*rows, strict=True)), strict=True)))
+
+
+def _curves_table(dependences: Sequence[Dependence], outputs: Sequence[str]) -> pa.Table:
+    """A row for every row of the table whose curves are kept, value and output of every column."""
+    rows = [
+        (one.column.name, label, output, int(number) + 1, float(one.curves_IGC[i, g, c]))
+        for one in dependences
+        for i, number in enumerate(one.rows_I)
+        for g, label in enumerate(one.labels)
+        for c, output in enumerate(outputs)
+    ]
+    names = ["column", "value", "output", "row", "prediction"]
+    return pa.table(dict(zip(names, map(_array, zip(*rows, strict=True)), strict=True)))
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    texts = all(one is None or isinstance(one, str) for one in values)
+    return pa.array(values, pa.string() if texts else None)
+
+
+def _csv(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    writer = TextWriter(Path("table.csv"), file, ",", None)
+    writer.write(table)
+    writer.close()
+    return file.getvalue()
