@@ -149,12 +149,18 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
         journal: a file that is not there; its name begins with a dot and ends with ``.journal``.
     """
     waiting = {path: path.with_name(f".{path.name}.{_host()}.{os.getpid()}{_WAITING}") for path in contents}
-    for path, content in contents.items():
-        with names_file(path):
-            waiting[path].write_bytes(content)
-    bring_to_disk(waiting.values())
-    with atomic_write(journal) as file:
-        file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
+    try:
+        for path, content in contents.items():
+            with names_file(path):
+                waiting[path].write_bytes(content)
+        bring_to_disk(waiting.values())
+        with atomic_write(journal) as file:
+            file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
+    except BaseException:
+        for name in waiting.values():
+            with contextlib.suppress(OSError):
+                name.unlink(missing_ok=True)
+        raise
     for path, name in waiting.items():
         replace(name, path)
     journal.unlink()

@@ -18,6 +18,15 @@ WRONG = {
         (["ckpt_path=nothing.ckpt", "splitt=val"], ["splitt", "did you mean split?"]),
         ([], ["ckpt_path = None is missing"]),
     ],
+    "explain.py": [
+        (["ckpt_path=best"], ["ckpt_path", "no run there has one"]),
+        (["ckpt_path=x.ckpt", "repeat=3"], ["did you mean repeats?"]),
+        (
+            ["repeats=1", "top=0", "rows=0", "seed=-1", "split=all"],
+            ["ckpt_path = None is missing", "repeats = 1", "top = 0", "rows = 0", "seed = -1", "split = 'all'"],
+        ),
+        (["ckpt_path=x.ckpt", "data.path=t.csv", "split=val"], ["split = 'val' has no effect with data.path"]),
+    ],
     "predict.py": [
         (
             ["ckpt_path=x.ckpt", "data.pth=new.csv"],

@@ -12,6 +12,7 @@ from mlp_lightning.config import CsvConfig, parse_config
 from mlp_lightning.config.inference import (
     CsvAsTrained,
     EvaluateConfig,
+    ExplainConfig,
     ExportConfig,
     PredictConfig,
     RowsConfig,
@@ -298,9 +299,13 @@ def test_section_alone() -> None:
     [
         (EvaluateConfig(data=RowsConfig("new.csv"), split="val"), ["data.path", "split"], "split"),
         (EvaluateConfig(data=RowsConfig(csv=CsvAsTrained(decimal=","))), ["data.csv.decimal"], "data.csv.decimal"),
+        (ExplainConfig(data=RowsConfig("new.csv"), split="val"), ["data.path", "split"], "split"),
+        (ExplainConfig(data=RowsConfig(csv=CsvAsTrained(decimal=","))), ["data.csv.decimal"], "data.csv.decimal"),
     ],
 )
-def test_options_of_a_command_without_effect(command: EvaluateConfig, given: list[str], key: str) -> None:
+def test_options_of_a_command_without_effect(
+    command: EvaluateConfig | ExplainConfig, given: list[str], key: str
+) -> None:
     (fault,) = idle_options(command, given)
     assert fault.key == key
     assert idle_options(command, ["data.path"]) == []

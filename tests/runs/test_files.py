@@ -54,6 +54,9 @@ def test_other_files_that_do_not_fit(tmp_path: Path, small_files: None) -> None:
     with pytest.raises(OSError, match="File too large") as caught:
         write_all({tmp_path / "b": bytes(30_000)}, tmp_path / ".1.journal")
     assert caught.value.filename == str(tmp_path / "b")
+    with pytest.raises(OSError, match="File too large"):
+        write_all({tmp_path / "c": b"fits", tmp_path / "d": bytes(30_000)}, tmp_path / ".1.journal")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(OSError, match="File too large") as caught:
         refuse_full_disk(tmp_path)
     assert caught.value.filename == str(tmp_path)

@@ -149,32 +149,30 @@ def explain(
     started = time.monotonic()
     _refuse_options(output_dir, {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1)})
     refuse_two_tables(data_path, frame, csv)
-    if split is not None and (data_path is not None or frame is not None):
+    of_split = data_path is None and frame is None
+    if split is not None and not of_split:
         raise ConfigError([Fault("split", split, "has no effect with a table of its own", "leave one of them out")])
     model = load_model(ckpt_path, device, allow_targets)
     with cpu_threads(model.threads):
-        if data_path is None and frame is None:
+        if of_split:
             used = rows_of_split(model, split, weight_column, rows, seed)
         else:
             used = rows_of_table(model, data_path, csv, frame, weight_column, rows, seed)
-        importances = permutation_importances(model, used, repeats, seed)
-        names = [one.column.name for one in importances.columns[:top]]
-        dependences = [partial_dependence(model, used, name, seed) for name in names]
-    measured = Explanation(used, importances, dependences, model.task.metric_name, model.task.has_classes, [])
-    record = {
-        **_described(model, measured),
-        "data_path": None if data_path is None else str(data_path),
-        "repeats": repeats,
-        "seed": seed,
-        "device": device,
-        "seconds": time.monotonic() - started,
-        "explained_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
-        "versions": versions(),
-    }
+        measured = explained(model, used, repeats, top, seed)
+    asked = {"data_path": None if data_path is None else str(data_path), "seed": seed, "device": device}
+    record = {**_described(model, measured), **asked, "seconds": time.monotonic() - started}
     folder = _folder(model, used, data_path) if output_dir is None else Path(output_dir).expanduser().absolute()
     contents = {folder / name: content for name, content in _contents(model, measured, record).items()}
     _write(folder, contents)
     return dataclasses.replace(measured, files=[*contents])
+
+
+def explained(model: TrainedModel, rows: ExplainedRows, repeats: int, top: int, seed: int) -> Explanation:
+    """Measure on these rows; writes nothing."""
+    importances = permutation_importances(model, rows, repeats, seed)
+    names = [one.column.name for one in importances.columns[:top]]
+    dependences = [partial_dependence(model, rows, name, seed) for name in names]
+    return Explanation(rows, importances, dependences, model.task.metric_name, model.task.has_classes, [])
 
 
 def _folder(model: TrainedModel, rows: ExplainedRows, data_path: str | None) -> Path:
@@ -225,6 +223,7 @@ def _described(model: TrainedModel, measured: Explanation) -> dict[str, Any]:
         "rows": len(rows.raw_BF),
         "drawn_from": rows.drawn_from,
         "dropped": rows.dropped,
+        "repeats": len(scores.columns[0].loss_R),
         "metrics": {"loss": scores.loss, measured.metric_name: scores.metric},
         "importance": [
             {
@@ -245,6 +244,8 @@ def _described(model: TrainedModel, measured: Explanation) -> dict[str, Any]:
             for one in measured.dependences
         ],
         "surprises": rows.surprises,
+        "explained_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "versions": versions(),
     }
 
 

@@ -25,7 +25,7 @@ from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.randomness import derived_seed
 
 # Rows that are predicted at once: their hidden layers stay in a processor's cache.
-_ROWS_AT_ONCE = 4_096
+_ROWS_AT_ONCE = 2_048
 # Values whose predictions are in memory together.
 _PREDICTIONS_AT_ONCE = 1 << 20
 
