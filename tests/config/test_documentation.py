@@ -53,9 +53,10 @@ def test_every_option_is_documented(key, field) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "cls", [inference.EvaluateConfig, inference.ExplainConfig, inference.PredictConfig, inference.ExportConfig]
-)
+COMMANDS = [inference.EvaluateConfig, inference.ExplainConfig, inference.PredictConfig, inference.ExportConfig]
+
+
+@pytest.mark.parametrize("cls", COMMANDS)
 def test_every_option_of_a_command_is_documented(cls) -> None:
     name = cls.__name__.removesuffix("Config").lower()
     part = PAGE[PAGE.index(f"### {name}\n") :].split("\n### ")[0]

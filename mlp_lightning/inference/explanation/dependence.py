@@ -77,15 +77,13 @@ def partial_dependence(model: TrainedModel, rows: ExplainedRows, name: str, seed
     random = np.random.default_rng(derived_seed(seed, "ICE"))
     chosen_I = np.sort(random.choice(count, min(CURVES, count), replace=False))
     means, bounds, curves = [], [], []
-    for part_GBC in predicted_with(model, rows.raw_BF, number, grid_G[:, None]):
-        means.append(np.average(part_GBC, axis=1, weights=rows.weights_B))
-        bounds.append(np.stack([quantiles(one_BC, rows.weights_B, _MOST_ROWS) for one_BC in part_GBC]))
-        curves.append(part_GBC[:, chosen_I].swapaxes(0, 1))
-    low_GC, high_GC = np.concatenate(bounds).swapaxes(0, 1)
-    curves_IGC, labels = np.concatenate(curves, axis=1), [label(column, value) for value in grid_G]
-    return Dependence(
-        column, grid_G, labels, np.concatenate(means), low_GC, high_GC, curves_IGC, rows.numbers_B[chosen_I]
-    )
+    for predictions_BC in predicted_with(model, rows.raw_BF, number, grid_G):
+        means.append(np.average(predictions_BC, axis=0, weights=rows.weights_B))
+        bounds.append(quantiles(predictions_BC, rows.weights_B, _MOST_ROWS))
+        curves.append(predictions_BC[chosen_I])
+    low_GC, high_GC = np.stack(bounds, axis=1)
+    labels, means_GC, curves_IGC = [label(column, one) for one in grid_G], np.stack(means), np.stack(curves, axis=1)
+    return Dependence(column, grid_G, labels, means_GC, low_GC, high_GC, curves_IGC, rows.numbers_B[chosen_I])
 
 
 def grid(column: Column, values_B: Floats, weights_B: Floats | None = None) -> Floats:

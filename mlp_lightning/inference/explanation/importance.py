@@ -10,7 +10,8 @@ Shapes: ``B`` rows, ``F`` columns, ``C`` outputs, ``R`` repeats, ``V`` values pe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,6 @@ from mlp_lightning.tables.randomness import derived_seed
 
 # Rows that are predicted at once: their hidden layers stay in a processor's cache.
 _ROWS_AT_ONCE = 2_048
-# Values whose predictions are in memory together.
-_PREDICTIONS_AT_ONCE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +89,13 @@ def permutation_importances(model: TrainedModel, rows: ExplainedRows, repeats: i
             f"{rows.title}: the model's prediction of row {row + 1} is not a finite number. Check whether it has values"
             " far from those of the training rows, or whether the training diverged."
         )
-    loss, metric = (float(one[0]) for one in scores.of(predictions_BC[None]))
+    loss, metric = scores.of(predictions_BC)
     donors_RB = donors(len(rows.raw_BF), rows.weights_B, repeats, seed)
     worse = -1 if model.task.has_classes else 1  # an accuracy falls, an error rises
     found = []
     for number, column in enumerate(model.columns):
-        parts = predicted_with(model, rows.raw_BF, number, rows.raw_BF[donors_RB, number])
-        loss_R, metric_R = (np.concatenate(one) for one in zip(*(scores.of(part) for part in parts), strict=True))
+        repeats_R = predicted_with(model, rows.raw_BF, number, rows.raw_BF[donors_RB, number])
+        loss_R, metric_R = np.array([scores.of(one_BC) for one_BC in repeats_R]).T
         found.append(Importance(column, loss_R - loss, worse * (metric_R - metric)))
     return Importances(loss, metric, sorted(found, key=lambda one: -one.means[0]))
 
@@ -122,22 +121,25 @@ class _Scores:
     def __init__(self, model: TrainedModel, rows: ExplainedRows) -> None:
         self._task = model.task
         self._title = rows.title
-        self._targets = task_class(model.target.task).as_learnt(model.target, rows.targets_BT, torch.float64)
+        targets = task_class(model.target.task).as_learnt(model.target, rows.targets_BT, torch.float64)
         weights_B = np.ones(len(rows.raw_BF)) if rows.weights_B is None else rows.weights_B
-        self._weights_B = torch.from_numpy(weights_B)
+        self._measured = targets, torch.from_numpy(weights_B)
 
-    def of(self, predictions_RBC: Floats) -> tuple[Floats, Floats]:
-        """Loss and metric of each repeat, ``(R,)`` each."""
-        logits_RBC = self._task.logits(torch.from_numpy(predictions_RBC))
-        score = self._task.loss, self._task.metric
-        # A loss may work in place.
-        loss_R, metric_R = (one(logits_RBC.clone(), self._targets, weights_B=self._weights_B).numpy() for one in score)
-        if not np.isfinite(loss_R).all():
+    def of(self, predictions_BC: Floats) -> tuple[float, float]:
+        """Loss and metric.
+
+        Raises:
+            DataError: the loss is not a finite number.
+        """
+        logits_BC, targets, weights_B = self._task.logits(torch.from_numpy(predictions_BC)), *self._measured
+        metric = float(self._task.metric(logits_BC, targets, weights_B))
+        loss = float(self._task.loss(logits_BC, targets, weights_B=weights_B))
+        if not np.isfinite(loss):
             raise DataError(
-                f"{self._title}: the loss of the model's predictions is not a finite number. Check the rows for values"
-                " far from those of the training rows."
+                f"{self._title}: the loss of the model's predictions is {loss}. Check the rows for values far from"
+                " those of the training rows."
             )
-        return loss_R, metric_R
+        return loss, metric
 
 
 def predicted(model: TrainedModel, raw_BF: Floats) -> Floats:
@@ -146,26 +148,21 @@ def predicted(model: TrainedModel, raw_BF: Floats) -> Floats:
     return np.concatenate([model.predict(raw_BF[start : start + _ROWS_AT_ONCE]) for start in parts])
 
 
-def predicted_with(
-    model: TrainedModel, raw_BF: Floats, column: int, values: Floats | Sequence[Sequence[float]]
-) -> Iterator[Floats]:
+def predicted_with(model: TrainedModel, raw_BF: Floats, column: int, values: Iterable[Any]) -> Iterator[Floats]:
     """What the model predicts of rows with other values in one column.
+
+    Rows are predicted in the same parts as without them, so that a column without effect has none to the last bit.
 
     Args:
         model: to predict with.
         raw_BF: the rows.
         column: number of the column.
-        values: for each of V predictions of the rows the value of every row, ``(V, B)``, or one for all, ``(V, 1)``.
+        values: for each prediction the value of every row, ``(B,)``, or one for all.
 
     Yields:
-        Predictions of some of the V in order, ``(_, B, C)``.
+        Predictions, ``(B, C)``.
     """
-    values_VB = np.asarray(values, dtype=np.float64)
-    rows, columns = raw_BF.shape
-    outputs = len(model.target.columns) + sum(len(one.classes) for one in model.target.columns)
-    at_once = max(1, _PREDICTIONS_AT_ONCE // (rows * max(columns, outputs)))
-    for start in range(0, len(values_VB), at_once):
-        part_VB = values_VB[start : start + at_once]
-        changed_VBF = np.repeat(raw_BF[None], len(part_VB), axis=0)
-        changed_VBF[:, :, column] = part_VB
-        yield predicted(model, changed_VBF.reshape(-1, columns)).reshape(len(part_VB), rows, -1)
+    changed_BF = raw_BF.copy()
+    for one in values:
+        changed_BF[:, column] = one
+        yield predicted(model, changed_BF)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from mlp_lightning.inference.explanation.figure import Curve, importance_figure, partial_dependence_figure
 from mlp_lightning.runs.drawing import png_bytes
@@ -22,8 +21,8 @@ def test_importances() -> None:
     for axes, (name, of), unit in ((left, scores[0], 1), (right, scores[1], 10)):
         assert axes.get_xlabel() == name
         np.testing.assert_allclose([one.get_width() for one in axes.patches], of.mean(1))
-        np.testing.assert_allclose(axes.lines[0].get_xdata(), (values / unit).ravel())
-        np.testing.assert_allclose(axes.lines[0].get_ydata(), [0, 0, 1, 1, 2, 2])
+        np.testing.assert_allclose(np.asarray(axes.lines[0].get_xdata()), (values / unit).ravel())
+        np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), [0, 0, 1, 1, 2, 2])
     assert ticks(left.yaxis)[:2] == ["a", "b$x$"]
     assert len(ticks(left.yaxis)[2]) == 40
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first is at the top
@@ -39,10 +38,6 @@ def curve(kind: str, grid, labels, outputs: int = 1) -> Curve:
     random = np.random.default_rng(len(labels))
     curves_IGC = random.normal(size=(5, len(labels), outputs))
     return Curve(f"a {kind}", kind, np.array(grid, dtype=float), labels, curves_IGC.mean(0), curves_IGC)
-
-
-def shown(axes: Axes) -> dict[str, np.ndarray]:
-    return {str(one.get_color()): np.asarray(one.get_ydata()) for one in axes.lines}
 
 
 def test_every_kind_of_column() -> None:
