@@ -119,8 +119,8 @@ def explain(
 ) -> Explanation:
     """Measure how much a trained model needs each column, and how its predictions follow the most important ones.
 
-    Writes ``importance.csv``, ``partial_dependence.csv``, ``ice.csv``, ``importance.png``, ``partial_dependence.png``
-    and ``explanation.json`` into a folder: all of them or none. The same call writes the same tables and pictures.
+    Writes ``importance.csv`` and ``.png``, ``partial_dependence.csv`` and ``.png``, ``ice.csv`` and
+    ``explanation.json`` into a folder: all or none. The same call writes the same tables and pictures.
 
     Args:
         ckpt_path: of the model.
@@ -130,8 +130,7 @@ def explain(
             ``None``: a split of the data that the model was trained on, which are read and split again.
         csv: how the text files of ``data_path`` are read.
         split: which split, if there is no table; ``None``: the test rows, without them the validation rows.
-        weight_column: has the weight of each row; ``None``: that of the training if the table has it, else all count
-            the same.
+        weight_column: has the weight of each row; ``None``: that of the training if the table has it.
         device: where to compute.
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
         frame: instead of ``data_path``, a data frame of pandas, polars or pyarrow.
@@ -143,15 +142,14 @@ def explain(
     Raises:
         CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
         ConfigError: the run has no such split, or both ``data_path`` and ``frame`` are given, or a number is too small.
-        DataError: a column is missing, a value cannot be read, or no row has a target.
+        DataError: a column is missing, a value cannot be read, no row has a target, or a prediction is not finite.
         OSError: the folder cannot be written to.
     """
     started = time.monotonic()
-    _refuse_options(output_dir, {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1)})
-    refuse_two_tables(data_path, frame, csv)
     of_split = data_path is None and frame is None
-    if split is not None and not of_split:
-        raise ConfigError([Fault("split", split, "has no effect with a table of its own", "leave one of them out")])
+    numbers = {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1), "seed": (seed, 0)}
+    _refuse_options(output_dir, numbers, {"data.csv": csv} if of_split else {"split": split})
+    refuse_two_tables(data_path, frame, csv)
     model = load_model(ckpt_path, device, allow_targets)
     with cpu_threads(model.threads):
         if of_split:
@@ -162,9 +160,7 @@ def explain(
     asked = {"data_path": None if data_path is None else str(data_path), "seed": seed, "device": device}
     record = {**_described(model, measured), **asked, "seconds": time.monotonic() - started}
     folder = _folder(model, used, data_path) if output_dir is None else Path(output_dir).expanduser().absolute()
-    contents = {folder / name: content for name, content in _contents(model, measured, record).items()}
-    _write(folder, contents)
-    return dataclasses.replace(measured, files=[*contents])
+    return dataclasses.replace(measured, files=_written(folder, _contents(model, measured, record)))
 
 
 def explained(model: TrainedModel, rows: ExplainedRows, repeats: int, top: int, seed: int) -> Explanation:
@@ -182,7 +178,7 @@ def _folder(model: TrainedModel, rows: ExplainedRows, data_path: str | None) -> 
     return model.run_dir / "explanation" / (rows.split or of_table)
 
 
-def _refuse_options(output: str | Path | None, numbers: dict[str, tuple[int, int]]) -> None:
+def _refuse_options(output: str | Path | None, numbers: dict[str, tuple[int, int]], idle: dict[str, Any]) -> None:
     """Refuse what can be seen to be wrong before the model is loaded.
 
     Raises:
@@ -191,14 +187,18 @@ def _refuse_options(output: str | Path | None, numbers: dict[str, tuple[int, int
     faults = [
         Fault(name, value, f"must be at least {least}") for name, (value, least) in numbers.items() if value < least
     ]
+    for name, value in idle.items():
+        if value is not None:
+            rule = "has no effect " + ("with a table of its own" if name == "split" else "without a table to read")
+            faults.append(Fault(name, value, rule, "leave it out"))
     if output is not None and Path(output).expanduser().is_file():
         faults.append(Fault("output", str(output), "is a file", "name a folder for the explanation"))
     if faults:
         raise ConfigError(faults)
 
 
-def _write(folder: Path, contents: dict[Path, bytes]) -> None:
-    is_new = not folder.exists()
+def _written(folder: Path, by_name: dict[str, bytes]) -> list[Path]:
+    contents, is_new = {folder / name: content for name, content in by_name.items()}, not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         complete_writes(folder)
@@ -208,6 +208,7 @@ def _write(folder: Path, contents: dict[Path, bytes]) -> None:
             with contextlib.suppress(OSError):  # somebody else's files are in it
                 folder.rmdir()
         raise
+    return [*contents]
 
 
 def _described(model: TrainedModel, measured: Explanation) -> dict[str, Any]:

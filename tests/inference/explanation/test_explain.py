@@ -23,6 +23,7 @@ from support.commands import ROOT, environment
 from support.inference_tables import flowers
 
 from mlp_lightning import explain, train, train_ensemble
+from mlp_lightning.config import CsvConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.inference.explanation import importance as importance_module
@@ -452,6 +453,8 @@ def test_faults_leave_nothing(kind_model, tmp_path: Path, monkeypatch: pytest.Mo
     assert [one.key for one in caught.value.faults] == ["repeats", "top", "rows"]
     with pytest.raises(ConfigError, match="split = 'val' has no effect with a table of its own"):
         explain(kind_model.checkpoint, out, split="val", frame=flowers(20))
+    with pytest.raises(ConfigError, match=r"data\.csv = .* has no effect without a table to read"):
+        explain(kind_model.checkpoint, out, csv=CsvConfig(delimiter=";"))
     with pytest.raises(DataError, match="no row has a value of kind"):
         explain(kind_model.checkpoint, out, frame=flowers(20).set_column(6, "kind", pa.nulls(20, pa.string())))
     weightless = flowers(20).append_column("w", pa.array([0.0] * 20))

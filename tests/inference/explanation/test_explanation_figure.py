@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from mlp_lightning.inference.explanation.figure import Curve, importance_figure, partial_dependence_figure
 from mlp_lightning.runs.drawing import png_bytes
@@ -20,7 +21,9 @@ def test_importances() -> None:
     left, right = figure.axes
     for axes, (name, of), unit in ((left, scores[0], 1), (right, scores[1], 10)):
         assert axes.get_xlabel() == name
-        np.testing.assert_allclose([one.get_width() for one in axes.patches], of.mean(1))
+        np.testing.assert_allclose(
+            [one.get_bbox().width for one in axes.patches if isinstance(one, Rectangle)], of.mean(1)
+        )
         np.testing.assert_allclose(np.asarray(axes.lines[0].get_xdata()), (values / unit).ravel())
         np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata()), [0, 0, 1, 1, 2, 2])
     assert ticks(left.yaxis)[:2] == ["a", "b$x$"]
