@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_COLUMNS = 30
 _MOST_OUTPUTS = 4
+# Numbers above 0 over so many orders are drawn by their logarithms; the small ones would lie on each other.
+_RANGE_OF_LOGARITHMS = 100
 _POINTS, _LINE = "tab:blue", "tab:orange"
 
 
@@ -138,6 +140,8 @@ def _draw_curve(axes: Axes, curve: Curve, output: int) -> None:
         axes.legend(frameon=False, fontsize=8, loc="best")
     if curve.kind == "datetime":
         axes.tick_params(axis="x", rotation=30, labelsize=8)
+    elif len(numbers_G) and 0 < _RANGE_OF_LOGARITHMS * numbers_G[0] < numbers_G[-1]:
+        axes.set_xscale("log")
     else:
         axes.locator_params(axis="x", nbins=5)
 
@@ -148,8 +152,8 @@ def _draw_points(axes: Axes, mean_G: Floats, curves_IG: Floats, labels: Sequence
     apart_I = np.linspace(-0.2, 0.2, len(curves_IG)) if len(curves_IG) > 1 else np.zeros(len(curves_IG))
     across_IG = places_G + apart_I[:, None]
     axes.plot(across_IG.ravel(), curves_IG.ravel(), "o", markersize=2, alpha=0.3, color=_POINTS, markeredgewidth=0)
-    axes.plot(places_G, mean_G, "D", color=_LINE, markersize=6)
-    many = len(labels) > 4 or max(map(len, labels)) > 8
-    axes.set_xticks(places_G, [shortened(one, 16) for one in labels], fontsize=8 if len(labels) <= 12 else 6)
-    axes.tick_params(axis="x", rotation=60 if many else 0)
+    axes.plot(places_G, mean_G, "D", color=_LINE, markersize=6 if len(labels) <= 12 else 4)
+    rotation = 90 if len(labels) > 6 else 60 if len(labels) > 4 or max(map(len, labels)) > 8 else 0
+    size = 8 if len(labels) <= 12 else 5.5
+    axes.set_xticks(places_G, [shortened(one, 16) for one in labels], fontsize=size, rotation=rotation)
     axes.set_xlim(-0.5, len(labels) - 0.5)

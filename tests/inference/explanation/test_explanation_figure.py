@@ -61,6 +61,7 @@ def test_every_kind_of_column() -> None:
     np.testing.assert_array_equal(rug.get_xdata(), [1, 2, 4])
     assert set(np.asarray(missing.get_ydata())) == {curves[0].mean_GC[3, 0]}
     assert ticks(categorical.xaxis) == ["red", "blue", "missing"]
+    assert numeric.get_xscale() == "linear"
     assert ticks(boolean.xaxis) == ["False", "True"]
     np.testing.assert_array_equal(categorical.lines[1].get_ydata(), curves[1].mean_GC[:, 0])
     np.testing.assert_array_equal(np.sort(categorical.lines[0].get_ydata()), np.sort(curves[1].curves_IGC.ravel()))
@@ -68,6 +69,14 @@ def test_every_kind_of_column() -> None:
     assert len(gaps.lines) == 1
     assert len({axes.get_ylim() for axes in figure.axes[:-1]}) == 1
     assert [axes.get_xlabel() for axes in figure.axes[:2]] == ["a numeric", "a categorical"]
+
+
+def test_numbers_of_many_orders_are_drawn_by_their_logarithms() -> None:
+    grids = [[0.1, 3, 50], [0.1, 3, 5], [-1, 3, 500], [0, 3, 500]]
+    curves = [curve("numeric", one, ["a", "b", "c"]) for one in grids]
+    figure = partial_dependence_figure(curves, [(0, "predicted_y")], "rows")
+    assert png_bytes(figure)
+    assert [axes.get_xscale() for axes in figure.axes[:4]] == ["log", "linear", "linear", "linear"]
 
 
 def test_a_panel_for_every_column_and_output() -> None:
