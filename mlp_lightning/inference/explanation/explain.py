@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.table import metric_name, parts_lines, parts_table
@@ -28,6 +27,7 @@ from mlp_lightning.inference.explanation.figure import Curve, importance_figure,
 from mlp_lightning.inference.explanation.importance import Importances, permutation_importances
 from mlp_lightning.inference.explanation.rows import ExplainedRows, rows_of_split, rows_of_table
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.inference.predict import refuse_two_tables
 from mlp_lightning.inference.prediction_files import TextWriter
 from mlp_lightning.networks.tasks import task_class
@@ -105,7 +105,7 @@ def explain(
     ckpt_path: str | Path,
     output_dir: str | Path | None = None,
     data_path: str | None = None,
-    csv: CsvConfig | None = None,
+    csv: CsvOptions | None = None,
     split: str | None = None,
     weight_column: str | None = None,
     device: str = "cpu",
@@ -128,7 +128,7 @@ def explain(
             ``explanation/<split>``, ``explanation/table-<name>`` or ``explanation/frame`` in the run's folder.
         data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
             ``None``: a split of the data that the model was trained on, which are read and split again.
-        csv: how the text files of ``data_path`` are read.
+        csv: how its text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         split: which split, if there is no table; ``None``: the test rows, without them the validation rows.
         weight_column: has the weight of each row; ``None``: that of the training if the table has it.
         device: where to compute.

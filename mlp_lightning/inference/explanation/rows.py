@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.labelled_rows import (
     column_of_weights,
@@ -23,6 +22,7 @@ from mlp_lightning.inference.labelled_rows import (
     split_weights,
 )
 from mlp_lightning.inference.loading import TrainedModel
+from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.randomness import derived_seed
@@ -101,7 +101,7 @@ class _Draw:
 def rows_of_table(
     model: TrainedModel,
     data_path: str | None,
-    csv: CsvConfig | None,
+    csv: CsvOptions | None,
     frame: Any,
     weight_column: str | None,
     most: int,
