@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import dataclasses
 import json
 import subprocess
@@ -15,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from rich.console import Console
 from sklearn import metrics
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.inspection import partial_dependence as sklearn_dependence
 from sklearn.inspection import permutation_importance as sklearn_importance
 from support.commands import ROOT, environment
+from support.export_runs import table_of_all_kinds
+from support.export_runs import trained as trained_on_all_kinds
 from support.inference_tables import flowers
 
 from mlp_lightning import explain, train, train_ensemble
@@ -272,6 +276,24 @@ def test_partial_dependence_is_that_of_scikit_learn(kind_model, big_model, price
             np.testing.assert_allclose(found.curves_IGC[..., chosen], theirs[:, kept].transpose(1, 2, 0), rtol=1e-5)
 
 
+def test_columns_of_every_kind_are_changed_as_in_the_table(tmp_path: Path) -> None:
+    """Each value is written into the table itself, which is then read and predicted as any other."""
+    model, table = load_model(trained_on_all_kinds(tmp_path, "three")), table_of_all_kinds()
+    rows = rows_of_table(model, None, None, table, None, 1000, 0)
+    assert {one.kind for one in model.columns} == {"numeric", "boolean", "datetime", "categorical"}
+    assert {one.encoding for one in model.columns} == {"", "one_hot", "embedding"}
+    for column in model.columns:
+        found = partial_dependence(model, rows, column.name, 0)
+        place, kind = table.column_names.index(column.name), table.schema.field(column.name).type
+        assert (None in found.labels) == (column.missing or table.column(place).null_count > 0)
+        for text, mean_C in zip(found.labels, found.mean_GC, strict=True):
+            values = pa.array([None if text is None else text.lower() if pa.types.is_boolean(kind) else text])
+            same = pa.concat_arrays([values.cast(pa.string())] * table.num_rows).cast(kind)
+            changed = table.set_column(place, column.name, same)
+            raw_BF = encode(changed, model.columns, lambda row: f"row {row}")
+            np.testing.assert_allclose(mean_C, model.predict(raw_BF).mean(0), rtol=1e-6)
+
+
 def test_values_of_every_kind() -> None:
     nan = np.nan
     number = Column("x", "numeric", "float64")
@@ -336,6 +358,19 @@ def test_rows_are_those_of_the_split(kind_model, iris_model, xor_model) -> None:
         rows_of_split(load_model(xor_model.checkpoint), "val", None, 1000, 0)
 
 
+def test_rows_of_a_split_have_their_weights(big_model) -> None:
+    model, table = load_model(big_model.checkpoint), flowers()
+    rows = rows_of_split(model, None, None, 1000, 0)
+    assert rows.weight_column == "weight"
+    np.testing.assert_array_equal(rows.weights_B, table["weight"].to_numpy()[rows.numbers_B])
+    np.testing.assert_array_equal(rows.targets_BT[:, 0], table["big"].to_numpy(False)[rows.numbers_B])
+    data = build_data(model.config)
+    assert isinstance(data, TabularDataModule)
+    assert rows.dropped == int((table["weight"].to_numpy()[data.row_numbers["test"]] == 0).sum()) > 0
+    other = rows_of_split(model, "val", "price", 1000, 0)
+    np.testing.assert_array_equal(other.weights_B, table["price"].to_numpy()[other.numbers_B])
+
+
 def test_of_more_rows_a_part_is_drawn_by_the_seed(kind_model) -> None:
     model = load_model(kind_model.checkpoint)
     table = flowers(500, 4)
@@ -385,6 +420,10 @@ def test_what_is_written(kind_model, tmp_path: Path) -> None:
     assert "Permutation importance: 60 test rows of" in report.lines()[0]
     titles = ["column", "kind", "loss", "increase", "loss", "sd", "accuracy", "decrease", "accuracy", "sd"]
     assert report.lines()[1].split() == titles
+    console = Console(width=200, file=io.StringIO(), force_terminal=False)
+    console.print(report.table())
+    for one in report.importances.columns:
+        assert f"{one.means[0]:.5g}" in console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     # The same again, to the last bit; another seed gives other permutations.
     explain(kind_model.checkpoint, tmp_path / "b", repeats=3, top=2)
     explain(kind_model.checkpoint, tmp_path / "c", repeats=3, top=2, seed=1)
