@@ -166,12 +166,12 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
     journal.unlink()
 
 
-def complete_writes(folder: Path) -> None:
+def complete_writes(folder: Path, named: str = "*") -> None:
     """Give the files their names that a killed :func:`write_all` has left waiting.
 
-    Its journal is in ``folder``, or in a folder in there.
+    Its journal is in ``folder``, or in a folder in there, and its name, without what surrounds it, is like ``named``.
     """
-    for journal in [*folder.glob(".*.journal"), *folder.glob("*/.*.journal")]:
+    for journal in [*folder.glob(f".{named}.journal"), *folder.glob(f"*/.{named}.journal")]:
         for name, path in json.loads(journal.read_bytes()).items():
             if Path(name).exists():
                 replace(Path(name), path)

@@ -201,8 +201,8 @@ def _written(folder: Path, by_name: dict[str, bytes]) -> list[Path]:
     contents, is_new = {folder / name: content for name, content in by_name.items()}, not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        complete_writes(folder)
-        write_all(contents, folder / f".{os.getpid()}-{time.time_ns()}.journal")
+        complete_writes(folder, "explanation-*")  # and not those of runs that train in there
+        write_all(contents, folder / f".explanation-{os.getpid()}-{time.time_ns()}.journal")
     except BaseException:
         if is_new:
             with contextlib.suppress(OSError):  # somebody else's files are in it

@@ -36,6 +36,7 @@ from mlp_lightning.inference.explanation.explain import Explanation, explained
 from mlp_lightning.inference.explanation.importance import donors, permutation_importances
 from mlp_lightning.inference.explanation.rows import ExplainedRows, rows_of_split, rows_of_table
 from mlp_lightning.inference.loading import TrainedModel, load_model
+from mlp_lightning.runs import files
 from mlp_lightning.runs.build import build_data
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import encode
@@ -528,6 +529,30 @@ def test_a_fault_while_writing_leaves_the_earlier_explanation(kind_model, tmp_pa
             explain(kind_model.checkpoint, tmp_path / folder, repeats=3, top=1)
     assert {one.name: one.read_bytes() for one in (tmp_path / "old").iterdir()} == before
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_killed_explanation_left_is_completed(kind_model, tmp_path: Path, monkeypatch) -> None:
+    """Its journal is there, and half of its files have their names; other journals are none of its business."""
+    rename, renamed = files.replace, []
+
+    def killed(source: Path, target: Path) -> None:
+        renamed.append(target)
+        if len(renamed) == 4:  # the first is the journal
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(files, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        explain(kind_model.checkpoint, tmp_path / "out", repeats=2, top=1)
+    monkeypatch.undo()
+    assert len([one for one in (tmp_path / "out").iterdir() if one.name.startswith(".")]) == 5
+    other = tmp_path / "out" / ".17-4.journal"
+    other.write_text("{}", encoding="utf-8")
+    explain(kind_model.checkpoint, tmp_path / "out", repeats=2, top=1, seed=1)
+    explain(kind_model.checkpoint, tmp_path / "same", repeats=2, top=1, seed=1)
+    assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [other.name, *FILES]
+    for name in set(FILES) - {"explanation.json"}:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
 
 
 @pytest.mark.slow
