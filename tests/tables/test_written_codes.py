@@ -18,7 +18,7 @@ from mlp_lightning.tables.reading.sources import FileSource
 
 def csv_of(values: list[str], path: Path, rows: int = 60, target: str = "y") -> str:
     lines = [f"{values[row % len(values)]},{row % 7},{'ab'[row % 3 // 2]}" for row in range(rows)]
-    path.write_text("\n".join(["x,z,y" if target == "y" else "y,z,x", *lines]) + "\n")
+    path.write_text("\n".join(["x,z,y" if target == "y" else "y,z,x", *lines]) + "\n", encoding="utf-8")
     return str(path)
 
 
