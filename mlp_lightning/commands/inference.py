@@ -23,7 +23,7 @@ from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.resolving import unpacked
-from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint
+from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint, newest_first
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
 _Options = TypeVar("_Options", EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig)
@@ -102,15 +102,21 @@ def _checkpoint(wanted: str) -> Path:
     """The checkpoint that ``ckpt_path`` names."""
     if wanted in ("last", "best"):
         found = newest_checkpoint(OUTPUT_FOLDER.glob("*"), wanted, prefers_finished=True)
+        best = newest_checkpoint(OUTPUT_FOLDER.glob("*"), "best", prefers_finished=True)
+        if best is not None and best != found and not best.with_name(f"{wanted}.ckpt").is_file():
+            newer = newest_first(OUTPUT_FOLDER.glob("*"), prefers_finished=True)
+            if found is None or newer.index(best.parents[1]) < newer.index(found.parents[1]):
+                rule = f"is of a single training, and the newest run, {best.parents[1]}, is an ensemble without one"
+                raise ConfigError([Fault("ckpt_path", wanted, rule, "choose ckpt_path=best, or name a checkpoint")])
         if found is None:
             rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER}, and no run there has one"
             raise ConfigError([Fault("ckpt_path", wanted, rule, "train one first, or give the path of a checkpoint")])
         return found
     path = unpacked(Path(wanted).expanduser())
     if path.is_dir():
-        if (path / "fold-0").is_dir():
+        if (path / "fold-0").is_dir() and not (path / "checkpoints").is_dir():
             hint = f"name one of its folds, for example {path / 'fold-0'}"
-            raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation of several models", hint)])
+            raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation without a model of all folds", hint)])
         path = path / "checkpoints" / "best.ckpt"
     if reason := why_no_file(path):
         raise ConfigError([Fault("ckpt_path", wanted, reason, _WHICH_MODEL)])

@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import itertools
 import math
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -231,7 +230,7 @@ class _Best:
             if outcome.status == "finished":
                 rows = self._data[fold].splits["val"]
                 one.held_out[fold] = mean_predictions([parts[number].model(outcome)], rows)
-                one.losses[fold] = loss_of(self._task(fold), one.held_out[fold], self._targets(fold, "val"))
+                one.losses[fold] = loss_of(self._task(0), one.held_out[fold], self._targets(fold, "val"))
         return True
 
     # ---- selection ---------------------------------------------------------------------------------------
@@ -243,7 +242,10 @@ class _Best:
         return make_task(data.task, data.out_features, data.target.mean, data.target.scale)
 
     def _targets(self, fold: int, split: str) -> Tensor:
-        targets = self._data[fold].splits[split].targets
+        """Those of a fold, which standardises by its own training rows, as the first fold learns them."""
+        targets, task = self._data[fold].splits[split].targets, self._task(fold)
+        if not task.has_classes:
+            return self._task(0).logits(task.truths(targets.double()))
         return targets.double() if targets.is_floating_point() else targets
 
     def _selected(self, found: Sequence[_Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
@@ -252,7 +254,7 @@ class _Best:
         if not whole:
             reasons = {outcome.error for one in found for outcome in one.outcomes.values() if outcome.error}
             raise TrainingError(f"No candidate could be trained: {'; '.join(sorted(reasons))}")
-        task, targets = self._task(0), self._of_all_folds("val")
+        task, targets = self._task(0), torch.cat([self._targets(fold, "val") for fold in self._folds])
         predictions_NBC = torch.stack([torch.cat([one.held_out[fold] for fold in self._folds]) for one in whole])
         for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets), strict=True):
             one.weight = weight
@@ -266,8 +268,7 @@ class _Best:
         fingerprint = self._data[0].fingerprint
         write_ensemble(self.path, self.config, [model for _, model in in_order], fingerprint, weights, temperature)
         metrics = {"val": self._metrics(mean_BC, targets, temperature)}
-        of_folds = [one.baseline_metrics["val"] for one in self._data]
-        baseline = {"val": {name: statistics.fmean(one[name] for one in of_folds) for name in of_folds[0]}}
+        baseline = {"val": self._baseline_of_held_out(targets)}
         if "test" in self._data[0].splits:
             of_folds = [[models[one.number][fold] for one in chosen] for fold in self._folds]
             of_test = [self._test_predictions(of_fold, chosen, fold) for fold, of_fold in enumerate(of_folds)]
@@ -275,13 +276,14 @@ class _Best:
             baseline["test"] = self._data[0].baseline_metrics["test"]
         return self._result(found, metrics, baseline), {"temperature": temperature}
 
-    def _of_all_folds(self, split: str) -> Tensor:
-        """The targets of the rows that folds held out, as those of the first fold are learned."""
+    def _baseline_of_held_out(self, targets: Tensor) -> dict[str, float]:
+        """What the constants of the folds, in the unit of the first as the predictions, are worth on all these rows."""
         task = self._task(0)
-        parts = [self._targets(fold, split) for fold in self._folds]
-        if not task.has_classes:  # each fold standardises by its own training rows
-            parts = [task.logits(self._task(fold).truths(one)) for fold, one in enumerate(parts)]
-        return torch.cat(parts)
+        of_folds = [
+            one.baseline.predictions(self._task(fold), len(one.splits["val"])) for fold, one in enumerate(self._data)
+        ]
+        of_loss, of_metric = (self._metrics(torch.cat(parts), targets, 1.0) for parts in zip(*of_folds, strict=True))
+        return {"loss": of_loss["loss"], task.metric_name: of_metric[task.metric_name]}
 
     def _model(self, one: _Candidate, fold: int) -> TrainedModel:
         folder = self.path / MEMBERS / str(one.number) / fold_folder(fold)
@@ -309,7 +311,9 @@ class _Best:
         metrics: dict[str, dict[str, float]],
         baseline: dict[str, dict[str, float]],
     ) -> TrainingResult:
-        data, outcomes = self._data[0], [one for candidate in found for one in candidate.outcomes.values()]
+        data = self._data[0]
+        of_data = {**baseline, "train": data.baseline_metrics["train"]}
+        outcomes = [one for candidate in found for one in candidate.outcomes.values()]
         steps = sum(one.steps for one in outcomes)
         return TrainingResult(
             status="finished",
@@ -322,7 +326,7 @@ class _Best:
             fit_time_s=sum(one.wall_time_s for one in outcomes),
             device="cpu",
             baseline={"predicts": describe_baseline(data), "metrics": baseline},
-            warnings=assess(self.config, data, metrics, baseline, steps, None),
+            warnings=assess(self.config, data, metrics, of_data, steps, None),
             members=[one.plain() for one in found],
         )
 

@@ -29,6 +29,7 @@ _WIDTHS = (64, 128, 192, 256)
 _DROPOUTS = (0.0, 0.05, 0.1, 0.2, 0.3)
 _SMOOTHINGS = (0.0, 0.01, 0.05)
 _LEARNING_RATES, _WEIGHT_DECAYS = (1.5e-3, 1.5e-2), (1e-2, 1.0)
+_SEEDS = 2**63
 
 
 def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator[tuple[Config, dict[str, Any]]]:
@@ -53,7 +54,7 @@ def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator
     while True:
         options = _drawn(config, number, structures[number % len(structures)], has_classes)
         number += 1
-        yield _with(dataclasses.replace(base, seed=config.seed + number), options), options
+        yield _with(dataclasses.replace(base, seed=(config.seed + number) % _SEEDS), options), options
 
 
 def _drawn(config: Config, number: int, structure: tuple[int, str, bool, int], has_classes: bool) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def opened_split(model: TrainedModel, split: str) -> tuple[TabularDataModule, Ta
         config = of_fold(config, 0)
     elif config.data.cv.trains_all:
         rule, hint = "is of no single split: every row was held out by one fold", "name other rows with data.path"
-        raise ConfigError([Fault("split", split, rule, f"out_of_fold.csv has predictions of all; or {hint}")])
+        if model.config.preset.name == "default":
+            hint = f"out_of_fold.csv has predictions of all; or {hint}"
+        raise ConfigError([Fault("split", split, rule, hint)])
     source = open_source(model.config.data, model.config.allow_targets)
     given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint))
     data = build_data(config, given)

@@ -51,6 +51,11 @@ class Baseline:
         """The share of the training rows of each class, or of the second class of each of several targets."""
         return task.predictions(_rows_of(self.of_loss, 1))[0].tolist() if task.has_classes else []
 
+    def predictions(self, task: Task, rows: int) -> tuple[Tensor, Tensor]:
+        """What is predicted of so many rows, ``(B, C)``: for the loss, and for the metric of the task."""
+        of_loss, of_metric = (task.predictions(_rows_of(one, rows)) for one in (self.of_loss, self.of_metric))
+        return of_loss, of_metric
+
     def metrics(self, task: Task, targets: Tensor) -> dict[str, float]:
         """Loss and metric of the task, of the best constants for each.
 

@@ -37,12 +37,12 @@ def build_data(config: Config, given: Given | None = None) -> TabularDataModule:
         DataError: if the rows cannot be split or batched as the configuration asks.
     """
     options = config.data
-    if options.cv.trains_all:
-        hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
-        raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
     if config.preset.name == "best":
         hint = "train them with mlp_lightning.train_best, or leave it out"
         raise ConfigError([Fault("preset.name", config.preset.name, "is several trainings", hint)])
+    if options.cv.trains_all:
+        hint = "train every fold with mlp_lightning.cross_validate, or choose one with data.cv.fold"
+        raise ConfigError([Fault("data.cv.folds", options.cv.folds, "is several trainings, and this is one", hint)])
     if config.ensemble.members is not None:
         hint = "train them with mlp_lightning.train_ensemble, or leave it out"
         raise ConfigError([Fault("ensemble.members", config.ensemble.members, "is several trainings", hint)])

@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import log_loss, mean_squared_error
 from support.commands import ROOT, run_forked
 
-from mlp_lightning import evaluate, train_best
+from mlp_lightning import evaluate, train, train_best
 from mlp_lightning.config import Config, parse_config
 from mlp_lightning.ensembles.space import candidates
 from mlp_lightning.errors import ConfigError, TrainingError
@@ -222,3 +222,69 @@ def test_one_command(tmp_path: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     (measured,) = folder.rglob("metrics.json")
     assert json.loads(measured.read_text())["metrics"]["log_loss"] == pytest.approx(result["metrics"]["test"]["loss"])
+
+
+def test_losses_of_folds_are_in_one_unit(tmp_path: Path) -> None:
+    """By time, the first fold trains on small values alone; all losses are in the variance of its training rows."""
+    random = np.random.default_rng(4)
+    table = pd.DataFrame({"a": random.normal(size=240), "moment": np.arange(240)})
+    table["value"] = 7 + table["a"] * np.where(table["moment"] < 60, 0.5, 12.0) + random.normal(size=240) * 0.1
+    config = asked("value", count=1, folds=4)
+    config["data"] |= {"columns": {}, "time_column": "moment"}
+    result = train_best(config, tmp_path / "run", frame=table)
+    truths, means, medians, scale = [], [], [], 0.0
+    for fold in range(4):
+        data = build_data(of_fold(of_member(config_of(tmp_path / "run"), 0), fold), given(table))
+        learned, held_out = (table["value"].to_numpy()[data.row_numbers[one]] for one in ("train", "val"))
+        scale = scale or learned.std()
+        truths.append(held_out)
+        means.append(np.full(len(held_out), learned.mean()))
+        medians.append(np.full(len(held_out), np.median(learned)))
+    true = np.concatenate(truths)
+    assert result.baseline is not None
+    base = result.baseline["metrics"]["val"]
+    assert base["loss"] == pytest.approx(mean_squared_error(true, np.concatenate(means)) / scale**2, rel=1e-5)
+    assert base["mae"] == pytest.approx(np.abs(true - np.concatenate(medians)).mean(), rel=1e-5)
+    assert result.members[0]["metrics"]["val"]["loss"] == pytest.approx(result.metrics["val"]["loss"], rel=1e-9)
+    assert "their targets have moved" in result.warnings[0]
+
+
+def test_the_last_seeds_are_followed_by_the_first(tmp_path: Path) -> None:
+    result = train_best(asked("label", count=3, seed=2**63 - 2), tmp_path / "run", frame=frame())
+    assert [one["seed"] for one in result.members] == [2**63 - 2, 2**63 - 1, 0]
+    assert all(one["metrics"] for one in result.members)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_evaluate_names_no_file_that_is_not_there(split: str, selected: tuple[str, Path], tmp_path: Path) -> None:
+    _, folder = selected
+    with pytest.raises(ConfigError, match=r"held out by one fold; name other rows with data\.path"):
+        evaluate(folder / "checkpoints" / "best.ckpt", tmp_path / "out", split=split)
+
+
+def test_train_names_the_function_for_a_preset(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="train_best"):
+        train(asked("label"), tmp_path / "run", frame=frame())
+    assert not list(tmp_path.iterdir())
+
+
+def test_last_is_not_that_of_an_older_run(tmp_path: Path) -> None:
+    """An ensemble keeps only ``best.ckpt``: ``last`` is refused, and is no run of another question."""
+    frame().to_csv(tmp_path / "t.csv", index=False)
+    train_py, predict_py = (str(ROOT / "scripts" / f"{one}.py") for one in ("train", "predict"))
+    table = ["data=table", "data.path=t.csv", "trainer.max_epochs=1"]
+    assert run_forked(train_py, *table, "data.target=value", "name=older", folder=tmp_path).returncode == 0
+    words = [*table, "data.target=label", "data.cv.folds=2", "name=newer"]
+    assert run_forked(train_py, *words, folder=tmp_path).returncode == 0
+    (newer,) = (tmp_path / "lightning_logs" / "newer").iterdir()
+    rest = ["data.path=t.csv", "output=o.csv"]
+    done = run_forked(predict_py, "ckpt_path=last", *rest, folder=tmp_path)
+    assert (done.returncode, "choose ckpt_path=best" in done.stderr) == (2, True), done.stderr
+    done = run_forked(predict_py, f"ckpt_path={newer}", *rest, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "predicted_label" in (tmp_path / "o.csv").read_text().splitlines()[0]
+    again = [*table, "data.target=value", "name=newest"]
+    assert run_forked(train_py, *again, folder=tmp_path).returncode == 0
+    done = run_forked(predict_py, "ckpt_path=last", *rest, "overwrite=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "predicted_value" in (tmp_path / "o.csv").read_text().splitlines()[0]
