@@ -32,6 +32,8 @@ from mlp_lightning.tables.written_numbers import number_forms
 
 # From this many weights in a layer on, more threads gain more than they slow down the threads that read.
 _WEIGHTS_FOR_THREADS = 2**18
+# An ensemble holds so many predictions of its members at once (128 MiB), and a few copies of them.
+_MOST_PREDICTIONS = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,10 @@ class TrainedModel:
     @torch.no_grad()
     def predict(self, raw_BF: Floats) -> Floats:
         """What :meth:`Task.predictions` gives: probabilities, or values in their own units, ``(B, C)``."""
-        return self.module.predict(torch.from_numpy(raw_BF)).double().cpu().numpy()
+        if not isinstance(self.module, Ensemble):
+            return self.module.predict(torch.from_numpy(raw_BF)).double().cpu().numpy()
+        parts = torch.from_numpy(raw_BF).split(self._rows_at_once)
+        return torch.cat([self.module.predict(part) for part in parts]).double().cpu().numpy()
 
     @torch.no_grad()
     def predict_with_spread(self, raw_BF: Floats) -> tuple[Floats, Floats | None]:
@@ -106,12 +111,24 @@ class TrainedModel:
         """
         if not isinstance(self.module, Ensemble):
             return self.predict(raw_BF), None
-        of_members_KBC = self.module.member_predictions(torch.from_numpy(raw_BF))
-        predictions_BC, spread_BC = self.module.mean(of_members_KBC), self.module.spread(of_members_KBC)
+        found = [self._with_spread(self.module, part) for part in torch.from_numpy(raw_BF).split(self._rows_at_once)]
+        predictions_BC, spread_BT = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        return predictions_BC, spread_BT
+
+    @property
+    def _rows_at_once(self) -> int:
+        """So many rows that the predictions of all members fit into little memory."""
+        members = len(self.module.networks) if isinstance(self.module, Ensemble) else 1
+        outputs = sum(max(1, len(one.classes)) for one in self.target.columns)
+        return max(1, _MOST_PREDICTIONS // (members * outputs))
+
+    def _with_spread(self, ensemble: Ensemble, raw_BF: Tensor) -> tuple[Tensor, Tensor]:
+        of_members_KBC = ensemble.member_predictions(raw_BF)
+        predictions_BC, spread_BC = ensemble.mean(of_members_KBC), ensemble.spread(of_members_KBC)
         decisions_BT = self.task.decisions(predictions_BC)
         if decisions_BT is not None and decisions_BT.shape != spread_BC.shape:
             spread_BC = spread_BC.gather(1, decisions_BT)
-        return predictions_BC.cpu().numpy(), spread_BC.cpu().numpy()
+        return predictions_BC, spread_BC
 
     @property
     def threads(self) -> int:

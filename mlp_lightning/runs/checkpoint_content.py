@@ -19,6 +19,7 @@ from mlp_lightning.runs.checkpoint_files import open_whole
 OF_ANOTHER = "was made by another version of this package, or has been changed"
 # Lists that hold each other count as often as they would be printed.
 _MOST_VALUES, _DEEPEST, _LONGEST_NUMBER = 10_000_000, 50, 64
+_MOST_SHARED, _SMALL = 16, 2**26
 SCALARS = (str, bytes, int, float, bool, type(None), torch.dtype, torch.device)
 _TENSORS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _TENSORS |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
@@ -141,12 +142,14 @@ def refuse_unbounded(content: Any) -> None:
     Raises:
         ValueError: saying what and where.
     """
-    left, waiting = _MOST_VALUES, [(content, 0)]
+    left, waiting, storages, bytes_of_all = _MOST_VALUES, [(content, 0)], dict[int, int](), 0
     while waiting:
         value, depth = waiting.pop()
         left -= 1
         if isinstance(value, Tensor):
-            _check_tensor(value)
+            bytes_of_all += _check_tensor(value)
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
             continue
         if isinstance(value, Mapping):
             inside = [*value, *value.values()]
@@ -167,14 +170,19 @@ def refuse_unbounded(content: Any) -> None:
             left -= len(inside) + sum(map(len, inside)) // 100
         else:
             waiting += [(one, depth + 1) for one in inside]
+    # Layers may share weights; a small file must not become a large model.
+    if bytes_of_all > _SMALL + _MOST_SHARED * (there := sum(storages.values())):
+        raise _Wrong(f"it holds {bytes_of_all:,} bytes of tensors that share {there:,} bytes")
 
 
-def _check_tensor(tensor: Tensor) -> None:
+def _check_tensor(tensor: Tensor) -> int:
+    """The bytes that it takes."""
     if tensor.dtype not in _TENSORS or tensor.layout != torch.strided or tensor.device.type != "cpu":
         raise _Wrong(f"it holds a tensor of {tensor.dtype} ({tensor.layout}), which no model of this package has")
     there, wanted = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
     if wanted > there:
         raise _Wrong(f"it holds a tensor of {wanted:,} bytes {tuple(tensor.shape)}, and {there:,} of them are there")
+    return wanted
 
 
 def check(value: Any, rule: Any, where: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlp_lightning.errors import shown
 from mlp_lightning.networks.ensemble import Ensemble
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.runs.module import MLPModule
@@ -83,7 +84,7 @@ def parts_of(
     for name, value in state.items():
         part, number, inner = name.split(".", 2)
         by_prefix.setdefault(f"{part}.{number}", {})[inner] = value
-    found = []
+    found, used = [], set[str]()
     for number, member in enumerate(described["members"]):
         group = member[_PREPROCESSING]
         if not 0 <= group < len(preprocessings):
@@ -95,6 +96,9 @@ def parts_of(
             for name, value in by_prefix.get(stored, {}).items()
         }
         found.append(({**member, _PREPROCESSING: preprocessings[group]}, part))
+        used |= set(prefixes.values())
+    if idle := [name for name in by_prefix if name not in used]:
+        raise ValueError(f"it has tensors of {shown(idle[0])}, which no member has")
     return found
 
 

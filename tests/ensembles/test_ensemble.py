@@ -182,6 +182,38 @@ def test_a_description_that_does_not_fit_is_refused(ensemble: Path, change, said
         load_model(tmp_path / "changed.ckpt")
 
 
+@pytest.mark.parametrize("name", ["networks.3.layers.output.bias", "preprocessors.1.center_N", "own.0.weight"])
+def test_tensors_of_no_member_are_refused(ensemble: Path, name: str, tmp_path: Path) -> None:
+    content = torch.load(ensemble / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"][name] = torch.zeros(1)
+    torch.save(content, tmp_path / "changed.ckpt")
+    with pytest.raises(CheckpointError, match=rf"tensors of '{name.rsplit('.', name.count('.') - 1)[0]}'"):
+        load_model(tmp_path / "changed.ckpt")
+
+
+def test_members_that_share_their_weights_do_not_make_a_small_file_large(ensemble: Path, tmp_path: Path) -> None:
+    content = torch.load(ensemble / "checkpoints" / "best.ckpt", weights_only=True)
+    shared = torch.zeros(2**20)
+    content["state_dict"] |= {f"networks.{one}.weight": shared for one in range(40)}
+    torch.save(content, tmp_path / "small.ckpt")
+    assert (tmp_path / "small.ckpt").stat().st_size < 2**23
+    with pytest.raises(CheckpointError, match="bytes of tensors that share"):
+        load_model(tmp_path / "small.ckpt")
+
+
+def test_few_rows_at_once_give_the_same(ensemble: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(ensemble / "checkpoints" / "best.ckpt")
+    raw_BF = raw(model, rows())
+    expected, spread_BT = model.predict_with_spread(raw_BF)
+    monkeypatch.setattr("mlp_lightning.inference.loading._MOST_PREDICTIONS", 50)
+    found = model.predict_with_spread(raw_BF)
+    assert spread_BT is not None
+    assert found[1] is not None
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[1], spread_BT, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(model.predict(raw_BF), expected, rtol=1e-6)
+
+
 def test_in_double_precision(tmp_path: Path) -> None:
     asked = {**config("near", precision="64"), "ensemble": {"members": 2}}
     train_ensemble(asked, tmp_path / "run", frame=rows())
