@@ -137,6 +137,7 @@ class _Best:
         self._given = given
         self._started, self._started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
         self._folds = range(config.data.cv.folds or 0)
+        self._steps_made = 0
 
     def execute(self, continues: bool) -> TrainingResult:
         from mlp_lightning.data.reading import Given, open_source
@@ -177,7 +178,7 @@ class _Best:
         started = time.monotonic()
         if not self._train([first], self._folds):
             return None
-        count = self.config.preset.candidates or self._counted(time.monotonic() - started)
+        count = self.config.preset.candidates or self._counted(self._seconds_of(first, time.monotonic() - started))
         others = list(itertools.islice(numbered, count - 1))
         early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
         if not others:
@@ -189,6 +190,12 @@ class _Best:
         if not self._train(kept, late):
             return None
         return [first, *others]
+
+    def _seconds_of(self, first: _Candidate, seconds: float) -> float:
+        """What its training takes from the start, of which an earlier process may have done a part."""
+        if not self._steps_made:
+            return max(seconds, *(one.wall_time_s for one in first.outcomes.values()))
+        return seconds * max(1.0, sum(one.steps for one in first.outcomes.values()) / self._steps_made)
 
     def _counted(self, seconds_of_first: float) -> int:
         """How many candidates to train: what an earlier process decided, or what the time allows."""
@@ -225,6 +232,7 @@ class _Best:
                 self.console.line(line)
         if not trainings.train(self.console, self._data[0].fingerprint):
             return False
+        self._steps_made += trainings.steps_made
         for number, (one, fold) in enumerate(pairs):
             outcome = one.outcomes[fold] = trainings.outcomes[number]
             if outcome.status == "finished":

@@ -69,6 +69,7 @@ class Trainings:
     def __init__(self, parts: Sequence[PartOfRun], source: KeptSource, what: str, folder: Path) -> None:
         self.parts = parts
         self.outcomes: dict[int, Outcome] = {}
+        self.steps_made = 0  # by this process
         self._source = source
         self._what = what
         self._states = folder / _STATES
@@ -233,6 +234,7 @@ class _Progress:
         self._progress = progress
 
     def steps_made(self, steps: int, members: int) -> None:
+        self._parent.steps_made += steps * members
         self._progress.steps_made(steps, members)
 
     def ended(self, index: int, outcome: Outcome) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +290,20 @@ def test_last_is_not_that_of_an_older_run(tmp_path: Path) -> None:
     done = run_forked(predict_py, "ckpt_path=last", *rest, "overwrite=true", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "predicted_value" in (tmp_path / "o.csv").read_text().splitlines()[0]
+
+
+def test_the_time_of_the_first_candidate_has_that_of_an_earlier_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many candidates the time allows follows from all of its folds, not from those that were left."""
+    seconds: list[float] = []
+    monkeypatch.setattr("mlp_lightning.ensembles.best._Best._affordable", lambda _, one: seconds.append(one) or 1)
+    clock = itertools.count()
+    monkeypatch.setattr("mlp_lightning.ensembles.best.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    config, folder = {**asked("value"), "preset": "best"}, tmp_path / "run"
+    train_best(config, folder, frame=frame())
+    for file in ("result.json", "candidates.txt"):
+        (folder / file).unlink()
+    shutil.rmtree(folder / "members" / "0" / "fold-1")
+    train_best(config, folder, frame=frame(), continues=True)
+    assert seconds == [1, pytest.approx(3, rel=0.1)]
