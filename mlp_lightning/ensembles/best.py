@@ -200,7 +200,7 @@ class _Best:
     def _counted(self, seconds_of_first: float) -> int:
         """How many candidates to train: what an earlier process decided, or what the time allows."""
         file = self.path / _COUNT
-        if not file.is_file():
+        if not (file.is_file() and file.read_text(errors="replace").isdecimal()):
             with atomic_write(file) as opened:
                 opened.write(str(self._affordable(seconds_of_first)).encode())
         return int(file.read_text())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlp_lightning.config import Config
 from mlp_lightning.errors import CheckpointError, DataError, RunFolderError, TrainingError
+from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.console import RunConsole, print_error, short_path
 from mlp_lightning.runs.files import complete_writes
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, is_finished
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _SHARE_OF_MEMORY = 0.5
 # Inside of the folder: the states of stacks that train, and what says that a process trains there.
 _STATES, _LOCK = "stacks", ".lock"
+# What its result.json says of a training that has finished.
+_KEPT = ("fingerprint", "baseline", "metrics", "steps", "wall_time_s", "weights")
 
 
 class PartOfRun(NamedTuple):
@@ -186,6 +189,13 @@ def _finished(part: PartOfRun, rows: Mapping[str, Any]) -> Outcome | None:
     if identity(part.folder) != config_hash(part.config) or not is_finished(part.folder):
         return None
     content = json.loads(RunFolder(part.folder).result.read_text(encoding="utf-8"))
+    if faults := [f"it has no {name}" for name in _KEPT if name not in content]:
+        faults = [f"{RunFolder(part.folder).result} is damaged: {faults[0]}"]
+    elif fault := why_unusable(part.folder / "checkpoints" / f"{content['weights']}.ckpt"):
+        faults = [fault]
+    if faults:
+        print_error(f"{faults[0].rstrip('.')}. {part.name.capitalize()} is trained from the start.")
+        return None
     if changes := differences(content["fingerprint"] or rows, rows):
         raise DataError(
             f"{part.name.capitalize()} in {short_path(part.folder)} was trained on other rows than"

@@ -6,13 +6,14 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.commands import start_forked, train_forked
 
-from mlp_lightning import cross_validate
+from mlp_lightning import cross_validate, train_best
 from mlp_lightning.errors import DataError
 
 SMALL = ["data=iris", "trainer.accelerator=cpu", "verbosity=0", "data.batch_size=16", "logger=none"]
@@ -131,3 +132,48 @@ def test_folds_of_other_rows_are_not_mixed(case: str, tmp_path: Path) -> None:
     assert again.status == "finished"
     for name, one in whole.items():
         assert again.metrics[name]["mean"] == pytest.approx(one["mean"], rel=1e-4)
+
+
+def damaged_result(fold: Path) -> None:
+    content = json.loads((fold / "result.json").read_text())
+    (fold / "result.json").write_text(json.dumps({name: one for name, one in content.items() if name != "steps"}))
+
+
+def cut_checkpoint(fold: Path) -> None:
+    weights = json.loads((fold / "result.json").read_text())["weights"]
+    file = fold / "checkpoints" / f"{weights}.ckpt"
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("damage", [damaged_result, cut_checkpoint])
+def test_a_member_that_is_damaged_is_trained_from_the_start(
+    damage: Callable[[Path], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "data": {"name": "iris", "cv": {"folds": 3}},
+        "model": {"hidden_units": 4},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+        "logger": {"tensorboard": False, "csv": False, "graph": False},
+        "verbosity": 0,
+    }
+    expected = cross_validate(config, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    damage(tmp_path / "run" / "fold-1")
+    found = cross_validate(config, tmp_path / "run", continues=True)
+    assert "Fold 1 is trained from the start." in capfd.readouterr().err
+    for name, one in expected.metrics.items():
+        assert found.metrics[name]["mean"] == pytest.approx(one["mean"], rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-3"])
+def test_a_damaged_count_of_candidates_is_decided_again(text: str, tmp_path: Path) -> None:
+    config = {
+        "data": {"name": "iris", "cv": {"folds": 2, "held_out_as": "val"}},
+        "preset": {"name": "best", "time_limit_s": 1e-3},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        "verbosity": 0,
+    }
+    train_best(config, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "candidates.txt").write_text(text)
+    assert len(train_best(config, tmp_path / "run", continues=True).members) == 1
