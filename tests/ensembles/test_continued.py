@@ -175,5 +175,5 @@ def test_a_damaged_count_of_candidates_is_decided_again(text: str, tmp_path: Pat
     }
     train_best(config, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
-    (tmp_path / "run" / "candidates.txt").write_text(text)
+    (tmp_path / "run" / "candidates.txt").write_text(text, encoding="utf-8")
     assert len(train_best(config, tmp_path / "run", continues=True).members) == 1
