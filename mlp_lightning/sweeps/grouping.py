@@ -162,6 +162,8 @@ def _common(name: str, section: Mapping[str, Any]) -> str:
     """What a section must have in common, as text."""
     differing = {"model.depth", *_MAY_DIFFER, *_MAY_DIFFER_TOO}
     content = {key: one for key, one in section.items() if f"{name}.{key}" not in differing}
+    if name == "data":  # folds of other rows may differ, but not in which splits they have
+        content["cv"] = section["cv"]["held_out_as"]
     return json.dumps(content, sort_keys=True)
 
 

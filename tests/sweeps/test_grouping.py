@@ -26,6 +26,7 @@ MAY_DIFFER = {
     "sweep.resume",
     "sweep.fail_fast",
     "sweep.keys",
+    "sweep.store",
     "data.suggested_lr",
     "data.cv.folds",
     "data.cv.fold",
