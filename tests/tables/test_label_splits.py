@@ -151,7 +151,9 @@ def test_whole_groups_stay_together() -> None:
 
 @pytest.mark.parametrize(("val", "test", "key"), [(0.001, 0.0, "val"), (0.6, 0.4, "val"), (0.0, 0.999, "test")])
 def test_an_impossible_fraction_is_named(val: float, test: float, key: str) -> None:
-    with pytest.raises(DataError, match=rf"data\.{key}_fraction: \S+ of 50 rows cannot be split off: they are \d+ rows"):
+    with pytest.raises(
+        DataError, match=rf"data\.{key}_fraction: \S+ of 50 rows cannot be split off: they are \d+ rows"
+    ):
         stratified_split(labels_of(0, 50, [0.5, 0.2]), val, test, seed=0)
 
 
