@@ -58,7 +58,9 @@ def _with_zeros(
     Those are columns with such a value in the sample, and others with smaller numbers than their width there allows.
     """
     files = [file for file in source.files if isinstance(file, CsvFile)]
-    numbers = [one for one in names if one in table.column_names and pa.types.is_integer(table.column(one).type)]
+    # Others are in the names of folders.
+    there = set(names).intersection(table.column_names, *(file.column_names for file in files))
+    numbers = [one for one in names if one in there and pa.types.is_integer(table.column(one).type)]
     texts: dict[str, set[str]] = {name: set() for name in numbers}
     for file in files[:_MOST_FILES] if numbers else ():
         for name, first in file.first_texts(numbers).items():
