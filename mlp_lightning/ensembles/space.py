@@ -1,8 +1,7 @@
 """The candidates of ``preset=best``: what may differ between them, and how it is drawn.
 
 Candidates of one structure train as one stack, so there are few structures; the other options are drawn for each. The
-ranges follow what the authors of RealMLP (Holzmüller et al., 2024) and of TabM (Gorishniy et al., 2025) searched,
-around the defaults for tables of this package.
+ranges lie around the defaults for tables of this package. They were set by judgement and not by a search over tables.
 """
 
 from __future__ import annotations
