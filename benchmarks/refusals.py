@@ -26,7 +26,7 @@ CHECKPOINTS = [
     *("a billion layers", "a hundred thousand classes", "deflated", "overlapping members"),
 ]
 EXPORTS = ["a million classes", "a million brackets", "units without bound"]
-# Run in processes of their own, so that this one stays small.
+# Each runs in a separate process, so that this one stays small.
 MAKE_CHECKPOINTS = """
 import sys, pathlib, json
 from support import hostile_checkpoints, hostile_exports

@@ -187,7 +187,7 @@ def _categories(train: pd.DataFrame, test: pd.DataFrame, most: int | None = None
 
 
 def _missing_named(train: pd.DataFrame, test: pd.DataFrame, numbers: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Missing texts as one of their own; missing ``numbers`` as the median."""
+    """Missing texts as a further text; missing ``numbers`` as the median."""
     fill: dict[str, Any] = dict.fromkeys(_texts(train), "missing")
     if numbers:
         fill |= {str(name): train[name].median() for name in train if name not in fill}

@@ -22,7 +22,7 @@ class Ensemble(nn.Module):
     """The mean of the predictions of K networks: of probabilities for classes, of values for numbers.
 
     It takes the columns that any member takes. Members that were trained on other rows (the folds of a table) have
-    preprocessors of their own, perhaps with other columns and categories; a category that a member does not know is
+    separate preprocessors, perhaps with other columns and categories; a category that a member does not know is
     unknown to it alone.
 
     The mean of probabilities is the linear opinion pool (Stone, 1961); its log loss and Brier score are never above

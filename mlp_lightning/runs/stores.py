@@ -1,4 +1,4 @@
-"""Where the records of runs are kept: each in a folder of its own, or many in a few files."""
+"""Where the records of runs are kept: each in a folder, or many in a few files."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def _refuse_options(output: str | Path | None, numbers: dict[str, tuple[int, int
     ]
     for name, value in idle.items():
         if value is not None:
-            rule = "has no effect " + ("with a table of its own" if name == "split" else "without a table to read")
+            rule = "has no effect " + ("beside another table" if name == "split" else "without a table to read")
             faults.append(Fault(name, value, rule, "leave it out"))
     if output is not None and Path(output).expanduser().is_file():
         faults.append(Fault("output", str(output), "is a file", "name a folder for the explanation"))

@@ -65,7 +65,7 @@ def take_apart(content: Mapping[str, Any]) -> Taken:
 
 
 def _with_example(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
-    """The content with the generators of any seed in the place of those of its own, and the paths of these.
+    """The content with the generators of any seed in place of the run's, and the paths of these.
 
     They are not made: their structure is the same for every seed.
     """

@@ -101,7 +101,7 @@ def packed_runs(sweep: Path, only: str | None = None) -> list[PackedRun]:
 
 
 def packed_run(folder: Path) -> PackedRun | None:
-    """The packed run that has no folder of its own at this path.
+    """The packed run at this path that has no folder.
 
     Raises:
         RunFolderError: a file of its sweep is damaged.

@@ -491,7 +491,7 @@ def test_faults_leave_nothing(kind_model, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match="repeats = 1 must be at least 2") as caught:
         explain(kind_model.checkpoint, out, repeats=1, top=0, rows=0)
     assert [one.key for one in caught.value.faults] == ["repeats", "top", "rows"]
-    with pytest.raises(ConfigError, match="split = 'val' has no effect with a table of its own"):
+    with pytest.raises(ConfigError, match="split = 'val' has no effect beside another table"):
         explain(kind_model.checkpoint, out, split="val", frame=flowers(20))
     with pytest.raises(ConfigError, match=r"data\.csv = .* has no effect without a table to read"):
         explain(kind_model.checkpoint, out, csv=CsvConfig(delimiter=";"))
