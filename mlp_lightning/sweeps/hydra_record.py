@@ -119,9 +119,9 @@ class HydraRecord:
         if self.output_subdir is None:
             return
         folder = os.path.join(output_dir, self.output_subdir)  # noqa: PTH118  # twice as fast as Path
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103  # likewise
         for name, text in self.texts(output_dir).items():
-            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:  # noqa: PTH118, PTH123  # likewise
                 file.write(text)
 
 
