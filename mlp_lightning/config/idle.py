@@ -118,10 +118,22 @@ def idle_options(config: schema.Config, explicit: Collection[str]) -> Iterator[F
         reason = idle.reason(config)
         if reason and value is not None and value not in idle.harmless:  # None: it was deleted
             yield Fault(key, value, f"has no effect: {reason}", idle.hint)
-    suggested = [key for key in sorted(explicit) if key.startswith("data.suggested_lr")]
-    if suggested and "optimizer.lr" in explicit:
-        rule = f"has no effect: optimizer.lr = {config.optimizer.lr} is set"
-        yield Fault(suggested[0], _value(config, suggested[0]), rule, "leave one of them out")
+    yield from _idle_suggestions(config, explicit)
+
+
+def _idle_suggestions(config: schema.Config, explicit: Collection[str]) -> Iterator[Fault]:
+    """Suggested learning rates, where another rate is taken: one that was set, or that of another optimizer."""
+    suggested = {key: _value(config, key) for key in sorted(explicit) if key.startswith("data.suggested_lr")}
+    rates = [rate for one in suggested.values() for rate in (one.values() if isinstance(one, dict) else [one])]
+    lr = config.optimizer.lr
+    if "optimizer.lr" in explicit:
+        reason, hint = f"optimizer.lr = {lr} is set", "leave one of them out"
+    else:
+        reason = f"optimizer.lr = {lr} is that of another optimizer than these"
+        hint = "name the optimizer group that is chosen, or leave it out"
+    if suggested and ("optimizer.lr" in explicit or (any(rates) and lr not in rates)):
+        key = next(iter(suggested))
+        yield Fault(key, suggested[key], f"has no effect: {reason}", hint)
 
 
 def _value(config: schema.Config, key: str) -> Any:

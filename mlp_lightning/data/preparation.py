@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlp_lightning.config import DataConfig
-from mlp_lightning.data.reading import Given, TypedRows, open_source, refuse_idle_csv
+from mlp_lightning.config import CsvConfig, DataConfig
+from mlp_lightning.data.idle import refuse_idle_options
+from mlp_lightning.data.reading import Given, TypedRows, open_source
 from mlp_lightning.engines.rows import Rows
-from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.errors import DataError
 from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task, infer_target, make_task, task_class
@@ -30,6 +31,7 @@ from mlp_lightning.tables.categories import notes_on_case
 from mlp_lightning.tables.columns import Column, ColumnReport, Origin, Place, infer_columns
 from mlp_lightning.tables.encoding import Surprises, count_surprises, encode
 from mlp_lightning.tables.fingerprint import RowsHasher
+from mlp_lightning.tables.idle_csv import refuse_idle_csv, refuse_unmatched_csv
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.reading.sources import FileSource, TableSource, refuse_mixed_encodings
 from mlp_lightning.tables.row_weights import given_weights, row_weights
@@ -84,9 +86,12 @@ class Preparation:
         of_splits = {split: FileSource.open(path, options.csv) for split, path in paths.items()}
         refuse_idle_csv(options.csv, [source, *of_splits.values()])
         refuse_mixed_encodings([source, *of_splits.values()], options.csv.encoding)
+        self._used: tuple[list[str], list[str]] = [], []  # columns, and those with numbers
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)
+        if given.preprocessor is None and options.csv != CsvConfig():
+            self.notes += refuse_unmatched_csv(options.csv, [source, *of_splits.values()], *self._used)
 
     @functools.cached_property
     def preprocessing(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Preparation:
         table, numbers, origin = rows.table, rows.numbers, rows.origin
         self.dropped, self.forms, self.fingerprint["data"] = rows.dropped, rows.number_forms, rows.fingerprint
         self.notes += rows.notes
+        self._used = rows.used
         target = given.target or infer_target(table, rows.targets, rows.task, origin)
         targets_BT = target.numbers(table, origin.place)
         labels = task_class(target.task).labels(targets_BT)
@@ -145,7 +151,7 @@ class Preparation:
             self.notes += self.report.notes
             for one in self.report.columns:
                 self.notes += notes_on_case(one.name, one.vocabulary)
-            _refuse_idle_options(options, self.report.columns)
+            refuse_idle_options(options, self.report.columns, table)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)
@@ -314,21 +320,3 @@ def _rows(features_BP: Tensor, targets: Tensor, rows: NDArray[np.int64], weights
         return Rows(features_BP, targets, weights)
     chosen = torch.from_numpy(rows)
     return Rows(features_BP[chosen], targets[chosen], weights)
-
-
-def _refuse_idle_options(options: DataConfig, columns: Sequence[Column]) -> None:
-    """Refuse options of columns that the table does not have.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    kinds, default = {one.kind for one in columns}, DataConfig()
-    categorical = ("categorical",)
-    needed = {"scaling": ("numeric", "datetime"), "max_one_hot": categorical, "max_categories": categorical}
-    faults = [
-        Fault(f"data.{key}", value, f"has no effect: no column is {' or '.join(of_kinds)}", "leave it out")
-        for key, of_kinds in needed.items()
-        if not kinds & {*of_kinds} and (value := getattr(options, key)) != getattr(default, key)
-    ]
-    if faults:
-        raise ConfigError(faults)

@@ -110,6 +110,14 @@ class TypedRows:
             self._refuse_moments_as_targets()
         self._read_moments(given)
 
+    @property
+    def used(self) -> tuple[list[str], list[str]]:
+        """The columns that are not left out, and those of them that hold numbers."""
+        ignored = {name for name, one in self.wanted.items() if one.kind == "ignored"} - self._roles
+        columns = [one for one in self.table.column_names if one not in ignored]
+        kinds = {name: self.table.column(name).type for name in columns}
+        return columns, [one for one in columns if pa.types.is_integer(kinds[one]) or pa.types.is_floating(kinds[one])]
+
     def _refuse_missing_columns(self) -> None:
         for name in [*self.targets, *sorted(self._roles), *self.options.columns]:
             if name not in self.source.column_names:
@@ -177,6 +185,8 @@ class TypedRows:
         time = self.options.time_column
         if time is not None and kinds.get(time, "auto") in ("auto", "datetime"):
             forms.setdefault(time, wanted[time].format if time in wanted else None)
+        if given.preprocessor is None:
+            self._refuse_idle_formats()
         required = [name for name in names if kinds[name] == "datetime"]
         table = self.table
         self.table, self.moment_forms = with_moments(table, forms, required, self.origin.place)
@@ -190,6 +200,23 @@ class TypedRows:
             zoned = has_zone(table.column(name))
             if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
                 self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
+
+    def _refuse_idle_formats(self) -> None:
+        """Refuse formats of columns that hold no texts.
+
+        Raises:
+            ConfigError: naming them.
+        """
+        faults = []
+        for name, form in ((name, one.format) for name, one in self.options.columns.items() if one.format is not None):
+            values = self.table.column(name)
+            what = "numbers" if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) else "truth values"
+            holds = f"holds {'moments' if pa.types.is_timestamp(values.type) else what}, and no texts"
+            if values.null_count == len(values) or not pa.types.is_string(values.type):
+                holds = "has no value" if values.null_count == len(values) else holds
+                faults.append(Fault(f"data.columns.{name}.format", form, f"has no effect: it {holds}", "leave it out"))
+        if faults:
+            raise ConfigError(faults)
 
     def _refuse_moments_as_targets(self) -> None:
         """Dates are neither the classes nor the numbers that somebody wants to predict, unless they say so."""
@@ -280,26 +307,6 @@ def own_source(options: OwnDataConfig, function: Callable[..., Any]) -> TableSou
     # Columns that are left out may hold what cannot be read.
     ignored = [name for name, one in options.columns.items() if one.kind == "ignored"]
     return MemorySource(arrow_table(frame, f"what {path} returns", ignored), path)
-
-
-def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
-    """Options of text files, where no file is a text file, have no effect.
-
-    Args:
-        given: a section of such options, ``CsvConfig`` or ``CsvAsTrained``.
-        sources: what they are given for.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    if any(source.dialects for source in sources):
-        return
-    changed = [one.name for one in dataclasses.fields(given) if getattr(given, one.name) != one.default]
-    names = ", ".join(source.name for source in sources)
-    rule = f"has no effect: {names} {'is' if len(sources) == 1 else 'are'} no text"
-    faults = [Fault(f"data.csv.{name}", getattr(given, name), rule, "leave it out") for name in changed]
-    if faults:
-        raise ConfigError(faults)
 
 
 def _target_names(options: DataConfig, source: TableSource) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Union
 
 from mlp_lightning.config.inference import CsvAsTrained
 from mlp_lightning.config.schema import CsvConfig
-from mlp_lightning.data.reading import refuse_idle_csv
+from mlp_lightning.tables.idle_csv import refuse_idle_csv
 from mlp_lightning.tables.reading.csv import CsvFile
 from mlp_lightning.tables.reading.faults import refuse_utf8
 from mlp_lightning.tables.reading.sources import FileSource

@@ -22,7 +22,7 @@ from mlp_lightning.config.inference import CsvAsTrained
 from mlp_lightning.config.names import NUMERIC_EMBEDDINGS, SCALINGS
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.data.reading import Given, refuse_idle_csv
+from mlp_lightning.data.reading import Given
 from mlp_lightning.engines.autograd.loop import StepLoop
 from mlp_lightning.engines.steps import Execution
 from mlp_lightning.errors import ConfigError, DataError, Fault
@@ -30,6 +30,7 @@ from mlp_lightning.networks.optimizers import build_optimizer
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.tables.batches import encoded_batches
 from mlp_lightning.tables.encoding import Surprises, encode
+from mlp_lightning.tables.idle_csv import refuse_idle_csv
 from mlp_lightning.tables.reading.memory import KeptSource, MemorySource
 from mlp_lightning.tables.reading.sources import FileSource
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -124,6 +125,13 @@ class CsvFile:
         return {
             name: {record[index] for record in records if index < len(record)} - missing for name, index in at.items()
         }
+
+    def written_texts(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All values of columns as they are written, those that stand for a missing value too."""
+        options = dataclasses.replace(self.dialect.options, null_values="auto")
+        as_written = dataclasses.replace(self.dialect, null_values=("",), options=options, quotes_texts=False)
+        file = CsvFile(self.path, self.name, as_written)
+        return file._stream(columns, dict.fromkeys(columns, pa.string())) if columns else iter(())
 
     def _is_plain(self, text: str) -> bool:
         """Whether Arrow's reader takes a text for a number or a truth value."""
