@@ -56,6 +56,11 @@ def shown_error(error: BaseException) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
+def counted(count: int, noun: str, form: str = ",") -> str:
+    """A count with its noun, ``1 row`` or ``1,200 rows``; ``form`` is that of the number."""
+    return f"{count:{form}} {noun if count == 1 else f'{noun}s'}"
+
+
 class MLPLightningError(Exception):
     """Base of all errors that this package raises on purpose; its message is written for the user."""
 

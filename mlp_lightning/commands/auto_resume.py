@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlp_lightning.config import Config
 from mlp_lightning.config.overrides import CheckedCommand, explicit_keys
-from mlp_lightning.errors import ConfigError, Fault, RunFolderError
-from mlp_lightning.runs.run_folder import config_hash, first_intact_checkpoint, is_finished, newest_first
+from mlp_lightning.errors import ConfigError, DataError, Fault, RunFolderError
+from mlp_lightning.runs.run_folder import RunFolder, config_hash, first_intact_checkpoint, is_finished, newest_first
+from mlp_lightning.sweeps.folds import of_fold, of_member
 from mlp_lightning.sweeps.ledger import folder_lock, identity
 
 # What a command may say otherwise and still be the same.
@@ -62,6 +64,32 @@ def earlier_runs(config: Config, parent: Path) -> EarlierRuns:
     unfinished = [one for one in same if not is_finished(one)]
     newest = unfinished[0] if unfinished else None
     return EarlierRuns(finished, newest, *first_intact_checkpoint(unfinished, "last"))
+
+
+def refuse_other_rows(config: Config, finished: Path) -> None:
+    """Refuse to take a run for finished whose table has changed since; the table is read once for it.
+
+    Args:
+        config: of the command.
+        finished: the folder of the run.
+
+    Raises:
+        DataError: the rows are others, or cannot be read.
+    """
+    then = json.loads(RunFolder(finished).result.read_text(encoding="utf-8")).get("fingerprint")
+    if config.data.name != "table" or then is None:  # other rows cannot change, or an earlier version did not keep it
+        return
+    from mlp_lightning.runs.build import build_data
+    from mlp_lightning.runs.console import short_path
+    from mlp_lightning.tables.fingerprint import differences
+
+    one = of_member(config, 0)
+    now = build_data(of_fold(one, 0) if one.data.cv.trains_all else one).fingerprint
+    if changes := differences(then, now):
+        raise DataError(
+            f"auto_resume: {short_path(finished)} has finished, on other rows than {config.data.title} has now:"
+            f" {changes}. Bring the table back as it was, or leave auto_resume out to train anew on it."
+        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from mlp_lightning.config.hydra_arguments import is_question, options_given, par
 from mlp_lightning.config.inference import EvaluateConfig, ExplainConfig, ExportConfig, PredictConfig, idle_options
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
-from mlp_lightning.errors import ConfigError, Fault, MLPLightningError
+from mlp_lightning.errors import ConfigError, Fault, MLPLightningError, counted
 from mlp_lightning.runs.checkpoint_files import why_no_file
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.resolving import unpacked
@@ -219,7 +219,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
     console.line(_model_line(options.ckpt_path, checkpoint))
     for line in report.surprises:
         console.line(line)
-    console.line(f"{report.rows:,} rows predicted in {report.seconds:.1f} s: {report.path}")
+    console.line(f"{counted(report.rows, 'row')} predicted in {report.seconds:.1f} s: {report.path}")
 
 
 def _export(options: ExportConfig, checkpoint: Path) -> None:

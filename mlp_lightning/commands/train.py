@@ -23,6 +23,7 @@ from mlp_lightning.commands.auto_resume import (
     configuration_lock,
     earlier_runs,
     refuse_contradictions,
+    refuse_other_rows,
     sweep_name,
 )
 from mlp_lightning.commands.resources import parse_training
@@ -207,7 +208,9 @@ def _resumed(command: _Command, config: Config) -> list[str]:
     command.closing.enter_context(configuration_lock(config, parent))
     earlier = earlier_runs(config, parent)
     if earlier.finished is not None:
-        why = "auto_resume starts no second one, nor looks at its rows again; leave it out to train anew"
+        import_libraries()
+        refuse_other_rows(config, earlier.finished)
+        why = "auto_resume starts no second one on the same rows; leave it out to train anew"
         RunConsole(config.verbosity).line(f"Finished before, nothing to do: {earlier.finished} ({why})")
         sys.exit(0)
     if config.trains_several:  # in the folder in which they began

@@ -55,6 +55,13 @@ def _without_embedding(kinds: Collection[str]) -> Callable[[schema.Config], str]
     return reason
 
 
+def _lacks(argument: str) -> Callable[[schema.Config], bool]:
+    """Whether an argument of one of torch's optimizers is 0, or not set."""
+    return lambda config: (
+        not isinstance(config.optimizer, schema.OwnOptimizerConfig) and not config.optimizer.options.get(argument)
+    )
+
+
 _FULL_BATCH = _where(
     lambda config: config.data.batch_size is None, "data.batch_size = None makes one batch of all rows"
 )
@@ -86,15 +93,14 @@ _IDLE: dict[str, _Idle] = {
     ),
     "optimizer.lr": _Idle(_highest_rate, "leave one of them out"),
     "optimizer.dampening": _Idle(
-        _where(
-            lambda config: (
-                not isinstance(config.optimizer, schema.OwnOptimizerConfig)
-                and not config.optimizer.options.get("momentum")
-            ),
-            "it dampens optimizer.momentum, which is 0",
-        ),
+        _where(_lacks("momentum"), "it dampens optimizer.momentum, which is 0"),
         "set optimizer.momentum, for example 0.9, or leave it out",
         (0, 0.0),
+    ),
+    "optimizer.decoupled_weight_decay": _Idle(
+        _where(_lacks("weight_decay"), "optimizer.weight_decay is 0"),
+        "set optimizer.weight_decay, for example 0.01, or leave it out",
+        (False,),
     ),
     "logger.graph": _Idle(
         _where(

@@ -15,7 +15,8 @@ def describe(rows: Preparation) -> list[str]:
     asked = ", ".join(target.names)
     lines = [f"{count:,} rows; predicts {asked} ({_described_target(rows)})"]
     if rows.dropped:
-        lines.append(f"{rows.dropped:,} rows without a value of {asked} are left out")
+        rows_are = "row {} is" if rows.dropped == 1 else "rows {} are"
+        lines.append(f"{rows.dropped:,} {rows_are.format(f'without a value of {asked}')} left out")
     lines += rows.notes
     by_kind: dict[str, list[str]] = {}
     for column in rows.report.columns:

@@ -185,8 +185,6 @@ class TypedRows:
         time = self.options.time_column
         if time is not None and kinds.get(time, "auto") in ("auto", "datetime"):
             forms.setdefault(time, wanted[time].format if time in wanted else None)
-        if given.preprocessor is None:
-            self._refuse_idle_formats()
         required = [name for name in names if kinds[name] == "datetime"]
         table = self.table
         self.table, self.moment_forms = with_moments(table, forms, required, self.origin.place)
@@ -200,23 +198,6 @@ class TypedRows:
             zoned = has_zone(table.column(name))
             if pc.any(zoned).as_py() and not pc.all(zoned).as_py():
                 self.notes.append(f"{name}: times without a zone are taken as UTC, as others have a zone")
-
-    def _refuse_idle_formats(self) -> None:
-        """Refuse formats of columns that hold no texts.
-
-        Raises:
-            ConfigError: naming them.
-        """
-        faults = []
-        for name, form in ((name, one.format) for name, one in self.options.columns.items() if one.format is not None):
-            values = self.table.column(name)
-            what = "numbers" if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) else "truth values"
-            holds = f"holds {'moments' if pa.types.is_timestamp(values.type) else what}, and no texts"
-            if values.null_count == len(values) or not pa.types.is_string(values.type):
-                holds = "has no value" if values.null_count == len(values) else holds
-                faults.append(Fault(f"data.columns.{name}.format", form, f"has no effect: it {holds}", "leave it out"))
-        if faults:
-            raise ConfigError(faults)
 
     def _refuse_moments_as_targets(self) -> None:
         """Dates are neither the classes nor the numbers that somebody wants to predict, unless they say so."""

@@ -73,9 +73,9 @@ def choose_engine(
     elif wanted == "explicit":
         refusal = explicit_refuses(config) or ("" if is_on_cpu else "it was tried on CPUs only")
     if refusal:
-        raise ConfigError(
-            [Fault("trainer.engine", wanted, f"cannot train this run: {refusal}", "use trainer.engine=autograd")]
-        )
+        other = "autograd" if wanted == "stacked" or stacked_refuses(config) else "stacked"
+        hint = f"use trainer.engine={other}"
+        raise ConfigError([Fault("trainer.engine", wanted, f"cannot train this run: {refusal}", hint)])
     if wanted == "auto" and members > 1:
         return _choose_for_stack(config, members, work, rows_refuse, is_on_cpu)
     if wanted == "auto":

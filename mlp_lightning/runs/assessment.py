@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.protocol import Engine
+from mlp_lightning.errors import counted
 from mlp_lightning.runs.console import SPLIT_NAMES
 from mlp_lightning.runs.member import Member
 from mlp_lightning.runs.policies import Ending
@@ -177,7 +178,7 @@ def _plateau(config: Config, plateau: Plateau, base: float, steps: int) -> str:
     own, gradients = plateau
     above = "above " if own > base / _PLATEAU else ""
     text = (
-        f"After {steps:,} steps the training loss ({own:.6g}) is {above}that of the baseline"
+        f"After {counted(steps, 'step')} the training loss ({own:.6g}) is {above}that of the baseline"
         f" ({base:.6g}), which does not look at the features: nothing was learned."
     )
     norms = list(gradients.values())

@@ -47,6 +47,10 @@ _MAY_CHANGE_IN_TRAINER = (
 )
 
 
+# Of the section data: where the rows are, and how they are written there.
+WHERE_ROWS_ARE = ("path", "val_path", "test_path", "csv")
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, brings it to the disk and renames it; loads only plain data."""
 
@@ -99,6 +103,10 @@ def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, st
     # An option that was not there yet had the effect of its default.
     saved = parse_complete(checkpoint[CONFIG_KEY], is_stored=True)
     before, now = _decisive(saved.to_dict()), _decisive(config.to_dict())
+    if checkpoint.get(FINGERPRINT_KEY) is not None:  # by which the rows themselves are compared
+        for flat in (before, now):
+            for key in WHERE_ROWS_ARE:
+                flat.pop(f"data.{key}", None)
     has_ended = checkpoint["global_step"] >= run_length(saved, steps_per_epoch)
     trains_on = saved.scheduler.name in OVER_THE_RUN and config.scheduler.name == "none" and has_ended
     if trains_on:

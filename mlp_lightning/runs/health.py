@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlp_lightning.engines.protocol import Unchanged
+from mlp_lightning.errors import counted
 
 
 def non_finite_message(step: int, loss: float, optimizer: str, lr: float | None) -> str:
@@ -35,7 +36,8 @@ def non_finite_metrics_message(steps: int, metrics: Mapping[str, Mapping[str, fl
 def no_best_message(steps: int) -> str:
     """What to say when the weights of the best validation are to be reported and there was none."""
     return (
-        f"The training was ended after {steps} steps, before the first validation: there are no best weights to report"
+        f"The training was ended after {counted(steps, 'step')}, before the first validation: there are no best"
+        " weights to report"
         " (report_weights=best). Train longer, or set report_weights=last."
     )
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mlp_lightning.config import Config, OwnDataConfig, OwnModelConfig
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.errors import counted
 from mlp_lightning.runs.console import SPLIT_NAMES, WARNING, RunConsole, short_path
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
@@ -69,8 +70,11 @@ def report_lines(result: TrainingResult, details: str, has_events: bool = True) 
 
 def _facts(result: TrainingResult, details: str, has_events: bool, is_kept: bool = True) -> list[str]:
     stopped = f"; stopped early: {result.stopped_by}" if result.stopped_by else ""
-    epochs = f"{len(result.members)} members, {result.epochs} epochs" if result.members else f"{result.epochs} epochs"
-    facts = [f"{result.steps} steps ({epochs}) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
+    epochs = counted(result.epochs, "epoch", "")
+    if result.members:
+        epochs = f"{counted(len(result.members), 'member')}, {epochs}"
+    steps = counted(result.steps, "step", "")
+    facts = [f"{steps} ({epochs}) in {result.wall_time_s:.1f} s on {result.device}{stopped}"]
     facts += _overfitting(result)
     if result.baseline is not None:
         facts.append(f"Baseline: {result.baseline['predicts']}")
@@ -93,7 +97,8 @@ def _overfitting(result: TrainingResult) -> list[str]:
     best, last = result.validation["best"], result.validation["last"]
     if last["step"] <= best["step"] or last["loss"] <= _OVERFITTED * best["loss"]:
         return []
-    line = f"Overfitting: the validation loss was {best['loss']:.4g} after {best['step']} steps and ends at"
+    steps = counted(best["step"], "step", "")
+    line = f"Overfitting: the validation loss was {best['loss']:.4g} after {steps} and ends at"
     return [
         f"{line} {last['loss']:.4g}" + ("" if result.stopped_by else "; callbacks=early_stopping ends a run sooner")
     ]

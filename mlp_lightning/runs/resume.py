@@ -23,12 +23,14 @@ from mlp_lightning.config import Config, OwnModelConfig
 from mlp_lightning.engines.dropout import KIND
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.engines.stacked.stack import Stack
-from mlp_lightning.errors import CheckpointError, ConfigError, shown_error
+from mlp_lightning.errors import CheckpointError, ConfigError, counted, shown_error
 from mlp_lightning.runs.checkpoints import (
+    CONFIG_KEY,
     FINGERPRINT_KEY,
     MASKS_KEY,
     OVER_THE_RUN,
     PENDING_KEY,
+    WHERE_ROWS_ARE,
     SavedRun,
     about_schedule,
     check_same_run,
@@ -84,6 +86,7 @@ class Resumed:
         is_complete: whether all steps are made, and only the result is missing.
         validation_pending: whether the validation of its last step is still to be made.
         has_other_masks: whether dropout drew its masks from another generator before.
+        other_places: paths of its tables before, where they are others now; by option.
     """
 
     path: Path
@@ -95,6 +98,7 @@ class Resumed:
     is_complete: bool
     validation_pending: bool
     has_other_masks: bool
+    other_places: Mapping[str, str]
 
     def begin(self, training: Training) -> None:
         """Bring a run that has just been built to the state of the checkpoint, and its folder to that history."""
@@ -113,10 +117,16 @@ class Resumed:
 
     def lines(self, config: Config) -> list[str]:
         """What to tell the user."""
+        places = [
+            f"data.{key}: {getattr(config.data, key)} has the same rows as {before} had before"
+            for key, before in self.other_places.items()
+        ]
         if self.is_complete:
-            return [f"Completing {self.path}: all its {self.run.state.step} steps are made, the result is missing"]
+            step = self.run.state.step
+            made = "its only step is made" if step == 1 else f"all its {step} steps are made"
+            return [f"Completing {self.path}: {made}, the result is missing", *places]
         rate = f" at the constant learning rate {config.optimizer.lr:g}: its schedule has ended"
-        lines = [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}"]
+        lines = [f"Continuing from step {self.run.state.step} of {self.path}{rate if self.trains_on else ''}", *places]
         if self.has_other_masks:
             lines.append(
                 "Its dropout masks came from another generator, that of an earlier version: from this step on they are"
@@ -181,7 +191,15 @@ def resume(found: Found, config: Config, training: Training) -> Resumed:
     drops = not isinstance(config.model, OwnModelConfig) and config.model.dropout > 0
     has_other_masks = drops and checkpoint.get(MASKS_KEY) != KIND
     is_pending = checkpoint.get(PENDING_KEY, False)
-    return Resumed(path, run, best, lost, events, trains_on, is_complete, is_pending, has_other_masks)
+    places = _other_places(checkpoint, config)
+    return Resumed(path, run, best, lost, events, trains_on, is_complete, is_pending, has_other_masks, places)
+
+
+def _other_places(checkpoint: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """The paths of its tables that a checkpoint has otherwise, by option."""
+    before, now = checkpoint[CONFIG_KEY]["data"], config.to_dict()["data"]
+    keys = [key for key in WHERE_ROWS_ARE if key != "csv" and before.get(key) is not None]
+    return {key: before[key] for key in keys if before[key] != now[key]}
 
 
 def _best(
@@ -213,14 +231,14 @@ def _ended(run: SavedRun, path: Path, config: Config, training: Training, has_re
     if step > training.last_step or (step == training.last_step and has_result):
         hint = "Raise trainer.max_steps (or trainer.max_epochs) to train on."
         raise CheckpointError(
-            f"ckpt_path: {path} was taken after {step} steps, and the run is to end there or before."
+            f"ckpt_path: {path} was taken after {counted(step, 'step', '')}, and the run is to end there or before."
             f" {about_schedule(config) if config.scheduler.name in OVER_THE_RUN else hint}"
         )
     if run.stopping is None or options is None or run.stopping.wait < options.patience:
         return run, step == training.last_step
     if has_result:
         raise CheckpointError(
-            f"ckpt_path: {path} is the end of a run that stopped early, after {step} steps."
+            f"ckpt_path: {path} is the end of a run that stopped early, after {counted(step, 'step', '')}."
             " Leave early stopping out (callbacks=default) to train on."
         )
     return run._replace(stopping=run.stopping._replace(stopped=why_stopped(options))), True

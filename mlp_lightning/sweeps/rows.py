@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mlp_lightning.runs.stack_checkpoints import SavedStack
 
 
+# Runs that a message names, the others are counted.
+_MOST_NAMED = 5
+
+
 class RowsOfSweep:
     """The rows of the runs of a sweep, as they were when they were read first.
 
@@ -65,7 +69,7 @@ class RowsOfSweep:
         from mlp_lightning.tables.fingerprint import differences
 
         tables = {_tables(one): one.allow_targets for one in configs}
-        changed: dict[str, list[str]] = {}
+        changed: dict[str, list[RunRecord]] = {}
         for record in records:
             if record.status != "finished" or record.fingerprint is None:
                 continue
@@ -75,9 +79,12 @@ class RowsOfSweep:
                 allowed = dataclasses.replace(config, allow_targets=tables[_tables(config)])
                 changes = differences(record.fingerprint, self._sizes.fingerprint(allowed))
             if changes:
-                changed.setdefault(f"other rows than {_name(config)} has now: {changes}", []).append(record.folder.name)
-        for rows, names in changed.items():
-            which = f"Run {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                changed.setdefault(f"other rows than {_name(config)} has now: {changes}", []).append(record)
+        for rows, of_rows in changed.items():
+            names = [_place(one.folder, self._folder) for one in of_rows]
+            more = len(names) - _MOST_NAMED
+            shown = ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+            which = f"{'Run' if len(names) == 1 else 'Runs'} {shown}"
             raise self._refusal(f"{which} of {short_path(self._folder)} trained on {rows}")
 
     def _refusal(self, reason: str) -> DataError:
@@ -86,6 +93,12 @@ class RowsOfSweep:
             f"{reason}. Runs on different rows cannot be compared. Bring the table back as it was, or start a new sweep"
             " (leave sweep.resume out, choose another sweep.name)."
         )
+
+
+def _place(run: Path, sweep: Path) -> str:
+    """Which run of a sweep it is: its job, and the fold."""
+    whole, folder = run.absolute(), sweep.absolute()
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else run.name
 
 
 def _tables(config: Config) -> tuple[str | None, ...]:

@@ -124,6 +124,10 @@ class Sweep:
         if pending and not self.ends_here:
             self._train(pending, n_jobs, backend)
         elif runs and not pending and all(record is not None for _, record in runs):
+            tables = [config_of(one) for one, _ in runs if config_of(one).data.name == "table"]
+            if tables:
+                import_libraries()
+                self._rows.compare_records(tables, self._done)
             self._unfinished_stacks([])  # removes the states of stacks whose runs have all ended
             self.console.line(f"All {_count(len(runs), 'run')} were done before. Folder: {short_path(self.folder)}")
         for of_job in batch:

@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlp_lightning.errors import counted
+
 Words = NDArray[np.uint64]
 Fingerprint = Mapping[str, Any]
 # So many that what is worked on stays in the cache of the processor.
@@ -94,7 +96,7 @@ def _difference(then: Fingerprint, now: Fingerprint, reads_all: bool) -> str:
         parts += [f"without {_named(gone)}"] if gone else []
         parts += [f"with {_named(new)} added"] if new else []
     if then["rows"] != now["rows"]:
-        parts.append(f"{now['rows']:,} rows instead of {then['rows']:,}")
+        parts.append(f"{counted(now['rows'], 'row')} instead of {then['rows']:,}")
         return ", ".join(parts)
     changed = [name for name in before if name in after and before[name] != after[name]]
     if changed and then["as_set"] == now["as_set"]:

@@ -81,7 +81,9 @@ def refuse_unmatched_csv(
     files = [file for source in sources for file in source.files if isinstance(file, CsvFile)]
     faults = []
     if options.delimiter != "auto" and all(len(file.column_names) == 1 for file in files):
-        faults.append(Fault("data.csv.delimiter", options.delimiter, _rule("the first line has one name"), "leave it out"))
+        faults.append(
+            Fault("data.csv.delimiter", options.delimiter, _rule("the first line has one name"), "leave it out")
+        )
     if _is_idle_encoding(options.encoding, files):
         rule = _rule("all characters are ASCII, which it does not change")
         faults.append(Fault("data.csv.encoding", options.encoding, rule, "leave it out"))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlp_lightning.config import DataConfig
 from mlp_lightning.config.free_names import column_option
-from mlp_lightning.errors import DataError
+from mlp_lightning.errors import DataError, counted
 from mlp_lightning.tables.categories import tidied
 from mlp_lightning.tables.label_splits import parts_by_labels
 from mlp_lightning.tables.randomness import derived_seed
@@ -112,7 +112,8 @@ def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.i
     values = table.column(column)
     if values.null_count:
         raise DataError(
-            f"{name}: data.{option} {column!r} has no value in {values.null_count:,} rows. Fill it, or leave them out."
+            f"{name}: data.{option} {column!r} has no value in {counted(values.null_count, 'row')}."
+            " Fill it, or leave such rows out."
         )
     kinds = pa.types
     is_ordered = kinds.is_timestamp(values.type) or kinds.is_integer(values.type) or kinds.is_floating(values.type)
@@ -231,6 +232,7 @@ def _refuse_rare_classes(labels_B: NDArray[np.generic] | None, folds: int, name:
     rarest = int(np.unique(labels_B, return_counts=True)[1].min())
     if rarest < folds:
         raise DataError(
-            f"{name}: a class has {rarest} rows, fewer than data.cv.folds = {folds}, so not every fold can have one."
+            f"{name}: a class has {counted(rarest, 'row')}, fewer than data.cv.folds = {folds}, so not every fold can"
+            " have one."
             f" Use at most {max(rarest, 2)} folds, or merge or remove the class."
         )

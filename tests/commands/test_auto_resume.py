@@ -125,6 +125,37 @@ def test_killed_terminated_finished(tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [[], ["data.cv.folds=2"], ["ensemble.members=2"], ["data.test_path=test.csv", "data.test_fraction=0"]]
+)
+def test_a_finished_run_and_a_table_that_has_changed(tmp_path, kind) -> None:
+    def write(name: str, first: int, rows: int = 40) -> None:
+        lines = [
+            f"{row * 7 % 11},{'left' if row % 3 else 'right'},{'uv'[row % 2]}" for row in range(first, first + rows)
+        ]
+        (tmp_path / name).write_text("\n".join(["a,b,y", *lines]) + "\n", encoding="utf-8")
+
+    words = ["data=table", "data.path=t.csv", "data.target=y", "data.val_fraction=0", "trainer.max_epochs=1", *kind]
+    words += ["auto_resume=true"] + ([] if kind else ["data.test_fraction=0.25"])
+    write("t.csv", 0)
+    write("test.csv", 100)
+    assert train_forked(*words, folder=tmp_path).returncode == 0
+    (run,) = runs(tmp_path, "table")
+    (tmp_path / "t.csv").touch()  # the same rows
+    same = train_forked(*words, folder=tmp_path)
+    assert (same.returncode, same.stderr) == (0, "")
+    assert same.stdout.startswith(f"Finished before, nothing to do: {run.relative_to(tmp_path)}")
+    write("test.csv" if "data.test_path=test.csv" in kind else "t.csv", 1)
+    other = train_forked(*words, folder=tmp_path)
+    assert other.returncode == 2
+    of = "in data.test_path, " if "data.test_path=test.csv" in kind else ""
+    assert (
+        f"{run.relative_to(tmp_path)} has finished, on other rows than t.csv has now: {of}other values" in other.stderr
+    )
+    assert runs(tmp_path, "table") == [run]
+
+
+@pytest.mark.slow
 def test_sweep_continues(tmp_path) -> None:
     words = ["-m", "data=xor", "seed=1,2", "trainer.max_steps=50", "auto_resume=true"]
     assert train_forked(*words, folder=tmp_path).returncode == 0

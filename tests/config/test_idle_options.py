@@ -86,6 +86,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "data.bits": {**IRIS, "data.bits": 5},
     "optimizer.lr": {**IRIS, "optimizer.lr": 0.3, "scheduler.name": "one_cycle", "scheduler.max_lr": 0.2},
     "optimizer.dampening": {"optimizer.dampening": 0.5},
+    "optimizer.decoupled_weight_decay": {"optimizer.name": "NAdam", "optimizer.decoupled_weight_decay": True},
     "scheduler.monitor": {"scheduler.name": "plateau", "scheduler.monitor": "loss/val"},
     "trainer.check_val_every_n_epoch": {"trainer.check_val_every_n_epoch": 3},
     "trainer.gradient_clip_algorithm": {"trainer.gradient_clip_algorithm": "value"},
@@ -132,8 +133,8 @@ def test_every_option_is_listed() -> None:
     own = {"model": schema.OwnModelConfig, "data": schema.OwnDataConfig, "optimizer": schema.OwnOptimizerConfig}
     known = {*options(schema.Config), *(key for name, cls in own.items() for key in options(cls, f"{name}."))}
     refused = REFUSED.keys() | REFUSED_BY_ROWS.keys()
-    # An argument of one of torch's optimizers, which the schema does not list.
-    assert known | {"optimizer.dampening"} == ALWAYS | SAYS.keys() | refused
+    # Arguments of torch's optimizers, which the schema does not list.
+    assert known | {"optimizer.dampening", "optimizer.decoupled_weight_decay"} == ALWAYS | SAYS.keys() | refused
     assert not ALWAYS & refused
     assert not SAYS.keys() & (ALWAYS | refused)
     assert len(schedules.SCHEDULES) == len(typing.get_args(schedules.ScheduleConfig))
@@ -169,6 +170,7 @@ def test_a_default_is_not_refused(key: str) -> None:
         ("model.embedding_frequencies", 4, {"model.numeric_embedding": "piecewise_linear"}),
         ("optimizer.lr", 0.3, {"scheduler.name": "one_cycle"}),
         ("optimizer.dampening", 0.5, {"optimizer.momentum": 0.9}),
+        ("optimizer.decoupled_weight_decay", True, {"optimizer.name": "NAdam", "optimizer.weight_decay": 0.3}),
     ],
 )
 def test_options_with_an_effect_are_taken(key: str, value: Any, with_effect: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from support.configurations import ComposeConfig
 
 from mlp_lightning.config import OptimizerConfig, conf_dir
 from mlp_lightning.config.names import TORCH_OPTIMIZERS
+from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks.optimizers import build_optimizer
 
 # All but the one that chooses values for tables, and that for a class of the user's own.
@@ -66,7 +67,12 @@ def test_each_option_takes_the_learning_rate_suggested_for_it_alone(option: str,
     own = compose_config(f"optimizer={option}", f"++data.suggested_lr.{option}=0.123").optimizer
     assert own.lr == 0.123
     others = [f"++data.suggested_lr.{other}=0.123" for other in OPTIONS if other != option]
-    assert compose_config(f"optimizer={option}", *others).optimizer.lr != 0.123
+    both = compose_config(f"optimizer={option}", *others, f"++data.suggested_lr.{option}=0.321").optimizer
+    assert both.lr == 0.321
+    with pytest.raises(
+        ConfigError, match=r"data\.suggested_lr\.\w+ = 0\.123 has no effect: optimizer\.lr = .* is that"
+    ):
+        compose_config(f"optimizer={option}", *others)
 
 
 @pytest.mark.parametrize("option", [one for one in OPTIONS if one != "sgd"])

@@ -337,14 +337,14 @@ def test_a_table_of_scikit_learn_needs_no_target() -> None:
 def test_how_text_is_written_where_no_file_is_text(tmp_path, ending: str) -> None:
     table = pa.table({"x": np.arange(60) % 7 / 3, "y": ["u", "v"] * 30})
     path = WRITERS[f"rows.{ending}"](table, tmp_path / f"rows.{ending}")
-    options: dict[str, Any] = {"name": "table", "path": path, "target": "y", "csv": CsvConfig(null_values=["?"])}
+    options: dict[str, Any] = {"name": "table", "path": path, "target": "y", "csv": CsvConfig(decimal=".")}
     if ending == "csv":
         TabularDataModule(**options).setup()
         return
     with pytest.raises(ConfigError) as caught:
         TabularDataModule(**options).setup()
     rule = f"has no effect: rows.{ending} is no text"
-    assert caught.value.faults == (Fault("data.csv.null_values", ["?"], rule, "leave it out"),)
+    assert caught.value.faults == (Fault("data.csv.decimal", ".", rule, "leave it out"),)
     text = write_csv(table, tmp_path / "more.csv")
     TabularDataModule(**options, test_path=text).setup()
     # What a command is given for its rows, on top of the options of the training.

@@ -101,7 +101,7 @@ class Stops(pl.Callback):
 
 def test_best_of_a_training_that_a_callback_ends_too_soon(tmp_path: Path, compose_config: ComposeConfig) -> None:
     config = compose_config(*IRIS, "trainer.max_steps=9", "trainer.steps_per_execution=1", "report_weights=best")
-    with pytest.raises(TrainingError, match="ended after 1 steps, before the first validation"):
+    with pytest.raises(TrainingError, match="ended after 1 step, before the first validation"):
         mlp_lightning.train(config, tmp_path / "run", callbacks=[Stops()])
     assert recorded(tmp_path / "run")["metrics"] == {}
     assert checkpoint(tmp_path / "run", "last")["global_step"] == 1

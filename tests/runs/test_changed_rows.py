@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.configurations import ComposeConfig
@@ -71,6 +73,39 @@ def write_towns(path: Path, count: int = 48, first: int = 0, extra: str = "") ->
 def towns(path: Path, steps: int = 4, **data: Any) -> dict[str, Any]:
     section = {"name": "table", "path": str(path), "target": "y", "val_fraction": 0.25, "test_fraction": 0.25, **data}
     return {**FRAME, "data": section, "trainer": {"max_steps": steps, "accelerator": "cpu"}}
+
+
+def test_a_run_continues_on_the_same_rows_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another path, format and way of writing; other rows there are refused, and so is another table for a split."""
+    here, there, third = (tmp_path / name for name in ("here.csv", "there.parquet", "third.csv"))
+    write_towns(here)
+    pq.write_table(pyarrow.csv.read_csv(here), there)
+    with third.open("w", encoding="latin-1") as file:
+        file.write("\n".join(";".join(line.split(",")) for line in here.read_text(encoding="utf-8").splitlines()))
+    last = mlp_lightning.train(towns(here), tmp_path / "first").run_dir / "checkpoints" / "last.ckpt"
+
+    def continued(path: Path, to: str, **data: Any) -> Any:
+        config = {**towns(path, steps=7, **data), "ckpt_path": str(last), "verbosity": 1}
+        return mlp_lightning.train(config, tmp_path / to)
+
+    on_same = continued(here, "same")
+    for name, path, data in (("parquet", there, {}), ("text", third, {"csv": {"delimiter": ";"}})):
+        capsys.readouterr()
+        assert continued(path, name, **data).metrics == on_same.metrics
+        assert f"data.path: {path} has the same rows as {here} had before" in capsys.readouterr().out
+    write_towns(third, first=1)
+    with pytest.raises(
+        CheckpointError, match=r"trained on other rows than .*third\.csv has now: the same rows in another"
+    ):
+        continued(third, "other")
+    write_towns(third)
+    with pytest.raises(CheckpointError, match=r"test_fraction: 0\.25 in the checkpoint, 0\.0 now"):
+        continued(here, "split", test_path=str(third), test_fraction=0)
+    content = torch.load(last, weights_only=True)
+    del content["fingerprint"]  # of an earlier version: then the path has to be the same
+    torch.save(content, last)
+    with pytest.raises(CheckpointError, match=r"data\.path: '.*here\.csv' in the checkpoint, '.*there\.parquet' now"):
+        continued(there, "old")
 
 
 CHANGES = {

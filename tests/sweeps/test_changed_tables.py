@@ -31,7 +31,7 @@ def test_runs_on_other_rows_do_not_join_a_sweep(tmp_path: Path) -> None:
     write(table, 90)
     refused = train_forked(*command, "seed=3,4,5", "sweep.resume=true", folder=tmp_path)
     assert refused.returncode == 2
-    message = "Run 0 and 1 more of lightning_logs/t/both trained on other rows than rows.csv has now: 90 rows instead"
+    message = "Runs 0, 1 of lightning_logs/t/both trained on other rows than rows.csv has now: 90 rows instead"
     assert message in refused.stderr
     assert (sweep / "leaderboard.csv").read_bytes() == leaderboard
     assert statuses(sweep) == ["finished"] * 2
@@ -40,8 +40,10 @@ def test_runs_on_other_rows_do_not_join_a_sweep(tmp_path: Path) -> None:
     other = train_forked(*command, "seed=9", "sweep.resume=true", folder=tmp_path)
     assert other.returncode == 2
     assert "the same rows in another order" in other.stderr or "other values" in other.stderr
-    # What is done needs no table, and another table is none of its business.
-    assert train_forked(*command, "seed=3,4", "sweep.resume=true", folder=tmp_path).returncode == 0
+    # What is done is compared, too, and another table is none of its business.
+    done = train_forked(*command, "seed=3,4", "sweep.resume=true", folder=tmp_path)
+    assert done.returncode == 2
+    assert "Runs 0, 1 of lightning_logs/t/both trained on other rows than rows.csv has now" in done.stderr
     write(tmp_path / "other.csv", 40)
     elsewhere = (*SWEEP, "data.path=other.csv", "sweep.name=both", "seed=3", "sweep.resume=true")
     assert train_forked(*elsewhere, folder=tmp_path).returncode == 0

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.errors import ConfigError, Fault
+from mlp_lightning.errors import ConfigError, Fault, counted
 from mlp_lightning.inference.evaluation.figure import confusion_figure, residual_figure, write_png
 from mlp_lightning.inference.evaluation.table import (
     below_baseline,
@@ -82,7 +82,11 @@ class EvaluationReport:
 
     def facts(self) -> list[str]:
         """Further lines to show after the metrics."""
-        lines = [f"{self.dropped:,} rows without a target are left out"] if self.dropped else []
+        lines = []
+        if self.dropped:
+            lines.append(
+                f"{counted(self.dropped, 'row')} without a target {'is' if self.dropped == 1 else 'are'} left out"
+            )
         return [
             *lines,
             *self.surprises,
@@ -221,7 +225,7 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
     targets_BT = np.concatenate(targets)
     refuse_no_rows(model, source, len(targets_BT))
     return EvaluatedRows(
-        f"{len(targets_BT):,} rows of {source.name}",
+        f"{counted(len(targets_BT), 'row')} of {source.name}",
         targets_BT,
         np.concatenate(predictions),
         np.concatenate(weights) if weights else None,
@@ -248,7 +252,7 @@ def evaluated_split(model: TrainedModel, split: str, weight_column: str | None) 
     column, weights_B = weight_column or model.config.data.weight_column, None
     if column is not None:
         weights_B = split_weights(data, split, column, source)
-    title = f"{len(targets_BT):,} {split} rows of {model.config.data.title}"
+    title = f"{counted(len(targets_BT), f'{split} row')} of {model.config.data.title}"
     return EvaluatedRows(title, targets_BT, predictions_BC, weights_B, column, 0, [])
 
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from mlp_lightning.errors import DataError, ExportError
+from mlp_lightning.errors import DataError, ExportError, counted
 from mlp_lightning.inference.export.check import Checked, check
 from mlp_lightning.inference.export.description import describe, missing_integer, missing_text, value_input, value_type
 from mlp_lightning.inference.export.torch import PredictionNetwork, quiet_exporters
@@ -114,8 +114,8 @@ def _values(values: pa.ChunkedArray, column: Column) -> NDArray[Any]:
     if kind == "bool":
         if values.null_count:
             raise DataError(
-                f"Column {column.name!r} has no value in {values.null_count} rows. The exported model takes it as a"
-                " boolean, which cannot be missing, as no training row was without one. Fill the gaps, or leave out"
+                f"Column {column.name!r} has no value in {counted(values.null_count, 'row')}. The exported model takes"
+                " it as a boolean, which cannot be missing, as no training row was without one. Fill the gaps, or leave out"
                 " these rows."
             )
         return values.to_numpy()

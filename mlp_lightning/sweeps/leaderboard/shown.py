@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from mlp_lightning.errors import counted
 from mlp_lightning.sweeps.leaderboard.keys import value_text
 from mlp_lightning.sweeps.leaderboard.ranking import Leaderboard, Line
 from mlp_lightning.sweeps.leaderboard.scales import is_number
@@ -71,9 +72,9 @@ def reason_for_no_plot(leaderboard: Leaderboard) -> str:
     total = len(leaderboard.finished) + len(leaderboard.others)
     metric = metric_title(leaderboard.ranked_by, leaderboard.held_out)
     if not leaderboard.finished:
-        return f"None of {total:,} runs finished."
+        return f"None of {counted(total, 'run')} finished."
     if not any(math.isfinite(run.metrics.get(leaderboard.ranked_by, math.nan)) for run in leaderboard.finished):
-        return f"None of {total:,} runs has a finite {metric}."
+        return f"None of {counted(total, 'run')} has a finite {metric}."
     if leaderboard.line_keys and not any(math.isfinite(mean_of(leaderboard, line)) for line in leaderboard.lines):
         return f"No combination has a finite {metric} for all of its seeds."
     return ""

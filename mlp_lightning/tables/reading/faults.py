@@ -16,7 +16,7 @@ from typing import TextIO
 
 import pyarrow as pa
 
-from mlp_lightning.errors import DataError
+from mlp_lightning.errors import DataError, counted
 from mlp_lightning.tables.reading.dialect import CsvDialect, known_encoding, open_bytes, open_text
 from mlp_lightning.tables.reading.limits import ROW_BYTES
 
@@ -89,10 +89,6 @@ def raise_csv_fault(path: Path, name: str, dialect: CsvDialect) -> None:
             f"{name}, line {error.line}: a quotation mark opens a value in this row and no mark closes it. "
             "Close it, or double it where it is part of the value."
         ) from None
-
-
-def counted(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def ragged_hint(record: list[str], dialect: CsvDialect) -> str:

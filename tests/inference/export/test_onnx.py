@@ -158,7 +158,7 @@ def test_a_boolean_cannot_be_missing(exported) -> None:
     from mlp_lightning.inference.export.onnx import feeds
 
     sure = [one for one in exported["binary"][0].columns if one.name == "sure"]
-    with pytest.raises(DataError, match="'sure' has no value in 1 rows"):
+    with pytest.raises(DataError, match=r"'sure' has no value in 1 row\."):
         feeds(pa.table({"sure": pa.array([True, None])}), sure)
 
 
