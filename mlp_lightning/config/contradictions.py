@@ -147,10 +147,10 @@ def _options_of_text_files(config: schema.Config) -> Iterator[Fault]:
     data = config.data
     has_files = data.name == "table" and not isinstance(data, schema.OwnDataConfig)
     if data.csv != schema.CsvConfig() and not has_files and data.val_path is None and data.test_path is None:
-        given = dataclasses.asdict(data.csv)
+        given = {key: value for key, value in vars(data.csv).items() if value != getattr(schema.CsvConfig(), key)}
         which = "_target_" if isinstance(data, schema.OwnDataConfig) else "name"
         rule = f"has no effect: data.{which} = {getattr(data, which)!r} brings its own rows"
-        yield Fault("data.csv", given, rule, "leave it out")
+        yield from (Fault(f"data.csv.{key}", value, rule, "leave it out") for key, value in given.items())
 
 
 def _two_meanings_of_a_mark(config: schema.Config) -> Iterator[Fault]:

@@ -113,7 +113,7 @@ def _ranks(table: pa.Table, option: str, column: str, name: str) -> NDArray[np.i
     if values.null_count:
         raise DataError(
             f"{name}: data.{option} {column!r} has no value in {counted(values.null_count, 'row')}."
-            " Fill it, or leave such rows out."
+            " Fill it, or leave them out."
         )
     kinds = pa.types
     is_ordered = kinds.is_timestamp(values.type) or kinds.is_integer(values.type) or kinds.is_floating(values.type)

@@ -185,6 +185,14 @@ def refuse_faulty(name: str, found: Examined, place: Place, is_asked: bool = Fal
     Raises:
         DataError: with the row, three values, and the options that help.
     """
+    if found.are_numbers and found.minus_behind and not found.marks and not is_asked:
+        option = "task=multiclass" if is_target else column_option(name, "kind", "categorical")
+        number = "task=regression" if is_target else column_option(name, "kind", "numeric")
+        listed = ", ".join(map(shown, dict.fromkeys([found.minus_behind, *found.shown])))
+        raise DataError(
+            f"{place(0)} and further: column {name!r} holds {listed}. The first may be a number below zero, or a"
+            f" category such as a mark: set {number} or {option}."
+        )
     if not (found.are_faulty_numbers or (is_asked and found.present and not found.are_numbers)):
         return
     listed = ", ".join(map(shown, found.shown))
@@ -303,6 +311,9 @@ def notes_on_numbers(name: str, found: Examined, form: NumberForm) -> list[str]:
     if not form.is_plain and found.shown:
         number = parsed(pa.chunked_array([[found.shown[0]]]), form)[0][0].as_py()
         lines.append(f"{name}: numbers are written as {shown(found.shown[0])}, which is read as {number:.12g}")
+    if found.minus_behind and (form.is_plain or found.minus_behind != found.shown[0]):
+        number = parsed(pa.chunked_array([[found.minus_behind]]), form)[0][0].as_py()
+        lines.append(f"{name}: {shown(found.minus_behind)} is read as {number:.12g}")
     odd = {word: count for word, count in found.words.items() if word and word not in NULL_VALUES}
     for word, count in odd.items():
         lines.append(f"{name}: {shown(word)} among the numbers is taken as missing ({_rows(count)})")

@@ -140,6 +140,44 @@ def test_what_is_not_a_frame(tmp_path: Path) -> None:
         mlp_lightning.train(with_data(name="frame"), tmp_path / "other")
 
 
+def test_columns_of_objects_in_polars(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+
+    def frame(values: list[Any]) -> Any:
+        held = polars.Series("o", values * 20, dtype=polars.Object)
+        return polars.DataFrame({"o": held, "number": list(range(40)), "y": ["u", "v"] * 20})
+
+    class Own:
+        pass
+
+    refused: dict[str, list[Any]] = {
+        "column 'o' has 7 (a number) in row 1, but 'w' (a text) in row 2": [7, "w"],
+        "in row 1, which is of the type Own": [Own(), Own()],
+        "which is of the type bytes": [b"7", b"8"],
+    }
+    config = {**CONFIG, "data": {"name": "frame", "target": "y"}}
+    for number, (text, values) in enumerate(refused.items()):
+        with pytest.raises(DataError, match=re.escape(text)) as caught:
+            mlp_lightning.train(config, tmp_path / str(number), frame=frame(values))
+        assert "binary" not in str(caught.value)
+        left_out = {**config, "data": {**config["data"], "columns": {"o": {"kind": "ignored"}}}}
+        mlp_lightning.train(left_out, tmp_path / f"without {number}", frame=frame(values))
+    for name, values in (("texts", ["left", None]), ("decimals", [decimal.Decimal("1.5"), decimal.Decimal(7)])):
+        result = mlp_lightning.train(config, tmp_path / name, frame=frame(values))
+        kinds = {one.name: one.kind for one in load_model(result.run_dir / "checkpoints" / "last.ckpt").columns}
+        assert kinds["o"] == {"texts": "categorical", "decimals": "numeric"}[name]
+
+
+def test_options_of_text_files_beside_a_frame(tmp_path: Path) -> None:
+    config = {**CONFIG, "data": {"name": "frame", "target": "y", "csv": {"decimal": ",", "null_values": ["?"]}}}
+    with pytest.raises(ConfigError) as caught:
+        mlp_lightning.train(config, tmp_path / "run", frame=mixed_table(20))
+    assert {one.key: one.value for one in caught.value.faults} == {
+        "data.csv.decimal": ",",
+        "data.csv.null_values": ["?"],
+    }
+
+
 def test_weights_with_thousands_of_a_split(tmp_path) -> None:
     """``evaluate split=`` reads the weights as the training did."""
     table = mixed_table(60)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tables import set_up
 
-from mlp_lightning.config import CsvConfig
+from mlp_lightning.config import ColumnConfig, CsvConfig
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.batches import encoded_batches
@@ -115,6 +115,44 @@ def test_options_that_no_number_follows_are_refused(tmp_path) -> None:
 def test_other_marks_between_thousands(tmp_path) -> None:
     path = write(tmp_path / "t.csv", "a;b;c", ["1 200;3'000;12%", "15 300,5;4'000.5;7%"])
     assert numbers_of(source_of(path), "a", "b", "c") == {"a": [1200, 15300.5], "b": [3000, 4000.5], "c": [12, 7]}
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["1.040,50-", "33,25", "7,00-"], [-1040.5, 33.25, -7.0]),
+        (["12.5 -", "0.25", "(3.5)"], [-12.5, 0.25, -3.5]),
+        (["4'300\u2212", "1'100"], [-4300, 1100]),
+    ],
+)
+def test_a_minus_behind_its_number(tmp_path, texts: list[str], numbers: list[float]) -> None:
+    path = write(tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)])
+    assert numbers_of(source_of(path), "x")["x"][: len(texts)] == numbers
+    data = trained(path)
+    assert [one.kind for one in data.preprocessor.columns if one.name == "x"] == ["numeric"]
+    raw, _ = new_rows(data, source_of(write(tmp_path / "new.csv", "x;n", [f"{texts[0]};1", f"{texts[1]};2"])))
+    assert raw[:, 0].tolist() == numbers[:2]
+
+
+def test_digits_with_a_minus_behind_them_may_be_marks(tmp_path) -> None:
+    def table(*texts: str) -> Path:
+        return write(tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)])
+
+    both = r"data\.columns\.x\.kind=numeric or data\.columns\.x\.kind=categorical"
+    with pytest.raises(DataError, match=f"holds '81-', '9', '4-'. The first may be a number below zero, .* set {both}"):
+        trained(table("9", "81-", "4-"))
+    with pytest.raises(DataError, match="set task=regression or task=multiclass"):
+        trained(table("9", "81-", "4-"), target="x")
+    numeric = trained(table("9", "81-", "4-"), columns={"x": ColumnConfig("numeric")})
+    assert "x: '81-' is read as -81" in numeric.describe()
+    for texts, options in (
+        (("9", "81-"), {"columns": {"x": ColumnConfig("categorical")}}),
+        (("2-", "2", "2+", "1"), {}),
+        (("B-", "B", "A"), {}),
+    ):
+        (column,) = [one for one in trained(table(*texts), **options).preprocessor.columns if one.name == "x"]
+        assert column.kind == "categorical"
+        assert set(column.vocabulary) == set(texts)
 
 
 def test_words_for_missing_among_numbers(tmp_path) -> None:

@@ -115,8 +115,8 @@ def _values(values: pa.ChunkedArray, column: Column) -> NDArray[Any]:
         if values.null_count:
             raise DataError(
                 f"Column {column.name!r} has no value in {counted(values.null_count, 'row')}. The exported model takes"
-                " it as a boolean, which cannot be missing, as no training row was without one. Fill the gaps, or leave out"
-                " these rows."
+                " it as a boolean, which cannot be missing, as no training row was without one. Fill the gaps, or leave"
+                " out these rows."
             )
         return values.to_numpy()
     if column.kind == "datetime":

@@ -50,10 +50,26 @@ def arrow_table(frame: Any, name: str, unread: Collection[str] = ()) -> pa.Table
             table = pa.Table.from_pandas(_without_intervals(frame), preserve_index=False)
             return _without_mixed_moments(frame, table, name)
         # By default, polars hands over categories of a type that Arrow cannot look up.
-        return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
+        table = frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         names = list(enumerate(frame.columns)) if hasattr(frame, "iloc") else []
         raise unreadable(name, ((f"column {str(one)!r}", frame.iloc[:, at]) for at, one in names)) from error
+    return _with_objects(frame, table, name, unread)
+
+
+def _with_objects(frame: Any, table: pa.Table, name: str, unread: Collection[str]) -> pa.Table:
+    """The table with what columns of Python objects hold, of which polars hands over bytes without a meaning."""
+    for at, dtype in enumerate(getattr(frame, "dtypes", ())):
+        column = table.column_names[at]
+        if str(dtype) != "Object" or column in unread:
+            continue
+        values = frame[column].to_list()
+        refuse_mixed(name, f"column {column!r}", values)
+        try:
+            table = table.set_column(at, column, pa.array(values))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            raise unreadable(name, [(f"column {column!r}", values)]) from error
+    return table
 
 
 def without_intervals(values: Any) -> Any:

@@ -43,6 +43,8 @@ _DECIMALS = (".", ",")
 _SEPARATORS = ("", ".", ",", " ", "'")
 # Units that differ so often are no units: "12 Main Street".
 _MOST_UNITS = 3
+# Some programs write a minus behind its number: 1,234.50-
+_MINUS_BEHIND = r"^([^()+-]*[0-9]) ?-$"
 _THOUSANDS_AND_MORE = frozenset("kKMB")  # "12K" and "3M" are numbers of two sizes, "12A" and "3C" are codes
 _SHOWN = 3
 _LONGEST_SHOWN = 30
@@ -115,6 +117,7 @@ class Examined:
         fitting: the forms, without a unit, that fit all numbers.
         marks: the marks in the numbers.
         shown: the first different numbers, as they are written.
+        minus_behind: a number with a minus behind it; empty if there is none.
         other: the first value that is no number, with its row.
         rows: how many rows were looked at.
     """
@@ -126,6 +129,7 @@ class Examined:
     fitting: frozenset[NumberForm] = frozenset(_FORMS)
     marks: frozenset[str] = frozenset()
     shown: tuple[str, ...] = ()
+    minus_behind: str = ""
     other: tuple[int, str] | None = None
     rows: int = 0
 
@@ -141,6 +145,7 @@ class Examined:
             self.fitting & after.fitting,
             self.marks | after.marks,
             tuple(dict.fromkeys([*self.shown, *after.shown]))[:_SHOWN],
+            self.minus_behind or after.minus_behind,
             other,
             self.rows + after.rows,
         )
@@ -167,6 +172,8 @@ class Examined:
         """Whether the column is one of numbers, but for some values or for the form of some."""
         if not self.numbers or self.are_numbers:
             return False
+        if self.minus_behind and self.other is not None and self.other[1].rstrip().endswith("+"):
+            return False  # 2-, 2, 2+ are marks
         if self.numbers < self.present:
             # Letters after digits may be part of a name ("3 bedrooms", "2nd"), so that more of them have to be there.
             known = sum(count for unit, count in self.units.items() if _is_known_unit(unit))
@@ -214,6 +221,7 @@ def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS
     found.units = Counter({"": found.numbers}) if units is None else _counter(units.filter(is_number))
     found.marks = frozenset(one for one in ".,' " if pc.any(pc.match_substring(core, one)).as_py())
     found.shown = _first(texts.filter(is_number), core)
+    found.minus_behind = next(iter(_with_minus_behind(texts.filter(is_number)).slice(0, 1).to_pylist()), "")
     # A separator that no number has changes nothing.
     fits = {
         form: pc.all(pc.match_substring_regex(core, _PATTERNS[form])).as_py()
@@ -286,7 +294,14 @@ def _cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     texts = pc.replace_substring_regex(texts, r"[\x{00a0}\x{2007}\x{2009}\x{202f}]", " ")
     texts = pc.replace_substring_regex(texts, r"[\x{2019}\x{02bc}]", "'")
     texts = pc.replace_substring(texts, "\u2212", "-")
+    if len(_with_minus_behind(texts)):
+        texts = pc.replace_substring_regex(texts, _MINUS_BEHIND, r"-\1")
     return pc.replace_substring_regex(texts, r"^\(([^()+-]*[0-9][^()+-]*)\)$", r"-\1")
+
+
+def _with_minus_behind(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Those of the texts that end with a minus."""
+    return texts.filter(pc.fill_null(pc.match_substring_regex(texts, r"[0-9] ?[-\x{2212}]$"), False))
 
 
 def _parts(texts: pa.ChunkedArray, wanted: pa.ChunkedArray) -> tuple[Any, Any, Any, Any]:
