@@ -6,7 +6,6 @@ change.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -197,9 +197,10 @@ class TabularDataModule(pl.LightningDataModule):
         changes = "" if fingerprint is None else differences(fingerprint, self.fingerprint)
         state = self.preprocessor.state_dict()
         same = all(torch.equal(value.cpu(), statistics[name].cpu()) for name, value in state.items())
-        if changes or (same and preprocessing == self.preprocessing):
+        then, now = _without_quartiles(preprocessing), _without_quartiles(self.preprocessing)
+        if changes or (same and then == now):
             return changes
-        if same and _without_forms(preprocessing) == _without_forms(self.preprocessing):
+        if same and _without_forms(then) == _without_forms(now):
             return "the same values, but numbers or dates are written in another way"
         return "its columns, categories, scales or targets differ"
 
@@ -333,6 +334,11 @@ class IrisDataModule(TabularDataModule):
 
     def __init__(self, scaling: str = "none", **options: Any) -> None:
         super().__init__(name="iris", scaling=scaling, **options)
+
+
+def _without_quartiles(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The preprocessing of a model without what earlier versions did not keep, and no prediction depends on."""
+    return None if preprocessing is None else {key: one for key, one in preprocessing.items() if key != "quartiles"}
 
 
 def _without_forms(preprocessing: Mapping[str, Any] | None) -> dict[str, Any]:

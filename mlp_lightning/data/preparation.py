@@ -97,9 +97,12 @@ class Preparation:
     def preprocessing(self) -> dict[str, Any]:
         """What a model of these rows needs to take raw rows, as plain data; once they are prepared."""
         forms = {name: form.to_dict() for name, form in self.forms.items()}
-        of_texts = {"number_forms": forms} if forms else {}
+        of_numbers: dict[str, Any] = {"number_forms": forms} if forms else {}
+        features = {one.name for one in self.preprocessor.columns}
+        if quartiles := {name: [*one.quartiles] for name, one in self._wild.items() if name in features}:
+            of_numbers["quartiles"] = quartiles
         target, baseline = self.target.to_dict(), self.baseline.to_dict()
-        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline, **of_texts}
+        return {**self.preprocessor.to_dict(), "target": target, "baseline": baseline, **of_numbers}
 
     @functools.cached_property
     def baseline(self) -> Baseline:

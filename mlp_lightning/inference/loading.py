@@ -26,8 +26,10 @@ from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.tables.columns import Column
+from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.numbers import NumberForm
 from mlp_lightning.tables.targets import Target
+from mlp_lightning.tables.wild_values import WildValues
 from mlp_lightning.tables.written_numbers import number_forms
 
 # From this many weights in a layer on, more threads gain more than they slow down the threads that read.
@@ -49,6 +51,7 @@ class TrainedModel:
         config: what it was trained with.
         path: of its checkpoint.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
+        wild: by column, what new numbers are compared with.
     """
 
     module: MLPModule | Ensemble
@@ -59,6 +62,7 @@ class TrainedModel:
     config: Config
     path: Path
     fingerprint: Mapping[str, Any] | None = None
+    wild: Mapping[str, WildValues] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -77,7 +81,12 @@ class TrainedModel:
         if not preprocessors:
             raise ValueError("it does not say what its columns are")
         columns, target = union_of_columns([one.columns for one in preprocessors]), preprocessing["target"]
-        return cls(module, preprocessors, columns, Target.from_dict(target), preprocessing, config, path, fingerprint)
+        wild, of_target = WildValues.of_model(preprocessing), Target.from_dict(target)
+        return cls(module, preprocessors, columns, of_target, preprocessing, config, path, fingerprint, wild)
+
+    def surprises(self) -> Surprises:
+        """Counts what new rows have that its training rows had not."""
+        return Surprises(wild={name: one.unseen() for name, one in self.wild.items()})
 
     @property
     def is_ensemble(self) -> bool:

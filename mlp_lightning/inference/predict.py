@@ -89,7 +89,7 @@ def predict(
         DataError: a column is missing, or a value cannot be read or has no prediction.
         OSError: the output cannot be written, for example on a full disk; no partial file is left.
     """
-    started, surprises, rows = time.monotonic(), Surprises(), 0
+    started, rows = time.monotonic(), 0
     refuse_two_tables(data_path, frame, csv)
     given = {"output": output, "data.path": data_path if frame is None else ""}
     if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
@@ -97,6 +97,7 @@ def predict(
     path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
     model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    surprises = model.surprises()
     source = _source(model, data_path, csv, frame, ids)
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), data_path)

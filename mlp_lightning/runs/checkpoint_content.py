@@ -34,7 +34,12 @@ class Each(NamedTuple):
 NUMBER = (int, float)
 _COLUMN = {"name": str, "kind": str, "type": str, "vocabulary": [(str, int, float, bool)], "parts": [str]}
 _TARGET = {"name": str, "type": str, "classes": [(str, int, float, bool)]}
-_PREPROCESSING = {"columns": [_COLUMN], "scaling": str, "target": {"task": str, "columns": [_TARGET]}}
+_PREPROCESSING = {
+    "columns": [_COLUMN],
+    "scaling": str,
+    "target": {"task": str, "columns": [_TARGET]},
+    "quartiles?": Each([NUMBER]),
+}
 HYPERPARAMETERS = {
     "in_features": int,
     "out_features": int,

@@ -84,9 +84,15 @@ def encoded_batches(
             return source.place(at + row)
 
         raw_BF = encode(batch, columns, place, surprises)
+        for number, column in enumerate(columns):
+            if column.name in surprises.wild:
+                rows_B = np.arange(first_row, first_row + batch.num_rows)
+                surprises.wild[column.name].look_at(raw_BF[:, number], rows_B)
         numbers_BT = np.empty((batch.num_rows, 0)) if target is None else target.numbers(batch, place)
         yield EncodedBatch(batch, raw_BF, numbers_BT, first_row)
         first_row += batch.num_rows
+    notes = (one.note_on_new_rows(source.place) for one in surprises.wild.values())
+    surprises.notes += [note for note in notes if note is not None]
 
 
 def _merged(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

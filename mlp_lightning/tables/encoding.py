@@ -21,6 +21,7 @@ from mlp_lightning.errors import DataError
 from mlp_lightning.tables.categories import positions
 from mlp_lightning.tables.columns import Column, Place, converted, to_seconds
 from mlp_lightning.tables.reading.moments import converted_moments
+from mlp_lightning.tables.wild_values import WildValues
 
 # pyarrow makes these functions when it is imported, so type checkers do not see them.
 pc: Any = pyarrow.compute
@@ -37,12 +38,14 @@ class Surprises:
         rare: number of values that are rare or new, by column; of columns with more categories than are kept.
         missing: number of missing values in columns whose training rows had none.
         notes: what else to tell the user of the rows, a line each.
+        wild: of columns whose new numbers are compared with those of the training rows.
     """
 
     unknown: dict[str, int] = dataclasses.field(default_factory=dict)
     rare: dict[str, int] = dataclasses.field(default_factory=dict)
     missing: dict[str, int] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    wild: dict[str, WildValues] = dataclasses.field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """One line each, for the user."""

@@ -6,7 +6,8 @@ Shapes: ``B`` rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,16 @@ class WildValues:
         low, median, high = np.percentile(present_B[:: -(-len(present_B) // _MOST_FOR_QUARTILES)], [25, 50, 75])
         return cls(name, (float(low), float(median), float(high)), advice) if high > low else None
 
+    @classmethod
+    def of_model(cls, preprocessing: Mapping[str, Any]) -> dict[str, WildValues]:
+        """Those that new rows of a trained model are compared with, by column; none of a model of an earlier version.
+
+        Args:
+            preprocessing: of the model, as plain data.
+        """
+        stored = preprocessing.get("quartiles", {})
+        return {name: cls(name, (low, median, high), "check the value") for name, (low, median, high) in stored.items()}
+
     def unseen(self) -> WildValues:
         """The same for other rows."""
         return WildValues(self.name, self.quartiles, self.advice)
@@ -78,12 +89,21 @@ class WildValues:
         """
         if not self.count:
             return None
-        more = f" (and {self.count - 1:,} more such rows)" if self.count > 1 else ""
-        low, _, high = self.quartiles
         others, harm = "other values", "outweighs them"
         if split:
             others, harm = "training rows", f"outweighs the other {split} rows in their metrics"
+        return f"{self._far_from(others, place)}, and {harm}: {self.advice}"
+
+    def note_on_new_rows(self, place: Callable[[int], str]) -> str | None:
+        """A line on those among the new rows of a trained model; ``None`` if there are none."""
+        if not self.count:
+            return None
+        return f"{self._far_from('training rows', place)}: do not rely on predictions so far out; {self.advice}"
+
+    def _far_from(self, others: str, place: Callable[[int], str]) -> str:
+        more = f" (and {self.count - 1:,} more such rows)" if self.count > 1 else ""
+        low, _, high = self.quartiles
         return (
             f"{self.name}: {self.farthest:.10g} in {place(self.row)}{more} is far from the {others}, half of which are"
-            f" from {low:.4g} to {high:.4g}, and {harm}: {self.advice}"
+            f" from {low:.4g} to {high:.4g}"
         )

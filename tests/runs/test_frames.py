@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import json
+import re
 from pathlib import Path
 from typing import Any
 

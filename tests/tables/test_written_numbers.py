@@ -126,7 +126,9 @@ def test_other_marks_between_thousands(tmp_path) -> None:
     ],
 )
 def test_a_minus_behind_its_number(tmp_path, texts: list[str], numbers: list[float]) -> None:
-    path = write(tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)])
+    path = write(
+        tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)]
+    )
     assert numbers_of(source_of(path), "x")["x"][: len(texts)] == numbers
     data = trained(path)
     assert [one.kind for one in data.preprocessor.columns if one.name == "x"] == ["numeric"]
@@ -136,7 +138,9 @@ def test_a_minus_behind_its_number(tmp_path, texts: list[str], numbers: list[flo
 
 def test_digits_with_a_minus_behind_them_may_be_marks(tmp_path) -> None:
     def table(*texts: str) -> Path:
-        return write(tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)])
+        return write(
+            tmp_path / "t.csv", "x;n;y", [f"{texts[row % len(texts)]};{row};{'uv'[row % 2]}" for row in range(ROWS)]
+        )
 
     both = r"data\.columns\.x\.kind=numeric or data\.columns\.x\.kind=categorical"
     with pytest.raises(DataError, match=f"holds '81-', '9', '4-'. The first may be a number below zero, .* set {both}"):

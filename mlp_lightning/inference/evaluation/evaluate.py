@@ -43,7 +43,6 @@ from mlp_lightning.networks.baseline import Baseline
 from mlp_lightning.networks.tasks.base import Evaluation, Floats, Metrics
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.run_folder import versions
-from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.reading.sources import TableSource
 
 
@@ -213,7 +212,7 @@ def evaluated_table(model: TrainedModel, source: TableSource, weight_column: str
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
     weight_column = column_of_weights(model, source, weight_column)
-    surprises, dropped = Surprises(), 0
+    surprises, dropped = model.surprises(), 0
     targets, predictions, weights = [], [], []
     for batch, kept_B, weights_B in labelled_batches(model, source, weight_column, surprises):
         targets.append(batch.targets_BT[kept_B])

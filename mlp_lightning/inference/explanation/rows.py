@@ -24,7 +24,6 @@ from mlp_lightning.inference.labelled_rows import (
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.networks.tasks.base import Floats
-from mlp_lightning.tables.encoding import Surprises
 from mlp_lightning.tables.randomness import derived_seed
 
 
@@ -114,7 +113,7 @@ def rows_of_table(
     """
     source = source_of_rows(model, data_path, csv, frame, weight_column)
     weight_column = column_of_weights(model, source, weight_column)
-    draw, surprises, dropped = _Draw(most, seed), Surprises(), 0
+    draw, surprises, dropped = _Draw(most, seed), model.surprises(), 0
     for batch, kept_B, weights_B in labelled_batches(model, source, weight_column, surprises):
         dropped += int((~kept_B).sum())
         draw.add(batch.first_row + np.flatnonzero(kept_B), batch.raw_BF[kept_B], batch.targets_BT[kept_B], weights_B)
