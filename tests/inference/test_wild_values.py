@@ -96,7 +96,7 @@ def test_quartiles_that_are_none(tmp_path: Path, quartiles: Any) -> None:
 def test_an_ensemble_of_folds(tmp_path: Path) -> None:
     config = {**CONFIG, "data": {**CONFIG["data"], "cv": {"folds": 3}}}
     ensemble = (
-        mlp_lightning.cross_validate(config, tmp_path / "cv", frame=table()).run_dir / "checkpoints" / "last.ckpt"
+        mlp_lightning.cross_validate(config, tmp_path / "cv", frame=table()).run_dir / "checkpoints" / "best.ckpt"
     )
     (line,) = predict(ensemble, output=tmp_path / "p.csv", frame=table({17: 1e9})).surprises
     assert line.startswith("width: 1000000000 in row 18 is far from the training rows")
