@@ -11,6 +11,7 @@ from support.configurations import ComposeConfig
 
 from mlp_lightning.config import Config, ModelConfig, schedules, schema
 from mlp_lightning.engines import support
+from mlp_lightning.engines.choice import Work, choose_engine
 from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import ConfigError
 from mlp_lightning.networks import MLP
@@ -124,3 +125,24 @@ def test_nothing_stale_is_listed() -> None:
     }
     assert {section: set(names) for section, names in support._TAUGHT.items()} == there
     assert set(support._EXPLICIT["scheduler.name"]) == set(schedules.SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted", "advised"),
+    [
+        (["model.norm=batch"], "compiled", "stacked"),
+        (["model.residual=true", "model.hidden_units=5", "model.depth=2"], "compiled", "stacked"),
+        (["model.activation=mish"], "compiled", "autograd"),
+        (["model.activation=mish"], "explicit", "autograd"),
+        (["trainer.precision=bf16-mixed"], "stacked", "autograd"),
+    ],
+)
+def test_a_refusal_advises_an_engine_that_takes_the_run(
+    words: list[str], wanted: str, advised: str, compose_config: ComposeConfig
+) -> None:
+    config = compose_config(*CASE, *words, f"trainer.engine={wanted}")
+    work = Work([4, 5, 3], 100, 10)
+    with pytest.raises(ConfigError, match=rf"cannot train this run: .*; use trainer\.engine={advised}"):
+        choose_engine(config, 1, work)
+    taken = compose_config(*CASE, *words, f"trainer.engine={advised}")
+    assert choose_engine(taken, 1, work).name == advised
