@@ -97,7 +97,7 @@ def _overfitting(result: TrainingResult) -> list[str]:
     best, last = result.validation["best"], result.validation["last"]
     if last["step"] <= best["step"] or last["loss"] <= _OVERFITTED * best["loss"]:
         return []
-    steps = counted(best["step"], "step", "")
+    steps = counted(int(best["step"]), "step", "")
     line = f"Overfitting: the validation loss was {best['loss']:.4g} after {steps} and ends at"
     return [
         f"{line} {last['loss']:.4g}" + ("" if result.stopped_by else "; callbacks=early_stopping ends a run sooner")

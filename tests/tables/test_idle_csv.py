@@ -74,7 +74,8 @@ def test_an_option_that_matches_nothing_is_refused(tmp_path: Path, key: str, cas
 
 
 def test_what_stands_in_a_column_that_is_left_out_counts_for_nothing(tmp_path: Path) -> None:
-    for key, value, cell in (("null_values", ["zz"], "zz"), ("decimal", ",", "1,5"), ("thousands", "space", "1 234")):
+    cases: list[tuple[str, Any, str]] = [("null_values", ["zz"], "zz"), ("decimal", ",", "1,5")]
+    for key, value, cell in [*cases, ("thousands", "space", "1 234")]:
         content = text([cell, "3"])
         set_up(tmp_path / "t.csv", content, **{key: value})
         with pytest.raises(ConfigError, match=rf"data\.csv\.{key} = .* has no effect"):
@@ -88,7 +89,7 @@ def test_the_whole_file_is_looked_at(tmp_path: Path) -> None:
     assert "data.csv.null_values: no value is 'nowhere'" in data.describe()
     (tmp_path / "t.csv").write_text(text(WHOLE), encoding="utf-8")
     (tmp_path / "test.csv").write_text(text(["gone", "8"]), encoding="utf-8")
-    paths = {"path": str(tmp_path / "t.csv"), "test_path": str(tmp_path / "test.csv")}
+    paths: dict[str, Any] = {"path": str(tmp_path / "t.csv"), "test_path": str(tmp_path / "test.csv")}
     TabularDataModule(name="table", target="y", csv=CsvConfig(null_values=["gone"]), **paths).setup()
 
 
@@ -129,9 +130,11 @@ def test_columns_that_make_no_difference(tmp_path: Path, key: str, values: list[
     path = tmp_path / "t.csv"
     fractions = {} if key == "split_column" else {"val_fraction": 0.25}
     options: dict[str, Any] = {"name": "table", "path": str(path), "target": "y", key: "c", **fractions}
-    pa.csv.write_csv(pa.table({"c": values, "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path)
+    pyarrow.csv.write_csv(pa.table({"c": values, "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path)
     with pytest.raises(ConfigError, match=rf"data\.{key} = 'c' has no effect: {reason}"):
         TabularDataModule(**options).setup()
     other = {"weight_column": 7.0, "group_column": "g1", "split_column": "val"}[key]
-    pa.csv.write_csv(pa.table({"c": [other, other, *values[2:]], "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path)
+    pyarrow.csv.write_csv(
+        pa.table({"c": [other, other, *values[2:]], "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path
+    )
     TabularDataModule(**options).setup()
