@@ -24,6 +24,7 @@ from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
 from mlp_lightning.tables.encoding import Surprises
+from mlp_lightning.tables.idle_csv import given_options
 from mlp_lightning.tables.reading.columnar import ColumnarFile
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import FileSource, TableSource
@@ -97,8 +98,7 @@ def predict(
     path = Path(str(output)).expanduser().absolute()
     refuse_output(path, str(output), [], overwrite)
     model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
-    surprises = model.surprises()
-    source = _source(model, data_path, csv, frame, ids)
+    source, surprises = _source(model, data_path, csv, frame, ids), model.surprises()
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), data_path)
     _refuse_names(ids, output_names(model.target, model.is_ensemble))
@@ -128,7 +128,7 @@ def refuse_two_tables(data_path: object, frame: object, csv: CsvOptions | None) 
     rule = "contradicts frame, which has the rows"
     faults = [
         Fault(key, value, rule, "leave one of them out")
-        for key, value in (("data.path", data_path), ("data.csv", csv))
+        for key, value in {"data.path": data_path, **given_options(csv)}.items()
         if frame is not None and value is not None
     ]
     if faults:

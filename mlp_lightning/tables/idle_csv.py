@@ -38,6 +38,12 @@ _NUMBERS_WITH = {
 }
 
 
+def given_options(csv: Any) -> dict[str, Any]:
+    """The options of a section that are set, by key; of ``CsvConfig`` or ``CsvAsTrained``, or ``None`` for none."""
+    fields = () if csv is None else dataclasses.fields(csv)
+    return {f"data.csv.{one.name}": getattr(csv, one.name) for one in fields if getattr(csv, one.name) != one.default}
+
+
 def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
     """Options of text files, where no file is a text file, have no effect.
 
@@ -50,10 +56,9 @@ def refuse_idle_csv(given: Any, sources: Sequence[TableSource]) -> None:
     """
     if any(source.dialects for source in sources):
         return
-    changed = [one.name for one in dataclasses.fields(given) if getattr(given, one.name) != one.default]
     names = ", ".join(source.name for source in sources)
     rule = f"has no effect: {names} {'is' if len(sources) == 1 else 'are'} no text"
-    faults = [Fault(f"data.csv.{name}", getattr(given, name), rule, "leave it out") for name in changed]
+    faults = [Fault(key, value, rule, "leave it out") for key, value in given_options(given).items()]
     if faults:
         raise ConfigError(faults)
 

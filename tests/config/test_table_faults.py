@@ -57,9 +57,8 @@ def test_how_text_is_read_where_none_is(name: str) -> None:
     settings = {"data.name": name, "trainer.max_steps": 1, "data.csv.decimal": ","}
     with pytest.raises(ConfigError) as caught:
         parse_config(nested(settings))
-    given = {"delimiter": "auto", "decimal": ",", "thousands": "auto", "encoding": "utf-8", "null_values": "auto"}
     rule = f"has no effect: data.name = {name!r} brings its own rows"
-    assert caught.value.faults == (Fault("data.csv", given, rule, "leave it out"),)
+    assert caught.value.faults == (Fault("data.csv.decimal", ",", rule, "leave it out"),)
     parse_config(nested({**settings, "data.test_path": "test.csv"}))
 
 

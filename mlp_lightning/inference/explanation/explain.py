@@ -34,6 +34,7 @@ from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.runs.drawing import png_bytes
 from mlp_lightning.runs.files import complete_writes, write_all
 from mlp_lightning.runs.run_folder import versions
+from mlp_lightning.tables.idle_csv import given_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,7 +149,7 @@ def explain(
     started = time.monotonic()
     of_split = data_path is None and frame is None
     numbers = {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1), "seed": (seed, 0)}
-    _refuse_options(output_dir, numbers, {"data.csv": csv} if of_split else {"split": split})
+    _refuse_options(output_dir, numbers, given_options(csv) if of_split else {"split": split})
     refuse_two_tables(data_path, frame, csv)
     model = load_model(ckpt_path, device, allow_targets)
     with cpu_threads(model.threads):

@@ -197,7 +197,7 @@ def test_faults_leave_nothing(kind_model, tmp_path: Path, monkeypatch: pytest.Mo
     assert [one.key for one in caught.value.faults] == ["repeats", "top", "rows"]
     with pytest.raises(ConfigError, match="split = 'val' has no effect beside another table"):
         explain(kind_model.checkpoint, out, split="val", frame=flowers(20))
-    with pytest.raises(ConfigError, match=r"data\.csv = .* has no effect without a table to read"):
+    with pytest.raises(ConfigError, match=r"data\.csv\.delimiter = .* has no effect without a table to read"):
         explain(kind_model.checkpoint, out, csv=CsvConfig(delimiter=";"))
     with pytest.raises(DataError, match="no row has a value of kind"):
         explain(kind_model.checkpoint, out, frame=flowers(20).set_column(6, "kind", pa.nulls(20, pa.string())))
