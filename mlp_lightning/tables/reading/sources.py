@@ -217,8 +217,9 @@ class FileSource(TableSource):
         else:
             opened = COLUMNAR[str(format_of(paths[0]))]
             for each in zip(paths, names, strict=True):
-                files.append(opened(*each, allowance))
-                size.add(files[-1].kept)
+                file = opened(*each, allowance)
+                size.add(file.kept)
+                files.append(file)
         return cls(files, name, [partition_values(one, root) for one in paths])
 
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
