@@ -1,7 +1,8 @@
 """How much a process grows with every training in it: ``python benchmarks/growth.py``.
 
-Trainings of five steps on XOR, one after another in one process. Memory is resident memory (Linux); "objects" are those
-that Python's garbage collector tracks, after a collection.
+Trainings of five steps on XOR, one after another in one process. Memory is resident memory (Linux), "anonymous" that
+of it which no file backs, and "heap" what is allocated from the C library; "objects" are those that Python's garbage
+collector tracks, after a collection, and "blocks" those of Python's allocator.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,36 @@ from mlp_lightning.config.shared import Remembered
 from mlp_lightning.runs import train_stack
 
 
+class Mallinfo2(ctypes.Structure):
+    """What glibc says of its heap, in bytes."""
+
+    _fields_ = (("before", ctypes.c_size_t * 7), ("uordblks", ctypes.c_size_t), ("after", ctypes.c_size_t * 2))
+
+
+def heap_bytes() -> int:
+    """Bytes that are allocated from glibc, once it has given back what is free; 0 of another C library."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.malloc_trim(0)  # what it keeps of freed memory depends on the machine's load
+        libc.mallinfo2.restype = Mallinfo2
+        return libc.mallinfo2().uordblks
+    return 0
+
+
 def state() -> dict[str, float]:
     for one in gc.get_objects():
         if isinstance(one, Remembered):
             one._known.clear()  # it remembers a bounded number
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # what glibc keeps of freed memory depends on the machine's load
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    heap = heap_bytes()
+    resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="utf-8").split()[1:3])
+    megabytes_a_page = os.sysconf("SC_PAGE_SIZE") / 1e6
     objects = gc.get_objects()
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return {
-        "MB": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        "MB": resident * megabytes_a_page,
+        "anonymous MB": (resident - shared) * megabytes_a_page,
+        "heap MB": heap / 1e6,
+        "blocks": sys.getallocatedblocks(),
         "objects": len(objects),
         "classes": sum(isinstance(one, type) for one in objects),
         "threads": threading.active_count(),
@@ -92,8 +112,8 @@ def command(*words: str) -> None:
         GlobalHydra.instance().clear()
 
 
-def growth(case: str, warm_up: int, trainings: int) -> dict[str, Any]:
-    """The state of the process after the warm-up and after the trainings that follow it."""
+def growth(case: str, warm_up: int, trainings: int, between: int) -> Iterator[dict[str, Any]]:
+    """The state of the process after the warm-up, and after as many trainings as are to lie between two states."""
     warnings.simplefilter("ignore")
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,9 +123,10 @@ def growth(case: str, warm_up: int, trainings: int) -> dict[str, Any]:
             for number in range(warm_up):
                 once(number)
             start = state()
-            for number in range(warm_up, warm_up + trainings):
-                once(number)
-            return {"case": case, "trainings": trainings, "before": start, "after": state()}
+            for number in range(1, trainings + 1):
+                once(warm_up + number)
+                if number % between == 0 or number == trainings:
+                    yield {"case": case, "trainings": number, "before": start, "after": state()}
         finally:
             os.chdir(before)
 
@@ -115,9 +136,12 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["run"])
     parser.add_argument("--warm-up", type=int, default=50)
     parser.add_argument("--trainings", type=int, default=1000)
+    parser.add_argument("--between", type=int, metavar="N", help="a line after every N trainings, too")
     arguments = parser.parse_args()
     for case in arguments.cases:
-        print(json.dumps(growth(case, arguments.warm_up, arguments.trainings)), flush=True)
+        between = arguments.between or arguments.trainings
+        for found in growth(case, arguments.warm_up, arguments.trainings, between):
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

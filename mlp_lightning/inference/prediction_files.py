@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.files import atomic_write
-from mlp_lightning.tables.reading.dialect import COMPRESSIONS
+from mlp_lightning.tables.reading.compressed import COMPRESSIONS
 from mlp_lightning.tables.reading.paths import ARROW, PARQUET, TEXT, format_of
 
 # Its functions are created at import, where a type checker does not see them.

@@ -19,6 +19,7 @@ from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
+from mlp_lightning.runs.rescue import SLOW
 
 # After this many steps, or at the end of a shorter run, some parameter must have changed.
 _STEPS_TO_CHANGE = 100
@@ -189,6 +190,8 @@ class Policies:
         self.saved_at = time.monotonic()
         #: Whether the validation of the present step is still to be made.
         self.validation_pending = False
+        #: Whether the loss over all training rows may take long: nobody knows before the first time.
+        self.measures_slowly = True
 
     @property
     def engine(self) -> Engine:
@@ -228,6 +231,8 @@ class Policies:
             self._end_unchanged(step)
         stopped = self._stop_by_training_loss(trace)
         if trace.steps and not self.milestones.is_regular_validation(step):
+            if self.measures_slowly and self.considers_training_loss(step):
+                self.keep()
             self._consider_training_loss(step)
         if not self.milestones.validates(step):
             self._end([self._finished(member, step) for member in stopped])
@@ -271,6 +276,11 @@ class Policies:
         """Keep a copy of the state in memory: what comes next may take long."""
         if self.active and self.config.callbacks.checkpoint is not None:
             self._writer.keep(self, validation_pending)
+
+    def reconsider(self) -> None:
+        """Begin where a saved state ends, which may be one from before the loss of its step was measured."""
+        if self.step and not self.validation_pending:
+            self._consider_training_loss(self.step)
 
     def end_stopped(self) -> bool:
         """End the members that had stopped early when they were saved; returns whether the training continues."""
@@ -379,9 +389,15 @@ class Policies:
         is_time = options.every_n_seconds is not None and waited >= options.every_n_seconds
         return is_time or stop_requested or self.milestones.is_checkpoint(step)
 
+    def considers_training_loss(self, step: int) -> bool:
+        """Whether the loss over all training rows is measured after ``step`` steps, and may be the best."""
+        return self.monitor == "loss/train" and self.milestones.is_checkpoint(step) and bool(self.active)
+
     def _consider_training_loss(self, step: int) -> None:
-        if self.monitor == "loss/train" and self.milestones.is_checkpoint(step) and self.active:
+        if self.considers_training_loss(step):
+            began = time.monotonic()
             self._consider(self.engine.evaluate("train")["loss"], step, self.active)
+            self.measures_slowly = time.monotonic() - began > SLOW
 
     def _consider(self, values: Sequence[float], step: int, members: Sequence[int]) -> None:
         """Keep the present state of every one of ``members`` for which it is the best so far."""

@@ -88,6 +88,10 @@ class Folders:
 
     def _put(self, path: Path, content: bytes) -> None:
         """Write a file of a folder that no other process looks into yet."""
-        with names_file(path):
-            path.write_bytes(content)
+        try:
+            with names_file(path):
+                path.write_bytes(content)
+        except OSError:  # as of a full disk: no half of it stays
+            path.unlink(missing_ok=True)
+            raise
         self._written.append(path)

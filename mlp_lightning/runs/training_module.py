@@ -108,6 +108,7 @@ class TrainingModule(pl.LightningModule):
         self.policies.start(self.engine)
         self._started = time.monotonic()
         self._on_start(self)
+        self.policies.reconsider()
 
     def training_step(self, execution: Steps, batch_idx: int) -> dict[str, Outputs]:
         """Make the optimizer steps of an execution and all that comes between them."""
@@ -167,7 +168,11 @@ class TrainingModule(pl.LightningModule):
         policies, engine = self.policies, self.engine
         if self._validates_slowly is None:  # the first one after long steps may take long, too
             self._validates_slowly = time.monotonic() - self._started > SLOW
-        if self._validates_slowly or keeps_state:
+        if (
+            self._validates_slowly
+            or keeps_state
+            or (policies.measures_slowly and policies.considers_training_loss(step))
+        ):
             policies.keep(validation_pending=True)
         policies.validation_pending, began = False, time.monotonic()
         policies.before_validation(step)

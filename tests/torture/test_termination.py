@@ -23,6 +23,7 @@ from mlp_lightning.engines.autograd.engine import AutogradEngine
 from mlp_lightning.engines.explicit.optimizer import FlatOptimizer
 from mlp_lightning.engines.stacked.engine import StackedEngine
 from mlp_lightning.runs import train_stack, training_module
+from mlp_lightning.runs.stack_checkpoints import SavedStack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked from one with threads")
 
@@ -115,6 +116,44 @@ def test_terminated_within_what_takes_long(case: str, tmp_path: Path, compose_co
     terminate(lambda: train_slowly(compose_config(*CASE), folder / "run", waits, case), folder, waits, last)
     assert torch.load(last, weights_only=True)["global_step"] == CASES[case][3]
     assert_same(mlp_lightning.train(compose_config(*CASE, f"ckpt_path={last}"), tmp_path / "resumed"), whole)
+
+
+# The loss over all training rows may be the best: measured between fast steps, or after a fast validation.
+LOSS = ["callbacks.checkpoint.monitor=loss/train"]
+MEASURED = {"between steps": [*LOSS, "callbacks.checkpoint.every_n_steps=4"]}
+MEASURED["after a validation"] = [*LOSS, "callbacks.checkpoint.every_n_steps=6"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MEASURED)
+@pytest.mark.parametrize("count", [1, 3])
+def test_terminated_while_the_training_loss_is_measured(
+    count: int, case: str, tmp_path: Path, compose_config: ComposeConfig
+) -> None:
+    words = [*CASE, *MEASURED[case]]
+    configs = [compose_config(*words, f"seed={seed}") for seed in range(count)]
+    folder, waits, state = tmp_path / "runs", tmp_path / "waits", tmp_path / "runs" / "a.stack"
+    folder.mkdir()
+    last = folder / "0" / "checkpoints" / "last.ckpt"
+    owner: Any = AutogradEngine if count == 1 else StackedEngine
+
+    def trained(parent: Path, **named: Any) -> list[mlp_lightning.TrainingResult]:
+        folders = [parent / f"{number}" for number in range(count)]
+        if count == 1:
+            return [mlp_lightning.train(named.get("config", configs[0]), folders[0])]
+        return train_stack(configs, folders, checkpoint=named.get("state"))
+
+    def slowly() -> None:
+        owner.evaluate = slow(owner.evaluate, waits, 1, lambda split, *_, **__: split == "train", 0)
+        trained(folder, state=state)
+
+    whole = trained(tmp_path / "whole")
+    terminate(slowly, folder, waits, last if count == 1 else state)
+    step = torch.load(last, weights_only=True)["global_step"] if count == 1 else SavedStack.read(state).step
+    assert step == (4 if case == "between steps" else 6)
+    resumed = trained(tmp_path / "resumed", state=state, config=compose_config(*words, f"ckpt_path={last}"))
+    for one, other in zip(resumed, whole, strict=True):
+        assert_same(one, other)
 
 
 # One member ends early.

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import openpyxl
 import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 
 from mlp_lightning.config.schema import CsvConfig
+from mlp_lightning.tables.reading import compressed, limits
 from mlp_lightning.tables.reading.sources import FileSource
 
 if sys.platform != "linux":
@@ -118,6 +122,96 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         found = outcome(lambda name=name: read(tmp_path / name), seconds=5)
         assert f"{name} is a pipe, a device or a socket" in found, found
     assert "is a pipe, a device or a socket" in outcome(lambda: read(tmp_path), seconds=5)
+
+
+@pytest.fixture
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits so small that the files need not be large; the ratios are the real ones."""
+    monkeypatch.setattr(limits, "COLUMNS_BYTES", 64 * MEBI)
+    for module in (limits, compressed):
+        monkeypatch.setattr(module, "DECOMPRESSED_BYTES", 32 * MEBI)
+
+
+SHORT_ROWS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
+    "two.csv.gz": (b"1,2\n", gzip.compress),
+    "nothing.csv.bz2": (b",\n", bz2.compress),
+    "old_mac.csv.zst": (b"7,8\r", lambda content: pa.compress(content, codec="zstd", asbytes=True)),
+    "windows.csv.gz": (b"1,2\r\n", gzip.compress),
+}
+
+
+@pytest.mark.posix
+@pytest.mark.usefixtures("_small_limits")
+@pytest.mark.parametrize("name", SHORT_ROWS)
+def test_short_rows(name: str, tmp_path: Path) -> None:
+    """Whose numbers take several times the memory of their text."""
+    row, compress = SHORT_ROWS[name]
+    (tmp_path / name).write_bytes(compress(b"a,b" + row[-1:]) + compress(row * 5_000_000))
+    found = outcome(lambda: read(tmp_path / name))
+    assert re.search(rf"^message: {name} would take [\d,]+ bytes when it is decoded, .* 67,108,864 \(250", found), found
+    (tmp_path / name).write_bytes(compress(b"a,b" + row[-1:]) + compress(row * 3_000_000))
+    assert outcome(lambda: read(tmp_path / name)) == "3000000 rows of 2"
+
+
+@pytest.mark.slow
+@pytest.mark.posix
+def test_short_rows_and_the_real_limit(tmp_path: Path) -> None:
+    """4 MB that would become 1.7 GB are known before they are kept."""
+    (tmp_path / "rows.csv.gz").write_bytes(gzip_of(b"a,b\n", b"1,2\n" * (4 * MEBI), 256))
+    found = outcome(lambda: read(tmp_path / "rows.csv.gz"), 900 * MEBI)
+    assert re.search(r"^message: rows.csv.gz would take [\d,]+ bytes when .* 1,073,741,824 \(250 times", found), found
+
+
+def sheet(path: Path) -> None:
+    workbook = openpyxl.Workbook(write_only=True)
+    rows = workbook.create_sheet()
+    rows.append(["a", "b"])
+    for _ in range(2000):
+        rows.append(["x" * 20_000, 1])
+    workbook.save(path)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "lines.csv.gz": (
+        lambda path: path.write_bytes(gzip.compress(b"a,b\n" + (b"x" * MEBI + b",1\n") * 30)),
+        "decompressed",
+    ),
+    "lines.jsonl.gz": (
+        lambda path: path.write_bytes(gzip.compress((b'{"a": "%s", "b": 1}\n' % (b"x" * 9999)) * 3000)),
+        "decompressed",
+    ),
+    "rows.csv.gz": (lambda path: path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * (3 * MEBI))), "decoded"),
+    "texts.parquet": (
+        lambda path: pyarrow.parquet.write_table(pa.table({"a": ["x" * 20_000] * 2000, "b": [1] * 2000}), path),
+        "decoded",
+    ),
+    "texts.feather": (
+        lambda path: pyarrow.feather.write_feather(
+            pa.table({"a": ["x" * 20_000] * 2000, "b": [1] * 2000}), path, compression="zstd"
+        ),
+        "decoded",
+    ),
+    "texts.xlsx": (sheet, "decoded"),
+}
+
+
+@pytest.mark.posix
+@pytest.mark.usefixtures("_small_limits")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_without_bound(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one file may become is for all files of the table together."""
+    write, words = FOLDERS[name]
+    if name == "texts.xlsx":
+        monkeypatch.setattr(limits, "DECOMPRESSED_BYTES", 64 * MEBI)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / f"0{name}")
+    assert "rows of 2" in outcome(lambda: read(folder))
+    for number in range(1, 9):
+        shutil.copy(folder / f"0{name}", folder / f"{number}{name}")
+    found = outcome(lambda: read(folder), 600 * MEBI)
+    assert found.startswith("message"), found
+    assert f"when it is {words}" in found, found
 
 
 @pytest.mark.slow

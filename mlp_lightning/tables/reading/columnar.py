@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mlp_lightning.tables.reading.arrow_messages import decoded_sizes
+from mlp_lightning.tables.reading.compressed import Allowance
 from mlp_lightning.tables.reading.decoding import VALUE_BYTES, decoded_bytes, parts_of, refuse_larger
 from mlp_lightning.tables.reading.dialect import check_names
 from mlp_lightning.tables.reading.faults import readable
@@ -60,6 +61,7 @@ class ColumnarFile(ABC):
     Args:
         path: the file.
         name: what messages call it.
+        allowance: of the files of its table; None: it is the only one.
 
     Raises:
         DataError: the file is damaged, or two columns have the same name.
@@ -67,10 +69,12 @@ class ColumnarFile(ABC):
 
     kind: str
     notes: Sequence[str] = ()  # on what of it is read
+    kept: pa.Table = pa.table({})  # what stays in memory, read or not
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, allowance: Allowance | None = None) -> None:
         self.path = path
         self.name = name
+        self._allowance = allowance
         with readable(name, self.kind):
             self.schema, self._rows = self._schema_and_rows()
             names = self.schema.names  # which need not be texts

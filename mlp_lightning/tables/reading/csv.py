@@ -16,7 +16,9 @@ import pyarrow.compute
 import pyarrow.csv
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.dialect import SEPARATOR_LINE, CsvDialect, open_bytes, read_sample, records_of
+from mlp_lightning.tables.reading.compressed import Allowance, open_bytes
+from mlp_lightning.tables.reading.decoding import VALUE_BYTES
+from mlp_lightning.tables.reading.dialect import SEPARATOR_LINE, CsvDialect, read_sample, records_of
 from mlp_lightning.tables.reading.faults import (
     csv_records,
     first_line,
@@ -56,14 +58,16 @@ class CsvFile:
         path: the file, compressed or not.
         name: what messages call it.
         dialect: how it is written.
+        allowance: of the files of its table; None: it is the only one.
     """
 
     kind = "a CSV file"
 
-    def __init__(self, path: Path, name: str, dialect: CsvDialect) -> None:
+    def __init__(self, path: Path, name: str, dialect: CsvDialect, allowance: Allowance | None = None) -> None:
         self.path = path
         self.name = name
         self.dialect = dialect
+        self._allowance = allowance
         self.column_names = list(dialect.header)
         self._rows: int | None = None
 
@@ -186,8 +190,9 @@ class CsvFile:
     def _read(self, columns: Sequence[str], types: Types, bare_only: bool = False) -> pa.Table:
         if not self.dialect.has_rows:
             return pa.table({column: pa.array([], types.get(column, pa.null())) for column in columns})
+        row_bytes = VALUE_BYTES * len(columns)
         for block_bytes in BLOCK_BYTES:
-            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
+            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), self._opened(row_bytes) as file:
                 table = pyarrow.csv.read_csv(file, *self._options(columns, types, block_bytes, bare_only))
                 self._check_end(table)
                 return self._without_blanks(table.select(list(columns)))
@@ -202,7 +207,7 @@ class CsvFile:
         for block_bytes in BLOCK_BYTES:
             seen = 0
             last = None
-            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), open_bytes(self.path) as file:
+            with contextlib.suppress(BlockTooSmallError), self._faults_reported(), self._opened() as file:
                 for batch in pyarrow.csv.open_csv(file, *self._options(columns, types, block_bytes, bare_only)):
                     new = min(max(seen + batch.num_rows - skip, 0), batch.num_rows)
                     seen += batch.num_rows
@@ -214,6 +219,9 @@ class CsvFile:
                     self._check_end(last)
                 return
         raise self._too_long()
+
+    def _opened(self, row_bytes: int = 0) -> pa.NativeFile:
+        return open_bytes(self.path, self._allowance, row_bytes)
 
     def _options(
         self, columns: Sequence[str], types: Types, block_bytes: int, bare_only: bool

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,13 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.limits import COLUMNS_BYTES, COLUMNS_TIMES_LARGER, TEXTS_AT_ONCE_BYTES, most_decoded
+from mlp_lightning.tables.reading.limits import (
+    COLUMNS_BYTES,
+    COLUMNS_TIMES_LARGER,
+    TEXTS_AT_ONCE_BYTES,
+    most_decoded,
+    stored_bytes,
+)
 
 # Its functions are made when it is imported, where a type checker does not see them.
 pc: Any = pyarrow.compute
@@ -29,11 +36,32 @@ def refuse_larger(decoded_bytes: int, file_bytes: int, name: str) -> None:
         _refuse(name, decoded_bytes, most_decoded(file_bytes))
 
 
+class TableSize:
+    """What the rows of several files become together.
+
+    Args:
+        files: all files of the table.
+        name: what messages call it.
+    """
+
+    def __init__(self, files: Sequence[Path], name: str) -> None:
+        self._stored_bytes, self._name, self._bytes = stored_bytes(files), name, 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Count the rows of a file.
+
+        Raises:
+            DataError: all rows together are too large.
+        """
+        self._bytes += decoded_bytes(rows, most_decoded(self._stored_bytes))
+        refuse_larger(self._bytes, self._stored_bytes, self._name)
+
+
 def _refuse(name: str, decoded_bytes: int, most: int) -> NoReturn:
     raise DataError(
         f"{name} would take {decoded_bytes:,} bytes when it is decoded, and the limit for its size is {most:,}"
-        f" ({COLUMNS_TIMES_LARGER:,} times, at least {COLUMNS_BYTES:,}); is it a table? If so, write it as several"
-        " files, in a folder."
+        f" ({COLUMNS_TIMES_LARGER:,} times, at least {COLUMNS_BYTES:,}); is it a table? If so, write it as CSV,"
+        " which may have any size if it is not compressed."
     )
 
 

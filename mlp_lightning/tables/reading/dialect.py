@@ -14,21 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
-import pyarrow as pa
-
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
-from mlp_lightning.tables.reading.limits import (
-    COLUMNS,
-    DECOMPRESSED_BYTES,
-    HEADER_CHARACTERS,
-    TIMES_LARGER,
-    most_decompressed,
-)
+from mlp_lightning.tables.reading.compressed import open_bytes
+from mlp_lightning.tables.reading.limits import COLUMNS, HEADER_CHARACTERS
 
 SAMPLE_CHARACTERS = 1 << 16
 NAMED_DELIMITERS = {"tab": "\t", "space": " "}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 # In this order where several fit: commas also stand in names ("length, mm") and in numbers ("1,5"), the others rarely.
 SNIFFED_DELIMITERS = ("\t", ";", "|", ",")
 # The texts that pandas takes for missing; the empty text is one of them, quoted or not. Where nobody says that they
@@ -79,40 +71,6 @@ def open_text(path: Path, encoding: str, errors: str = "strict") -> io.TextIOWra
     """The decompressed text of a file, line ends untouched and without a byte order mark."""
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
     return io.TextIOWrapper(open_bytes(path), encoding=codec, errors=errors, newline="")
-
-
-def open_bytes(path: Path) -> pa.NativeFile:
-    """The decompressed bytes of a file."""
-    compression = COMPRESSIONS.get(path.suffix.lower())
-    file = pa.input_stream(str(path), compression=compression)
-    return file if compression is None else pa.PythonFile(_Decompressed(file, path), mode="r")
-
-
-class _Decompressed(io.RawIOBase):
-    """The bytes of a compressed file, as many as one of its size may become."""
-
-    def __init__(self, file: pa.NativeFile, path: Path) -> None:
-        self._file = file
-        self._path = path
-        self._most = self._left = most_decompressed(path.stat().st_size)
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        content = self._file.read(self._left + 1 if size is None or size < 0 else size)
-        self._left -= len(content)
-        if self._left < 0:
-            raise DataError(
-                f"{self._path.name} becomes larger than {self._most:,} bytes when it is decompressed, which is the"
-                f" limit for its size ({TIMES_LARGER} times, at least {DECOMPRESSED_BYTES:,}). If it is a table,"
-                " decompress it yourself: files that are not compressed may have any size."
-            )
-        return content
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def read_dialect(path: Path, name: str, config: CsvConfig) -> CsvDialect:

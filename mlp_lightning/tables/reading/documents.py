@@ -14,7 +14,7 @@ import pyarrow.json
 
 from mlp_lightning.errors import DataError
 from mlp_lightning.tables.reading.columnar import ColumnarFile, row_place, validated
-from mlp_lightning.tables.reading.dialect import open_bytes
+from mlp_lightning.tables.reading.compressed import open_bytes
 from mlp_lightning.tables.reading.json_bounds import refuse_unbounded_json
 from mlp_lightning.tables.reading.limits import ROW_BYTES, SHEET_CELLS, SHEET_ROWS, most_decompressed
 
@@ -22,17 +22,15 @@ from mlp_lightning.tables.reading.limits import ROW_BYTES, SHEET_CELLS, SHEET_RO
 class WholeFile(ColumnarFile):
     """A file whose columns are known only when all of it has been read."""
 
-    _table: pa.Table
-
     def _schema_and_rows(self) -> tuple[pa.Schema, int | None]:
-        self._table = self._load()
-        return self._table.schema, self._table.num_rows
+        self.kept = self._load()
+        return self.kept.schema, self.kept.num_rows
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
-        return self._table.select(list(columns))
+        return self.kept.select(list(columns))
 
     def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        yield from self._table.select(list(columns)).to_batches(rows)
+        yield from self.kept.select(list(columns)).to_batches(rows)
 
     @abstractmethod
     def _load(self) -> pa.Table: ...
@@ -44,7 +42,7 @@ class JsonFile(WholeFile):
     kind = "JSON lines (an object on each line)"
 
     def _load(self) -> pa.Table:
-        refuse_unbounded_json(self.path, self.name)
+        refuse_unbounded_json(self.path, self.name, self._allowance)
         try:
             return self._parsed(1 << 20)
         except pa.ArrowInvalid as error:
@@ -59,7 +57,7 @@ class JsonFile(WholeFile):
 
     def _parsed(self, block_bytes: int) -> pa.Table:
         options = pyarrow.json.ReadOptions(block_size=block_bytes)
-        with open_bytes(self.path) as file:
+        with open_bytes(self.path, self._allowance) as file:
             return validated(pyarrow.json.read_json(file, options))
 
 

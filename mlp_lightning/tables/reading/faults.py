@@ -17,7 +17,8 @@ from typing import TextIO
 import pyarrow as pa
 
 from mlp_lightning.errors import DataError, counted
-from mlp_lightning.tables.reading.dialect import CsvDialect, known_encoding, open_bytes, open_text
+from mlp_lightning.tables.reading.compressed import open_bytes
+from mlp_lightning.tables.reading.dialect import CsvDialect, known_encoding, open_text
 from mlp_lightning.tables.reading.limits import ROW_BYTES
 
 BLOCK_BYTES = 1 << 20

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_lightning.errors import DataError
-from mlp_lightning.tables.reading.dialect import open_bytes
+from mlp_lightning.tables.reading.compressed import Allowance, open_bytes
 from mlp_lightning.tables.reading.limits import COLUMNS, JSON_LEVELS, most_decompressed
 
 _BLOCK_BYTES = 1 << 20
@@ -30,14 +30,19 @@ _PLACE_BITS = 20
 _MOST_BLANKS = 1000
 
 
-def refuse_unbounded_json(path: Path, name: str) -> None:
+def refuse_unbounded_json(path: Path, name: str, allowance: Allowance | None = None) -> None:
     """Read a file of JSON lines for what reading it takes.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+        allowance: of the files of its table; None: it is the only one.
 
     Raises:
         DataError: its values are nested too deep, or its names are too many, by themselves or for its rows.
     """
     rows, names, levels, begun = 0, _Names(), _Levels(), b""
-    with open_bytes(path) as file:
+    with open_bytes(path, allowance) as file:
         while block := file.read(_BLOCK_BYTES):
             rows += _count(np.frombuffer(block, np.uint8), _LINE_END)
             lines, end, begun = (begun + block).rpartition(b"\n")

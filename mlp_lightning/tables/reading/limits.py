@@ -6,6 +6,10 @@ take all memory or never to end.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
 #: Characters of the names of all columns, in the first line of a text table.
 HEADER_CHARACTERS = 1 << 23
 #: Bytes of one row of a text table or JSON file: a row must fit into a block of Arrow's reader.
@@ -30,6 +34,15 @@ SHEET_ROWS = 1 << 20
 SHEET_CELLS = 50_000_000
 #: Bytes of standard input, which is kept on the disk while a run reads it.
 STANDARD_INPUT_BYTES = 1 << 36
+
+
+def stored_bytes(files: Iterable[Path]) -> int:
+    """The sizes of files together; one that has gone says so when it is read."""
+    total = 0
+    for one in files:
+        with contextlib.suppress(OSError):
+            total += one.stat().st_size
+    return total
 
 
 def most_decompressed(compressed_bytes: int) -> int:

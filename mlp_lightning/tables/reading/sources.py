@@ -19,7 +19,9 @@ import pyarrow as pa
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.tables.reading.columnar import ArrowFile, ColumnarFile, ParquetFile
+from mlp_lightning.tables.reading.compressed import Allowance
 from mlp_lightning.tables.reading.csv import CsvFile
+from mlp_lightning.tables.reading.decoding import TableSize
 from mlp_lightning.tables.reading.dialect import WITH_POINT, CsvDialect, known_encoding, read_dialect
 from mlp_lightning.tables.reading.documents import ExcelFile, JsonFile
 from mlp_lightning.tables.reading.faults import encoding_of, raise_encoding_fault, readable
@@ -206,14 +208,18 @@ class FileSource(TableSource):
         path = str(path)
         paths, root = find_files(path)
         names = [one.relative_to(root).as_posix() for one in paths]
+        name = names[0] if len(names) == 1 else f"{Path(path).name or path} ({len(names)} files)"
+        allowance, size = Allowance(paths), TableSize(paths, name)
         files: list[TableFile] = []
         if format_of(paths[0]) == TEXT:
             dialects = read_dialects(paths, names, csv)
-            files += [CsvFile(*each) for each in zip(paths, names, dialects, strict=True)]
+            files += [CsvFile(*each, allowance) for each in zip(paths, names, dialects, strict=True)]
         else:
             opened = COLUMNAR[str(format_of(paths[0]))]
-            files += [opened(*each) for each in zip(paths, names, strict=True)]
-        name = names[0] if len(files) == 1 else f"{Path(path).name or path} ({len(files)} files)"
+            for each in zip(paths, names, strict=True):
+                file = opened(*each, allowance)
+                size.add(file.kept)
+                files.append(file)
         return cls(files, name, [partition_values(one, root) for one in paths])
 
     def read(self, columns: Sequence[str] | None = None, types: Types | None = None) -> pa.Table:
@@ -222,7 +228,10 @@ class FileSource(TableSource):
         if not chosen:
             return self.read(self.column_names[:1]).select([])
         stored = [name for name in chosen if name not in self.partitions] or self.files[0].column_names[:1]
-        tables = [file.read(stored, types) for file in self.files]
+        tables, size = [], TableSize([file.path for file in self.files], self.name)
+        for file in self.files:
+            tables.append(file.read(stored, types))
+            size.add(tables[-1])
         if len(tables) > 1:
             tables = self._of_one_schema(tables, stored, types)
         table = pa.concat_tables(self._with_partitions(one, at, chosen, types) for at, one in enumerate(tables))
