@@ -194,6 +194,33 @@ def test_different_units_are_refused(tmp_path) -> None:
         trained(write(tmp_path / "t.csv", "x,y", rows))
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("1st", "2nd", "3rd"),
+        ("1st", "2nd", "3rd", "4th", "5th", "22nd"),
+        ("1. Industrial", "2. Information"),
+        ("1 low", "2 mid", "3 high"),
+        ("10 mg tablet", "20 ml syrup"),
+    ],
+)
+@pytest.mark.parametrize("column", ["x", "y"])
+def test_numbered_labels_and_ranks_are_categories(tmp_path, labels: tuple[str, ...], column: str) -> None:
+    other = "y" if column == "x" else "x"
+    values = {column: [labels[row % len(labels)] for row in range(ROWS)], other: [*"aab" * ROWS][:ROWS]}
+    rows = [f"{values['x'][row]},{values['y'][row]}" for row in range(ROWS)]
+    data = trained(write(tmp_path / "t.csv", "x,y", rows))
+    found = data.preprocessor.columns[0].vocabulary if column == "x" else data.target.columns[0].classes
+    assert sorted(found) == sorted(labels)
+
+
+@pytest.mark.parametrize("units", [("12K", "850M"), ("5 $", "5 %")])
+def test_few_values_of_known_units_are_refused(tmp_path, units: tuple[str, str]) -> None:
+    rows = [f"{units[row % 2]},{'aab'[row % 3]}" for row in range(ROWS)]
+    with pytest.raises(DataError, match="have different units"):
+        trained(write(tmp_path / "t.csv", "x,y", rows))
+
+
 def test_a_target_with_thousands_is_a_regression(tmp_path) -> None:
     rows = [f'{row % 7}.5,"{20_000 + 1_111 * row:,}"' for row in range(ROWS)]
     data = trained(write(tmp_path / "t.csv", "x,y", rows))

@@ -46,6 +46,7 @@ _MOST_UNITS = 3
 # Some programs write a minus behind its number: 1,234.50-
 _MINUS_BEHIND = r"^([^()+-]*[0-9]) ?-$"
 _THOUSANDS_AND_MORE = frozenset("kKMB")  # "12K" and "3M" are numbers of two sizes, "12A" and "3C" are codes
+_ORDINALS = frozenset({"st", "nd", "rd", "th"})  # "1st" is a rank, and ranks are categories
 _SHOWN = 3
 _LONGEST_SHOWN = 30
 
@@ -118,6 +119,7 @@ class Examined:
         marks: the marks in the numbers.
         shown: the first different numbers, as they are written.
         minus_behind: a number with a minus behind it; empty if there is none.
+        distinct: numbers with their units, all of them or more than :data:`_MOST_UNITS`.
         other: the first value that is no number, with its row.
         rows: how many rows were looked at.
     """
@@ -130,6 +132,7 @@ class Examined:
     marks: frozenset[str] = frozenset()
     shown: tuple[str, ...] = ()
     minus_behind: str = ""
+    distinct: frozenset[str] = frozenset()
     other: tuple[int, str] | None = None
     rows: int = 0
 
@@ -146,6 +149,7 @@ class Examined:
             self.marks | after.marks,
             tuple(dict.fromkeys([*self.shown, *after.shown]))[:_SHOWN],
             self.minus_behind or after.minus_behind,
+            frozenset(sorted(self.distinct | after.distinct)[: _MOST_UNITS + 1]),
             other,
             self.rows + after.rows,
         )
@@ -181,11 +185,23 @@ class Examined:
             return known > 0.5 * self.present or most > 0.9 * self.present
         if all(_is_known_unit(one) for one in self.units):
             return True
+        if self._are_labels:
+            return False
         few = len(self.units) <= _MOST_UNITS and 4 * len(self.units) <= self.numbers
         # One letter after digits may make a code of them, but not where they have decimals.
         return few and (
             bool(self.marks & {".", ","})
             or all(len(one) > 1 or _is_known_unit(one) or one in _THOUSANDS_AND_MORE for one in self.units)
+        )
+
+    @property
+    def _are_labels(self) -> bool:
+        """Whether no value shares its unit with another ("1. Industrial", "2. Information"), or all are ranks ("1st").
+
+        Categories lose nothing then.
+        """
+        return set(self.units) <= _ORDINALS or (
+            len(self.units) == len(self.distinct) and not _THOUSANDS_AND_MORE & set(self.units)
         )
 
     @property
@@ -222,6 +238,8 @@ def examine(values: pa.ChunkedArray, words: frozenset[str] = WORDS_AMONG_NUMBERS
     found.marks = frozenset(one for one in ".,' " if pc.any(pc.match_substring(core, one)).as_py())
     found.shown = _first(texts.filter(is_number), core)
     found.minus_behind = next(iter(_with_minus_behind(texts.filter(is_number)).slice(0, 1).to_pylist()), "")
+    if units is not None:
+        found.distinct = frozenset(sorted(pc.unique(texts.filter(is_number)).to_pylist())[: _MOST_UNITS + 1])
     # A separator that no number has changes nothing.
     fits = {
         form: pc.all(pc.match_substring_regex(core, _PATTERNS[form])).as_py()
