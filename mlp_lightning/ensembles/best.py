@@ -17,25 +17,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from mlp_lightning.config import Config
-from mlp_lightning.ensembles.ensemble import mean_predictions, refuse_objects, write_ensemble
+from mlp_lightning.ensembles.ensemble import devices, mean_predictions, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
-from mlp_lightning.ensembles.space import candidates
+from mlp_lightning.ensembles.space import candidates, fixed_options
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
+from mlp_lightning.runs.ensembles import SharedPreprocessing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import surroundings
+from mlp_lightning.runs.run_folder import MEMBERS, fold_folder, surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
-from mlp_lightning.sweeps.records import MEMBERS, fold_folder
 from mlp_lightning.sweeps.worker import Outcome
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class _Best:
         with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
             found = self._candidates()
             if found is None:
-                result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "cpu")
+                result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "")
                 more: dict[str, Any] = {}
                 self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             else:
@@ -174,6 +175,9 @@ class _Best:
         data = self._data[0]
         task_has_classes = data.target.task != "regression"
         drawn = candidates(self.config, task_has_classes, data.preprocessor.numeric_features > 0)
+        if fixed := sorted(fixed_options(self.config)):
+            why = f"you set that, or {self.config.optimizer.name} decides it"
+            self.console.line(f"No candidate differs in {', '.join(fixed)} ({why})")
         numbered = (_Candidate(number, *one) for number, one in enumerate(drawn))
         first = next(numbered)
         started = time.monotonic()
@@ -239,7 +243,8 @@ class _Best:
             if outcome.status == "finished":
                 rows = self._data[fold].splits["val"]
                 one.held_out[fold] = mean_predictions([parts[number].model(outcome)], rows)
-                one.losses[fold] = loss_of(self._task(0), one.held_out[fold], self._targets(fold, "val"))
+                targets, weights_B = self._targets(fold, "val"), self._row_weights([fold])
+                one.losses[fold] = loss_of(self._task(0), one.held_out[fold], targets, weights_B)
         return True
 
     # ---- selection ---------------------------------------------------------------------------------------
@@ -257,6 +262,11 @@ class _Best:
             return self._task(0).logits(task.truths(targets.double()))
         return targets.double() if targets.is_floating_point() else targets
 
+    def _row_weights(self, folds: Sequence[int]) -> Tensor | None:
+        """How much the rows that folds held out count, as in the training; ``None`` if all count the same."""
+        of_folds = [self._data[fold].rows.row_weights for fold in folds]
+        return torch.from_numpy(np.concatenate([one["val"] for one in of_folds])) if of_folds[0] else None
+
     def _selected(self, found: Sequence[_Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
         """Weight the candidates, keep them as one model, and measure it."""
         whole = [one for one in found if len(one.held_out) == len(self._folds) and not one.failed]
@@ -265,13 +275,15 @@ class _Best:
             raise TrainingError(f"No candidate could be trained: {'; '.join(sorted(reasons))}")
         task, targets = self._task(0), torch.cat([self._targets(fold, "val") for fold in self._folds])
         predictions_NBC = torch.stack([torch.cat([one.held_out[fold] for fold in self._folds]) for one in whole])
-        for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets), strict=True):
+        weights_B = self._row_weights(self._folds)
+        for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets, weights_B), strict=True):
             one.weight = weight
         weights_N11 = torch.tensor([one.weight for one in whole], dtype=torch.float64)[:, None, None]
         mean_BC = (weights_N11 * predictions_NBC).sum(0)
-        temperature = best_temperature(task, mean_BC, targets)
+        temperature = best_temperature(task, mean_BC, targets, weights_B)
         chosen = [one for one in whole if one.weight > 0]
-        models = {one.number: [self._model(one, fold) for fold in self._folds] for one in chosen}
+        sharing = SharedPreprocessing()
+        models = {one.number: [self._model(one, fold, sharing) for fold in self._folds] for one in chosen}
         in_order = [(one, model) for one in chosen for model in models[one.number]]
         weights = [one.weight for one, _ in in_order]
         fingerprint = self._data[0].fingerprint
@@ -294,9 +306,9 @@ class _Best:
         of_loss, of_metric = (self._metrics(torch.cat(parts), targets, 1.0) for parts in zip(*of_folds, strict=True))
         return {"loss": of_loss["loss"], task.metric_name: of_metric[task.metric_name]}
 
-    def _model(self, one: _Candidate, fold: int) -> TrainedModel:
+    def _model(self, one: _Candidate, fold: int, sharing: SharedPreprocessing) -> TrainedModel:
         folder = self.path / MEMBERS / str(one.number) / fold_folder(fold)
-        return PartOfRun("", one.config, folder).model(one.outcomes[fold])
+        return PartOfRun("", one.config, folder).model(one.outcomes[fold], sharing)
 
     def _test_predictions(self, models: Sequence[TrainedModel], chosen: Sequence[_Candidate], fold: int) -> Tensor:
         """The mean of what the networks of a fold predict of the test rows."""
@@ -333,7 +345,7 @@ class _Best:
             epochs=steps // data.steps_per_epoch,
             wall_time_s=self._seconds,
             fit_time_s=sum(one.wall_time_s for one in outcomes),
-            device="cpu",
+            device=devices(outcomes),
             baseline={"predicts": describe_baseline(data), "metrics": baseline},
             warnings=assess(self.config, data, metrics, of_data, steps, None),
             members=[one.plain() for one in found],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -18,6 +19,7 @@ from support.commands import ROOT, run_forked
 
 from mlp_lightning import evaluate, train, train_best
 from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config.ensembles import DRAWN
 from mlp_lightning.ensembles.space import candidates
 from mlp_lightning.errors import ConfigError, TrainingError
 from mlp_lightning.inference.loading import load_model
@@ -158,12 +160,15 @@ def test_a_fold_knows_nothing_of_the_rows_that_it_holds_out_but_which_weights_ar
 
 
 def test_a_candidate_that_diverges_harms_no_other(tmp_path: Path) -> None:
-    broken = asked("value", count=2, optimizer={"name": "SGD", "lr": 1e30})
+    data = {**asked("value")["data"], "name": "table", "path": "t.csv"}
+    config = parse_config({**asked("value", count=2), "data": data})
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
+    broken = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=1e30))
     result = train_best(broken, tmp_path / "run", frame=frame())
     assert result.members[0]["metrics"] == {}
     assert [one["weight"] for one in result.members] == [0, 1]
     with pytest.raises(TrainingError, match="No candidate could be trained"):
-        train_best({**broken, "preset": {"name": "best", "candidates": 1}}, tmp_path / "other", frame=frame())
+        train_best(asked("value", count=2, optimizer={"lr": 1e30}), tmp_path / "other", frame=frame())
 
 
 def test_candidates_are_drawn_alike_and_are_valid() -> None:
@@ -182,9 +187,71 @@ def test_candidates_are_drawn_alike_and_are_valid() -> None:
     assert not any("trainer.label_smoothing" in options for _, options in without)
 
 
+def drawn_of(count: int = 24, has_numbers: bool = True, **sections: Any) -> list[tuple[Config, dict[str, Any]]]:
+    plain = asked("label", **sections)
+    plain["data"] = {**plain["data"], "name": "table", "path": "t.csv"}
+    return list(itertools.islice(candidates(parse_config(plain), True, has_numbers), count))
+
+
+@pytest.mark.parametrize(
+    ("sections", "fixed"),
+    [
+        ({"model": {"hidden_units": 50}}, {"model.hidden_units"}),
+        ({"model": {"hidden_units": [40, 30]}}, {"model.hidden_units", "model.depth"}),
+        ({"model": {"depth": 4, "dropout": 0.25}}, {"model.depth", "model.dropout"}),
+        ({"model": {"numeric_embedding": "none"}}, {"model.numeric_embedding"}),
+        ({"model": {"residual": True}}, {"model.residual"}),
+        ({"model": {"option": "wide_deep"}}, {key for key in DRAWN if key.startswith("model.")}),
+        ({"model": "linear"}, {key for key in DRAWN if key.startswith("model.")}),
+        ({"optimizer": {"lr": 0.07}}, {"optimizer.lr"}),
+        ({"optimizer": {"weight_decay": 0.0}}, {"optimizer.weight_decay"}),
+        ({"optimizer": {"name": "SGD"}}, {"optimizer.lr", "optimizer.weight_decay"}),
+        ({"trainer": {"max_epochs": 7, "label_smoothing": 0.02}}, {"trainer.max_epochs", "trainer.label_smoothing"}),
+        ({"scheduler": {"max_lr": 0.03}}, {"optimizer.lr"}),
+    ],
+)
+def test_what_you_set_is_that_of_every_candidate(sections: dict[str, Any], fixed: set[str]) -> None:
+    drawn = drawn_of(**{"trainer": {"max_steps": 40}, **sections})
+    first = drawn[0][0].to_dict()
+    for config, options in drawn:
+        assert parse_config(config.to_dict()) is not None
+        for key in fixed:
+            section, name = key.split(".")
+            assert config.to_dict()[section].get(name) == first[section].get(name)
+            assert key not in options
+    others = {key for key in DRAWN if key not in fixed} - {"trainer.max_epochs"}
+    if fixed != {key for key in DRAWN if key.startswith("model.")}:
+        others -= {"model.residual"} if isinstance(sections.get("model", {}).get("hidden_units"), list) else set()
+        assert others <= {key for _, options in drawn for key in options}
+
+
+def test_options_that_are_named_are_fixed() -> None:
+    drawn = drawn_of(preset={"name": "best", "candidates": 3, "fixed": ["model.dropout", "optimizer.lr"]})
+    assert not any({"model.dropout", "optimizer.lr"} & options.keys() for _, options in drawn)
+    assert len({one.model.hidden_units for one, _ in drawn if isinstance(one.model.hidden_units, int)}) > 2
+
+
+def test_a_command_fixes_what_it_sets(tmp_path: Path) -> None:
+    frame(80).to_csv(tmp_path / "t.csv", index=False)
+    words = [str(ROOT / "scripts" / "train.py"), "data=table", "data.path=t.csv", "data.target=label", "preset=best"]
+    rest = ["data.columns={value: {kind: ignored}}", "model.hidden_units=11", "optimizer.lr=0.02"]
+    rest += ["trainer.max_epochs=2", "data.cv.folds=2", "preset.candidates=4"]
+    done = run_forked(*words, *rest, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No candidate differs in model.hidden_units, optimizer.lr, trainer.max_epochs" in done.stdout
+    (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
+    for number in range(4):
+        config = load_model(next(folder.glob(f"members/{number}/fold-0/checkpoints/best.ckpt"))).config
+        assert (config.model.hidden_units, config.optimizer.lr, config.trainer.max_epochs) == (11, 0.02, 2)
+    again = run_forked(*words, *rest, "auto_resume=true", folder=tmp_path)
+    assert "Finished before" in again.stdout
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["preset.fixed=[model.depth]"], "is of preset=best"),
+        (["preset=best", "preset.fixed=[model.bias]"], "preset.fixed"),
         (["preset.candidates=4"], "preset.candidates = 4 is of preset=best"),
         (["preset.name=best"], "needs all folds of data.cv.folds"),
         (["preset=best", "ensemble.members=3"], "contradicts preset=best"),
