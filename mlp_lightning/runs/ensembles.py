@@ -71,7 +71,7 @@ class SharedPreprocessing:
         group = self._groups[_group_of(self._groups, module)]
         module.preprocessor = group.preprocessor
         module.config.preprocessing = module.hparams[_PREPROCESSING] = group.hparams[_PREPROCESSING]
-        module._hparams_initial = module.hparams  # a deep copy by Lightning, which loggers of its own would read
+        module._hparams_initial = module.hparams  # type: ignore[assignment]  # a deep copy by Lightning, for its loggers
         return module
 
 
