@@ -13,7 +13,7 @@ import datetime
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 # All candidates train in so many folds; the better ones, this share of them, in all others too.
 _FIRST_FOLDS, _SHARE_KEPT = 2, 1 / 3
+# So many candidates train first, one or two of each structure; what they take says how many the time allows.
+_FIRST_ROUND = 8
 # A network of a candidate that is drawn takes about so many times as long as one of the default. A rough estimate: it
 # was 2.8 and 3.1 in two runs on one table of 300 rows.
 _COST_OF_DRAWN = 3.0
 _MOST_CANDIDATES = 60
-# The file that says how many, for a process that continues.
+# The file that says how many train in each round and in all folds, for a process that continues.
 _COUNT = "candidates.txt"
 _SHOWN = 8
 
@@ -139,7 +141,7 @@ class _Best:
         self._given = given
         self._started, self._started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
         self._folds = range(config.data.cv.folds or 0)
-        self._steps_made = 0
+        self._steps_made, self._is_cut = 0, False
 
     def execute(self, continues: bool) -> TrainingResult:
         from mlp_lightning.data.reading import Given, open_source
@@ -180,42 +182,71 @@ class _Best:
             self.console.line(f"No candidate differs in {', '.join(fixed)} ({why})")
         numbered = (_Candidate(number, *one) for number, one in enumerate(drawn))
         first = next(numbered)
-        started = time.monotonic()
-        if not self._train([first], self._folds):
-            return None
-        count = self.config.preset.candidates or self._counted(self._seconds_of(first, time.monotonic() - started))
-        others = list(itertools.islice(numbered, count - 1))
         early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
-        if not others:
-            return [first]
-        if not self._train(others, early):
+        seconds = self._timed([first], self._folds)
+        if seconds is None:
             return None
-        kept = sorted(others, key=lambda one: one.mean_loss(early))[: math.ceil(len(others) * _SHARE_KEPT)]
+        network = _COST_OF_DRAWN * seconds
+        limit = (self.config.preset.candidates or _MOST_CANDIDATES) - 1
+        sizes, others = [min(limit, _FIRST_ROUND), limit - _FIRST_ROUND], list[_Candidate]()
+        for number, size in enumerate(sizes):  # the second by what those of the first took
+            trained = len(others)
+            count = self._decided(number, size, lambda n=network, k=trained: self._affordable(n, k))
+            of_round = list(itertools.islice(numbered, max(0, count)))
+            if not of_round:
+                continue
+            others += of_round
+            seconds = self._timed(of_round, early)
+            if seconds is None:
+                return None
+            network = seconds
+        third = math.ceil(len(others) * _SHARE_KEPT)
+        count = third if not late else self._decided(2, third, lambda: int(self._left / (network * len(late))))
+        self._is_cut = count < third
+        kept = sorted(others, key=lambda one: one.mean_loss(early))[:count]
         kept = sorted((one for one in kept if not one.failed), key=lambda one: one.number)
-        if not self._train(kept, late):
+        return [first, *others] if self._train(kept, late) else None
+
+    @property
+    def _left(self) -> float:
+        return self.config.preset.time_limit_s - self._seconds
+
+    def _timed(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> float | None:
+        """Train candidates in folds, and return the seconds that a network takes; ``None`` if it was asked to stop."""
+        started, before = time.monotonic(), self._steps_made
+        if not self._train(of_round, folds):
             return None
-        return [first, *others]
+        outcomes = [one.outcomes[fold] for one in of_round for fold in folds]
+        seconds, made = time.monotonic() - started, self._steps_made - before
+        # An earlier process may have done a part of it.
+        seconds *= max(1.0, sum(one.steps for one in outcomes) / made) if made else 0.0
+        return max(seconds, 0.0 if made else max(one.wall_time_s for one in outcomes)) / len(outcomes)
 
-    def _seconds_of(self, first: _Candidate, seconds: float) -> float:
-        """What its training takes from the start, of which an earlier process may have done a part."""
-        if not self._steps_made:
-            return max(seconds, *(one.wall_time_s for one in first.outcomes.values()))
-        return seconds * max(1.0, sum(one.steps for one in first.outcomes.values()) / self._steps_made)
+    def _decided(self, number: int, most: int, affordable: Callable[[], int]) -> int:
+        """How many candidates to train next: what an earlier process decided, or what the time allows.
 
-    def _counted(self, seconds_of_first: float) -> int:
-        """How many candidates to train: what an earlier process decided, or what the time allows."""
+        Args:
+            number: of the decision.
+            most: of them.
+            affordable: how many the time allows.
+        """
+        if self.config.preset.candidates:
+            return most
         file = self.path / _COUNT
-        if not (file.is_file() and file.read_text(errors="replace").isdecimal()):
+        known = file.read_text(errors="replace").split() if file.is_file() else []
+        if not (len(known) > number and known[number].isdecimal()):
+            known = [*known[:number], str(max(0, min(most, affordable())))]
             with atomic_write(file) as opened:
-                opened.write(str(self._affordable(seconds_of_first)).encode())
-        return int(file.read_text())
+                opened.write("\n".join(known).encode())
+        return int(known[number])
 
-    def _affordable(self, seconds_of_first: float) -> int:
-        """How many candidates train in the time that is left, if each takes about as long as the first."""
-        folds = len(self._folds)
-        shares = (_FIRST_FOLDS + _SHARE_KEPT * (folds - _FIRST_FOLDS)) / folds
-        left = self.config.preset.time_limit_s - self._seconds
-        return 1 + max(0, min(_MOST_CANDIDATES - 1, int(left / (shares * _COST_OF_DRAWN * seconds_of_first))))
+    def _affordable(self, seconds: float, trained: int) -> int:
+        """How many further candidates train in the time that is left, if a network takes so many seconds.
+
+        The share that is kept trains in the other folds, of those that have trained before, too.
+        """
+        late = _SHARE_KEPT * (len(self._folds) - _FIRST_FOLDS)
+        return int((self._left / seconds - late * trained) / (_FIRST_FOLDS + late))
 
     def _train(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> bool:
         """Train candidates in folds. Returns whether all have ended."""
@@ -366,6 +397,8 @@ class _Best:
             self.console.line(f"Ensemble, {titles[split]}: {said}")
         count = len(found)
         repeats = "" if self.config.preset.candidates else f"; preset.candidates={count} repeats this selection"
+        if self._is_cut:
+            repeats = f"; the time was too short for the best third in all folds (preset.candidates={count} trains it)"
         facts = f"{count} candidates in {result.wall_time_s:.1f} s, temperature {more['temperature']:.3g}"
         self.console.line(f"{facts}{repeats}")
         for line in result.warnings:

@@ -359,12 +359,63 @@ def test_last_is_not_that_of_an_older_run(tmp_path: Path) -> None:
     assert "predicted_value" in (tmp_path / "o.csv").read_text().splitlines()[0]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still but for the networks that are trained: each takes as long as its number says."""
+    from mlp_lightning.ensembles import best
+
+    now, train_parts = [0.0, 1.0], best._Best._train
+
+    def trained(self: Any, of_round: Any, folds: Any) -> bool:
+        before = self._steps_made
+        done = train_parts(self, of_round, folds)
+        if self._steps_made > before:
+            now[0] += now[1] * sum(len(folds) for _ in of_round)
+        if of_round and of_round[0].number:
+            now[1] = now[2] if len(now) > 2 else now[1]
+        return done
+
+    monkeypatch.setattr(best._Best, "_train", trained)
+    monkeypatch.setattr(best, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize("limit", [4.0, 14.0, 40.0, 90.0])
+def test_the_time_limit_holds_where_candidates_take_as_long_as_they_did(
+    limit: float, clock: list[float], tmp_path: Path
+) -> None:
+    config = {**asked("value"), "preset": {"option": "best", "time_limit_s": limit}}
+    config["trainer"] = {"max_epochs": 1, "accelerator": "cpu"}
+    result = train_best(config, tmp_path / "run", frame=frame(90))
+    count = len(result.members)
+    assert clock[0] <= max(limit, 3) + 3  # a candidate takes three seconds: three folds of a second each
+    assert count == 1 if limit < 6 else count > 1
+    if limit >= 40:
+        assert count > 1 + (limit - 3) / (3 * 3.0)  # more than the first guess: their networks are as fast as the first
+    whole = [one for one in result.members if one["folds"] == 3]
+    assert len(whole) <= 1 + -(-(count - 1) // 3)
+
+
+def test_fewer_train_in_all_folds_where_the_time_is_too_short(clock: list[float], tmp_path: Path) -> None:
+    clock.append(400.0)  # what a network takes after the first round
+    config = {**asked("value"), "preset": {"option": "best", "time_limit_s": 60.0}}
+    config["trainer"] = {"max_epochs": 1, "accelerator": "cpu"}
+    result = train_best(config, tmp_path / "run", frame=frame(90))
+    assert (tmp_path / "run" / "candidates.txt").read_text().split()[2] == "0"
+    assert [one["folds"] for one in result.members].count(3) == 1
+    again_clock = clock[0]
+    (tmp_path / "run" / "result.json").unlink()
+    again = train_best(config, tmp_path / "run", frame=frame(90), continues=True)
+    assert again.metrics == result.metrics
+    assert clock[0] == again_clock
+
+
 def test_the_time_of_the_first_candidate_has_that_of_an_earlier_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many candidates the time allows follows from all of its folds, not from those that were left."""
     seconds: list[float] = []
-    monkeypatch.setattr("mlp_lightning.ensembles.best._Best._affordable", lambda _, one: seconds.append(one) or 1)
+    monkeypatch.setattr("mlp_lightning.ensembles.best._Best._affordable", lambda _, one, __: seconds.append(one) or 0)
     clock = itertools.count()
     monkeypatch.setattr("mlp_lightning.ensembles.best.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     config, folder = {**asked("value"), "preset": "best"}, tmp_path / "run"
@@ -373,4 +424,4 @@ def test_the_time_of_the_first_candidate_has_that_of_an_earlier_process(
         (folder / file).unlink()
     shutil.rmtree(folder / "members" / "0" / "fold-1")
     train_best(config, folder, frame=frame(), continues=True)
-    assert seconds == [1, pytest.approx(3, rel=0.1)]
+    assert seconds[::2] == [pytest.approx(1.0), pytest.approx(3.0, rel=0.1)]  # three times that of one of three folds
