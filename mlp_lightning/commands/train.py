@@ -37,7 +37,7 @@ from mlp_lightning.runs.files import refuse_full_disk
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.reading import is_packed_sweep
 from mlp_lightning.runs.packed.resolving import last_checkpoint_of
-from mlp_lightning.runs.run_folder import new_run_dir, newest_intact_checkpoint, record_refusal
+from mlp_lightning.runs.run_folder import new_run_dir, newest_if_several, newest_intact_checkpoint, record_refusal
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 from mlp_lightning.sweeps.folds import with_keys, with_shared_split
 from mlp_lightning.sweeps.leaderboard.keys import flat_config
@@ -230,6 +230,9 @@ def _check_checkpoint(config: Config, multirun: bool) -> None:
         if multirun:
             rule = "names one run, but a sweep starts several"
             hint = "give the path of a checkpoint"
+        elif (several := newest_if_several(OUTPUT_FOLDER / config.name)) is not None:
+            rule = f"continues one network, and the newest run, {several}, is several trainings"
+            hint = "give its command with auto_resume=true to continue it, or name the checkpoint of another run"
         else:
             found, fault = _checkpoint_of_newest_run(config)
             which = "an intact one" if fault else "one"

@@ -62,7 +62,8 @@ def completed(given: Mapping[str, Any], faults: list[Fault]) -> tuple[Mapping[st
         else:
             key, options = group if group not in plain else f"{group}.option", option_names(group)
             faults.append(unknown_name(key, option, "must be one of " + ", ".join(options), options))
-    explicit = frozenset(_keys(plain))
+    # A group is a key only where its option was chosen, as on the command line.
+    explicit = frozenset(_keys(plain)) - _groups().keys() | {group for group in _groups() if _chooses(given.get(group))}
     faults.extend(_swept(chosen.get("experiment"), explicit))
     base, interpolated = _composed(frozenset(chosen.items()))
     merged = _merged(schema.plain(base), plain)
@@ -102,6 +103,10 @@ def _option_by_name(group: str, name: Any) -> dict[str, str | None]:
     elif group == "data" and name in SKLEARN_SETS and name not in option_names(group):
         name = "sklearn"
     return {group: name} if name in option_names(group) else {}
+
+
+def _chooses(section: Any) -> bool:
+    return isinstance(section, str) or (isinstance(section, Mapping) and "option" in section)
 
 
 def _keys(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

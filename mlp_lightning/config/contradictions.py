@@ -303,7 +303,7 @@ def _preset(config: schema.Config) -> Iterator[Fault]:
     preset = config.preset
     if preset.name == "default":
         default = schema.PresetConfig()
-        for key in ("candidates", "time_limit_s"):
+        for key in ("candidates", "time_limit_s", "fixed"):
             if getattr(preset, key) != getattr(default, key):
                 yield Fault(f"preset.{key}", getattr(preset, key), "is of preset=best", "add it, or leave this out")
         return

@@ -13,6 +13,7 @@ from mlp_lightning.config.annotations import alternatives, has_type, type_words
 from mlp_lightning.config.completion import completed, one_limit, with_depth
 from mlp_lightning.config.conf_files import optimizer_arguments, optimizer_option
 from mlp_lightning.config.contradictions import contradictions
+from mlp_lightning.config.ensembles import with_fixed
 from mlp_lightning.config.free_names import decoded_name
 from mlp_lightning.config.names import OTHER_OPTIMIZERS
 from mlp_lightning.config.rules import Choice, Rule, at_least, between, float_rule, unknown_key, unknown_name
@@ -103,7 +104,7 @@ def _parsed(
         model = known.setdefault(("with depth", id(config.model)), (config.model, model))[1]
         limits = " ".join(key for key in ("trainer.max_steps", "trainer.max_epochs") if key in explicit)
         trainer = known.setdefault((f"one limit of {limits}", id(config.trainer)), (config.trainer, trainer))[1]
-    return dataclasses.replace(config, model=model, trainer=trainer)
+    return dataclasses.replace(config, model=model, trainer=trainer, preset=with_fixed(config.preset, explicit))
 
 
 _Section = TypeVar("_Section")

@@ -53,6 +53,8 @@ class Preparation:
     Attributes:
         splits: the prepared rows of each split.
         row_numbers: for each split the row numbers in its table, in the order of the split.
+        row_weights: for each split of the table how much its rows count, in one unit for all splits and folds; empty if
+            all count the same.
         target: what is predicted.
         preprocessor: what prepares raw columns.
         report: which columns a model sees, and which it does not.
@@ -74,6 +76,7 @@ class Preparation:
         self.options = options
         self.splits: dict[str, Rows] = {}
         self.row_numbers: dict[str, NDArray[np.int64]] = {}
+        self.row_weights: dict[str, NDArray[np.float64]] = {}
         self.dropped = 0
         self.notes: list[str] = []
         self.fingerprint: dict[str, Any] = {}
@@ -146,8 +149,11 @@ class Preparation:
             raise DataError(f"{source.name}: no training rows are left of {table.num_rows:,}.")
         train = parts["train"]
         weights_B = row_weights(table, target, targets_BT, train, options, origin)
+        counts_B = given_weights(table, options, origin)
+        if weights_B is not None:
+            unit = 1.0 if counts_B is None else counts_B[train].mean()  # that of the weight column
+            self.row_weights = {split: weights_B[rows] * unit for split, rows in parts.items() if len(rows)}
         if given.preprocessor is None:
-            counts_B = given_weights(table, options, origin)
             counts_B = None if counts_B is None else counts_B[train]
             most = options.max_one_hot, options.max_categories
             self.report = infer_columns(table, rows.candidates, train, rows.wanted, most, origin, rows.moment_forms)

@@ -13,29 +13,30 @@ import datetime
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from mlp_lightning.config import Config
-from mlp_lightning.ensembles.ensemble import mean_predictions, refuse_objects, write_ensemble
+from mlp_lightning.ensembles.ensemble import devices, mean_predictions, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
-from mlp_lightning.ensembles.space import candidates
+from mlp_lightning.ensembles.space import candidates, fixed_options
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
+from mlp_lightning.runs.ensembles import SharedPreprocessing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import surroundings
+from mlp_lightning.runs.run_folder import MEMBERS, fold_folder, surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
-from mlp_lightning.sweeps.records import MEMBERS, fold_folder
 from mlp_lightning.sweeps.worker import Outcome
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
 
 # All candidates train in so many folds; the better ones, this share of them, in all others too.
 _FIRST_FOLDS, _SHARE_KEPT = 2, 1 / 3
+# So many candidates train first, one or two of each structure; what they take says how many the time allows.
+_FIRST_ROUND = 8
 # A network of a candidate that is drawn takes about so many times as long as one of the default. A rough estimate: it
 # was 2.8 and 3.1 in two runs on one table of 300 rows.
 _COST_OF_DRAWN = 3.0
 _MOST_CANDIDATES = 60
-# The file that says how many, for a process that continues.
+# The file that says how many train in each round and in all folds, for a process that continues.
 _COUNT = "candidates.txt"
 _SHOWN = 8
 
@@ -138,7 +141,7 @@ class _Best:
         self._given = given
         self._started, self._started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
         self._folds = range(config.data.cv.folds or 0)
-        self._steps_made = 0
+        self._steps_made, self._is_cut = 0, False
 
     def execute(self, continues: bool) -> TrainingResult:
         from mlp_lightning.data.reading import Given, open_source
@@ -153,7 +156,7 @@ class _Best:
         with claimed(self.path, self.config, continues) as folder, self.console.logging_to(folder.log):
             found = self._candidates()
             if found is None:
-                result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "cpu")
+                result = TrainingResult("interrupted", self.path, {}, "best", 0, 0, self._seconds, 0.0, "")
                 more: dict[str, Any] = {}
                 self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             else:
@@ -174,44 +177,76 @@ class _Best:
         data = self._data[0]
         task_has_classes = data.target.task != "regression"
         drawn = candidates(self.config, task_has_classes, data.preprocessor.numeric_features > 0)
+        if fixed := sorted(fixed_options(self.config)):
+            why = f"you set that, or {self.config.optimizer.name} decides it"
+            self.console.line(f"No candidate differs in {', '.join(fixed)} ({why})")
         numbered = (_Candidate(number, *one) for number, one in enumerate(drawn))
         first = next(numbered)
-        started = time.monotonic()
-        if not self._train([first], self._folds):
-            return None
-        count = self.config.preset.candidates or self._counted(self._seconds_of(first, time.monotonic() - started))
-        others = list(itertools.islice(numbered, count - 1))
         early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
-        if not others:
-            return [first]
-        if not self._train(others, early):
+        seconds = self._timed([first], self._folds)
+        if seconds is None:
             return None
-        kept = sorted(others, key=lambda one: one.mean_loss(early))[: math.ceil(len(others) * _SHARE_KEPT)]
+        network = _COST_OF_DRAWN * seconds
+        limit = (self.config.preset.candidates or _MOST_CANDIDATES) - 1
+        sizes, others = [min(limit, _FIRST_ROUND), limit - _FIRST_ROUND], list[_Candidate]()
+        for number, size in enumerate(sizes):  # the second by what those of the first took
+            trained = len(others)
+            count = self._decided(number, size, lambda n=network, k=trained: self._affordable(n, k))
+            of_round = list(itertools.islice(numbered, max(0, count)))
+            if not of_round:
+                continue
+            others += of_round
+            seconds = self._timed(of_round, early)
+            if seconds is None:
+                return None
+            network = seconds
+        third = math.ceil(len(others) * _SHARE_KEPT)
+        count = third if not late else self._decided(2, third, lambda: int(self._left / (network * len(late))))
+        self._is_cut = count < third
+        kept = sorted(others, key=lambda one: one.mean_loss(early))[:count]
         kept = sorted((one for one in kept if not one.failed), key=lambda one: one.number)
-        if not self._train(kept, late):
+        return [first, *others] if self._train(kept, late) else None
+
+    @property
+    def _left(self) -> float:
+        return self.config.preset.time_limit_s - self._seconds
+
+    def _timed(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> float | None:
+        """Train candidates in folds, and return the seconds that a network takes; ``None`` if it was asked to stop."""
+        started, before = time.monotonic(), self._steps_made
+        if not self._train(of_round, folds):
             return None
-        return [first, *others]
+        outcomes = [one.outcomes[fold] for one in of_round for fold in folds]
+        seconds, made = time.monotonic() - started, self._steps_made - before
+        # An earlier process may have done a part of it.
+        seconds *= max(1.0, sum(one.steps for one in outcomes) / made) if made else 0.0
+        return max(seconds, 0.0 if made else max(one.wall_time_s for one in outcomes)) / len(outcomes)
 
-    def _seconds_of(self, first: _Candidate, seconds: float) -> float:
-        """What its training takes from the start, of which an earlier process may have done a part."""
-        if not self._steps_made:
-            return max(seconds, *(one.wall_time_s for one in first.outcomes.values()))
-        return seconds * max(1.0, sum(one.steps for one in first.outcomes.values()) / self._steps_made)
+    def _decided(self, number: int, most: int, affordable: Callable[[], int]) -> int:
+        """How many candidates to train next: what an earlier process decided, or what the time allows.
 
-    def _counted(self, seconds_of_first: float) -> int:
-        """How many candidates to train: what an earlier process decided, or what the time allows."""
+        Args:
+            number: of the decision.
+            most: of them.
+            affordable: how many the time allows.
+        """
+        if self.config.preset.candidates:
+            return most
         file = self.path / _COUNT
-        if not (file.is_file() and file.read_text(errors="replace").isdecimal()):
+        known = file.read_text(errors="replace").split() if file.is_file() else []
+        if not (len(known) > number and known[number].isdecimal()):
+            known = [*known[:number], str(max(0, min(most, affordable())))]
             with atomic_write(file) as opened:
-                opened.write(str(self._affordable(seconds_of_first)).encode())
-        return int(file.read_text())
+                opened.write("\n".join(known).encode())
+        return int(known[number])
 
-    def _affordable(self, seconds_of_first: float) -> int:
-        """How many candidates train in the time that is left, if each takes about as long as the first."""
-        folds = len(self._folds)
-        shares = (_FIRST_FOLDS + _SHARE_KEPT * (folds - _FIRST_FOLDS)) / folds
-        left = self.config.preset.time_limit_s - self._seconds
-        return 1 + max(0, min(_MOST_CANDIDATES - 1, int(left / (shares * _COST_OF_DRAWN * seconds_of_first))))
+    def _affordable(self, seconds: float, trained: int) -> int:
+        """How many further candidates train in the time that is left, if a network takes so many seconds.
+
+        The share that is kept trains in the other folds, of those that have trained before, too.
+        """
+        late = _SHARE_KEPT * (len(self._folds) - _FIRST_FOLDS)
+        return int((self._left / seconds - late * trained) / (_FIRST_FOLDS + late))
 
     def _train(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> bool:
         """Train candidates in folds. Returns whether all have ended."""
@@ -239,7 +274,8 @@ class _Best:
             if outcome.status == "finished":
                 rows = self._data[fold].splits["val"]
                 one.held_out[fold] = mean_predictions([parts[number].model(outcome)], rows)
-                one.losses[fold] = loss_of(self._task(0), one.held_out[fold], self._targets(fold, "val"))
+                targets, weights_B = self._targets(fold, "val"), self._row_weights([fold])
+                one.losses[fold] = loss_of(self._task(0), one.held_out[fold], targets, weights_B)
         return True
 
     # ---- selection ---------------------------------------------------------------------------------------
@@ -257,6 +293,11 @@ class _Best:
             return self._task(0).logits(task.truths(targets.double()))
         return targets.double() if targets.is_floating_point() else targets
 
+    def _row_weights(self, folds: Sequence[int]) -> Tensor | None:
+        """How much the rows that folds held out count, as in the training; ``None`` if all count the same."""
+        of_folds = [self._data[fold].rows.row_weights for fold in folds]
+        return torch.from_numpy(np.concatenate([one["val"] for one in of_folds])) if of_folds[0] else None
+
     def _selected(self, found: Sequence[_Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
         """Weight the candidates, keep them as one model, and measure it."""
         whole = [one for one in found if len(one.held_out) == len(self._folds) and not one.failed]
@@ -265,13 +306,15 @@ class _Best:
             raise TrainingError(f"No candidate could be trained: {'; '.join(sorted(reasons))}")
         task, targets = self._task(0), torch.cat([self._targets(fold, "val") for fold in self._folds])
         predictions_NBC = torch.stack([torch.cat([one.held_out[fold] for fold in self._folds]) for one in whole])
-        for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets), strict=True):
+        weights_B = self._row_weights(self._folds)
+        for one, weight in zip(whole, greedy_weights(task, predictions_NBC, targets, weights_B), strict=True):
             one.weight = weight
         weights_N11 = torch.tensor([one.weight for one in whole], dtype=torch.float64)[:, None, None]
         mean_BC = (weights_N11 * predictions_NBC).sum(0)
-        temperature = best_temperature(task, mean_BC, targets)
+        temperature = best_temperature(task, mean_BC, targets, weights_B)
         chosen = [one for one in whole if one.weight > 0]
-        models = {one.number: [self._model(one, fold) for fold in self._folds] for one in chosen}
+        sharing = SharedPreprocessing()
+        models = {one.number: [self._model(one, fold, sharing) for fold in self._folds] for one in chosen}
         in_order = [(one, model) for one in chosen for model in models[one.number]]
         weights = [one.weight for one, _ in in_order]
         fingerprint = self._data[0].fingerprint
@@ -294,9 +337,9 @@ class _Best:
         of_loss, of_metric = (self._metrics(torch.cat(parts), targets, 1.0) for parts in zip(*of_folds, strict=True))
         return {"loss": of_loss["loss"], task.metric_name: of_metric[task.metric_name]}
 
-    def _model(self, one: _Candidate, fold: int) -> TrainedModel:
+    def _model(self, one: _Candidate, fold: int, sharing: SharedPreprocessing) -> TrainedModel:
         folder = self.path / MEMBERS / str(one.number) / fold_folder(fold)
-        return PartOfRun("", one.config, folder).model(one.outcomes[fold])
+        return PartOfRun("", one.config, folder).model(one.outcomes[fold], sharing)
 
     def _test_predictions(self, models: Sequence[TrainedModel], chosen: Sequence[_Candidate], fold: int) -> Tensor:
         """The mean of what the networks of a fold predict of the test rows."""
@@ -333,7 +376,7 @@ class _Best:
             epochs=steps // data.steps_per_epoch,
             wall_time_s=self._seconds,
             fit_time_s=sum(one.wall_time_s for one in outcomes),
-            device="cpu",
+            device=devices(outcomes),
             baseline={"predicts": describe_baseline(data), "metrics": baseline},
             warnings=assess(self.config, data, metrics, of_data, steps, None),
             members=[one.plain() for one in found],
@@ -354,6 +397,8 @@ class _Best:
             self.console.line(f"Ensemble, {titles[split]}: {said}")
         count = len(found)
         repeats = "" if self.config.preset.candidates else f"; preset.candidates={count} repeats this selection"
+        if self._is_cut:
+            repeats = f"; the time was too short for the best third in all folds (preset.candidates={count} trains it)"
         facts = f"{count} candidates in {result.wall_time_s:.1f} s, temperature {more['temperature']:.3g}"
         self.console.line(f"{facts}{repeats}")
         for line in result.warnings:

@@ -25,9 +25,8 @@ from mlp_lightning.inference.labelled_rows import source_of_split
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
-from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
+from mlp_lightning.runs.run_folder import RunFolder, claim, fold_folder, surroundings
 from mlp_lightning.sweeps.folds import means_of_folds, of_fold, of_member
-from mlp_lightning.sweeps.records import fold_folder
 
 if TYPE_CHECKING:
     from mlp_lightning.data import TabularDataModule

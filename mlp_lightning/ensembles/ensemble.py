@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,8 @@ from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.report import report
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import RunFolder, surroundings
+from mlp_lightning.runs.run_folder import MEMBERS, RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_member
-from mlp_lightning.sweeps.records import MEMBERS
 from mlp_lightning.sweeps.worker import Outcome
 
 if TYPE_CHECKING:
@@ -122,7 +121,8 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None, con
             result = finish(run, trainings.models(), outcomes, data, (started, started_at))
             report(result, console, "")
         else:
-            result = TrainingResult("interrupted", run.folder, {}, "best", 0, 0, time.monotonic() - started, 0.0, "cpu")
+            seconds, where = time.monotonic() - started, devices(trainings.outcomes.values())
+            result = TrainingResult("interrupted", run.folder, {}, "best", 0, 0, seconds, 0.0, where)
             folder.write_result({**result.to_json(), **surroundings(run.config, started_at, data.fingerprint)})
             console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
     return result
@@ -162,13 +162,18 @@ def finish(
         epochs=steps // data.steps_per_epoch,
         wall_time_s=time.monotonic() - started[0],
         fit_time_s=sum(one.wall_time_s for one in outcomes) / len(outcomes),
-        device=str(models[0].module.device),
+        device=devices(outcomes),
         baseline={"predicts": describe_baseline(data), "metrics": baseline},
         warnings=assess(run.config, data, metrics, baseline, steps, None),
         members=members,
     )
     RunFolder(run.folder).write_result({**result.to_json(), **surroundings(run.config, started[1], data.fingerprint)})
     return result
+
+
+def devices(outcomes: Iterable[Outcome]) -> str:
+    """Where networks were trained: one device, or several with commas between them."""
+    return ", ".join(sorted({one.device for one in outcomes if one.device}))
 
 
 def write_ensemble(

@@ -7,12 +7,14 @@ ranges lie around the defaults for tables of this package. They were set by judg
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mlp_lightning.config import Config, EnsembleConfig, LoggerConfig, PresetConfig
+from mlp_lightning.config.contradictions import contradictions
+from mlp_lightning.config.ensembles import DRAWN
 from mlp_lightning.tables.randomness import derived_seed
 
 #: Options that make a stack: depth, embedding of numbers, residual blocks, and how many times the epochs.
@@ -48,15 +50,44 @@ def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator
         data = dataclasses.replace(data, split_seed=config.seed)
     base = dataclasses.replace(config, data=data, **quiet)
     yield base, {}
-    structures = [one for one in _STRUCTURES if has_numbers or one[1] == "none"]
+    fixed = fixed_options(config)
+    structures = _structures(base, fixed, has_classes, has_numbers)
     number = 0
     while True:
-        options = _drawn(config, number, structures[number % len(structures)], has_classes)
+        options = _drawn(config, number, structures[number % len(structures)], has_classes, fixed)
         number += 1
         yield _with(dataclasses.replace(base, seed=(config.seed + number) % _SEEDS), options), options
 
 
-def _drawn(config: Config, number: int, structure: tuple[int, str, bool, int], has_classes: bool) -> dict[str, Any]:
+def fixed_options(config: Config) -> set[str]:
+    """The options in which no candidate differs: those that the user set, and what these leave no choice of."""
+    fixed = set(config.preset.fixed)
+    if "model.hidden_units" in fixed and isinstance(config.model.hidden_units, list):
+        fixed.add("model.depth")
+    if "model.depth" in fixed and not config.model.layer_widths:
+        fixed |= {key for key in DRAWN if key.startswith("model.")}
+    if config.optimizer.name != "AdamW":  # the ranges of the rates are those of AdamW
+        fixed |= {key for key in DRAWN if key.startswith("optimizer.")}
+    return fixed
+
+
+def _structures(
+    base: Config, fixed: Collection[str], has_classes: bool, has_numbers: bool
+) -> list[tuple[int, str, bool, int]]:
+    """Those that differ in an option that is not fixed, and do not contradict one that is."""
+    found: dict[str, tuple[int, str, bool, int]] = {}
+    for one in _STRUCTURES:
+        if not has_numbers and one[1] != "none":
+            continue
+        options = _drawn(base, 0, one, has_classes, fixed)
+        if not contradictions(_with(base, options)):
+            found.setdefault(f"{options}", one)
+    return [*found.values()]
+
+
+def _drawn(
+    config: Config, number: int, structure: tuple[int, str, bool, int], has_classes: bool, fixed: Collection[str]
+) -> dict[str, Any]:
     random = np.random.default_rng(derived_seed(config.seed, f"preset/{number}"))
 
     def log_uniform(low: float, high: float) -> float:
@@ -79,7 +110,7 @@ def _drawn(config: Config, number: int, structure: tuple[int, str, bool, int], h
         options["trainer.max_epochs"] = times * config.trainer.max_epochs
     if "weight_decay" not in config.optimizer.options:
         del options["optimizer.weight_decay"]
-    return options
+    return {key: value for key, value in options.items() if key not in fixed}
 
 
 def _with(config: Config, options: Mapping[str, Any]) -> Config:

@@ -25,13 +25,14 @@ from mlp_lightning.tables.fingerprint import differences
 
 if TYPE_CHECKING:
     from mlp_lightning.inference.loading import TrainedModel
+    from mlp_lightning.runs.ensembles import SharedPreprocessing
     from mlp_lightning.tables.reading.memory import KeptSource
 
 _SHARE_OF_MEMORY = 0.5
 # Inside of the folder: the states of stacks that train, and what says that a process trains there.
 _STATES, _LOCK = "stacks", ".lock"
 # What its result.json says of a training that has finished.
-_KEPT = ("fingerprint", "baseline", "metrics", "steps", "wall_time_s", "weights")
+_KEPT = ("fingerprint", "baseline", "metrics", "steps", "wall_time_s", "weights", "device")
 
 
 class PartOfRun(NamedTuple):
@@ -47,12 +48,16 @@ class PartOfRun(NamedTuple):
     config: Config
     folder: Path
 
-    def model(self, outcome: Outcome) -> TrainedModel:
-        """What was trained, with the weights that are reported."""
-        from mlp_lightning.inference.loading import load_model
+    def model(self, outcome: Outcome, sharing: SharedPreprocessing | None = None) -> TrainedModel:
+        """What was trained, with the weights that are reported, and the preprocessing of an equal model that shares."""
+        from mlp_lightning.inference.loading import TrainedModel, load_model
+        from mlp_lightning.networks.ensemble import Ensemble
 
         path = self.folder / "checkpoints" / f"{outcome.weights}.ckpt"
-        return load_model(path, allow_targets=self.config.allow_targets)
+        model = load_model(path, allow_targets=self.config.allow_targets)
+        if sharing is None or isinstance(model.module, Ensemble):
+            return model
+        return TrainedModel.of(sharing.shared(model.module), model.config, path, model.fingerprint)
 
 
 class Trainings:
@@ -180,8 +185,11 @@ class Trainings:
         Raises:
             TrainingError: one failed.
         """
+        from mlp_lightning.runs.ensembles import SharedPreprocessing
+
         self.refuse_failed()
-        return [one.model(self.outcomes[number]) for number, one in enumerate(self.parts)]
+        sharing = SharedPreprocessing()
+        return [one.model(self.outcomes[number], sharing) for number, one in enumerate(self.parts)]
 
 
 def _finished(part: PartOfRun, rows: Mapping[str, Any]) -> Outcome | None:
@@ -204,7 +212,7 @@ def _finished(part: PartOfRun, rows: Mapping[str, Any]) -> Outcome | None:
         )
     baseline = (content["baseline"] or {}).get("metrics", {})
     facts = content["metrics"], content["steps"], content["wall_time_s"], "", content["weights"]
-    return Outcome("finished", *facts, baseline)
+    return Outcome("finished", *facts, baseline, content["device"])
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from mlp_lightning.networks.tasks import Task
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY, OF_ANOTHER
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
-from mlp_lightning.runs.ensembles import assembled, parts_of
+from mlp_lightning.runs.ensembles import SharedPreprocessing, assembled, parts_of
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
 from mlp_lightning.runs.packed.resolving import unpacked
@@ -213,7 +213,8 @@ def rebuilt(
     """
     if "members" not in hyperparameters:
         return _rebuilt_module(hyperparameters, state, own)
-    modules = [_rebuilt_module(*part, own) for part in parts_of(hyperparameters, state)]
+    sharing = SharedPreprocessing()
+    modules = [sharing.shared(_rebuilt_module(*part, own)) for part in parts_of(hyperparameters, state)]
     return assembled(modules, hyperparameters["weights"], hyperparameters.get("temperature", 1.0))
 
 

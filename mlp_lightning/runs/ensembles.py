@@ -43,8 +43,7 @@ def assembled(modules: Sequence[MLPModule], weights: Sequence[float], temperatur
     groups: list[MLPModule] = []
     members, group_K = [], []
     for module in modules:
-        group = next((number for number, one in enumerate(groups) if _prepare_alike(one, module)), len(groups))
-        groups += [module] if group == len(groups) else []
+        group = _group_of(groups, module)
         group_K.append(group)
         members.append({**module.hparams, _PREPROCESSING: group})
     hparams = {
@@ -61,7 +60,31 @@ def assembled(modules: Sequence[MLPModule], weights: Sequence[float], temperatur
     return Ensemble(preprocessors, networks, group_K, tasks, hparams["weights"], *of_first).eval()
 
 
+class SharedPreprocessing:
+    """Modules that prepare rows alike share what prepares them from the moment they are here, not K copies of it."""
+
+    def __init__(self) -> None:
+        self._groups: list[MLPModule] = []
+
+    def shared(self, module: MLPModule) -> MLPModule:
+        """The module, with the preprocessing of an earlier one if that is the same."""
+        group = self._groups[_group_of(self._groups, module)]
+        module.preprocessor = group.preprocessor
+        module.config.preprocessing = module.hparams[_PREPROCESSING] = group.hparams[_PREPROCESSING]
+        module._hparams_initial = module.hparams  # type: ignore[assignment]  # a deep copy by Lightning, for its loggers
+        return module
+
+
+def _group_of(groups: list[MLPModule], module: MLPModule) -> int:
+    """The number of the first that prepares rows as ``module`` does; it is added if none does."""
+    number = next((number for number, one in enumerate(groups) if _prepare_alike(one, module)), len(groups))
+    groups += [module] if number == len(groups) else []
+    return number
+
+
 def _prepare_alike(one: MLPModule, other: MLPModule) -> bool:
+    if one.preprocessor is other.preprocessor:
+        return True
     if one.hparams[_PREPROCESSING] != other.hparams[_PREPROCESSING]:
         return False
     state, of_other = one.preprocessor.state_dict(), other.preprocessor.state_dict()

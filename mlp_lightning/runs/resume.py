@@ -44,7 +44,7 @@ from mlp_lightning.runs.event_bytes import event_record
 from mlp_lightning.runs.files import atomic_write, names_file, remove_abandoned
 from mlp_lightning.runs.packed.resolving import last_checkpoint_of
 from mlp_lightning.runs.policies import Best, why_stopped
-from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_intact_checkpoint
+from mlp_lightning.runs.run_folder import RunFolder, is_finished, newest_if_several, newest_intact_checkpoint
 from mlp_lightning.runs.training import Training
 from mlp_lightning.tables.fingerprint import splits_by_labels
 
@@ -147,6 +147,9 @@ def find_checkpoint(config: Config, run_dir: Path) -> Found | None:
     path: Path | None
     if wanted in ("last", "best"):
         parent = run_dir.absolute().parent
+        if (several := newest_if_several(parent)) is not None:
+            reason = f"the newest run, {several}, is several trainings, and no checkpoint continues them"
+            raise CheckpointError(f"ckpt_path = {wanted}: {reason}. Name the checkpoint of a run of one network.")
         path, fault = newest_intact_checkpoint([parent], wanted)
         if path is None:
             reason = f"no run in {parent} has a {wanted}.ckpt" + (" that is intact" if fault else "")

@@ -31,6 +31,13 @@ _NOT_IN_HASH = (
     *("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
     "data.suggested_lr",
 )
+#: The folder of the runs of an ensemble's members, inside of that of the ensemble.
+MEMBERS = "members"
+
+
+def fold_folder(fold: int) -> str:
+    """The name of the run folder of a fold, inside of the folder of its cross-validation."""
+    return f"fold-{fold}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +263,16 @@ def newest_checkpoint(parents: Iterable[Path], which: str, prefers_finished: boo
     """
     found = (run / "checkpoints" / f"{which}.ckpt" for run in newest_first(parents, prefers_finished))
     return next((one for one in found if one.is_file()), None)
+
+
+def newest_if_several(parent: Path) -> Path | None:
+    """The newest run directly in ``parent`` if it is several trainings: folds, the members of an ensemble; else none.
+
+    What it trained is no run of one network, which could be continued from a checkpoint.
+    """
+    run = next(iter(newest_first([parent])), None)
+    several = run is not None and ((run / MEMBERS).is_dir() or (run / fold_folder(0)).is_dir())
+    return run if several else None
 
 
 def newest_intact_checkpoint(parents: Iterable[Path], which: str) -> tuple[Path | None, str]:

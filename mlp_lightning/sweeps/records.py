@@ -15,12 +15,11 @@ import yaml
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.packed.reading import FOLDER as PACKED
 from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_run, packed_runs
+from mlp_lightning.runs.run_folder import MEMBERS, fold_folder
 
 UNENDED = "unended"
 # Of a program whose configuration file asks for a sweep: makes a single run of it.
 SINGLE_RUN = " hydra.mode=RUN"
-#: Folder of the members of an ensemble, inside of its run folder.
-MEMBERS = "members"
 # Folders without run folders of the sweep: Hydra's, that of superseded runs, and those of members of ensembles.
 _IGNORED_FOLDERS = (".hydra", "superseded", MEMBERS)
 _STATUSES = ("finished", "interrupted", "failed")
@@ -89,11 +88,6 @@ def configured(config: Mapping[str, Any], key: str) -> Any:
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-def fold_folder(fold: int) -> str:
-    """The name of the run folder of a fold, inside of the folder of its cross-validation."""
-    return f"fold-{fold}"
 
 
 def is_fold_of(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -38,6 +38,7 @@ class Outcome:
     error: str = ""
     weights: str = "last"
     baseline: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    device: str = ""
 
 
 #: What a part of a sweep is made of: configurations, folders, the file for the state of a stack, the fingerprint that
@@ -245,7 +246,7 @@ def system_message(error: OSError) -> str:
 
 def _outcome(result: TrainingResult) -> Outcome:
     baseline = {} if result.baseline is None else result.baseline["metrics"]
-    facts = (result.steps, result.wall_time_s, cause(result.error), result.weights, baseline)
+    facts = (result.steps, result.wall_time_s, cause(result.error), result.weights, baseline, result.device)
     return Outcome(result.status, result.metrics, *facts)
 
 

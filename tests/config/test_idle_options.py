@@ -97,6 +97,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "logger.graph": {"logger.tensorboard": False, "logger.graph": True},
     "preset.candidates": {"preset.candidates": 4},
     "preset.time_limit_s": {"preset.time_limit_s": 5.0},
+    "preset.fixed": {"preset.fixed": ["model.depth"]},
     "sweep.resume": {"sweep.resume": True},
     "report_weights": {"report_weights": "best", "callbacks.checkpoint": None},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -18,6 +19,7 @@ from support.commands import ROOT, run_forked
 
 from mlp_lightning import evaluate, train, train_best
 from mlp_lightning.config import Config, parse_config
+from mlp_lightning.config.ensembles import DRAWN
 from mlp_lightning.ensembles.space import candidates
 from mlp_lightning.errors import ConfigError, TrainingError
 from mlp_lightning.inference.loading import load_model
@@ -158,12 +160,15 @@ def test_a_fold_knows_nothing_of_the_rows_that_it_holds_out_but_which_weights_ar
 
 
 def test_a_candidate_that_diverges_harms_no_other(tmp_path: Path) -> None:
-    broken = asked("value", count=2, optimizer={"name": "SGD", "lr": 1e30})
+    data = {**asked("value")["data"], "name": "table", "path": "t.csv"}
+    config = parse_config({**asked("value", count=2), "data": data})
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=None))
+    broken = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=1e30))
     result = train_best(broken, tmp_path / "run", frame=frame())
     assert result.members[0]["metrics"] == {}
     assert [one["weight"] for one in result.members] == [0, 1]
     with pytest.raises(TrainingError, match="No candidate could be trained"):
-        train_best({**broken, "preset": {"name": "best", "candidates": 1}}, tmp_path / "other", frame=frame())
+        train_best(asked("value", count=2, optimizer={"lr": 1e30}), tmp_path / "other", frame=frame())
 
 
 def test_candidates_are_drawn_alike_and_are_valid() -> None:
@@ -182,9 +187,71 @@ def test_candidates_are_drawn_alike_and_are_valid() -> None:
     assert not any("trainer.label_smoothing" in options for _, options in without)
 
 
+def drawn_of(count: int = 24, has_numbers: bool = True, **sections: Any) -> list[tuple[Config, dict[str, Any]]]:
+    plain = asked("label", **sections)
+    plain["data"] = {**plain["data"], "name": "table", "path": "t.csv"}
+    return list(itertools.islice(candidates(parse_config(plain), True, has_numbers), count))
+
+
+@pytest.mark.parametrize(
+    ("sections", "fixed"),
+    [
+        ({"model": {"hidden_units": 50}}, {"model.hidden_units"}),
+        ({"model": {"hidden_units": [40, 30]}}, {"model.hidden_units", "model.depth"}),
+        ({"model": {"depth": 4, "dropout": 0.25}}, {"model.depth", "model.dropout"}),
+        ({"model": {"numeric_embedding": "none"}}, {"model.numeric_embedding"}),
+        ({"model": {"residual": True}}, {"model.residual"}),
+        ({"model": {"option": "wide_deep"}}, {key for key in DRAWN if key.startswith("model.")}),
+        ({"model": "linear"}, {key for key in DRAWN if key.startswith("model.")}),
+        ({"optimizer": {"lr": 0.07}}, {"optimizer.lr"}),
+        ({"optimizer": {"weight_decay": 0.0}}, {"optimizer.weight_decay"}),
+        ({"optimizer": {"name": "SGD"}}, {"optimizer.lr", "optimizer.weight_decay"}),
+        ({"trainer": {"max_epochs": 7, "label_smoothing": 0.02}}, {"trainer.max_epochs", "trainer.label_smoothing"}),
+        ({"scheduler": {"max_lr": 0.03}}, {"optimizer.lr"}),
+    ],
+)
+def test_what_you_set_is_that_of_every_candidate(sections: dict[str, Any], fixed: set[str]) -> None:
+    drawn = drawn_of(**{"trainer": {"max_steps": 40}, **sections})
+    first = drawn[0][0].to_dict()
+    for config, options in drawn:
+        assert parse_config(config.to_dict()) is not None
+        for key in fixed:
+            section, name = key.split(".")
+            assert config.to_dict()[section].get(name) == first[section].get(name)
+            assert key not in options
+    others = {key for key in DRAWN if key not in fixed} - {"trainer.max_epochs"}
+    if fixed != {key for key in DRAWN if key.startswith("model.")}:
+        others -= {"model.residual"} if isinstance(sections.get("model", {}).get("hidden_units"), list) else set()
+        assert others <= {key for _, options in drawn for key in options}
+
+
+def test_options_that_are_named_are_fixed() -> None:
+    drawn = drawn_of(preset={"name": "best", "candidates": 3, "fixed": ["model.dropout", "optimizer.lr"]})
+    assert not any({"model.dropout", "optimizer.lr"} & options.keys() for _, options in drawn)
+    assert len({one.model.hidden_units for one, _ in drawn if isinstance(one.model.hidden_units, int)}) > 2
+
+
+def test_a_command_fixes_what_it_sets(tmp_path: Path) -> None:
+    frame(80).to_csv(tmp_path / "t.csv", index=False)
+    words = [str(ROOT / "scripts" / "train.py"), "data=table", "data.path=t.csv", "data.target=label", "preset=best"]
+    rest = ["data.columns={value: {kind: ignored}}", "model.hidden_units=11", "optimizer.lr=0.02"]
+    rest += ["trainer.max_epochs=2", "data.cv.folds=2", "preset.candidates=4"]
+    done = run_forked(*words, *rest, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No candidate differs in model.hidden_units, optimizer.lr, trainer.max_epochs" in done.stdout
+    (folder,) = (tmp_path / "lightning_logs" / "table").iterdir()
+    for number in range(4):
+        config = load_model(next(folder.glob(f"members/{number}/fold-0/checkpoints/best.ckpt"))).config
+        assert (config.model.hidden_units, config.optimizer.lr, config.trainer.max_epochs) == (11, 0.02, 2)
+    again = run_forked(*words, *rest, "auto_resume=true", folder=tmp_path)
+    assert "Finished before" in again.stdout
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
+        (["preset.fixed=[model.depth]"], "is of preset=best"),
+        (["preset=best", "preset.fixed=[model.bias]"], "preset.fixed"),
         (["preset.candidates=4"], "preset.candidates = 4 is of preset=best"),
         (["preset.name=best"], "needs all folds of data.cv.folds"),
         (["preset=best", "ensemble.members=3"], "contradicts preset=best"),
@@ -292,12 +359,63 @@ def test_last_is_not_that_of_an_older_run(tmp_path: Path) -> None:
     assert "predicted_value" in (tmp_path / "o.csv").read_text().splitlines()[0]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still but for the networks that are trained: each takes as long as its number says."""
+    from mlp_lightning.ensembles import best
+
+    now, train_parts = [0.0, 1.0], best._Best._train
+
+    def trained(self: Any, of_round: Any, folds: Any) -> bool:
+        before = self._steps_made
+        done = train_parts(self, of_round, folds)
+        if self._steps_made > before:
+            now[0] += now[1] * sum(len(folds) for _ in of_round)
+        if of_round and of_round[0].number:
+            now[1] = now[2] if len(now) > 2 else now[1]
+        return done
+
+    monkeypatch.setattr(best._Best, "_train", trained)
+    monkeypatch.setattr(best, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize("limit", [4.0, 14.0, 40.0, 90.0])
+def test_the_time_limit_holds_where_candidates_take_as_long_as_they_did(
+    limit: float, clock: list[float], tmp_path: Path
+) -> None:
+    config = {**asked("value"), "preset": {"option": "best", "time_limit_s": limit}}
+    config["trainer"] = {"max_epochs": 1, "accelerator": "cpu"}
+    result = train_best(config, tmp_path / "run", frame=frame(90))
+    count = len(result.members)
+    assert clock[0] <= max(limit, 3) + 3  # a candidate takes three seconds: three folds of a second each
+    assert count == 1 if limit < 6 else count > 1
+    if limit >= 40:
+        assert count > 1 + (limit - 3) / (3 * 3.0)  # more than the first guess: their networks are as fast as the first
+    whole = [one for one in result.members if one["folds"] == 3]
+    assert len(whole) <= 1 + -(-(count - 1) // 3)
+
+
+def test_fewer_train_in_all_folds_where_the_time_is_too_short(clock: list[float], tmp_path: Path) -> None:
+    clock.append(400.0)  # what a network takes after the first round
+    config = {**asked("value"), "preset": {"option": "best", "time_limit_s": 60.0}}
+    config["trainer"] = {"max_epochs": 1, "accelerator": "cpu"}
+    result = train_best(config, tmp_path / "run", frame=frame(90))
+    assert (tmp_path / "run" / "candidates.txt").read_text().split()[2] == "0"
+    assert [one["folds"] for one in result.members].count(3) == 1
+    again_clock = clock[0]
+    (tmp_path / "run" / "result.json").unlink()
+    again = train_best(config, tmp_path / "run", frame=frame(90), continues=True)
+    assert again.metrics == result.metrics
+    assert clock[0] == again_clock
+
+
 def test_the_time_of_the_first_candidate_has_that_of_an_earlier_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many candidates the time allows follows from all of its folds, not from those that were left."""
     seconds: list[float] = []
-    monkeypatch.setattr("mlp_lightning.ensembles.best._Best._affordable", lambda _, one: seconds.append(one) or 1)
+    monkeypatch.setattr("mlp_lightning.ensembles.best._Best._affordable", lambda _, one, __: seconds.append(one) or 0)
     clock = itertools.count()
     monkeypatch.setattr("mlp_lightning.ensembles.best.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     config, folder = {**asked("value"), "preset": "best"}, tmp_path / "run"
@@ -306,4 +424,4 @@ def test_the_time_of_the_first_candidate_has_that_of_an_earlier_process(
         (folder / file).unlink()
     shutil.rmtree(folder / "members" / "0" / "fold-1")
     train_best(config, folder, frame=frame(), continues=True)
-    assert seconds == [1, pytest.approx(3, rel=0.1)]
+    assert seconds[::2] == [pytest.approx(1.0), pytest.approx(3.0, rel=0.1)]  # three times that of one of three folds
