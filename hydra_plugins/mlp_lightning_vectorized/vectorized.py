@@ -7,14 +7,16 @@ plugin modules before they are registered there.)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
@@ -69,7 +71,26 @@ class VectorizedSweeper(BasicSweeper):
     """The basic sweeper, without its validation, which composes every job a second time.
 
     For a thousand jobs that takes a minute. The launcher reports a job that cannot be composed, and runs the others.
+    A task with an attribute ``search`` searches instead: a function of the parsed overrides, of what launches a batch,
+    and of the processes that this takes.
     """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._search = getattr(task_function, "search", None)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every combination of the values given, or what a search draws."""
+        if self._search is None or not isinstance(self.launcher, VectorizedLauncher):
+            return super().sweep(arguments)
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        return self._search(overrides, self.launcher.launch, self.launcher.n_jobs)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Skip the validation if the launcher composes all jobs together."""

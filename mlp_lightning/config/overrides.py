@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
@@ -31,7 +31,6 @@ from mlp_lightning.errors import ConfigError, Fault
 # What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
 # Plugins of Hydra that are extras: which package each needs, and the name of the extra.
 _EXTRAS = {
-    "hydra/sweeper/optuna": ("Optuna", "optuna"),
     "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
 }
 # Some faults reach only an assertion inside.
@@ -244,6 +243,8 @@ class _Check:
         if self.multirun and not {"hydra/sweeper", "search"} & self.explicit:
             hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with search=optuna"
             self._add(Fault(key, text, "is a search space and not a list of values", hint))
+        if isinstance(swept, IntervalSweep):  # what holds at both of its ends holds between them
+            return [str(swept.start), str(swept.end)]
         return []
 
     def _known_options(self, group: str, values: list[str]) -> list[str]:
@@ -335,8 +336,7 @@ class _Check:
         for key, text in swept.items():
             override = parser.parse_override(f"{key}={text}")
             self.swept |= {key} if override.is_sweep_override() else set()
-            if not override.is_sweep_override() or override.is_discrete_sweep():
-                self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
+            self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
         for key, text, is_group in self.further:
             if is_group:
                 others = [one for one, _ in [*self.groups, *self.values] if not one.startswith(f"{key}=")]
