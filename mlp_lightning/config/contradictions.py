@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.idle import has_validation_rows, idle_options
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
-from mlp_lightning.config.search import search_faults
+from mlp_lightning.config.search_rules import search_faults
 from mlp_lightning.errors import Fault
 
 

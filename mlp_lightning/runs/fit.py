@@ -82,7 +82,7 @@ def train(
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
         rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
         keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
-        pruner: of a search, which may end the run early.
+        pruner: may end the run early, as one of a search.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -107,18 +107,7 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
-    of_run = None if data is None else [data]
-    options = Options(
-        of_run,
-        source,
-        callbacks,
-        objects,
-        keeps_modules=True,
-        claims=False,
-        logs_live=True,
-        rows=rows,
-        pruner=pruner,
-    )
+    options = Options(None if data is None else [data], source, callbacks, objects, rows=rows, pruner=pruner)
     with as_it_was(folder.path, if_refused=run.was_refused):
         claim(folder.path, config)
         with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -175,17 +164,8 @@ def train_stack(
         is_other = (wanted := config.trainer.engine) in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(
-        data,
-        source,
-        callbacks,
-        {},
-        keep_modules,
-        state_file=checkpoint,
-        rows=rows,
-        packed=packed,
-        pruner=pruner,
-    )
+    options = Options(data, source, callbacks, {}, keep_modules, state_file=checkpoint)
+    options = dataclasses.replace(options, rows=rows, packed=packed, pruner=pruner)
     training = Training(configs, run_dirs, StackHost(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
@@ -289,7 +269,8 @@ class _SingleRun:
         training: Training | None = None
         try:
             by_labels = self._checkpoint is None or self._checkpoint.splits_by_labels
-            options = dataclasses.replace(options, splits_by_labels=by_labels)
+            alone = {"keeps_modules": True, "claims": False, "logs_live": True}
+            options = dataclasses.replace(options, splits_by_labels=by_labels, **alone)
             training = Training([self.config], [self.folder.path], self, options)
             training.resumed_from = None if self._checkpoint_path is None else str(self._checkpoint_path)
             (result,) = training.execute()

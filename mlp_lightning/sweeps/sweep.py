@@ -237,7 +237,7 @@ class Sweep:
         self._rows.compare_records(map(config_of, runs), [*self._done, *self._ledger.others()])
         if self.pruner is not None:
             self.pruner.refuse_if_idle(map(config_of, runs), sizes)
-        processes = (os.cpucount_of() or 1) if n_jobs == -1 else n_jobs
+        processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
         memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
         parts = self._unfinished_stacks(runs)
         continued = {id(run) for part in parts for run in part.runs}

@@ -206,7 +206,7 @@ def _dimension(one: Override) -> Dimension:
         assert end is not None
         return Whole(start, end, 1, log) if isinstance(start, int) and isinstance(end, int) else Real(start, end, log)
     if isinstance(value, RangeSweep) and _is_whole(value):
-        numbers = sorted(value.range())  # type: ignore[type-var]  # whole ones
+        numbers = sorted(value.range())
         low, high, step = int(numbers[0]), int(numbers[-1]), abs(int(value.step))
         return Whole(low, high, step, "log" in value.tags)
     return Values(tuple(dict.fromkeys(one.sweep_string_iterator())))
