@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlp_lightning.sweeps.search.pruning import cut_to_lines
 from mlp_lightning.sweeps.search.space import Space, Values, Whole, random_points, seed_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Optuna:
         self._optuna: Any = optuna
         self._space, self._seed = space, seed
         file = folder / STUDY
-        _cut_to_lines(file)
+        cut_to_lines(file)
         lock: Any = _NoLock()
         storage = JournalStorage(JournalFileBackend(str(file), lock))
         self._study = optuna.create_study(
@@ -98,9 +98,9 @@ class Optuna:
         if known.state.is_finished():
             return
         trial = self._optuna.trial.Trial(self._study, known._trial_id)
-        for place, value in enumerate(curve.values()):
-            if place not in known.intermediate_values:
-                trial.report(value, place)
+        for epochs, value in curve.items():
+            if round(epochs) not in known.intermediate_values:
+                trial.report(value, round(epochs))
         states = self._optuna.trial.TrialState
         if status == "finished" and math.isfinite(loss):
             self._study.tell(number, loss)
@@ -118,12 +118,6 @@ def _suggested(trial: optuna.Trial, key: str, one: Any) -> Any:
 
 def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def _cut_to_lines(file: Path) -> None:
-    """Remove the last line if a process was killed that wrote it: what is appended has to begin a line."""
-    with contextlib.suppress(FileNotFoundError), file.open("rb+") as opened:
-        opened.truncate(opened.read().rfind(b"\n") + 1)
 
 
 class _NoLock:

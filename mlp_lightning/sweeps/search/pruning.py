@@ -10,6 +10,7 @@ too, as in its asynchronous form (ASHA; Li et al., "A system for massively paral
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -58,12 +59,10 @@ class TrialPruner:
         self.numbers: dict[str, int] = {}
         self.finished: set[str] = set()
         self._losses: dict[tuple[Any, ...], dict[str, float]] = {}
+        cut_to_lines(journal)  # what is cut is measured again
         for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
-            try:
-                content = json.loads(line)
-                self._losses.setdefault(tuple(content["progress"]), {}).update(content["losses"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the line of a process that was killed; what it says is measured again
+            content = json.loads(line)
+            self._losses.setdefault(tuple(content["progress"]), {}).update(content["losses"])
 
     def begin(self, runs: Iterable[tuple[SweepRun, RunRecord | None]]) -> None:
         """Take note of the trials of a batch, each with its record if an earlier command trained it."""
@@ -153,3 +152,9 @@ class TrialPruner:
         median = statistics.median(finished)
         said = f"{where}: above {median:.6g}, the median of {len(finished)} trials that finished"
         return {one: f"loss {loss:.6g} {said}" for one, loss in now.items() if loss > median}
+
+
+def cut_to_lines(file: Path) -> None:
+    """Remove the last line if a process was killed that wrote it: what is appended has to begin a line."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb+") as opened:
+        opened.truncate(opened.read().rfind(b"\n") + 1)
