@@ -53,8 +53,11 @@ def check_sweep(checked: CheckedCommand, overrides: Sequence[str], folder: Path)
 
 # Options of ``data`` that leave the rows, and what is measured on them, as they are.
 _OF_SAME_ROWS = ("batch_size", "shuffle", "scaling", "max_one_hot", "max_categories", "class_weight")
-# What is no property of a model: some of these decide what it is measured by.
-_NOT_SEARCHED = ("seed", "task", "name", "verbosity", "ckpt_path", "report_weights", "ensemble", "preset", "sweep")
+# What is no property of a model; some of these decide what it is measured by.
+_NOT_SEARCHED = (
+    *("task", "name", "verbosity", "ckpt_path", "report_weights", "experiment", "ensemble", "preset", "logger"),
+    *("sweep", "search", "allow_targets", "auto_resume"),
+)
 
 
 def _check_search(checked: CheckedCommand, overrides: Sequence[str]) -> None:
@@ -72,10 +75,9 @@ def _check_search(checked: CheckedCommand, overrides: Sequence[str]) -> None:
             faults.append(Fault(key, config.seed, rule, hint))
         elif section == "data" and name not in _OF_SAME_ROWS:
             faults.append(Fault(key, _value(config, key), rows, "give it one value"))
-        elif section in (*_NOT_SEARCHED, "search", "allow_targets", "auto_resume"):
-            faults.append(
-                Fault(key, _value(config, key), "is not searched: it makes no other model", "give it one value")
-            )
+        elif section in _NOT_SEARCHED:
+            rule = "cannot be searched: it says nothing of the model"
+            faults.append(Fault(key, _value(config, key), rule, "give it one value"))
     if config.search.name == "optuna" and importlib.util.find_spec("optuna") is None:
         hint = "pip install 'mlp-lightning[optuna]', or choose search=random"
         faults.append(Fault("search", "optuna", "needs Optuna, which is not installed", hint))

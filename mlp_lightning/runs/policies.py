@@ -232,6 +232,7 @@ class Policies:
         self._end([self._finished(member, step) for member in self.active if self.stopping[member].stopped])
         if self._pruning is not None and self._prunes(step):
             losses = dict(zip(self.present, metrics["loss"], strict=True))
+            # Those that have just stopped early are compared, too.
             pruned = self._pruning.pruned(step, {member: losses[member] for member in still_train})
             left = [one for one in self.active if one in pruned]
             self._end([Ending(one, "pruned", step, stopped_by=pruned[one]) for one in left])

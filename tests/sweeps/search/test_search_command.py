@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import subprocess
@@ -168,6 +169,7 @@ def test_another_search_does_not_continue_in_its_folder(halved: Path) -> None:
         (("search=random", "seed=1,2"), "seed = 1 would be searched for the luckiest"),
         (("search=random", "data.val_fraction=0.2,0.4"), "would be searched for the rows that are easiest"),
         (("search=random", "data=iris,moons"), "would be searched for the rows that are easiest"),
+        (("search=random", "verbosity=1,2"), "cannot be searched: it says nothing of the model"),
         (("search=halving", "data.cv.folds=3"), "compares them by the rows that are held out; use search=random"),
         (("search=random", "search.pruner=median", "data.cv.folds=3"), "use search.pruner=none"),
         (("search=random", "search.pruner=asha", "data.val_fraction=0"), "there are no validation rows"),
@@ -191,6 +193,28 @@ def test_what_has_no_meaning_is_refused(words: tuple[str, ...], said: str, tmp_p
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "lightning_logs").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is not None, reason="Optuna is installed")
+def test_what_to_install(tmp_path: Path) -> None:
+    done = train_forked(*IRIS, "search=optuna", folder=tmp_path)
+    said = "search = 'optuna' needs Optuna, which is not installed; pip install 'mlp-lightning[optuna]'"
+    assert (done.returncode, said in done.stderr) == (2, True)
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_a_packed_search_is_one_with_folders(tmp_path: Path) -> None:
+    words = (*IRIS, "search=random", "search.pruner=hyperband", "search.trials=9")
+    rows = []
+    for store in ("folders", "packed"):
+        (tmp_path / store).mkdir()
+        sweep = searched(tmp_path / store, *words, f"sweep.store={store}")
+        rows.append(leaderboard_without_times(sweep))
+    assert rows[0] == rows[1]
+    assert b"pruned" in rows[0]
+    again = train_forked(*words, "sweep.store=packed", "sweep.resume=true", folder=tmp_path / "packed")
+    assert "All 9 runs were done before" in again.stdout
+    assert leaderboard_without_times(sweep) == rows[0]
 
 
 def test_a_single_run_does_not_search(tmp_path: Path) -> None:
