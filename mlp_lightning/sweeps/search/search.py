@@ -24,6 +24,8 @@ from mlp_lightning.sweeps.sweep import Sweep
 #: In the folder of the sweep: what a command has to have in common to continue it, and the losses that were compared.
 ASKED, COMPARED = "search.json", "compared.jsonl"
 
+_OF_COMMAND = ("sweep.", "search", "verbosity=", "auto_resume=", "hydra")
+
 #: Trains jobs by their overrides, of which the first has this number.
 Launch = Callable[[Sequence[Sequence[str]], int], Any]
 
@@ -104,9 +106,9 @@ class Search:
         """Refuse to continue another search: its trials would be compared with those of this one."""
         options = self._options
         # A search of more trials begins with those of a search of fewer, unless all are compared at once.
-        names = ["name", "seed", *(["trials"] if options.name == "halving" else [])]
-        asked: dict[str, Any] = {name: getattr(options, name) for name in names}
-        asked |= {"rule": self._rule, "reduction_factor": options.reduction_factor, "space": self._space.describe()}
+        names = ["name", "seed", "reduction_factor", *(["trials"] if options.name == "halving" else [])]
+        asked: dict[str, Any] = {f"search.{name}": getattr(options, name) for name in names}
+        asked |= {"search.pruner": self._rule, "search/space": self._space.describe(), "overrides": self._fixed()}
         file = self._sweep.folder / ASKED
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,14 +117,16 @@ class Search:
             return
         before = json.loads(file.read_text(encoding="utf-8"))
         faults = [
-            Fault(
-                f"search.{key}", value, f"was {before.get(key)!r} when this search began", "ask the same, or begin anew"
-            )
+            Fault(key, value, f"was {before.get(key)!r} when this search began", "ask for the same, or begin anew")
             for key, value in asked.items()
             if before.get(key) != value
         ]
         if faults:
             raise ConfigError(faults)
+
+    def _fixed(self) -> list[str]:
+        """The overrides that all trials have in common, without those that say how the command proceeds."""
+        return sorted(one for one in self._space.fixed if not one.lstrip("+").startswith(_OF_COMMAND))
 
 
 def status_of(runs: Runs) -> str:

@@ -148,16 +148,18 @@ def test_halving_repeats_and_continues(halved: Path, tmp_path: Path) -> None:
 
 
 def test_another_search_does_not_continue_in_its_folder(halved: Path) -> None:
-    folder = halved.parents[2]
-    for change, key in (
-        ("search.trials=13", "search.trials"),
-        ("search.seed=3", "search.seed"),
-        ("optimizer.lr=interval(0.1,1)", "search.space"),
-    ):
-        done = train_forked(*HALVING, change, "sweep.resume=true", folder=folder)
+    changes = {
+        "search.trials=13": "search.trials",
+        "search.seed=3": "search.seed",
+        "model.depth=1,3": "search/space",
+        "trainer.max_epochs=90": "overrides",
+    }
+    for change, key in changes.items():
+        done = train_forked(*HALVING, change, "sweep.resume=true", folder=halved.parents[2])
         assert done.returncode == 2
         assert f"  {key} = " in done.stderr
-        assert "when this search began" in done.stderr
+        assert "when this search began; ask for the same, or begin anew" in done.stderr
+    assert len(leaderboard(halved)) == 12
 
 
 # ---- refusals --------------------------------------------------------------------------------------------
