@@ -185,7 +185,7 @@ def test_optuna_searches_a_cross_validation(tmp_path) -> None:
 def test_a_trial_that_fails_does_not_end_a_search(tmp_path) -> None:
     pytest.importorskip("optuna")
     space = "optimizer.lr=tag(log,interval(0.01,1e38))"
-    command = [*TRAIN, "-m", *OPTUNA, space, "data=iris", "trainer.max_epochs=5"]
+    command = [*TRAIN, "-m", *OPTUNA, space, "search.pruner=none", "data=iris", "trainer.max_epochs=5"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
