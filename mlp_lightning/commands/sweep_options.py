@@ -25,11 +25,11 @@ def check_sweep(checked: CheckedCommand, overrides: Sequence[str], folder: Path)
         ConfigError: it cannot be made.
     """
     config, cv = checked.config, checked.config.data.cv
-    if config.search.name != "none":
-        _check_search(checked, overrides)
     if "data.cv.fold" in checked.swept and {"search", "hydra/sweeper"} & explicit_keys(overrides):
         rule, hint = "would be searched for the fold that is easiest", "leave it out: data.cv.folds trains all of them"
         raise ConfigError([Fault("data.cv.fold", cv.fold, rule, hint)])
+    if config.search.name != "none":
+        _check_search(checked, overrides)
     if config.ensemble.members is not None or "ensemble.members" in checked.swept:
         rule, hint = "is for one run", "sweep over single networks first, and make an ensemble of the best without -m"
         raise ConfigError([Fault("ensemble.members", config.ensemble.members, rule, hint)])

@@ -28,11 +28,15 @@ from mlp_lightning.config.rules import nearest, unknown_name
 from mlp_lightning.config.updates import as_number, updated
 from mlp_lightning.errors import ConfigError, Fault
 
-# What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
-# Plugins of Hydra that are extras: which package each needs, and the name of the extra.
-_EXTRAS = {
-    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+# Plugins of Hydra that may be missing: what is said of each, and what to do.
+_PLUGINS = {
+    "hydra/launcher/joblib": (
+        "needs hydra-joblib-launcher, which is not installed",
+        "pip install 'mlp-lightning[joblib]'",
+    ),
+    "hydra/sweeper/optuna": ("is a plugin of Hydra that is not installed", "search=optuna needs none"),
 }
+# What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
 # Some faults reach only an assertion inside.
 _COMPOSITION_ERRORS = (
     *(HydraException, OmegaConfBaseException, ValueError),
@@ -384,11 +388,9 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
     """The message of Hydra or OmegaConf, in one line."""
     text = " ".join(str(error).split())
-    for plugin, (package, extra) in _EXTRAS.items():
+    for plugin, (rule, hint) in _PLUGINS.items():
         if f"Could not find '{plugin}'" in text:
-            return Fault(
-                key, value, f"needs {package}, which is not installed", f"pip install 'mlp-lightning[{extra}]'"
-            )
+            return Fault(key, value, rule, hint)
     return Fault(key, value, f"cannot be composed: {text}")
 
 
