@@ -164,7 +164,7 @@ def test_a_killed_search_continues_to_the_same_trials(tmp_path) -> None:
 
 
 def asked(study: Path) -> int:
-    return study.read_text().count('"op_code":4,')
+    return study.read_text(encoding="utf-8").count('"op_code":4,')
 
 
 def test_optuna_searches_a_cross_validation(tmp_path) -> None:
