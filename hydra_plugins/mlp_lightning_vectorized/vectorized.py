@@ -5,18 +5,17 @@ Hydra imports this module for every Hydra program of the environment, so it impo
 plugin modules before they are registered there.)
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -71,8 +70,7 @@ class VectorizedSweeper(BasicSweeper):
     """The basic sweeper, without its validation, which composes every job a second time.
 
     For a thousand jobs that takes a minute. The launcher reports a job that cannot be composed, and runs the others.
-    A task with an attribute ``search`` searches instead: a function of the parsed overrides, of what launches a batch,
-    and of the processes that this takes.
+    A task with an attribute ``search`` searches instead: a function of overrides and of what launches a batch.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -83,14 +81,13 @@ class VectorizedSweeper(BasicSweeper):
         """Run every combination of the values given, or what a search draws."""
         if self._search is None or not isinstance(self.launcher, VectorizedLauncher):
             return super().sweep(arguments)
+        from mlp_lightning.sweeps.launching import launch_search
+
         assert self.config is not None
         assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-        return self._search(overrides, self.launcher.launch, self.launcher.n_jobs)
+        given = [*self._parse_config(), *arguments]
+        run = functools.partial(self._search, launch=self.launcher.launch, processes=self.launcher.n_jobs)
+        return launch_search(self.hydra_context.config_loader, self.config, given, run)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Skip the validation if the launcher composes all jobs together."""
