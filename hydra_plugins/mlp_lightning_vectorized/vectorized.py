@@ -85,9 +85,8 @@ class VectorizedSweeper(BasicSweeper):
 
         assert self.config is not None
         assert self.hydra_context is not None
-        given = [*self._parse_config(), *arguments]
         run = functools.partial(self._search, launch=self.launcher.launch, processes=self.launcher.n_jobs)
-        return launch_search(self.hydra_context.config_loader, self.config, given, run)
+        return launch_search(self.hydra_context.config_loader, self.config, [*self._parse_config(), *arguments], run)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Skip the validation if the launcher composes all jobs together."""
