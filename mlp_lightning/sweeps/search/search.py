@@ -1,4 +1,4 @@
-"""One search: batches of trials, each a sweep of its own size, until all have trained."""
+"""One search: batches of trials, each of which trains as a sweep does, until all have trained."""
 
 from __future__ import annotations
 
