@@ -5,6 +5,7 @@ Hydra imports this module for every Hydra program of the environment, so it impo
 plugin modules before they are registered there.)
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,23 @@ class VectorizedSweeper(BasicSweeper):
     """The basic sweeper, without its validation, which composes every job a second time.
 
     For a thousand jobs that takes a minute. The launcher reports a job that cannot be composed, and runs the others.
+    A task with an attribute ``search`` searches instead: a function of overrides and of what launches a batch.
     """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._search = getattr(task_function, "search", None)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every combination of the values given, or what a search draws."""
+        if self._search is None or not isinstance(self.launcher, VectorizedLauncher):
+            return super().sweep(arguments)
+        from mlp_lightning.sweeps.launching import launch_search
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        run = functools.partial(self._search, launch=self.launcher.launch, processes=self.launcher.n_jobs)
+        return launch_search(self.hydra_context.config_loader, self.config, [*self._parse_config(), *arguments], run)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Skip the validation if the launcher composes all jobs together."""

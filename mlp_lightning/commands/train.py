@@ -47,7 +47,10 @@ from mlp_lightning.sweeps.worker import system_message, unexpected_message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hydra.core.override_parser.types import Override
+
     from mlp_lightning.sweeps.composition import ComposedJob
+    from mlp_lightning.sweeps.search.search import Launch
     from mlp_lightning.sweeps.sweep import Sweep
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
@@ -63,6 +66,7 @@ class _Command:
 
     Attributes:
         sweep: the sweep; ``None`` for a single run.
+        searched: the configuration of a search; ``None`` if there is none.
         continued: the folder of several trainings that an earlier command left unfinished.
         created: the folder that was created for this command; ``None`` if it existed.
         failed: whether a single run that Hydra started failed.
@@ -73,6 +77,7 @@ class _Command:
     """
 
     sweep: Sweep | None = None
+    searched: Config | None = None
     continued: Path | None = None
     created: Path | None = None
     failed: bool = False
@@ -90,9 +95,17 @@ class _Command:
             # Hydra would show a traceback; this ends it without one.
             sys.exit(report_error(error))
 
+    def search(self, overrides: Sequence[Override], launch: Launch, processes: int) -> list[Any]:
+        """Search instead of running every combination; the vectorized sweeper calls this."""
+        from mlp_lightning.sweeps.search.search import Search
+
+        assert self.sweep is not None
+        assert self.searched is not None
+        return Search(self.sweep, self.searched, overrides).run(launch, processes)
+
     def __reduce__(self) -> tuple[type[_Command], tuple[Any, ...]]:
         """Pickle without the sweep, for launchers that send the task to other processes."""
-        return _Command, (None, None, None, False, False, self.swept, self.differing)
+        return _Command, (None, None, None, None, False, False, self.swept, self.differing)
 
 
 def main() -> None:
@@ -160,6 +173,8 @@ def _hydra_main(command: _Command, overrides: list[str], options: list[str]) -> 
     if command.sweep is not None:
         # The vectorized launcher calls this once with all jobs; other launchers call the task for each job.
         task.run_jobs = command.run_jobs  # type: ignore[attr-defined]  # functions take attributes
+        if command.searched is not None:
+            task.search = command.search  # type: ignore[attr-defined]  # likewise
     run_hydra(task, conf_dir(), "train", overrides, options)
 
 
@@ -301,8 +316,10 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
             folder = command.created = new_run_dir(OUTPUT_FOLDER / config.name)
         extra.append(f"{key}={_quoted(folder)}")
     if multirun:
-        if not {"hydra/sweeper", "search"} & explicit_keys(overrides):
-            # Not in conf/train.yaml, because then an option of ``search`` could not select another sweeper.
+        is_search, given = config.search.name != "none", {"hydra/sweeper", "search"} & explicit_keys(overrides)
+        command.searched = config if is_search else None
+        if is_search or not given:
+            # Not in conf/train.yaml, because then a file of yours in ``search`` could not select another sweeper.
             extra.append("hydra/sweeper=vectorized")
         from mlp_lightning.sweeps.sweep import Sweep
 

@@ -31,6 +31,7 @@ from mlp_lightning.config.schema import (
     SweepConfig,
     TrainerConfig,
 )
+from mlp_lightning.config.search import SearchConfig
 
 __all__ = [
     "CallbacksConfig",
@@ -55,6 +56,7 @@ __all__ = [
     "PlateauSchedule",
     "PresetConfig",
     "ScheduleConfig",
+    "SearchConfig",
     "StepSchedule",
     "SweepConfig",
     "TrainerConfig",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from mlp_lightning.config import schedules, schema
 from mlp_lightning.config.idle import has_validation_rows, idle_options
 from mlp_lightning.config.names import DATA_SETS_WITHOUT_SPLIT, SYNTHETIC_SETS
+from mlp_lightning.config.search_rules import search_faults
 from mlp_lightning.errors import Fault
 
 
@@ -25,6 +26,7 @@ def contradictions(config: schema.Config, explicit: Collection[str] = ()) -> lis
     """
     faults = [fault for check in _CHECKS for fault in check(config)]
     faults += [*_own_data(config.data, explicit), *idle_options(config, explicit)]
+    faults += search_faults(config, has_validation_rows(config.data), explicit)
     return [*faults, *_depth_and_widths(config, explicit), *_idle_fractions(config, explicit)]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
@@ -28,12 +28,15 @@ from mlp_lightning.config.rules import nearest, unknown_name
 from mlp_lightning.config.updates import as_number, updated
 from mlp_lightning.errors import ConfigError, Fault
 
-# What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
-# Plugins of Hydra that are extras: which package each needs, and the name of the extra.
-_EXTRAS = {
-    "hydra/sweeper/optuna": ("Optuna", "optuna"),
-    "hydra/launcher/joblib": ("hydra-joblib-launcher", "joblib"),
+# Plugins of Hydra that may be missing: what is said of each, and what to do.
+_PLUGINS = {
+    "hydra/launcher/joblib": (
+        "needs hydra-joblib-launcher, which is not installed",
+        "pip install 'mlp-lightning[joblib]'",
+    ),
+    "hydra/sweeper/optuna": ("is a plugin of Hydra that is not installed", "search=optuna needs none"),
 }
+# What Hydra and OmegaConf raise when a configuration cannot be composed; for some a bare ValueError.
 # Some faults reach only an assertion inside.
 _COMPOSITION_ERRORS = (
     *(HydraException, OmegaConfBaseException, ValueError),
@@ -244,6 +247,8 @@ class _Check:
         if self.multirun and not {"hydra/sweeper", "search"} & self.explicit:
             hint = "list the values (1,2,3 or range(1,4)), or choose a sweeper that searches with search=optuna"
             self._add(Fault(key, text, "is a search space and not a list of values", hint))
+        if isinstance(swept, IntervalSweep):  # what holds at both of its ends holds between them
+            return [str(swept.start), str(swept.end)]
         return []
 
     def _known_options(self, group: str, values: list[str]) -> list[str]:
@@ -335,8 +340,7 @@ class _Check:
         for key, text in swept.items():
             override = parser.parse_override(f"{key}={text}")
             self.swept |= {key} if override.is_sweep_override() else set()
-            if not override.is_sweep_override() or override.is_discrete_sweep():
-                self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
+            self.further += [(key, value, bool(self._options(key))) for value in self._values(key, override)]
         for key, text, is_group in self.further:
             if is_group:
                 others = [one for one, _ in [*self.groups, *self.values] if not one.startswith(f"{key}=")]
@@ -384,11 +388,9 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "
 def _composition_fault(error: Exception, key: str, value: Any) -> Fault:
     """The message of Hydra or OmegaConf, in one line."""
     text = " ".join(str(error).split())
-    for plugin, (package, extra) in _EXTRAS.items():
+    for plugin, (rule, hint) in _PLUGINS.items():
         if f"Could not find '{plugin}'" in text:
-            return Fault(
-                key, value, f"needs {package}, which is not installed", f"pip install 'mlp-lightning[{extra}]'"
-            )
+            return Fault(key, value, rule, hint)
     return Fault(key, value, f"cannot be composed: {text}")
 
 

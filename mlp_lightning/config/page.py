@@ -51,6 +51,7 @@ def page() -> str:
                 parts += [f"### `scheduler={name}`\n", *_section(one, "scheduler.")]
         elif section is not None:
             parts += [f"## `{field.name}`\n", *_section(section, f"{field.name}."), *_files(field.name)]
+            parts += _files(f"{field.name}/space")
     parts += ["## `experiment`\n", *_files("experiment"), "## Using a model\n"]
     for name, command in _COMMANDS.items():
         parts += [f"### {name}\n", *_section(command, "", level=4)]
@@ -127,7 +128,9 @@ def _comment(name: str) -> Iterator[str]:
 def _choice(group: str, entry: Any) -> str:
     """What an entry of a defaults list chooses."""
     if isinstance(entry, dict):
-        return " ".join(f"{name.removeprefix('override /')}={option}" for name, option in entry.items())
+        return " ".join(
+            f"{name.removeprefix('override ').removeprefix('/')}={option}" for name, option in entry.items()
+        )
     return f"{group}={entry}" if not entry.startswith("/") else ""
 
 

@@ -26,6 +26,7 @@ from mlp_lightning.config.rules import (
     option,
 )
 from mlp_lightning.config.schedules import ConstantSchedule, ScheduleConfig
+from mlp_lightning.config.search import SearchConfig
 from mlp_lightning.config.shared import SECTIONS, Remembered
 
 Auto = Literal["auto"]
@@ -350,6 +351,7 @@ class Config:
     ensemble: EnsembleConfig = dataclasses.field(default_factory=EnsembleConfig)
     preset: PresetConfig = dataclasses.field(default_factory=PresetConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     report_weights: str = option(
         "auto",
         one_of(("auto", "last", "best")),

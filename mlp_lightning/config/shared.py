@@ -7,7 +7,10 @@ from typing import Any, Generic, TypeVar
 
 _Result = TypeVar("_Result")
 #: The names of the sections of a configuration.
-SECTIONS = ("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "ensemble", "preset", "sweep")
+SECTIONS = (
+    *("model", "data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "ensemble", "preset"),
+    *("sweep", "search"),
+)
 _MOST_REMEMBERED = 4096
 
 

@@ -34,7 +34,7 @@ MASKS_KEY = "dropout_masks"
 # Whether the validation that is due at this step comes yet.
 PENDING_KEY = "validation_pending"
 # Sections of the configuration that a run may change when it continues from a checkpoint.
-_MAY_CHANGE = ("name", "verbosity", "sweep", "ckpt_path", "report_weights", "logger", "callbacks")
+_MAY_CHANGE = ("name", "verbosity", "sweep", "search", "ckpt_path", "report_weights", "logger", "callbacks")
 _MAY_CHANGE_IN_TRAINER = (
     "accelerator",
     "max_steps",

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,14 +24,15 @@ from mlp_lightning.runs.console import RunConsole, log, print_error
 from mlp_lightning.runs.engines import load_weights
 from mlp_lightning.runs.own_parts import refuse_validation_hooks, without_objects
 from mlp_lightning.runs.progress import ProgressDisplay
+from mlp_lightning.runs.pruning import Pruner
 from mlp_lightning.runs.report import announcement, how_to_continue, report
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.resume import Found, Resumed, find_checkpoint, resume
 from mlp_lightning.runs.run_folder import RunFolder, as_it_was, claim, surroundings
+from mlp_lightning.runs.stack_progress import StackHost, StackProgress
 from mlp_lightning.runs.surroundings import isolated_randomness, quiet_libraries
 from mlp_lightning.runs.trainer import refuse_missing_device
 from mlp_lightning.runs.training import Options, Training
-from mlp_lightning.runs.training_module import Outputs, TrainingModule
 from mlp_lightning.tables.reading.frames import arrow_table
 from mlp_lightning.tables.reading.memory import MemorySource
 from mlp_lightning.tables.reading.sources import TableSource
@@ -51,21 +52,6 @@ class TrainingStart:
     optimizer: dict[str, Any] | None = None
 
 
-class StackProgress(Protocol):
-    """What a stack reports to."""
-
-    def steps_made(self, steps: int, members: int) -> None:
-        """``steps`` more optimizer steps were made by each of ``members`` members."""
-
-    def run_ended(self, number: int, result: TrainingResult) -> bool:
-        """The run with this number in the list has ended; its folder is complete.
-
-        Returns:
-            Whether the others continue.
-        """
-        ...
-
-
 def train(
     config: Config | Mapping[str, Any],
     run_dir: str | Path,
@@ -76,6 +62,7 @@ def train(
     frame: Any = None,
     rows: Mapping[str, Any] | None = None,
     keeps_folder: bool = True,
+    pruner: Pruner | None = None,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
@@ -95,6 +82,7 @@ def train(
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
         rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
         keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
+        pruner: may end the run early, as one of a search.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -119,8 +107,7 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
-    of_run = None if data is None else [data]
-    options = Options(of_run, source, callbacks, objects, keeps_modules=True, claims=False, logs_live=True, rows=rows)
+    options = Options(None if data is None else [data], source, callbacks, objects, rows=rows, pruner=pruner)
     with as_it_was(folder.path, if_refused=run.was_refused):
         claim(folder.path, config)
         with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -138,6 +125,7 @@ def train_stack(
     source: TableSource | None = None,
     rows: Mapping[str, Any] | None = None,
     packed: Path | None = None,
+    pruner: Pruner | None = None,
 ) -> list[TrainingResult]:
     """Train several runs together and leave the record of each in its folder.
 
@@ -158,6 +146,7 @@ def train_stack(
         source: of the rows of all runs, instead of what their configurations name.
         rows: fingerprint that the rows must have; ``None``: any.
         packed: folder for the records of all runs in a few files; ``None``: every run has its folder.
+        pruner: of a search, which may end members early.
 
     Returns:
         The result of each run; without its module, unless they are kept: load it from its checkpoint.
@@ -175,8 +164,9 @@ def train_stack(
         is_other = (wanted := config.trainer.engine) in ("autograd", "explicit")
         if refusal := f"trainer.engine = {wanted}" if is_other else stacked_refuses(config):
             raise ValueError(f"The run in {folder} cannot be a member of a stack: {refusal}. Train it with train().")
-    options = Options(data, source, callbacks, {}, keep_modules, state_file=checkpoint, rows=rows, packed=packed)
-    training = Training(configs, run_dirs, _Stack(progress), options)
+    options = Options(data, source, callbacks, {}, keep_modules, state_file=checkpoint)
+    options = dataclasses.replace(options, rows=rows, packed=packed, pruner=pruner)
+    training = Training(configs, run_dirs, StackHost(progress), options)
     console = RunConsole(configs[0].verbosity)
     with console.logging_to(None), isolated_randomness(configs[0]), quiet_libraries():
         results = training.execute()
@@ -223,6 +213,9 @@ def parsed_with_rows(
 def _refuse_sweep(config: Config) -> None:
     """Refuse what says how the runs of a sweep belong together; ``sweep.keys`` names a single run, too."""
     given = {key: getattr(config.sweep, key) for key in ("name", "resume", "fail_fast", "store")}
+    if config.search.name != "none":
+        rule = "has no effect: it is for a sweep of the command (--multirun), not one run"
+        raise ConfigError([Fault("search.name", config.search.name, rule, "leave it out")])
     rule, unset = "has no effect: it is for a sweep of the command (--multirun), not one run", (None, False, "auto")
     if faults := [Fault(f"sweep.{key}", one, rule, "leave it out") for key, one in given.items() if one not in unset]:
         raise ConfigError(faults)
@@ -241,35 +234,6 @@ def _of_frame(config: Config | Mapping[str, Any]) -> Config | Mapping[str, Any]:
     if isinstance(config, Config):
         return dataclasses.replace(config, data=dataclasses.replace(config.data, name="frame"))
     return {**config, "data": {**section, "name": "frame"}}
-
-
-class _Stack:
-    """What is heard of several runs."""
-
-    def __init__(self, progress: StackProgress | None) -> None:
-        self._progress = progress
-
-    def begins(self, training: Training) -> Sequence[pl.Callback]:
-        return [] if self._progress is None else [_StepCounter(self._progress)]
-
-    def starts(self, training: Training) -> None:
-        pass
-
-    def ended(self, number: int, result: TrainingResult, details: str) -> bool:
-        return self._progress is None or self._progress.run_ended(number, result)
-
-
-class _StepCounter(pl.Callback):
-    """Reports how many steps were made."""
-
-    def __init__(self, progress: StackProgress) -> None:
-        self._progress = progress
-
-    def on_train_batch_end(  # type: ignore[override]  # meets only our module
-        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Mapping[str, Outputs], *_: Any
-    ) -> None:
-        for trace, members in outputs["outputs"].traces:
-            self._progress.steps_made(trace.steps, len(members))
 
 
 class _SingleRun:
@@ -305,7 +269,8 @@ class _SingleRun:
         training: Training | None = None
         try:
             by_labels = self._checkpoint is None or self._checkpoint.splits_by_labels
-            options = dataclasses.replace(options, splits_by_labels=by_labels)
+            alone = {"keeps_modules": True, "claims": False, "logs_live": True}
+            options = dataclasses.replace(options, splits_by_labels=by_labels, **alone)
             training = Training([self.config], [self.folder.path], self, options)
             training.resumed_from = None if self._checkpoint_path is None else str(self._checkpoint_path)
             (result,) = training.execute()

@@ -31,6 +31,7 @@ _NOT_HYPERPARAMETERS = (
     "verbosity",
     "ckpt_path",
     "sweep",
+    "search",
     "logger",
     "callbacks.checkpoint",
     "data.suggested_lr",

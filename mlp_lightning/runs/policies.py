@@ -19,55 +19,8 @@ from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
+from mlp_lightning.runs.milestones import Milestones
 from mlp_lightning.runs.rescue import SLOW
-
-# After this many steps, or at the end of a shorter run, some parameter must have changed.
-_STEPS_TO_CHANGE = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Milestones:
-    """The steps after which something happens beside training, whatever the cut into executions.
-
-    Attributes:
-        last_step: number of steps of the whole run.
-        steps_per_epoch: of the training rows.
-        validation_interval: steps between two regular validations; ``None`` without validation rows.
-        checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
-        at_every_epoch: whether the training loss decides after each epoch who stops.
-    """
-
-    last_step: int
-    steps_per_epoch: int
-    validation_interval: int | None
-    checkpoint_interval: int | None
-    at_every_epoch: bool = False
-
-    def next_after(self, step: int) -> int:
-        """The first of these steps behind ``step``."""
-        epoch = self.steps_per_epoch if self.at_every_epoch else None
-        intervals = (self.validation_interval, self.checkpoint_interval, epoch)
-        ends = [(step // one + 1) * one for one in intervals if one]
-        if step < _STEPS_TO_CHANGE:
-            ends.append(_STEPS_TO_CHANGE)
-        return min([self.last_step, *ends])
-
-    def changes_by(self, step: int) -> bool:
-        """Whether some parameter must have changed."""
-        return step >= min(_STEPS_TO_CHANGE, self.last_step)
-
-    def is_regular_validation(self, step: int) -> bool:
-        """Whether a validation after ``step`` steps belongs to the end of an epoch."""
-        return self.validation_interval is not None and step % self.validation_interval == 0
-
-    def validates(self, step: int) -> bool:
-        """Whether there is a validation; a run that ends within an epoch is validated once more."""
-        if self.validation_interval is None or self.is_regular_validation(step):
-            return self.validation_interval is not None
-        return step >= self.last_step and step % self.steps_per_epoch != 0
-
-    def is_checkpoint(self, step: int) -> bool:
-        return self.checkpoint_interval is not None and step % self.checkpoint_interval == 0
 
 
 class Stopping(NamedTuple):
@@ -132,7 +85,7 @@ class Ending:
 
     Attributes:
         member: its number.
-        status: ``finished``, ``interrupted`` or ``failed``.
+        status: ``finished``, ``interrupted``, ``failed`` or ``pruned``.
         steps: optimizer steps that it made.
         error: what went wrong, if it failed.
         stopped_by: why it ended before its full length, if it did.
@@ -152,11 +105,27 @@ class RunWriter(Protocol):
         """Save the state of all members that still train."""
         ...
 
+    def save_before_pruning(self, policies: Policies) -> None:
+        """Save the state of a stack whose validation comes next, and may end members."""
+        ...
+
     def keep(self, policies: Policies, validation_pending: bool) -> None:
         """Keep a copy of that state in memory."""
 
     def members_ended(self, policies: Policies, endings: Sequence[Ending], snapshot: Snapshot) -> None:
         """Write the folders of members that have ended, while their weights are still in the engine."""
+
+
+class PruningRule(Protocol):
+    """Who leaves a training before its end, because others do better."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether it looks at the validation after so many steps."""
+        ...
+
+    def pruned(self, step: int, losses: Mapping[int, float]) -> Mapping[int, str]:
+        """The members that leave, and why, by the validation losses of all that still train."""
+        ...
 
 
 class Policies:
@@ -168,10 +137,20 @@ class Policies:
         milestones: of the training.
         writer: of the run folders.
         count: number of members.
+        pruning: ends members by their validation losses.
     """
 
-    def __init__(self, config: Config, monitor: str, milestones: Milestones, writer: RunWriter, count: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        monitor: str,
+        milestones: Milestones,
+        writer: RunWriter,
+        count: int,
+        pruning: PruningRule | None = None,
+    ) -> None:
         self.config = config
+        self._pruning = pruning
         self.monitor = monitor
         self.milestones = milestones
         #: The number of the member in each slot of the engine.
@@ -241,10 +220,12 @@ class Policies:
         """A validation that is not regular comes after the last checkpoint: what it changes is not part of it."""
         if not self.milestones.is_regular_validation(step):
             self._last = self.snapshot()
+        elif self._prunes(step):
+            self._writer.save_before_pruning(self)
 
     def after_validation(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """Early stopping and the best so far, by loss and metric of every slot."""
-        options = self.config.callbacks.early_stopping
+        options, still_train = self.config.callbacks.early_stopping, self.active
         if options is not None and options.monitor.endswith("/val"):
             self._stop_early(metrics[options.monitor.partition("/")[0]])
         if not self.milestones.is_regular_validation(step):
@@ -254,6 +235,15 @@ class Policies:
         else:  # not before the validation: a run that continues from the best has it behind it
             self._consider_training_loss(step)
         self._end([self._finished(member, step) for member in self.active if self.stopping[member].stopped])
+        if self._pruning is not None and self._prunes(step):
+            losses = dict(zip(self.present, metrics["loss"], strict=True))
+            # Those that have just stopped early are compared, too.
+            pruned = self._pruning.pruned(step, {member: losses[member] for member in still_train})
+            left = [one for one in self.active if one in pruned]
+            self._end([Ending(one, "pruned", step, stopped_by=pruned[one]) for one in left])
+
+    def _prunes(self, step: int) -> bool:
+        return self._pruning is not None and step < self.milestones.last_step and self._pruning.is_due(step)
 
     def between_steps(self, step: int, stop_requested: bool) -> bool:
         """Leave out what has ended, and save what is due; returns whether the training continues."""

@@ -16,7 +16,8 @@ class TrainingResult:
     """How a run ended.
 
     Attributes:
-        status: ``finished``, ``interrupted`` (asked to stop, can continue) or ``failed``.
+        status: ``finished``, ``interrupted`` (asked to stop, can continue), ``failed``, or ``pruned`` (left a search,
+            because others did better).
         run_dir: folder of the run.
         metrics: ``{split: {"loss": …, metric: …}}`` of the final weights over whole splits, in evaluation
             mode; empty unless the run is finished.

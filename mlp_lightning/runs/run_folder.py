@@ -28,7 +28,7 @@ _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
 # What a run is called and how it is shown and kept does not change what is computed.
 _NOT_IN_HASH = (
-    *("name", "verbosity", "sweep", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
+    *("name", "verbosity", "sweep", "search", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
     "data.suggested_lr",
 )
 #: The folder of the runs of an ensemble's members, inside of that of the ensemble.

@@ -28,9 +28,11 @@ from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, siz
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.milestones import Milestones
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
 from mlp_lightning.runs.packed.curves import KeptCurves
-from mlp_lightning.runs.policies import Milestones, Policies, Snapshot, stops_by_training_loss
+from mlp_lightning.runs.policies import Policies, Snapshot, stops_by_training_loss
+from mlp_lightning.runs.pruning import Pruner, PruningOfMembers
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
@@ -84,6 +86,7 @@ class Options:
         splits_by_labels: as for :class:`~mlp_lightning.data.reading.Given`.
         packed: folder of the packed runs of the sweep, for a stack whose members are kept there; ``None``: every run
             has its folder.
+        pruner: ends members of a search early.
     """
 
     data: Sequence[TabularDataModule] | None = None
@@ -97,6 +100,7 @@ class Options:
     rows: Mapping[str, Any] | None = None
     splits_by_labels: bool = True
     packed: Path | None = None
+    pruner: Pruner | None = None
 
 
 class Training:
@@ -249,7 +253,8 @@ class Training:
             None if checkpoint is None else checkpoint.every_n_steps,
             stops_by_training_loss(config),
         )
-        self.policies = Policies(config, monitor, milestones, self.writer, len(members))
+        pruning = None if self.options.pruner is None else PruningOfMembers(self.options.pruner, members, milestones)
+        self.policies = Policies(config, monitor, milestones, self.writer, len(members), pruning)
         self.data, self._task = data, task
         make_engine = engine_maker(self.choice.name, members, task, data)
         self.module = TrainingModule(model, make_engine, self.policies, self.history, self.files, self._starts)

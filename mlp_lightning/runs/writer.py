@@ -96,6 +96,16 @@ class FolderWriter:
         elif self._is_single:
             self._save_run(policies, policies.snapshot())
 
+    def save_before_pruning(self, policies: Policies) -> None:
+        """Save the state of a stack before a validation: members that it ends leave their folders and the stack.
+
+        A stack that is killed afterwards, and continues without them, makes other numbers in the last bit.
+        """
+        if self._prepare_save is not None:
+            with self.rescue.lock:
+                self._prepare_save(policies, policies.snapshot(), True)()
+                self.rescue.forget()
+
     def _save_run(self, policies: Policies, snapshot: Snapshot, is_copy: bool | None = None) -> None:
         """``last.ckpt`` and ``best.ckpt`` of the only run, between two steps.
 

@@ -7,7 +7,9 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from mlp_lightning.config import Config, DataConfig, EnsembleConfig, PresetConfig, SweepConfig
+from mlp_lightning.config import Config, DataConfig, EnsembleConfig, PresetConfig, SearchConfig, SweepConfig
+
+_NO_SEARCH = SearchConfig()
 
 
 def of_fold(config: Config, fold: int) -> Config:
@@ -47,11 +49,12 @@ def with_shared_split(config: Config, known: dict[int, tuple[DataConfig, DataCon
 def with_keys(config: Config, keys: Collection[str], known: dict[tuple[str, ...], SweepConfig] | None = None) -> Config:
     """A run of a sweep that TensorBoard shows by these keys, unless the user chose others; ``known`` as above.
 
-    The other options of ``sweep`` are the command's: the run has none of them, and can be repeated alone.
+    The other options of ``sweep``, and ``search``, are the command's: the run has none of them, and can be repeated
+    alone.
     """
     chosen = tuple(config.sweep.keys or keys)
     section = ({} if known is None else known).setdefault(chosen, SweepConfig(keys=list(chosen)))
-    return dataclasses.replace(config, sweep=section)
+    return dataclasses.replace(config, sweep=section, search=_NO_SEARCH)
 
 
 def means_of_folds(folds: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from mlp_lightning.engines.support import stacked_refuses
 from mlp_lightning.errors import MLPLightningError
 
 # Members of one stack may differ in these options and in no others (not in depth, for example).
-_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "data.suggested_lr", "data.cv", "data.split_seed")
+_MAY_DIFFER = ("seed", "name", "verbosity", "sweep", "search", "data.suggested_lr", "data.cv", "data.split_seed")
 _MAY_DIFFER_TOO = (
     "model.hidden_units",
     "model.init",

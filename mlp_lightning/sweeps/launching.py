@@ -6,13 +6,16 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_object
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.sweeps.composition import ComposedJob, compose_jobs
@@ -64,6 +67,27 @@ def _refuse_callbacks_of_jobs(config: DictConfig) -> None:
         # Hydra would show an exception as a traceback.
         sys.stderr.write(f"{ConfigError(faults)}\n")
         raise SystemExit(2)
+
+
+def launch_search(
+    config_loader: ConfigLoader,
+    config: DictConfig,
+    given: Sequence[str],
+    run: Callable[[Sequence[Override]], list[Any]],
+) -> list[Any]:
+    """Leave the file that Hydra's sweepers leave, and let the task search.
+
+    Args:
+        config_loader: Hydra's.
+        config: of the sweep.
+        given: overrides, of which the last of each key counts.
+        run: the search, a function of the parsed overrides.
+    """
+    overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(list(given))
+    folder = Path(str(config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+    return run(overrides)
 
 
 def launch_one_by_one(

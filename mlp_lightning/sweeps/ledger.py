@@ -1,9 +1,10 @@
 """Which runs of a sweep are done, read from the run folders themselves.
 
 There is no second record that could disagree with them. The hash of its resolved configuration identifies a run; it
-is done if the status in its ``result.json`` is ``finished``. Nothing is overwritten: the folder of a run that failed,
-was interrupted or killed moves into ``superseded/`` before the run is trained again under the same number. A packed run
-counts like its folder; the files of an earlier attempt stay where they are.
+is done if the status in its ``result.json`` is ``finished``, in a search also if it is ``pruned``. Nothing is
+overwritten: the folder of a run that failed, was interrupted or killed moves into ``superseded/`` before the run is
+trained again under the same number. A packed run counts like its folder; the files of an earlier attempt stay where
+they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,10 +49,12 @@ class Ledger:
     Args:
         folder: of the sweep.
         resume: whether to look up existing runs.
+        done: the statuses of runs that are not trained again.
     """
 
-    def __init__(self, folder: Path, resume: bool) -> None:
+    def __init__(self, folder: Path, resume: bool, done: Collection[str] = ("finished",)) -> None:
         self.folder = folder
+        self._done = done
         self._known: dict[str, list[Path]] = {}
         self._found: set[Path] = set()
         self._given: set[Path] = set()
@@ -100,7 +103,7 @@ class Ledger:
         folders.remove(folder)
         self._given.add(folder)
         record = self._record(folder)
-        if record is not None and record.status == "finished":
+        if record is not None and record.status in self._done:
             return Placement(folder, record)
         if folder not in self._packed:
             self.supersede(folder)
@@ -117,7 +120,7 @@ class Ledger:
         for fold in range(config.data.cv.folds or 0):
             path = folder / fold_folder(fold)
             record = self._record(path) if RunFolder(path).config.is_file() else None
-            done = record is not None and record.status == "finished"
+            done = record is not None and record.status in self._done
             if path.exists() and not done:
                 self.supersede(path)
             placements.append(Placement(path, record if done else None))

@@ -22,7 +22,7 @@ UNENDED = "unended"
 SINGLE_RUN = " hydra.mode=RUN"
 # Folders without run folders of the sweep: Hydra's, that of superseded runs, and those of members of ensembles.
 _IGNORED_FOLDERS = (".hydra", "superseded", MEMBERS)
-_STATUSES = ("finished", "interrupted", "failed")
+_STATUSES = ("finished", "interrupted", "failed", "pruned")
 # The loader in C is about ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -34,8 +34,8 @@ class RunRecord:
     Attributes:
         number: job number in its sweep; ``None`` for a run whose folder is not named by a number.
         folder: the run folder.
-        status: ``finished``, ``interrupted`` or ``failed`` as in ``result.json``; ``unended`` without one: the
-            run was killed, or is still running.
+        status: ``finished``, ``interrupted``, ``failed`` or ``pruned`` as in ``result.json``; ``unended`` without
+            one: the run was killed, or is still running.
         overrides: those of the job, e.g. ``model.hidden_units=5``; empty for a run started from Python.
         config: the resolved configuration as nested plain dicts (``Config.to_dict()``).
         metrics: ``{split: {"loss": …, metric: …}}`` of a finished run; else empty.
@@ -176,13 +176,15 @@ def packed_record(run: PackedRun) -> RunRecord:
 
 def _ended(start: RunRecord, result: Mapping[str, Any], path: Path) -> RunRecord:
     """The record of a run with a result, which is in a file."""
+    status = _status(path, result.get("status"))
+    why = result.get("stopped_by" if status == "pruned" else "error")
     return dataclasses.replace(
         start,
-        status=_status(path, result.get("status")),
+        status=status,
         metrics=_metrics(path, result.get("metrics")),
         steps=int(_number(path, result.get("steps", 0))),
         wall_time_s=_number(path, result.get("wall_time_s", 0.0)),
-        error=cause(str(result.get("error") or "")),
+        error=cause(str(why or "")),
         fingerprint=_fingerprint(path, result.get("fingerprint")),
         baseline=_baseline(path, result.get("baseline")),
     )

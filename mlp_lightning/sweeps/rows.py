@@ -71,7 +71,7 @@ class RowsOfSweep:
         tables = {_tables(one): one.allow_targets for one in configs}
         changed: dict[str, list[RunRecord]] = {}
         for record in records:
-            if record.status != "finished" or record.fingerprint is None:
+            if record.status not in ("finished", "pruned") or record.fingerprint is None:
                 continue
             config = parse_complete(record.config, is_stored=True)
             changes = ""

@@ -20,9 +20,10 @@ from mlp_lightning.runs.files import remove_abandoned
 from mlp_lightning.runs.libraries import import_libraries
 from mlp_lightning.runs.packed.reading import remove_incomplete
 from mlp_lightning.runs.run_folder import RunFolder, claim, config_hash, record_refusal, surroundings
+from mlp_lightning.sweeps.announcement import announce, count_of
 from mlp_lightning.sweeps.composition import ComposedJob, write_hydra_folder
 from mlp_lightning.sweeps.folds import of_fold, with_keys, with_shared_split
-from mlp_lightning.sweeps.grouping import Grouping, group_runs
+from mlp_lightning.sweeps.grouping import group_runs
 from mlp_lightning.sweeps.leaderboard.command import write_leaderboard
 from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
 from mlp_lightning.sweeps.ledger import Ledger, sweep_lock
@@ -40,6 +41,7 @@ from mlp_lightning.sweeps.parts import (
 from mlp_lightning.sweeps.progress import SweepProgress
 from mlp_lightning.sweeps.records import RunRecord, cause, read_records
 from mlp_lightning.sweeps.rows import RowsOfSweep
+from mlp_lightning.sweeps.search.pruning import TrialPruner
 from mlp_lightning.sweeps.sizes import SizesOf
 from mlp_lightning.sweeps.worker import Outcome, PartTask, train_part
 
@@ -56,6 +58,10 @@ class Sweep:
         program: the training program, for the command that repeats the best run.
         verbosity: 0: errors only.
         swept: the keys that have several values in the command.
+
+    Attributes:
+        pruner: of a search, which may end runs early.
+        batch: the jobs of the latest batch.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class Sweep:
         self.program = program
         self.console = RunConsole(verbosity)
         self.interrupted = False
+        self.pruner: TrialPruner | None = None
+        self.batch: list[Runs] = []
         self.swept = swept
         self.shares_split = "seed" in swept
         self._keys: list[str] = []
@@ -111,14 +119,17 @@ class Sweep:
         self._is_vectorized = True
         if self._ledger is None:
             self._closing.enter_context(self.console.logging_to(self.folder / "sweep.log"))
-            self._ledger = Ledger(self.folder, self.options.resume)
+            done = ("finished",) if self.pruner is None else ("finished", "pruned")
+            self._ledger = Ledger(self.folder, self.options.resume, done)
             if self.options.resume:
                 remove_abandoned(self.folder, with_waiting=True)
                 remove_incomplete(self.folder)
         composed = [self._composed(job) for job in jobs]
         self._packed = packed_folder(self.options.store, self.folder, composed, self.console)
         self._find_keys([one for one in composed if isinstance(one, Config)])
-        batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
+        self.batch = batch = [self._assigned(job, config) for job, config in zip(jobs, composed, strict=True)]
+        if self.pruner is not None:
+            self.pruner.begin((run, record) for of_job in batch for run, record in of_job)
         runs = [one for of_job in batch for one in of_job]
         pending = [one for one, record in runs if record is None and one.outcome is None]
         if pending and not self.ends_here:
@@ -129,7 +140,7 @@ class Sweep:
                 import_libraries()
                 self._rows.compare_records(tables, self._done)
             self._unfinished_stacks([])  # removes the states of stacks whose runs have all ended
-            self.console.line(f"All {_count(len(runs), 'run')} were done before. Folder: {short_path(self.folder)}")
+            self.console.line(f"All {count_of(len(runs), 'run')} were done before. Folder: {short_path(self.folder)}")
         for of_job in batch:
             if of_job[0][0].fold is not None:
                 self._record_folds(of_job)
@@ -228,13 +239,15 @@ class Sweep:
         sizes = self._sizes
         assert self._ledger is not None
         self._rows.compare_records(map(config_of, runs), [*self._done, *self._ledger.others()])
+        if self.pruner is not None:
+            self.pruner.refuse_if_idle(map(config_of, runs), sizes)
         processes = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
         memory = int(available_memory() * _SHARE_OF_MEMORY / processes)
         parts = self._unfinished_stacks(runs)
         continued = {id(run) for part in parts for run in part.runs}
         new = [run for run in runs if id(run) not in continued]
         grouping = group_runs([config_of(one) for one in new], sizes, memory, processes)
-        self._announce(runs, new, grouping)
+        announce(self.console, self.folder, runs, new, grouping, sizes, len(self._done))
         for indices in grouping.stacks:
             members = [new[index] for index in indices]
             parts.append(Part(members, self._stack_file(members), packed=self._packed))
@@ -249,7 +262,7 @@ class Sweep:
                     self._begin(part)
                     configs, folders, checkpoint, rows, packed = self._task(part)
                     part_progress = _PartProgress(self, part, progress)
-                    train_part(configs, folders, part_progress, checkpoint, rows=rows, packed=packed)
+                    train_part(configs, folders, part_progress, checkpoint, None, rows, packed, self.pruner)
             else:
                 self._spread(parts, processes, backend, progress)
 
@@ -320,7 +333,7 @@ class Sweep:
                 file.unlink()
                 continue
             self._rows.compare_stack(file, saved, config_of(members[0]))
-            self.console.line(f"Continuing a stack of {_count(len(members), 'run')} from step {saved.step:,}")
+            self.console.line(f"Continuing a stack of {count_of(len(members), 'run')} from step {saved.step:,}")
             parts.append(Part(members, file, saved.step, self._packed))
         return parts
 
@@ -336,6 +349,8 @@ class Sweep:
     def ended(self, run: SweepRun, outcome: Outcome) -> bool:
         """Record the outcome of a run. Returns whether the other runs continue."""
         run.outcome = outcome
+        if self.pruner is not None and outcome.status == "finished":
+            self.pruner.finished.add(config_hash(config_of(run)))
         if outcome.status == "interrupted":
             self.interrupted = self.interrupted or not (self.options.fail_fast and self.failed)
         if outcome.status == "failed":
@@ -354,28 +369,6 @@ class Sweep:
         assert run.outcome is not None
         print_error(f"{run.name} failed: {run.outcome.error}")
 
-    def _announce(self, runs: Sequence[SweepRun], new: Sequence[SweepRun], grouping: Grouping) -> None:
-        """Print how many runs there are, and why some of the new ones are not in a stack."""
-        stacked = sum(len(one) for one in grouping.stacks)
-        done = f", {len(self._done)} done before" if self._done else ""
-        stacks = f"{stacked} in {_count(len(grouping.stacks), 'stack')}" if stacked else ""
-        alone = f"{len(grouping.alone)} one after another" if grouping.alone else ""
-        continued = f"{len(runs) - len(new)} continued" if len(new) < len(runs) else ""
-        how = " and ".join(one for one in (continued, stacks, alone) if one)
-        jobs = len({one.job_folder for one in runs if one.fold is not None})
-        folds = f" (folds of {_count(jobs, 'cross-validation')})" if jobs else ""
-        self.console.line(f"Sweep of {_count(len(runs), 'run')}{folds}{done}: {how}. Folder: {short_path(self.folder)}")
-        for line in self._sizes.new_lines((one.name.partition(" (")[0], config_of(one)) for one in new):
-            self.console.line(line)
-        if not stacked:
-            return
-        reasons: dict[str, list[int]] = {}
-        for index, reason in grouping.alone:
-            reasons.setdefault(reason, []).append(new[index].job.number)
-        for reason, numbers in reasons.items():
-            which = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-            self.console.line(f"Not in a stack: {_count(len(numbers), 'run')} ({which}), because {reason}")
-
 
 class _PartProgress:
     """Reports the progress of one part to its sweep."""
@@ -391,7 +384,3 @@ class _PartProgress:
     def ended(self, index: int, outcome: Outcome) -> bool:
         self._progress.ended(outcome.status == "failed")
         return self._sweep.ended(self._runs[index], outcome)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

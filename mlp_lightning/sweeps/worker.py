@@ -21,6 +21,7 @@ from mlp_lightning.sweeps.progress import silent
 from mlp_lightning.sweeps.records import cause
 
 if TYPE_CHECKING:
+    from mlp_lightning.runs.pruning import Pruner
     from mlp_lightning.runs.result import TrainingResult
     from mlp_lightning.tables.reading.sources import TableSource
 
@@ -65,6 +66,7 @@ def train_part(
     source: TableSource | None = None,
     rows: Mapping[str, Any] | None = None,
     packed: Path | None = None,
+    pruner: Pruner | None = None,
 ) -> list[Outcome]:
     """Train runs, as one stack if there are several.
 
@@ -80,9 +82,10 @@ def train_part(
         source: of the rows of all runs, instead of what their configurations name.
         rows: fingerprint that the rows must have; ``None``: any.
         packed: where the members of a stack are packed; ``None``: they have folders.
+        pruner: of a search, which may end runs early.
     """
     if len(configs) == 1 and (checkpoint is None or not checkpoint.is_file()):
-        outcome = _train_single(configs[0], folders[0], source, rows)
+        outcome = _train_single(configs[0], folders[0], source, rows, pruner)
         if progress is not None:
             progress.steps_made(outcome.steps, 1)
             progress.ended(0, outcome)
@@ -95,7 +98,7 @@ def train_part(
     unclaimed = [not RunFolder(one).config.exists() for one in folders]
     recorder = _ProgressRecorder(progress)
     try:
-        stack = {"checkpoint": checkpoint, "source": source, "rows": rows, "packed": packed}
+        stack = {"checkpoint": checkpoint, "source": source, "rows": rows, "packed": packed, "pruner": pruner}
         results = train_stack(configs, folders, recorder, **stack)
         return [_outcome(one) for one in results]
     except Exception as error:
@@ -107,7 +110,7 @@ def train_part(
     failure.release_frames()
     remaining = [index for index in range(len(configs)) if index not in recorder.outcomes and unclaimed[index]]
     if restart:
-        part = _Part(configs, folders, checkpoint, source, rows, packed)
+        part = _Part(configs, folders, checkpoint, source, rows, packed, pruner)
         _restart(part, remaining, recorder, failure if continued else None)
     for index in range(len(configs)):
         if index not in recorder.outcomes:
@@ -137,6 +140,7 @@ class _Part:
     source: TableSource | None
     rows: Mapping[str, Any] | None
     packed: Path | None
+    pruner: Pruner | None
 
 
 def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, resume_failure: _Failure | None) -> None:
@@ -162,7 +166,7 @@ def _restart(part: _Part, remaining: list[int], recorder: _ProgressRecorder, res
         file = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
         progress = _SubsetProgress(recorder, indices)
         of_part = [configs[index] for index in indices], [folders[index] for index in indices]
-        train_part(*of_part, progress, file, part.source, part.rows, part.packed)
+        train_part(*of_part, progress, file, part.source, part.rows, part.packed, part.pruner)
 
 
 @dataclasses.dataclass
@@ -206,12 +210,18 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(one in str(error) for one in texts)
 
 
-def _train_single(config: Config, folder: Path, source: TableSource | None, rows: Mapping[str, Any] | None) -> Outcome:
+def _train_single(
+    config: Config,
+    folder: Path,
+    source: TableSource | None,
+    rows: Mapping[str, Any] | None,
+    pruner: Pruner | None,
+) -> Outcome:
     from mlp_lightning.runs import train
 
     raise_lost_interrupt()
     try:
-        return _outcome(train(config, folder, silent(), frame=source, rows=rows))
+        return _outcome(train(config, folder, silent(), frame=source, rows=rows, pruner=pruner))
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -246,7 +256,8 @@ def system_message(error: OSError) -> str:
 
 def _outcome(result: TrainingResult) -> Outcome:
     baseline = {} if result.baseline is None else result.baseline["metrics"]
-    facts = (result.steps, result.wall_time_s, cause(result.error), result.weights, baseline, result.device)
+    why = result.stopped_by if result.status == "pruned" else cause(result.error)
+    facts = (result.steps, result.wall_time_s, why, result.weights, baseline, result.device)
     return Outcome(result.status, result.metrics, *facts)
 
 

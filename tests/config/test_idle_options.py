@@ -44,6 +44,7 @@ ALWAYS = {
 SAYS = {
     "sweep.name": "of a sweep, and refused for a single run, by tests/runs/test_options.py and tests/commands",
     "sweep.fail_fast": "likewise",
+    "search.name": "likewise, by tests/sweeps/search",
     "sweep.store": "likewise",
     "sweep.keys": "filled in by the sweep",
     "allow_targets": "a permission",
@@ -99,6 +100,12 @@ REFUSED: dict[str, dict[str, Any]] = {
     "preset.time_limit_s": {"preset.time_limit_s": 5.0},
     "preset.fixed": {"preset.fixed": ["model.depth"]},
     "sweep.resume": {"sweep.resume": True},
+    "search.trials": {"search.trials": 4},
+    "search.batch": {"search.name": "halving", **IRIS, "search.batch": 4},
+    "search.seed": {"search.seed": 3},
+    "search.pruner": {"search.name": "halving", **IRIS, "search.pruner": "median"},
+    "search.reduction_factor": {"search.name": "random", "search.reduction_factor": 4},
+    "search.time_limit_s": {"search.name": "random", "search.trials": 9, "search.time_limit_s": 60.0},
     "report_weights": {"report_weights": "best", "callbacks.checkpoint": None},
 }
 NUMBERS = pa.table({"a": np.arange(40) * 1.5, "b": np.arange(40) % 7 * 0.1})

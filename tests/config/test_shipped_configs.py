@@ -45,10 +45,10 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
-# search=optuna needs the plugin of an extra; tests/sweeps/test_extras.py runs it.
-CHOICES = [f"{group}={option}" for group in GROUPS if group != "search" for option in options(group)]
+CHOICES = [f"{group}={option}" for group in GROUPS for option in options(group)]
 # What a choice needs; everything else must work with the defaults.
 COMPANIONS = {
+    "search=halving": ["data=iris"],
     "callbacks=early_stopping": ["data=iris"],
     "model=own": ["model._target_=my_package.parts.GatedNet", "allow_targets=[my_package]"],
     "optimizer=own": ["optimizer._target_=my_package.parts.SignDescent", "allow_targets=[my_package]"],
@@ -142,8 +142,10 @@ class SeesEngine(pl.Callback):
 
 
 # trainer=gpu trains where there is a GPU; without one it can only be composed. preset=best is several trainings, of
-# which tests/ensembles/test_best.py runs some.
-@pytest.mark.parametrize("choice", [one for one in CHOICES if one not in ("trainer=gpu", "preset=best")])
+# which tests/ensembles/test_best.py runs some, and a search is many, which tests/sweeps/search runs.
+@pytest.mark.parametrize(
+    "choice", [one for one in CHOICES if one not in ("trainer=gpu", "preset=best") and not one.startswith("search=")]
+)
 def test_every_file_trains(choice: str, tmp_path: Path, rows_file: Path, compose_config: ComposeConfig) -> None:
     group = choice.split("=")[0]
     # Histograms are written for TensorBoard alone.

@@ -110,7 +110,9 @@ def test_swept_key_replaces_the_suggested_length() -> None:
 
 def test_search_spaces_are_left_to_the_sweeper() -> None:
     space = "optimizer.lr=interval(0.001,0.1)"
-    assert check_overrides([space, "hydra/sweeper=basic"], multirun=True) == check_overrides([])
+    assert check_overrides([space, "hydra/sweeper=basic"], multirun=True) == check_overrides(["optimizer.lr=0.001"])
+    for end in ("interval(-1,0.1)", "tag(log,interval(0.1,-2))"):
+        assert fault_of(f"optimizer.lr={end}", "search=random", multirun=True).rule == "must be at least 0"
     fault = fault_of(space, multirun=True)
     assert (fault.key, fault.rule) == ("optimizer.lr", "is a search space and not a list of values")
 

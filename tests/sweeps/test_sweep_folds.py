@@ -193,9 +193,9 @@ def test_a_failed_fold_is_named_and_its_combination_comes_last(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_search_does_not_choose_the_easiest_fold(tmp_path: Path) -> None:
     noise(tmp_path)
-    done = train_forked("-m", *table("data.cv.fold=range(3)", "hydra/sweeper=optuna"), folder=tmp_path)
+    done = train_forked("-m", *table("data.cv.fold=range(3)", "search=random"), folder=tmp_path)
     assert done.returncode == 2
-    assert "data.cv.folds trains all of them" in done.stderr or "Optuna, which is not installed" in done.stderr
+    assert "data.cv.folds trains all of them" in done.stderr
 
 
 def test_a_search_minimises_the_mean_loss_of_the_rows_held_out(compose_config: Any, tmp_path: Path) -> None:

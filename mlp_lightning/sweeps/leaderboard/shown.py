@@ -14,10 +14,10 @@ from mlp_lightning.sweeps.leaderboard.table import metric_title
 
 
 def failed_values(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """The combinations of which no run has finished."""
+    """The combinations of which no run has finished, nor left a search because others did better."""
     keys = leaderboard.line_keys
     known = {tuple(value_text(line.values[key]) for key in keys) for line in leaderboard.lines}
-    for run in leaderboard.others:
+    for run in (one for one in leaderboard.others if one.record.status != "pruned"):
         values = {key: run.values[key] for key in keys}
         combination = tuple(map(value_text, values.values()))
         if combination not in known:
@@ -64,7 +64,10 @@ def title_of(leaderboard: Leaderboard) -> str:
     metrics = [run.metrics.get(leaderboard.ranked_by, math.nan) for run in leaderboard.finished]
     diverged = sum(not math.isfinite(one) for one in metrics)
     text += f"; {diverged:,} without a finite loss" if diverged else ""
-    return text + (f"; {len(leaderboard.others):,} not finished" if leaderboard.others else "")
+    pruned = sum(run.record.status == "pruned" for run in leaderboard.others)
+    text += f"; {pruned:,} pruned" if pruned else ""
+    left = len(leaderboard.others) - pruned
+    return text + (f"; {left:,} not finished" if left else "")
 
 
 def reason_for_no_plot(leaderboard: Leaderboard) -> str:

@@ -154,12 +154,14 @@ def _spread_text(spread: Spread) -> str:
 
 
 def _about_others(leaderboard: Leaderboard) -> list[str]:
-    others = leaderboard.others
-    if not others:
-        return []
-    lines = ["", "Not finished", *map(_other, others[:MAX_LINES])]
-    hidden = len(others) - MAX_LINES
-    return [*lines, f"  … {hidden} more in {CSV_NAME}"] if hidden > 0 else lines
+    others = [run for run in leaderboard.others if run.record.status != "pruned"]
+    lines = ["", "Not finished", *map(_other, others[:MAX_LINES])] if others else []
+    if (hidden := len(others) - MAX_LINES) > 0:
+        lines.append(f"  … {hidden} more in {CSV_NAME}")
+    if pruned := len(leaderboard.others) - len(others):
+        which = "1 trial was" if pruned == 1 else f"{pruned:,} trials were"
+        lines += ["", f"{which} pruned: {CSV_NAME} says when and why. They trained for less, and have no rank."]
+    return lines
 
 
 def _other(run: Run) -> str:

@@ -1,0 +1,1 @@
+"""Sweeps that search: a space is drawn from, and trials that fall behind leave."""
