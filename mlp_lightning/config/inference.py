@@ -7,7 +7,15 @@ from collections.abc import Collection
 from typing import Any, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import at_least, dotted_names, not_empty, one_of, option
+from mlp_lightning.config.rules import (
+    at_least,
+    between,
+    between_exclusive,
+    dotted_names,
+    not_empty,
+    one_of,
+    option,
+)
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import Fault
 
@@ -123,6 +131,14 @@ class PredictConfig:
     )
     id_columns: Union[list[str], str, None] = option(
         None, not_empty(), meaning="columns of the table that are copied into the predictions"
+    )
+    interval: Union[float, None] = option(
+        None, between_exclusive(0, 1), meaning="share of new rows that lower_ and upper_<target> enclose, for numbers"
+    )
+    member_quantiles: Union[list[float], None] = option(
+        None,
+        between(0, 1, high_included=True),
+        meaning="of what the members of an ensemble predict: their agreement, and no interval for the value",
     )
     overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -29,6 +30,7 @@ from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
+from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
@@ -275,7 +277,9 @@ class _Best:
         in_order = [(one, model) for one in chosen for model in models[one.number]]
         weights = [one.weight for one, _ in in_order]
         fingerprint = self._data[0].fingerprint
-        write_ensemble(self.path, self.config, [model for _, model in in_order], fingerprint, weights, temperature)
+        kept = self._calibration(mean_BC, targets, len(chosen))
+        of_all = [model for _, model in in_order]
+        write_ensemble(self.path, self.config, of_all, fingerprint, weights, temperature, kept)
         metrics = {"val": self._metrics(mean_BC, targets, temperature)}
         baseline = {"val": self._baseline_of_held_out(targets)}
         if "test" in self._data[0].splits:
@@ -284,6 +288,16 @@ class _Best:
             metrics["test"] = self._metrics(torch.stack(of_test).mean(0), self._targets(0, "test"), temperature)
             baseline["test"] = self._data[0].baseline_metrics["test"]
         return self._result(found, metrics, baseline), {"temperature": temperature}
+
+    def _calibration(self, mean_BC: Tensor, targets: Tensor, chosen: int) -> Calibration | None:
+        """Of the rows that folds held out; of so many candidates each has a network in every fold."""
+        task = self._task(0)
+        if task.has_classes:
+            return None
+        of_rows_NT = (mean_BC - task.truths(targets)).abs().numpy()
+        fold_N = np.repeat(self._folds, [len(one.splits["val"]) for one in self._data])
+        used_for = [*uses_of_validation(self.config, is_chosen=True), "selection"]
+        return calibration(of_rows_NT, self.config.seed, used_for, fold_N, [*self._folds] * chosen)
 
     def _baseline_of_held_out(self, targets: Tensor) -> dict[str, float]:
         """What the constants of the folds, in the unit of the first as the predictions, are worth on all these rows."""

@@ -20,7 +20,8 @@ from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
-from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY
+from mlp_lightning.runs.calibration import Calibration, calibration, residuals, uses_of_validation
+from mlp_lightning.runs.checkpoint_content import CALIBRATION_KEY, ENSEMBLE_KEY
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, write_checkpoint
 from mlp_lightning.runs.console import RunConsole
 from mlp_lightning.runs.ensembles import combined
@@ -144,7 +145,8 @@ def finish(
         data: of the same.
         started: when the training began, by the monotonic clock and by the calendar.
     """
-    write_ensemble(run.folder, run.config, models, data.fingerprint)
+    kept = _calibration_of_split(run.config, models, outcomes, data)
+    write_ensemble(run.folder, run.config, models, data.fingerprint, kept=kept)
     metrics = {split: split_metrics(models, rows) for split, rows in data.splits.items()}
     steps = sum(one.steps for one in outcomes)
     weight = 1 / len(models)
@@ -171,6 +173,17 @@ def finish(
     return result
 
 
+def _calibration_of_split(
+    config: Config, models: Sequence[TrainedModel], outcomes: Sequence[Outcome], data: TabularDataModule
+) -> Calibration | None:
+    if data.task != "regression" or "val" not in data.splits:
+        return None
+    rows, monitor = data.splits["val"], config.callbacks.checkpoint and config.callbacks.checkpoint.monitor
+    is_chosen = monitor != "loss/train" and any(one.weights == "best" for one in outcomes)
+    of_rows_NT = residuals(models[0].task, mean_predictions(models, rows).numpy(), rows)
+    return calibration(of_rows_NT, config.seed, uses_of_validation(config, is_chosen))
+
+
 def write_ensemble(
     path: Path,
     config: Config,
@@ -178,6 +191,7 @@ def write_ensemble(
     fingerprint: Mapping[str, Any],
     weights: Sequence[float] | None = None,
     temperature: float = 1.0,
+    kept: Calibration | None = None,
 ) -> Path:
     """Write ``checkpoints/best.ckpt`` of a run folder: the ensemble of these models, by default all of one weight."""
     modules = [one.module for one in models if isinstance(one.module, MLPModule)]
@@ -189,6 +203,7 @@ def write_ensemble(
         ENSEMBLE_KEY: dict(ensemble.hparams),
         CONFIG_KEY: config.sections(),
         FINGERPRINT_KEY: dict(fingerprint),
+        **({} if kept is None else {CALIBRATION_KEY: kept.content()}),
     }
     write_checkpoint(file, content)
     return file

@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
 from mlp_lightning.runs.build import build_module, count_parameters
-from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
+from mlp_lightning.runs.calibration import of_validation
+from mlp_lightning.runs.checkpoints import PENDING_KEY, add_to, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
@@ -171,7 +174,8 @@ class FolderWriter:
         ]
         last, best = self._states(policies, endings, slots, snapshot)
         if has_checkpoints:
-            self._write_checkpoints(policies, endings, snapshot, last, best)
+            kept = [self._calibration(policies, one, slot, measured) for one, slot in zip(endings, slots, strict=True)]
+            self._write_checkpoints(policies, endings, snapshot, last, best, kept)
         endings, metrics, final = self._judged(policies, endings, metrics)
         self._files.finish(
             [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
@@ -186,7 +190,7 @@ class FolderWriter:
             if result.status == "finished":
                 result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
                 if measured.predictions is not None:
-                    said = member.data.describe_predictions(measured.predictions[slot])
+                    said = member.data.describe_predictions(measured.predictions[slot].astype(np.float32))
             result = self._with_module(result, member, states)
             results.append(result)
             details.append(said)
@@ -200,7 +204,7 @@ class FolderWriter:
         """Metrics over all rows of every split, and training predictions."""
         finished = [one for one in endings if one.status == "finished"]
         if not finished:
-            return Measured({}, {}, None)
+            return Measured({}, {}, None, None)
         engine, first = policies.engine, self._training.members[0]
         metrics = {split: engine.evaluate(split) for split in first.data.splits}
         last_losses = metrics["train"]["loss"]
@@ -213,7 +217,17 @@ class FolderWriter:
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
         predictions = engine.predictions("train", best) if first.data.describes_predictions else None
-        return Measured(metrics, validation, predictions, last_losses)
+        keeps_residuals = first.config.callbacks.checkpoint is not None and first.data.task == "regression"
+        held_out = engine.predictions("val", best) if keeps_residuals and "val" in metrics else None
+        return Measured(metrics, validation, predictions, held_out, last_losses)
+
+    def _calibration(self, policies: Policies, ending: Ending, slot: int, measured: Measured) -> dict[str, Any]:
+        """What the checkpoint with the weights that are reported says of the validation rows."""
+        if measured.held_out is None or ending.status != "finished":
+            return {}
+        reports_best = self.weights == "best" and policies.best[ending.member].step is not None
+        chosen = reports_best and policies.monitor.endswith("/val")
+        return of_validation(self._training.members[ending.member], measured.held_out[slot], chosen)
 
     def _states(
         self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
@@ -232,16 +246,23 @@ class FolderWriter:
         snapshot: Snapshot,
         last: Sequence[MemberState | None],
         best: Sequence[MemberState | None],
+        further: Sequence[Mapping[str, Any]],
     ) -> None:
-        """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
+        """The checkpoints of members that have not failed, with more in those that have the weights to report.
+
+        Those of a single run are there, but for the best of its very end.
+        """
         if self._is_single:
             known = policies.best[0]
             if endings[0].status != "failed" and known.step not in (None, self._saved_best.step):
                 content = self._best_content(policies, known, after_training=True)
                 write_checkpoint(self._training.members[0].folder.best_checkpoint, content)
                 self._saved_best = known
+            if further[0]:
+                folder, is_best = self._training.members[0].folder, self.weights == "best" and known.step is not None
+                add_to(folder.best_checkpoint if is_best else folder.last_checkpoint, further[0])
             return
-        for ending, last_state, best_state in zip(endings, last, best, strict=True):
+        for ending, last_state, best_state, more in zip(endings, last, best, further, strict=True):
             if ending.status == "failed":
                 continue
             assert last_state is not None
@@ -252,10 +273,11 @@ class FolderWriter:
             common = (self._training.engine, policies.monitor)
             stopping = snapshot.stopping[ending.member]
             last_content = run_checkpoint(member, last_state, *common, Best() if at_end else known, stopping)
-            self._store.put_checkpoint(ending.member, "last", last_content)
+            is_best = self.weights == "best" and best_state is not None
+            self._store.put_checkpoint(ending.member, "last", last_content if is_best else {**last_content, **more})
             if best_state is not None:
                 best_content = run_checkpoint(member, best_state, *common, known, known.stopping or stopping, at_end)
-                self._store.put_checkpoint(ending.member, "best", best_content)
+                self._store.put_checkpoint(ending.member, "best", {**best_content, **more} if is_best else best_content)
 
     def _judged(
         self, policies: Policies, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
