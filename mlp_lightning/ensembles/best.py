@@ -31,11 +31,12 @@ from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
+from mlp_lightning.runs.card import facts_of, write_card
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import surroundings
+from mlp_lightning.runs.run_folder import RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
 from mlp_lightning.sweeps.records import MEMBERS, fold_folder
 from mlp_lightning.sweeps.worker import Outcome
@@ -160,6 +161,7 @@ class _Best:
                 self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             else:
                 result, more = self._selected(found)
+                self._write_card(result)
                 self._report(result, found, more)
             facts = surroundings(self.config, self._started_at, self._data[0].fingerprint)
             folder.write_result({**result.to_json(), **more, **facts})
@@ -352,6 +354,14 @@ class _Best:
             warnings=assess(self.config, data, metrics, of_data, steps, None),
             members=[one.plain() for one in found],
         )
+
+    def _write_card(self, result: TrainingResult) -> None:
+        chosen = sum(one["weight"] > 0 for one in result.members)
+        model = f"The weighted mean of the predictions of {chosen * len(self._folds)} networks: {chosen} of"
+        model += f" {len(result.members)} candidates in {len(self._folds)} folds"
+        facts = facts_of(model, result, {"val": "held-out"})
+        limits = ["The held-out rows selected and weighted the candidates.", *facts.limits]
+        write_card(RunFolder(self.path), self.config, self._data[0], facts._replace(limits=limits))
 
     def _report(self, result: TrainingResult, found: Sequence[_Candidate], more: Mapping[str, Any]) -> None:
         whole = [one for one in found if len(one.losses) == len(self._folds) and not one.failed]

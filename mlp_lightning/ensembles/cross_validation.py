@@ -23,6 +23,7 @@ from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.inference.labelled_rows import source_of_split
 from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
+from mlp_lightning.runs.card import Facts, Measured, write_card
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
@@ -136,6 +137,8 @@ class _CrossValidation:
                 self.console.line(line)
             finished = self._trainings.train(self.console, data.fingerprint)
             result = self._evaluated(data.fingerprint) if finished else self._summary("interrupted")
+            if finished:
+                self._write_card(result)
             facts = surroundings(self.config, self.started_at, data.fingerprint)
             folder.write_result({**result.to_json(), **facts})
             self._report(result)
@@ -221,6 +224,25 @@ class _CrossValidation:
         means, of_baselines = means_of_folds(folds), means_of_folds(baselines)
         seconds = time.monotonic() - self.started
         return CrossValidationResult(status, self.path, list(folds), means, of_baselines, out_of_fold, seconds)
+
+    def _write_card(self, result: CrossValidationResult) -> None:
+        means = [
+            {name: f"{one['mean']:.6g} ± {one['sd']:.2g}" for name, one in of.items() if name in _PRINTED_METRICS}
+            for of in (result.metrics, result.baseline)
+        ]
+        measured = [Measured(f"rows that a fold held out, mean and deviation of {len(result.folds)} folds", *means)]
+        if result.test is not None:
+            of_test = [
+                {name: f"{one:.6g}" for name, one in (of or {}).items() if name in _PRINTED_METRICS and one is not None}
+                for of in (result.test, result.test_baseline)
+            ]
+            measured.append(Measured("test rows", *of_test))
+        limits = ["The metrics of held-out rows are those of single folds, and not of the mean of all of them."]
+        if self.config.data.cv.validates:
+            limits.append("The held-out rows chose the weights, so their metrics are a little too good.")
+        model = f"The mean of the predictions of the networks of {len(self._folds)} folds"
+        facts = Facts(model, measured, limits, "best")
+        write_card(RunFolder(self.path), self.config, self._data(0), facts)
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":

@@ -21,13 +21,14 @@ from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.calibration import Calibration, calibration, residuals, uses_of_validation
+from mlp_lightning.runs.card import facts_of, write_card
 from mlp_lightning.runs.checkpoint_content import CALIBRATION_KEY, ENSEMBLE_KEY
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, write_checkpoint
 from mlp_lightning.runs.console import RunConsole
 from mlp_lightning.runs.ensembles import combined
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.report import report
+from mlp_lightning.runs.report import network_name, report
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_member
@@ -120,7 +121,7 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None, con
             console.line(line)
         if trainings.train(console, data.fingerprint):
             outcomes = [trainings.outcomes[number] for number in range(len(parts))]
-            result = finish(run, trainings.models(), outcomes, data, (started, started_at))
+            result = finish(run, trainings.models(), outcomes, data, (started, started_at), has_card=True)
             report(result, console, "")
         else:
             result = TrainingResult("interrupted", run.folder, {}, "best", 0, 0, time.monotonic() - started, 0.0, "cpu")
@@ -135,6 +136,7 @@ def finish(
     outcomes: Sequence[Outcome],
     data: TabularDataModule,
     started: tuple[float, datetime.datetime],
+    has_card: bool = False,
 ) -> TrainingResult:
     """Keep trained members as one model, measure it on every split, and write ``result.json``.
 
@@ -144,6 +146,7 @@ def finish(
         outcomes: of the same.
         data: of the same.
         started: when the training began, by the monotonic clock and by the calendar.
+        has_card: whether it leaves a ``model_card.md``.
     """
     kept = _calibration_of_split(run.config, models, outcomes, data)
     write_ensemble(run.folder, run.config, models, data.fingerprint, kept=kept)
@@ -169,6 +172,10 @@ def finish(
         warnings=assess(run.config, data, metrics, baseline, steps, None),
         members=members,
     )
+    if has_card:
+        network = network_name(parts_of(run)[0].config, data)
+        model = f"The mean of the predictions of {len(models)} networks ({network}) that differ in their seeds"
+        write_card(RunFolder(run.folder), run.config, data, facts_of(model, result))
     RunFolder(run.folder).write_result({**result.to_json(), **surroundings(run.config, started[1], data.fingerprint)})
     return result
 

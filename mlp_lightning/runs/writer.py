@@ -20,14 +20,15 @@ from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
-from mlp_lightning.runs.build import build_module, count_parameters
+from mlp_lightning.runs.build import count_parameters
 from mlp_lightning.runs.calibration import of_validation
+from mlp_lightning.runs.card import write_card_of_run
 from mlp_lightning.runs.checkpoints import PENDING_KEY, add_to, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
-from mlp_lightning.runs.member import Member, TrainingFacts
+from mlp_lightning.runs.member import Member, TrainingFacts, with_module
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
@@ -191,7 +192,8 @@ class FolderWriter:
                 result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
                 if measured.predictions is not None:
                     said = member.data.describe_predictions(measured.predictions[slot].astype(np.float32))
-            result = self._with_module(result, member, states)
+            if self._training.keeps_modules and result.status != "failed":
+                result = with_module(result, member, *states)
             results.append(result)
             details.append(said)
         if not self._training.logs_live:
@@ -344,18 +346,6 @@ class FolderWriter:
             return None
         return {"monitor": policies.monitor, "value": best.value, "step": best.step}
 
-    def _with_module(
-        self, result: TrainingResult, member: Member, states: tuple[MemberState | None, MemberState | None]
-    ) -> TrainingResult:
-        """The result with the trained module, in the weights that are reported, and the optimizer's last state."""
-        last, best = states
-        if not self._training.keeps_modules or last is None or result.status == "failed":
-            return result
-        state = best if result.weights == "best" and best is not None else last
-        module = build_module(member.config, member.data, member.own).to(member.data.dtype)
-        module.load_state_dict(state.weights)
-        return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))
-
     def _write_logs(self, endings: Sequence[Ending], results: Sequence[TrainingResult], details: Sequence[str]) -> None:
         """``train.log``: the lines that a single run would have printed."""
         training = self._training
@@ -388,6 +378,9 @@ class FolderWriter:
     def _write_results(self, endings: Sequence[Ending], results: Sequence[TrainingResult]) -> None:
         """``result.json`` says that all the rest of its folder is there; so it comes last."""
         members, started_at = self._training.members, self._training.started_at
+        for one, result in zip(endings, results, strict=True):
+            if self._training.has_card and result.status == "finished":
+                write_card_of_run(members[one.member], result)
         contents = {
             one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
             for one, result in zip(endings, results, strict=True)

@@ -210,7 +210,7 @@ def _train_single(config: Config, folder: Path, source: TableSource | None, rows
 
     raise_lost_interrupt()
     try:
-        return _outcome(train(config, folder, silent(), frame=source, rows=rows))
+        return _outcome(train(config, folder, silent(), frame=source, rows=rows, has_card=False))
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
