@@ -188,6 +188,8 @@ def _explain(options: ExplainConfig, checkpoint: Path) -> None:
         top=options.top,
         rows=options.rows,
         seed=options.seed,
+        shapley_rows=options.shapley_rows,
+        shapley_samples=options.shapley_samples,
     )
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))

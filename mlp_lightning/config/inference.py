@@ -48,6 +48,9 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     has_split = isinstance(options, (EvaluateConfig, ExplainConfig))
     if has_split and options.data.path is not None and "split" in explicit:
         faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
+    if isinstance(options, ExplainConfig) and not options.shapley_rows and "shapley_samples" in explicit:
+        rule = "has no effect without Shapley values (shapley_rows=0)"
+        faults.append(Fault("shapley_samples", options.shapley_samples, rule, "leave one of them out"))
     if data is not None and data.path is None:
         given = {key: getattr(data.csv, key.rpartition(".")[2]) for key in explicit if key.startswith("data.csv.")}
         faults += [Fault(key, one, "has no effect without data.path", "leave it out") for key, one in given.items()]
@@ -106,6 +109,14 @@ class ExplainConfig:
     )
     repeats: int = option(10, at_least(2), meaning="how often each column is permuted")
     top: int = option(6, at_least(1), meaning="most important columns, of which the partial dependence is worked out")
+    shapley_rows: Union[list[int], int] = option(
+        200,
+        at_least(0),
+        meaning="how many of the rows get Shapley values, 0: none; or which: [3,17], numbered from 1 as in the table",
+    )
+    shapley_samples: int = option(
+        50, at_least(2), meaning="rows to compare each with, with an order of the columns and its reverse for each"
+    )
     rows: int = option(2_000, at_least(1), meaning="most rows to use; of more, so many are drawn")
     seed: int = option(0, at_least(0), meaning="of the permutations, and of the rows that are drawn")
     output: Union[str, None] = option(

@@ -89,8 +89,7 @@ def train(
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
         data: a data module that is set up, to train on instead of what ``config.data`` names.
         start: what to begin with instead of new weights.
-        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow. ``data.name`` is then
-            ``frame``, and ``data.target`` names the column to predict.
+        frame: a data frame of pandas, polars or pyarrow, instead of a file; ``data.target`` names what to predict.
         callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
