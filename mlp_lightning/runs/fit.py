@@ -120,7 +120,7 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
-    kept = {"keeps_modules": True, "claims": False, "logs_live": True, "has_card": has_card and keeps_folder}
+    kept: Any = {"keeps_modules": True, "claims": False, "logs_live": True, "has_card": has_card and keeps_folder}
     options = Options(None if data is None else [data], source, callbacks, objects, rows=rows, **kept)
     with as_it_was(folder.path, if_refused=run.was_refused):
         claim(folder.path, config)

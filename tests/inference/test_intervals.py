@@ -127,7 +127,7 @@ def test_out_of_fold_residuals_are_those_of_the_predictions_that_are_kept(models
 
 def test_the_residuals_of_a_preset_have_the_error_that_it_reports(models) -> None:
     kept = load_model(models["best"]).calibration
-    result = json.loads((models["best"].parents[1] / "result.json").read_text())
+    result = json.loads((models["best"].parents[1] / "result.json").read_text(encoding="utf-8"))
     assert kept is not None
     assert kept.residuals_NT.mean() == pytest.approx(result["metrics"]["val"]["mae"], rel=1e-6)
 

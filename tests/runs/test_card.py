@@ -63,7 +63,7 @@ def tables(card: str) -> list[list[list[str]]]:
 def test_it_says_what_the_run_measured(tmp_path) -> None:
     train(asked(), tmp_path / "run", frame=frame())
     card, result = (tmp_path / "run" / one for one in ("model_card.md", "result.json"))
-    found, said = tables(card.read_text()), json.loads(result.read_text())
+    found, said = tables(card.read_text(encoding="utf-8")), json.loads(result.read_text(encoding="utf-8"))
     columns, ignored, configuration, metrics = found
     assert columns[1:] == [
         ["a", "numeric", "", ""],
@@ -80,14 +80,14 @@ def test_it_says_what_the_run_measured(tmp_path) -> None:
         expected = [one for name in ("loss", "mae") for one in (said["metrics"][split][name], base[name])]
         assert cells == [f"{one:.6g}" for one in expected]
         assert title == {"train": "training rows", "val": "validation rows", "test": "test rows"}[split]
-    assert said["fingerprint"]["data"]["as_set"] in card.read_text()
-    assert "left out: 1" in card.read_text()
-    assert "validation rows chose the weights" in card.read_text()
+    assert said["fingerprint"]["data"]["as_set"] in card.read_text(encoding="utf-8")
+    assert "left out: 1" in card.read_text(encoding="utf-8")
+    assert "validation rows chose the weights" in card.read_text(encoding="utf-8")
 
 
 def test_without_held_out_rows_it_says_so(tmp_path) -> None:
     train(asked(val_fraction=0.0, test_fraction=0.0), tmp_path / "run", frame=frame())
-    card = (tmp_path / "run" / "model_card.md").read_text()
+    card = (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
     assert "decided nothing" in card
     assert "chose the weights" not in card
     assert "checkpoints/last.ckpt" in card
@@ -96,7 +96,7 @@ def test_without_held_out_rows_it_says_so(tmp_path) -> None:
 def test_classes_are_counted(tmp_path) -> None:
     table = frame().assign(y=lambda one: np.where(one["a"] > 1, "rare|", "often"))
     result = train(asked(), tmp_path / "run", frame=table)
-    card = (result.run_dir / "model_card.md").read_text()
+    card = (result.run_dir / "model_card.md").read_text(encoding="utf-8")
     counted = re.search(r"often (\d+), rare\\\| (\d+)", card)
     assert counted is not None
     assert 10 < sum(map(int, counted.groups())) == int(re.findall(r"rows: (\d+) training", card)[0])
@@ -106,7 +106,7 @@ def test_classes_are_counted(tmp_path) -> None:
 def test_every_name_and_value_is_text(tmp_path, name) -> None:
     table = frame().rename(columns={"a": name, "same": f"{name} too", "kind": f"kind {name}"})
     train(asked(), tmp_path / "run", frame=table)
-    card = (tmp_path / "run" / "model_card.md").read_text()
+    card = (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
     columns, ignored, *_ = tables(card)
     assert [len(one) for one in columns] == [4, 4, 4, 4]
     assert [len(one) for one in ignored] == [2, 2]
@@ -153,7 +153,11 @@ def test_what_it_says_to_type_works(tmp_path, monkeypatch, kind) -> None:
     frame(12).dropna().to_csv("labelled.csv", index=False)
     frame(9).drop(columns="y").to_csv("new.csv", index=False)
     train_all(kind, tmp_path / "a run", path="table.csv")
-    blocks = [one for one in MarkdownIt().parse(Path("a run/model_card.md").read_text()) if one.type == "fence"]
+    blocks = [
+        one
+        for one in MarkdownIt().parse(Path("a run/model_card.md").read_text(encoding="utf-8"))
+        if one.type == "fence"
+    ]
     assert [one.info for one in blocks] == ["sh", "python"]
     exec(blocks[1].content, {})
     assert len(pd.read_parquet("predictions.parquet")) == 9
@@ -175,7 +179,7 @@ def test_a_run_that_was_stopped_has_the_same_card(tmp_path, monkeypatch) -> None
     train({**config, **whole}, "whole", frame=frame())
     checkpoint = str(tmp_path / "begun" / "checkpoints" / "last.ckpt")
     train({**config, **whole, "ckpt_path": checkpoint}, "continued", frame=frame())
-    at_once, continued = (Path(one, "model_card.md").read_text() for one in ("whole", "continued"))
+    at_once, continued = (Path(one, "model_card.md").read_text(encoding="utf-8") for one in ("whole", "continued"))
     assert continued.replace("continued/", "whole/") == at_once
 
 

@@ -100,7 +100,7 @@ def shapley_figure(values: ShapleyValues, outputs: Sequence[tuple[int, str]], ti
                 added_B, heights_B = values.values_BFC[:, f, output], _shares(values.columns[f], values.raw_BF[:, f])
                 known_B = ~np.isnan(heights_B)
                 apart_B = place + _apart(added_B)
-                axes.plot(added_B[~known_B], apart_B[~known_B], "x", color="0.5", markersize=3.5)
+                axes.plot(added_B[~known_B], apart_B[~known_B], "x", color="0.5", markersize=3, zorder=1.5)
                 at = added_B[known_B], apart_B[known_B]
                 dots = axes.scatter(*at, c=heights_B[known_B], cmap="coolwarm", vmin=0, vmax=1, s=9, linewidths=0)
             axes.set_xlabel(f"added to {shortened(name, 30)}")
@@ -109,7 +109,7 @@ def shapley_figure(values: ShapleyValues, outputs: Sequence[tuple[int, str]], ti
         panels[0].set_ylim(len(order) - 0.4, -0.6)
         bar = figure.colorbar(dots, ax=panels[-1], ticks=[0, 1])
         bar.ax.set_yticklabels(["lowest", "highest"])
-        bar.set_label("value, or place of the category (x: missing)")
+        bar.set_label("value (x: missing)")
         figure.suptitle(title, fontsize=11)
     return figure
 

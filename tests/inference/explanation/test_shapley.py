@@ -209,7 +209,7 @@ def test_the_tables_have_the_values(kind_model, tmp_path) -> None:
             )
         key = number, row["output"]
         sums[key] = sums.get(key, 0) + float(row["shapley"])
-    record = json.loads((tmp_path / "explanation.json").read_text())["shapley"]
+    record = json.loads((tmp_path / "explanation.json").read_text(encoding="utf-8"))["shapley"]
     predictions_BC = model.predict(values.raw_BF)
     for (number, output), total in sums.items():
         place = values.numbers_B.tolist().index(number - 1)
@@ -221,7 +221,9 @@ def test_the_tables_have_the_values(kind_model, tmp_path) -> None:
 def test_without_them_an_earlier_one_is_gone(price_model, tmp_path) -> None:
     explain(price_model.checkpoint, tmp_path, repeats=2, top=1, shapley_rows=[], shapley_samples=2)
     assert not list(tmp_path.glob("shapley*"))
-    some = json.loads((price_model.result.run_dir / "result.json").read_text())["fingerprint"]["data"]["rows"]
+    some = json.loads((price_model.result.run_dir / "result.json").read_text(encoding="utf-8"))["fingerprint"]["data"][
+        "rows"
+    ]
     with pytest.raises(ConfigError, match="shapley_rows = "):
         explain(price_model.checkpoint, tmp_path, repeats=2, top=1, shapley_rows=[some + 1])
     explain(price_model.checkpoint, tmp_path, repeats=2, top=1, shapley_rows=3, shapley_samples=2)
