@@ -27,7 +27,7 @@ def rank(count: int, level: float) -> int:
     >>> rank(9, 0.9), rank(19, 0.95), rank(8, 0.9)
     (9, 19, 9)
     """
-    return math.ceil((count + 1) * Fraction(repr(level)))
+    return math.ceil((count + 1) * Fraction(repr(float(level))))
 
 
 def least_count(level: float) -> int:
@@ -36,7 +36,7 @@ def least_count(level: float) -> int:
     >>> least_count(0.9), least_count(0.5), least_count(0.95)
     (9, 1, 19)
     """
-    exact = Fraction(repr(level))
+    exact = Fraction(repr(float(level)))
     return math.ceil(exact / (1 - exact))
 
 

@@ -93,7 +93,7 @@ def shapley_values(
 
 def _places(rows: ExplainedRows, chosen: int | Sequence[int], seed: int) -> NDArray[np.int64]:
     """Which of the rows are explained."""
-    if isinstance(chosen, int):
+    if not isinstance(chosen, Sequence):
         if chosen < 1:
             raise ConfigError([Fault("shapley_rows", chosen, "must be at least 1", "0 leaves Shapley values out")])
         random = np.random.default_rng(derived_seed(seed, "rows with Shapley values"))
