@@ -359,7 +359,7 @@ class _Best:
         chosen = sum(one["weight"] > 0 for one in result.members)
         model = f"The weighted mean of the predictions of {chosen * len(self._folds)} networks: {chosen} of"
         model += f" {len(result.members)} candidates in {len(self._folds)} folds"
-        facts = facts_of(model, result, {"val": "held-out"})
+        facts = facts_of(model, result, True, {"val": "held-out"})
         limits = ["The held-out rows selected and weighted the candidates.", *facts.limits]
         write_card(RunFolder(self.path), self.config, self._data[0], facts._replace(limits=limits))
 

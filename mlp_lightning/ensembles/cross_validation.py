@@ -238,7 +238,7 @@ class _CrossValidation:
             ]
             measured.append(Measured("test rows", *of_test))
         limits = ["The metrics of held-out rows are those of single folds, and not of the mean of all of them."]
-        if self.config.data.cv.validates:
+        if self.config.data.cv.validates and any(one.weights == "best" for one in self._trainings.outcomes.values()):
             limits.append("The held-out rows chose the weights, so their metrics are a little too good.")
         model = f"The mean of the predictions of the networks of {len(self._folds)} folds"
         facts = Facts(model, measured, limits, "best")

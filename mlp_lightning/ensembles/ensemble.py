@@ -175,7 +175,9 @@ def finish(
     if has_card:
         network = network_name(parts_of(run)[0].config, data)
         model = f"The mean of the predictions of {len(models)} networks ({network}) that differ in their seeds"
-        write_card(RunFolder(run.folder), run.config, data, facts_of(model, result))
+        write_card(
+            RunFolder(run.folder), run.config, data, facts_of(model, result, _is_chosen(run.config, outcomes, data))
+        )
     RunFolder(run.folder).write_result({**result.to_json(), **surroundings(run.config, started[1], data.fingerprint)})
     return result
 
@@ -185,10 +187,16 @@ def _calibration_of_split(
 ) -> Calibration | None:
     if data.task != "regression" or "val" not in data.splits:
         return None
-    rows, monitor = data.splits["val"], config.callbacks.checkpoint and config.callbacks.checkpoint.monitor
-    is_chosen = monitor != "loss/train" and any(one.weights == "best" for one in outcomes)
+    rows = data.splits["val"]
     of_rows_NT = residuals(models[0].task, mean_predictions(models, rows).numpy(), rows)
-    return calibration(of_rows_NT, config.seed, uses_of_validation(config, is_chosen))
+    return calibration(of_rows_NT, config.seed, uses_of_validation(config, _is_chosen(config, outcomes, data)))
+
+
+def _is_chosen(config: Config, outcomes: Sequence[Outcome], data: TabularDataModule) -> bool:
+    """Whether a metric of the validation rows chose the weights of a member."""
+    checkpoint = config.callbacks.checkpoint
+    by_validation = "val" in data.splits and checkpoint is not None and checkpoint.monitor != "loss/train"
+    return by_validation and any(one.weights == "best" for one in outcomes)
 
 
 def write_ensemble(

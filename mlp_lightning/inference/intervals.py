@@ -67,10 +67,8 @@ class FurtherColumns:
         assert self._level is not None
         known, weights_K = self._calibration, np.asarray(self._weights_K)
         if known.fold_N is None:
-            mean_BT, half_T = (
-                np.tensordot(weights_K, predictions_KBT, 1),
-                split_half_widths(known.residuals_NT, self._level),
-            )
+            half_T = split_half_widths(known.residuals_NT, self._level)
+            mean_BT = np.tensordot(weights_K, predictions_KBT, 1)
             return mean_BT - half_T, mean_BT + half_T
         folds, fold_of_member = np.unique(known.fold_N), np.asarray(known.fold_of_member)
         of_folds = []

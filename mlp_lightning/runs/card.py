@@ -25,10 +25,10 @@ from mlp_lightning.runs.run_folder import NOT_IN_HASH, RunFolder, versions
 _MOST_COLUMNS, _LONGEST = 200, 1_000
 # Of fewer rows an accuracy of 0.9 has a standard error above 0.03.
 _FEW = 100
-# What an address has that is nobody's business.
+# The user name, the password and the query of an address may be secrets.
 _SECRETS = re.compile(r"://(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?")
 # Every character that begins something in CommonMark or GitHub's tables and links, where it does not begin a line.
-_MARKUP = re.compile(r"([\\`*_\[\]<>&|~$@]|:(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_#\[\]<>&|~$@]|:(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
 
 
 class Measured(NamedTuple):
@@ -84,15 +84,17 @@ def write_card_of_run(member: Member, result: TrainingResult) -> None:
     """The card of a run of one network."""
     network = network_name(member.config, member.data)
     model = f"One network ({network}): its {result.weights} weights of {result.steps:,} optimizer steps"
-    write_card(member.folder, member.config, member.data, facts_of(model, result))
+    is_chosen = result.weights == "best" and result.best is not None and result.best["monitor"].endswith("/val")
+    write_card(member.folder, member.config, member.data, facts_of(model, result, is_chosen))
 
 
-def facts_of(model: str, result: TrainingResult, rows: Mapping[str, str] | None = None) -> Facts:
+def facts_of(model: str, result: TrainingResult, is_chosen: bool, rows: Mapping[str, str] | None = None) -> Facts:
     """What the result of a run says.
 
     Args:
         model: what it is, in a line.
         result: of a finished run.
+        is_chosen: whether a metric of the validation rows chose its weights.
         rows: what the rows of a split are called, where that is not its name.
     """
     names, base = {**SPLIT_NAMES, **(rows or {})}, (result.baseline or {"metrics": {}})["metrics"]
@@ -101,7 +103,7 @@ def facts_of(model: str, result: TrainingResult, rows: Mapping[str, str] | None 
         for split, metrics in result.metrics.items()
     ]
     limits = [f"Warning: {one}" for one in result.warnings]
-    if result.weights == "best" and "val" in result.metrics:
+    if is_chosen:
         limits.append(f"The {names['val']} rows chose the weights, so their metrics are a little too good.")
     return Facts(model, measured, limits, result.weights)
 
@@ -253,6 +255,8 @@ def _limits(config: Config, data: TabularDataModule) -> list[str]:
 
 
 def _use(path: str, config: Config, data: TabularDataModule) -> list[str]:
+    if config.callbacks.checkpoint is None:
+        return ["The run kept no checkpoint (`callbacks.checkpoint` is null), so nothing can load the model."]
     targets = [getattr(part, "_target_", "") for part in (config.data, config.model)]
     own = config.allow_targets or sorted({one.partition(".")[0] for one in targets if one})
     split = _evaluable(config, data)

@@ -93,6 +93,27 @@ def test_without_held_out_rows_it_says_so(tmp_path) -> None:
     assert "checkpoints/last.ckpt" in card
 
 
+def test_it_says_which_rows_chose_the_weights(tmp_path) -> None:
+    by_validation = {
+        "default": {},
+        "last": {"report_weights": "last"},
+        "training": {"callbacks": {"checkpoint": {"monitor": "loss/train"}}, "report_weights": "best"},
+    }
+    for name, options in by_validation.items():
+        for kind, fit, more in (("one", train, {}), ("many", train_ensemble, {"ensemble": {"members": 2}})):
+            folder = tmp_path / f"{name}-{kind}"
+            fit({**asked(), **options, **more}, folder, frame=frame())
+            said = "chose the weights" in (folder / "model_card.md").read_text(encoding="utf-8")
+            assert said == (name == "default"), (name, kind)
+
+
+def test_without_checkpoints_nothing_is_said_to_type(tmp_path) -> None:
+    train({**asked(), "callbacks": {"checkpoint": None}, "report_weights": "last"}, tmp_path / "run", frame=frame())
+    card = (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
+    assert "kept no checkpoint" in card
+    assert "mlp-predict" not in card
+
+
 def test_classes_are_counted(tmp_path) -> None:
     table = frame().assign(y=lambda one: np.where(one["a"] > 1, "rare|", "often"))
     result = train(asked(), tmp_path / "run", frame=table)
