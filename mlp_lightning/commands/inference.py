@@ -188,6 +188,8 @@ def _explain(options: ExplainConfig, checkpoint: Path) -> None:
         top=options.top,
         rows=options.rows,
         seed=options.seed,
+        shapley_rows=options.shapley_rows,
+        shapley_samples=options.shapley_samples,
     )
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))
@@ -214,10 +216,12 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
         _device(options.accelerator),
         overwrite=options.overwrite,
         allow_targets=options.allow_targets,
+        interval=options.interval,
+        member_quantiles=options.member_quantiles,
     )
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))
-    for line in report.surprises:
+    for line in [*report.surprises, *report.notes]:
         console.line(line)
     console.line(f"{counted(report.rows, 'row')} predicted in {report.seconds:.1f} s: {report.path}")
 
@@ -237,6 +241,8 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
         f"Predicts as the checkpoint does: {report.checked_rows:,} rows compared, largest difference"
         f" {report.largest_difference:.2g}"
     )
+    if report.not_exported:
+        console.line(f"Not exported: {report.not_exported}")
 
 
 __all__ = ["evaluate", "explain", "export", "predict"]

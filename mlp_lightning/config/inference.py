@@ -7,7 +7,15 @@ from collections.abc import Collection
 from typing import Any, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import at_least, dotted_names, not_empty, one_of, option
+from mlp_lightning.config.rules import (
+    at_least,
+    between,
+    between_exclusive,
+    dotted_names,
+    not_empty,
+    one_of,
+    option,
+)
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import Fault
 
@@ -40,6 +48,9 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     has_split = isinstance(options, (EvaluateConfig, ExplainConfig))
     if has_split and options.data.path is not None and "split" in explicit:
         faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
+    if isinstance(options, ExplainConfig) and not options.shapley_rows and "shapley_samples" in explicit:
+        rule = "has no effect without Shapley values (shapley_rows=0)"
+        faults.append(Fault("shapley_samples", options.shapley_samples, rule, "leave one of them out"))
     if data is not None and data.path is None:
         given = {key: getattr(data.csv, key.rpartition(".")[2]) for key in explicit if key.startswith("data.csv.")}
         faults += [Fault(key, one, "has no effect without data.path", "leave it out") for key, one in given.items()]
@@ -98,6 +109,14 @@ class ExplainConfig:
     )
     repeats: int = option(10, at_least(2), meaning="how often each column is permuted")
     top: int = option(6, at_least(1), meaning="most important columns, of which the partial dependence is worked out")
+    shapley_rows: Union[list[int], int] = option(
+        200,
+        at_least(0),
+        meaning="how many of the rows get Shapley values, 0: none; or which: [3,17], numbered from 1 as in the table",
+    )
+    shapley_samples: int = option(
+        50, at_least(2), meaning="rows to compare each with, with an order of the columns and its reverse for each"
+    )
     rows: int = option(2_000, at_least(1), meaning="most rows to use; of more, so many are drawn")
     seed: int = option(0, at_least(0), meaning="of the permutations, and of the rows that are drawn")
     output: Union[str, None] = option(
@@ -123,6 +142,14 @@ class PredictConfig:
     )
     id_columns: Union[list[str], str, None] = option(
         None, not_empty(), meaning="columns of the table that are copied into the predictions"
+    )
+    interval: Union[float, None] = option(
+        None, between_exclusive(0, 1), meaning="share of new rows that lower_ and upper_<target> enclose, for numbers"
+    )
+    member_quantiles: Union[list[float], None] = option(
+        None,
+        between(0, 1, high_included=True),
+        meaning="of what the members of an ensemble predict: their agreement, and no interval for the value",
     )
     overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")

@@ -140,7 +140,7 @@ class Engine(Protocol):
         """
         ...
 
-    def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
+    def predictions(self, split: str, best: bool = False) -> NDArray[np.float64]:
         """Probabilities (or values) of every slot for all rows of a split, ``(K, B, C)``."""
         ...
 

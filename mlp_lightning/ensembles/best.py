@@ -30,12 +30,14 @@ from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
+from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
+from mlp_lightning.runs.card import facts_of, write_card
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.ensembles import SharedPreprocessing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import MEMBERS, fold_folder, surroundings
+from mlp_lightning.runs.run_folder import MEMBERS, RunFolder, fold_folder, surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
 from mlp_lightning.sweeps.worker import Outcome
 
@@ -161,6 +163,7 @@ class _Best:
                 self.console.line("Stopped as asked. To continue, give the same command with auto_resume=true")
             else:
                 result, more = self._selected(found)
+                self._write_card(result)
                 self._report(result, found, more)
             facts = surroundings(self.config, self._started_at, self._data[0].fingerprint)
             folder.write_result({**result.to_json(), **more, **facts})
@@ -318,7 +321,9 @@ class _Best:
         in_order = [(one, model) for one in chosen for model in models[one.number]]
         weights = [one.weight for one, _ in in_order]
         fingerprint = self._data[0].fingerprint
-        write_ensemble(self.path, self.config, [model for _, model in in_order], fingerprint, weights, temperature)
+        kept = self._calibration(mean_BC, targets, len(chosen))
+        of_all = [model for _, model in in_order]
+        write_ensemble(self.path, self.config, of_all, fingerprint, weights, temperature, kept)
         metrics = {"val": self._metrics(mean_BC, targets, temperature)}
         baseline = {"val": self._baseline_of_held_out(targets)}
         if "test" in self._data[0].splits:
@@ -327,6 +332,16 @@ class _Best:
             metrics["test"] = self._metrics(torch.stack(of_test).mean(0), self._targets(0, "test"), temperature)
             baseline["test"] = self._data[0].baseline_metrics["test"]
         return self._result(found, metrics, baseline), {"temperature": temperature}
+
+    def _calibration(self, mean_BC: Tensor, targets: Tensor, chosen: int) -> Calibration | None:
+        """Of the rows that folds held out; of so many candidates each has a network in every fold."""
+        task = self._task(0)
+        if task.has_classes:
+            return None
+        of_rows_NT = (mean_BC - task.truths(targets)).abs().numpy()
+        fold_N = np.repeat(self._folds, [len(one.splits["val"]) for one in self._data])
+        used_for = [*uses_of_validation(self.config, is_chosen=True), "selection"]
+        return calibration(of_rows_NT, self.config.seed, used_for, fold_N, [*self._folds] * chosen)
 
     def _baseline_of_held_out(self, targets: Tensor) -> dict[str, float]:
         """What the constants of the folds, in the unit of the first as the predictions, are worth on all these rows."""
@@ -381,6 +396,14 @@ class _Best:
             warnings=assess(self.config, data, metrics, of_data, steps, None),
             members=[one.plain() for one in found],
         )
+
+    def _write_card(self, result: TrainingResult) -> None:
+        chosen = sum(one["weight"] > 0 for one in result.members)
+        model = f"The weighted mean of the predictions of {chosen * len(self._folds)} networks: {chosen} of"
+        model += f" {len(result.members)} candidates in {len(self._folds)} folds"
+        facts = facts_of(model, result, True, {"val": "held-out"})
+        limits = ["The held-out rows selected and weighted the candidates.", *facts.limits]
+        write_card(RunFolder(self.path), self.config, self._data[0], facts._replace(limits=limits))
 
     def _report(self, result: TrainingResult, found: Sequence[_Candidate], more: Mapping[str, Any]) -> None:
         whole = [one for one in found if len(one.losses) == len(self._folds) and not one.failed]

@@ -22,6 +22,8 @@ from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.table import below_baseline
 from mlp_lightning.inference.labelled_rows import source_of_split
+from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
+from mlp_lightning.runs.card import Facts, Measured, write_card
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
@@ -134,6 +136,8 @@ class _CrossValidation:
                 self.console.line(line)
             finished = self._trainings.train(self.console, data.fingerprint)
             result = self._evaluated(data.fingerprint) if finished else self._summary("interrupted")
+            if finished:
+                self._write_card(result)
             facts = surroundings(self.config, self.started_at, data.fingerprint)
             folder.write_result({**result.to_json(), **facts})
             self._report(result)
@@ -158,7 +162,7 @@ class _CrossValidation:
 
     def _evaluated(self, fingerprint: Mapping[str, Any]) -> CrossValidationResult:
         """Predict the held-out rows of every fold, compute their metrics, and keep the model of all folds."""
-        tables, metrics, baselines, of_test = [], [], [], []
+        tables, metrics, baselines, of_test, residuals_of_folds = [], [], [], [], []
         held_out = "val" if self.config.data.cv.validates else "test"
         models = self._trainings.models()
         members, truths_BT = len(models) // len(self._folds), self._truths(models[0], self._source)
@@ -167,6 +171,7 @@ class _CrossValidation:
             predictions_BC = mean_predictions(of_fold, data.splits[held_out]).numpy()
             true_BT = truths_BT[data.row_numbers[held_out]]
             found = _measured(data, of_fold[0].task, true_BT, predictions_BC)
+            residuals_of_folds.append(np.abs(true_BT - predictions_BC) if data.task == "regression" else None)
             metrics.append(found[0])
             baselines.append(found[1])
             rows = data.row_numbers[held_out] + 1
@@ -178,7 +183,8 @@ class _CrossValidation:
                     claim(run.folder, run.config)
                 outcomes = [self._trainings.outcomes[fold * members + one] for one in range(members)]
                 finish(run, of_fold, outcomes, data, (self.started, self.started_at))
-        write_ensemble(self.path, self.config, models, fingerprint)
+        kept = self._calibration(residuals_of_folds, members)
+        write_ensemble(self.path, self.config, models, fingerprint, kept=kept)
         result = self._summary("finished", metrics, baselines, self._write_out_of_fold(tables))
         if not of_test:
             return result
@@ -187,6 +193,17 @@ class _CrossValidation:
         true_BT = self._truths(models[0], source_of_split(data, "test", self._source))[data.row_numbers["test"]]
         test, baseline = _measured(data, models[0].task, true_BT, np.mean(of_test, axis=0))
         return dataclasses.replace(result, test=test, test_baseline=baseline)
+
+    def _calibration(self, residuals_of_folds: Sequence[Floats | None], members: int) -> Calibration | None:
+        """For the model of all folds; each has so many members."""
+        known = [one for one in residuals_of_folds if one is not None]
+        if not known:
+            return None
+        fold_N = np.repeat(np.arange(len(known)), [len(one) for one in known])
+        reports_best = any(one.weights == "best" for one in self._trainings.outcomes.values())
+        used_for = uses_of_validation(self.config, reports_best) if self.config.data.cv.validates else []
+        fold_of_member = np.repeat(np.arange(len(known)), members).tolist()
+        return calibration(np.concatenate(known), self.config.seed, used_for, fold_N, fold_of_member)
 
     def _write_out_of_fold(self, parts: list[Any]) -> Path:
         import pyarrow as pa
@@ -206,6 +223,25 @@ class _CrossValidation:
         means, of_baselines = means_of_folds(folds), means_of_folds(baselines)
         seconds = time.monotonic() - self.started
         return CrossValidationResult(status, self.path, list(folds), means, of_baselines, out_of_fold, seconds)
+
+    def _write_card(self, result: CrossValidationResult) -> None:
+        means = [
+            {name: f"{one['mean']:.6g} ± {one['sd']:.2g}" for name, one in of.items() if name in _PRINTED_METRICS}
+            for of in (result.metrics, result.baseline)
+        ]
+        measured = [Measured(f"rows that a fold held out, mean and deviation of {len(result.folds)} folds", *means)]
+        if result.test is not None:
+            of_test = [
+                {name: f"{one:.6g}" for name, one in (of or {}).items() if name in _PRINTED_METRICS and one is not None}
+                for of in (result.test, result.test_baseline)
+            ]
+            measured.append(Measured("test rows", *of_test))
+        limits = ["The metrics of held-out rows are those of single folds, and not of the mean of all of them."]
+        if self.config.data.cv.validates and any(one.weights == "best" for one in self._trainings.outcomes.values()):
+            limits.append("The held-out rows chose the weights, so their metrics are a little too good.")
+        model = f"The mean of the predictions of the networks of {len(self._folds)} folds"
+        facts = Facts(model, measured, limits, "best")
+        write_card(RunFolder(self.path), self.config, self._data(0), facts)
 
     def _report(self, result: CrossValidationResult) -> None:
         if result.status == "interrupted":

@@ -20,13 +20,15 @@ from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.runs.assessment import assess, describe_baseline
-from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY
+from mlp_lightning.runs.calibration import Calibration, calibration, residuals, uses_of_validation
+from mlp_lightning.runs.card import facts_of, write_card
+from mlp_lightning.runs.checkpoint_content import CALIBRATION_KEY, ENSEMBLE_KEY
 from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, write_checkpoint
 from mlp_lightning.runs.console import RunConsole
 from mlp_lightning.runs.ensembles import combined
 from mlp_lightning.runs.fit import parsed_with_rows
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.report import report
+from mlp_lightning.runs.report import network_name, report
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import MEMBERS, RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_member
@@ -118,7 +120,7 @@ def _trained(run: PartOfRun, console: RunConsole, given: TableSource | None, con
             console.line(line)
         if trainings.train(console, data.fingerprint):
             outcomes = [trainings.outcomes[number] for number in range(len(parts))]
-            result = finish(run, trainings.models(), outcomes, data, (started, started_at))
+            result = finish(run, trainings.models(), outcomes, data, (started, started_at), has_card=True)
             report(result, console, "")
         else:
             seconds, where = time.monotonic() - started, devices(trainings.outcomes.values())
@@ -134,6 +136,7 @@ def finish(
     outcomes: Sequence[Outcome],
     data: TabularDataModule,
     started: tuple[float, datetime.datetime],
+    has_card: bool = False,
 ) -> TrainingResult:
     """Keep trained members as one model, measure it on every split, and write ``result.json``.
 
@@ -143,8 +146,10 @@ def finish(
         outcomes: of the same.
         data: of the same.
         started: when the training began, by the monotonic clock and by the calendar.
+        has_card: whether it leaves a ``model_card.md``.
     """
-    write_ensemble(run.folder, run.config, models, data.fingerprint)
+    kept = _calibration_of_split(run.config, models, outcomes, data)
+    write_ensemble(run.folder, run.config, models, data.fingerprint, kept=kept)
     metrics = {split: split_metrics(models, rows) for split, rows in data.splits.items()}
     steps = sum(one.steps for one in outcomes)
     weight = 1 / len(models)
@@ -167,6 +172,12 @@ def finish(
         warnings=assess(run.config, data, metrics, baseline, steps, None),
         members=members,
     )
+    if has_card:
+        network = network_name(parts_of(run)[0].config, data)
+        model = f"The mean of the predictions of {len(models)} networks ({network}) that differ in their seeds"
+        write_card(
+            RunFolder(run.folder), run.config, data, facts_of(model, result, _is_chosen(run.config, outcomes, data))
+        )
     RunFolder(run.folder).write_result({**result.to_json(), **surroundings(run.config, started[1], data.fingerprint)})
     return result
 
@@ -176,6 +187,23 @@ def devices(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(sorted({one.device for one in outcomes if one.device}))
 
 
+def _calibration_of_split(
+    config: Config, models: Sequence[TrainedModel], outcomes: Sequence[Outcome], data: TabularDataModule
+) -> Calibration | None:
+    if data.task != "regression" or "val" not in data.splits:
+        return None
+    rows = data.splits["val"]
+    of_rows_NT = residuals(models[0].task, mean_predictions(models, rows).numpy(), rows)
+    return calibration(of_rows_NT, config.seed, uses_of_validation(config, _is_chosen(config, outcomes, data)))
+
+
+def _is_chosen(config: Config, outcomes: Sequence[Outcome], data: TabularDataModule) -> bool:
+    """Whether a metric of the validation rows chose the weights of a member."""
+    checkpoint = config.callbacks.checkpoint
+    by_validation = "val" in data.splits and checkpoint is not None and checkpoint.monitor != "loss/train"
+    return by_validation and any(one.weights == "best" for one in outcomes)
+
+
 def write_ensemble(
     path: Path,
     config: Config,
@@ -183,6 +211,7 @@ def write_ensemble(
     fingerprint: Mapping[str, Any],
     weights: Sequence[float] | None = None,
     temperature: float = 1.0,
+    kept: Calibration | None = None,
 ) -> Path:
     """Write ``checkpoints/best.ckpt`` of a run folder: the ensemble of these models, by default all of one weight."""
     modules = [one.module for one in models if isinstance(one.module, MLPModule)]
@@ -194,6 +223,7 @@ def write_ensemble(
         ENSEMBLE_KEY: dict(ensemble.hparams),
         CONFIG_KEY: config.sections(),
         FINGERPRINT_KEY: dict(fingerprint),
+        **({} if kept is None else {CALIBRATION_KEY: kept.content()}),
     }
     write_checkpoint(file, content)
     return file

@@ -6,7 +6,7 @@ Shapes: ``B`` rows, ``F`` columns that the model sees, ``C`` classes or outputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from mlp_lightning.networks.ensemble import Ensemble, union_of_columns
 from mlp_lightning.networks.preprocessor import Preprocessor
 from mlp_lightning.networks.tasks import Task
 from mlp_lightning.networks.tasks.base import Floats
+from mlp_lightning.runs.calibration import Calibration
 from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY, OF_ANOTHER
-from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint
+from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, read_checkpoint, saved_calibration
 from mlp_lightning.runs.ensembles import SharedPreprocessing, assembled, parts_of
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.own_parts import model_parts
@@ -52,6 +53,7 @@ class TrainedModel:
         path: of its checkpoint.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
         wild: by column, what new numbers are compared with.
+        calibration: for intervals of its predictions; ``None`` without.
     """
 
     module: MLPModule | Ensemble
@@ -63,6 +65,7 @@ class TrainedModel:
     path: Path
     fingerprint: Mapping[str, Any] | None = None
     wild: Mapping[str, WildValues] = dataclasses.field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def of(
@@ -118,11 +121,20 @@ class TrainedModel:
         Of a class it is that of the probability of the predicted class; of several targets of two classes each that of
         the probability of the second class; of a number it is in its unit.
         """
+        return self.predict_with(raw_BF, lambda of_members_KBC: of_members_KBC[0, :, :0])[:2]
+
+    @torch.no_grad()
+    def predict_with(self, raw_BF: Floats, further: Callable[[Tensor], Tensor]) -> tuple[Floats, Floats | None, Floats]:
+        """The same, and what ``further`` makes ``(B, …)`` of the predictions of all members ``(K, B, C)``."""
         if not isinstance(self.module, Ensemble):
-            return self.predict(raw_BF), None
-        found = [self._with_spread(self.module, part) for part in torch.from_numpy(raw_BF).split(self._rows_at_once)]
-        predictions_BC, spread_BT = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        return predictions_BC, spread_BT
+            predictions_BC = self.predict(raw_BF)
+            return predictions_BC, None, further(torch.from_numpy(predictions_BC)[None]).numpy()
+        parts, found = torch.from_numpy(raw_BF).split(self._rows_at_once), []
+        for part in parts:
+            of_members_KBC = self.module.member_predictions(part)
+            found.append((*self._with_spread(self.module, of_members_KBC), further(of_members_KBC.cpu())))
+        predictions_BC, spread_BT, further_BX = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        return predictions_BC, spread_BT, further_BX
 
     @property
     def _rows_at_once(self) -> int:
@@ -131,8 +143,7 @@ class TrainedModel:
         outputs = sum(max(1, len(one.classes)) for one in self.target.columns)
         return max(1, _MOST_PREDICTIONS // (members * outputs))
 
-    def _with_spread(self, ensemble: Ensemble, raw_BF: Tensor) -> tuple[Tensor, Tensor]:
-        of_members_KBC = ensemble.member_predictions(raw_BF)
+    def _with_spread(self, ensemble: Ensemble, of_members_KBC: Tensor) -> tuple[Tensor, Tensor]:
         predictions_BC, spread_BC = ensemble.mean(of_members_KBC), ensemble.spread(of_members_KBC)
         decisions_BT = self.task.decisions(predictions_BC)
         if decisions_BT is not None and decisions_BT.shape != spread_BC.shape:
@@ -173,6 +184,7 @@ def load_model(path: str | Path, device: str = "cpu", allow_targets: Sequence[st
         hyperparameters = checkpoint.get(ENSEMBLE_KEY) or checkpoint["hyper_parameters"]
         module = rebuilt(hyperparameters, state, own_parts(hyperparameters, allow_targets))
         model = TrainedModel.of(module, config, path, fingerprint)
+        model = dataclasses.replace(model, calibration=saved_calibration(checkpoint))
     except ConfigError:  # of the user's own network
         raise
     except (KeyError, TypeError, RuntimeError, ValueError) as error:

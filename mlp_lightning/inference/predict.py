@@ -17,6 +17,7 @@ import torch
 
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import ConfigError, DataError, Fault
+from mlp_lightning.inference.intervals import FurtherColumns
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
@@ -40,12 +41,14 @@ class PredictionReport:
         rows: how many.
         path: the file that was written.
         surprises: lines on values that no training row had; empty if there are none.
+        notes: lines on what intervals rest on; empty without.
         seconds: from the loading of the model to the finished file.
     """
 
     rows: int
     path: Path
     surprises: list[str]
+    notes: list[str]
     seconds: float
 
 
@@ -61,14 +64,16 @@ def predict(
     progress: Callable[[int], None] | None = None,
     allow_targets: Sequence[str] = (),
     frame: Any = None,
+    *,
+    interval: float | None = None,
+    member_quantiles: Sequence[float] | None = None,
 ) -> PredictionReport:
     """Write the predictions of a trained model for every row of a table, in their order and in constant memory.
 
-    The columns of the file are, in this order, ``id_columns`` as in the table;
-    ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units) for each
-    target; of a classification, ``probability_<class>`` for each class, and of several targets of two classes each
-    ``probability_<target>_<class>`` for the second class; and of an ensemble ``std_<target>``: the standard deviation
-    between its members of the value, or of the probability of the predicted class.
+    The columns are, in this order, ``id_columns``; ``predicted_<target>`` (a class with its type: text, whole number or
+    truth value; a value in its units); of a classification, ``probability_<class>``, of several targets of two classes
+    each ``probability_<target>_<class>`` for the second class; of an ensemble ``std_<target>``: the standard deviation
+    between its members of the value, or of the probability of the predicted class; and the further ones asked for.
 
     Args:
         ckpt_path: of the model.
@@ -83,32 +88,49 @@ def predict(
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
         progress: called after some rows, and at the end, with the number of rows done.
         frame: the table, instead of ``data_path``: a data frame of pandas, polars or pyarrow.
+        interval: as for :class:`~mlp_lightning.inference.intervals.FurtherColumns`.
+        member_quantiles: likewise.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ConfigError: nothing can be written to ``output``, or an id column would have the name of an output.
+        ConfigError: the model cannot have such intervals or quantiles, nothing can be written to ``output``, or an id
+            column would have the name of an output.
         DataError: a column is missing, or a value cannot be read or has no prediction.
-        OSError: the output cannot be written, for example on a full disk; no partial file is left.
+        OSError: the output cannot be written; no partial file is left.
     """
-    started, rows = time.monotonic(), 0
+    started = time.monotonic()
     refuse_two_tables(data_path, frame, csv)
-    given = {"output": output, "data.path": data_path if frame is None else ""}
-    if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
-        raise ConfigError(missing)
-    path = Path(str(output)).expanduser().absolute()
+    path = _output_path(output, data_path, frame)
     refuse_output(path, str(output), [], overwrite)
     model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    further = FurtherColumns(model, interval, member_quantiles)
     source, surprises = _source(model, data_path, csv, frame, ids), model.surprises()
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), data_path)
-    _refuse_names(ids, output_names(model.target, model.is_ensemble))
-    with written_table(path) as writer, cpu_threads(model.threads):
-        for part in predicted_rows(model, source, ids, surprises, rows_at_once):
+    _refuse_names(ids, [*output_names(model.target, model.is_ensemble), *further.names])
+    with cpu_threads(model.threads):
+        parts = predicted_rows(model, source, ids, surprises, rows_at_once, further)
+        rows = _written(path, parts, progress)
+    return PredictionReport(rows, path, surprises.lines(), further.notes(), time.monotonic() - started)
+
+
+def _output_path(output: str | Path | None, data_path: str | None, frame: Any) -> Path:
+    given = {"output": output, "data.path": data_path if frame is None else ""}
+    if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
+        raise ConfigError(missing)
+    return Path(str(output)).expanduser().absolute()
+
+
+def _written(path: Path, parts: Iterator[pa.Table], progress: Callable[[int], None] | None) -> int:
+    """Write a table part by part; returns the number of its rows."""
+    rows = 0
+    with written_table(path) as writer:
+        for part in parts:
             writer.write(part)
             rows += part.num_rows
             if progress is not None:
                 progress(rows)
-    return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
+    return rows
 
 
 def _source(
@@ -143,7 +165,12 @@ def output_names(target: Target, is_ensemble: bool = False) -> list[str]:
 
 
 def predicted_rows(
-    model: TrainedModel, source: TableSource, ids: Sequence[str], surprises: Surprises, rows_at_once: int = ROWS_AT_ONCE
+    model: TrainedModel,
+    source: TableSource,
+    ids: Sequence[str],
+    surprises: Surprises,
+    rows_at_once: int,
+    further: FurtherColumns,
 ) -> Iterator[pa.Table]:
     """Predictions, with the columns ``ids`` before them, for all rows in order.
 
@@ -153,6 +180,7 @@ def predicted_rows(
         ids: columns to copy.
         surprises: counts what no training row had.
         rows_at_once: most rows of one part.
+        further: columns that come last.
 
     Raises:
         DataError: a column is missing, or a value cannot be read or has no prediction.
@@ -164,12 +192,14 @@ def predicted_rows(
     others = _RowsInOrder(source.batches(list(apart), apart, rows_at_once)) if apart else None
     forms = model.number_forms
     for batch in encoded_batches(source, model.columns, None, surprises, along, rows_at_once, forms):
-        predictions_BC, spread_BT = finite_predictions(model, batch, source)
+        predictions_BC, spread_BT, further_BX = finite_predictions(model, batch, source, further)
         columns = {name: batch.batch.column(name) for name in along}
         if others is not None:
             columns |= others.take(batch.batch.num_rows)
         columns = {name: columns[name] for name in ids}
-        yield pa.table({**columns, **output_columns(model, predictions_BC, spread_BT)})
+        columns |= output_columns(model, predictions_BC, spread_BT)
+        columns |= {name: np.ascontiguousarray(one) for name, one in zip(further.names, further_BX.T, strict=True)}
+        yield pa.table(columns)
 
 
 def stored_type(source: TableSource, name: str) -> pa.DataType:
@@ -196,13 +226,15 @@ def stored_type(source: TableSource, name: str) -> pa.DataType:
     return only.value_type if pa.types.is_dictionary(only) else only
 
 
-def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSource) -> tuple[Floats, Floats | None]:
-    """What :meth:`TrainedModel.predict_with_spread` gives for some rows.
+def finite_predictions(
+    model: TrainedModel, batch: EncodedBatch, source: TableSource, further: FurtherColumns | None = None
+) -> tuple[Floats, Floats | None, Floats]:
+    """What :meth:`TrainedModel.predict_with` gives for some rows.
 
     Raises:
         DataError: a prediction is not a finite number.
     """
-    predictions_BC, spread_BT = model.predict_with_spread(batch.raw_BF)
+    predictions_BC, spread_BT, further_BX = model.predict_with(batch.raw_BF, further or FurtherColumns(model))
     finite_B = np.isfinite(predictions_BC).all(axis=1)
     if not finite_B.all():
         row = int(finite_B.argmin())
@@ -210,7 +242,7 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
             f"{source.place(batch.first_row + row)}: the model's prediction is not a finite number. Check whether the"
             " row has values far from those of the training rows, or whether the training diverged."
         )
-    return predictions_BC, spread_BT
+    return predictions_BC, spread_BT, further_BX
 
 
 def output_columns(model: TrainedModel, predictions_BC: Floats, spread_BT: Floats | None = None) -> dict[str, pa.Array]:

@@ -110,6 +110,14 @@ class Ensemble(nn.Module):
         apart_KBC = predictions_KBC - (weights_K11 * predictions_KBC).sum(0)
         return (weights_K11 * apart_KBC.square()).sum(0).sqrt()
 
+    def quantiles(self, predictions_KBC: Tensor, shares: Sequence[float]) -> Tensor:
+        """For each share the least prediction up to which members of that share of the weight lie, ``(Q, B, C)``."""
+        ordered_KBC, order_KBC = predictions_KBC.sort(dim=0)
+        up_to_KBC = predictions_KBC.new_tensor(self.weights_K)[order_KBC].cumsum(0)
+        # Rounding must not move a share off the border of two members.
+        places = [(up_to_KBC < share - 1e-12).sum(0, keepdim=True) for share in shares]
+        return torch.cat([ordered_KBC.gather(0, one.clamp(max=len(ordered_KBC) - 1)) for one in places])
+
     def _weights(self, predictions_KBC: Tensor) -> Tensor:
         return predictions_KBC.new_tensor(self.weights_K)[:, None, None]
 

@@ -57,6 +57,9 @@ _GENERATORS = {
     "python": [(int, float, Tensor, type(None))],
     "numpy": [(int, float, Tensor)],
 }
+#: Names the residuals of rows that the model did not train on: see :mod:`mlp_lightning.runs.calibration`.
+CALIBRATION_KEY = "calibration"
+CALIBRATION = {"residuals": Tensor, "folds": (Tensor, type(None)), "fold_of_member": [int], "used_for": [str]}
 #: A checkpoint of a training run.
 RUN = {
     **MODULE,
@@ -73,6 +76,7 @@ RUN = {
     "validation_pending?": bool,
     "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
     "dropout_masks?": str,
+    f"{CALIBRATION_KEY}?": CALIBRATION,
 }
 #: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
 ENSEMBLE_KEY = "ensemble"
@@ -87,6 +91,7 @@ ENSEMBLE = {
         "temperature?": NUMBER,
     },
     "fingerprint?": RUN["fingerprint?"],
+    f"{CALIBRATION_KEY}?": CALIBRATION,
 }
 
 

@@ -17,7 +17,8 @@ from mlp_lightning.engines.generators import InitialGenerators
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import CheckpointError, shown, shown_error
 from mlp_lightning.runs.build import build_early_stopping, run_length
-from mlp_lightning.runs.checkpoint_content import ENSEMBLE_KEY, OF_ANOTHER, RUN, read_content
+from mlp_lightning.runs.calibration import Calibration
+from mlp_lightning.runs.checkpoint_content import CALIBRATION_KEY, ENSEMBLE_KEY, OF_ANOTHER, RUN, read_content
 from mlp_lightning.runs.ensembles import refuse_other_ensemble
 from mlp_lightning.runs.files import atomic_write, replace, sync_folder
 from mlp_lightning.runs.member import Member
@@ -78,9 +79,23 @@ def read_checkpoint(path: Path, or_ensemble: bool = False) -> dict[str, Any]:
             refuse_other_ensemble(content[ENSEMBLE_KEY], content["state_dict"])
         else:
             refuse_misfit(content["hyper_parameters"], content["state_dict"])
+        saved_calibration(content)
     except Exception as error:  # whatever is made of the content of a file
         raise CheckpointError(f"ckpt_path: {path} {OF_ANOTHER} ({shown_error(error)}).") from error
     return content
+
+
+def saved_calibration(content: Mapping[str, Any]) -> Calibration | None:
+    """What a checkpoint has for intervals; ``None`` without.
+
+    Raises:
+        ValueError: it does not belong to the model.
+    """
+    if CALIBRATION_KEY not in content:
+        return None
+    members = content[ENSEMBLE_KEY]["members"] if ENSEMBLE_KEY in content else [content["hyper_parameters"]]
+    targets = members[0]["out_features"] if members[0]["task"] == "regression" else 0
+    return Calibration.of_content(content[CALIBRATION_KEY], targets, len(members))
 
 
 def check_same_run(checkpoint: Mapping[str, Any], path: Path, config: Config, steps_per_epoch: int) -> bool:
@@ -263,6 +278,11 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     with atomic_write(path) as file:
         torch.save(as_written(content), file)
+
+
+def add_to(path: Path, further: Mapping[str, Any]) -> None:
+    """Write a checkpoint again, with further content."""
+    write_checkpoint(path, {**read_checkpoint(path), **further})
 
 
 def write_checkpoints(folder: RunFolder, last: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:

@@ -63,6 +63,7 @@ def train(
     rows: Mapping[str, Any] | None = None,
     keeps_folder: bool = True,
     pruner: Pruner | None = None,
+    has_card: bool = True,
 ) -> TrainingResult:
     """Train one model and leave its record in ``run_dir``.
 
@@ -75,14 +76,14 @@ def train(
         console: where to print; standard output if ``None``. ``config.verbosity`` 0 prints nothing.
         data: a data module that is set up, to train on instead of what ``config.data`` names.
         start: what to begin with instead of new weights.
-        frame: the table, instead of a file: a data frame of pandas, polars or pyarrow. ``data.name`` is then
-            ``frame``, and ``data.target`` names the column to predict.
+        frame: a data frame of pandas, polars or pyarrow, instead of a file; ``data.target`` names what to predict.
         callbacks: further callbacks of the Trainer. Validations are made inside of ``training_step``: find them in
             ``outputs["outputs"]`` of ``on_train_batch_end``, an
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
         rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
         keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
         pruner: may end the run early, as one of a search.
+        has_card: whether the run of a table leaves a ``model_card.md``.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.
@@ -107,7 +108,8 @@ def train(
     refuse_validation_hooks(callbacks)
     checkpoint, folder = find_checkpoint(config, Path(run_dir)), RunFolder(Path(run_dir).absolute())
     run = _SingleRun(config, folder, RunConsole(config.verbosity, console), start, checkpoint, keeps_folder)
-    options = Options(None if data is None else [data], source, callbacks, objects, rows=rows, pruner=pruner)
+    kept: Any = {"keeps_modules": True, "claims": False, "logs_live": True, "has_card": has_card and keeps_folder}
+    options = Options(None if data is None else [data], source, callbacks, objects, rows=rows, pruner=pruner, **kept)
     with as_it_was(folder.path, if_refused=run.was_refused):
         claim(folder.path, config)
         with run.console.logging_to(folder.log), isolated_randomness(config), quiet_libraries():
@@ -257,8 +259,7 @@ class _SingleRun:
         self._checkpoint_path = None if checkpoint is None else checkpoint.path
         self._resumed: Resumed | None = None
         self._has_begun = False
-        self._started_at = datetime.datetime.now(datetime.timezone.utc)
-        self._started = time.monotonic()
+        self._started_at, self._started = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
 
     def was_refused(self, error: BaseException) -> bool:
         """Whether an error says that this run cannot begin."""
@@ -345,7 +346,6 @@ class _SingleRun:
             if training.has_begun:
                 training.files.finish([0], [status], [{}], [steps])
         fingerprint = training.members[0].data.fingerprint if training is not None and training.members else None
-        now = time.monotonic()
         result = TrainingResult(
             status=status,
             run_dir=self.folder.path,
@@ -353,7 +353,7 @@ class _SingleRun:
             weights="last" if training is None or training.trainer is None else training.writer.weights,
             steps=steps,
             epochs=epochs,
-            wall_time_s=now - self._started,
+            wall_time_s=time.monotonic() - self._started,
             fit_time_s=fit_time_s,
             device=device,
             best=best,

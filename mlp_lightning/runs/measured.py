@@ -22,12 +22,14 @@ class Measured(NamedTuple):
         validation: metrics of the validation rows, of the ``best`` and the ``last`` weights; empty where validation
             decides no best.
         predictions: of the training rows; ``None`` if they are not described.
+        held_out: of the validation rows, for :mod:`mlp_lightning.runs.calibration`; ``None`` if that keeps nothing.
         last_losses: training loss of the last weights.
     """
 
     splits: Mapping[str, Metrics]
     validation: Mapping[str, Metrics]
-    predictions: NDArray[np.float32] | None
+    predictions: NDArray[np.float64] | None
+    held_out: NDArray[np.float64] | None
     last_losses: Sequence[float] = ()
 
     def validation_of(self, slot: int, result: TrainingResult) -> dict[str, dict[str, float]] | None:

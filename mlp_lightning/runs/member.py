@@ -11,8 +11,10 @@ from typing import Any
 
 from mlp_lightning.config import Config
 from mlp_lightning.data import TabularDataModule
-from mlp_lightning.runs.build import module_config
+from mlp_lightning.engines.protocol import MemberState
+from mlp_lightning.runs.build import build_module, module_config
 from mlp_lightning.runs.own_parts import OwnParts
+from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
 
 
@@ -50,6 +52,7 @@ class TrainingFacts:
         left_out: members of which nothing is written: they had ended before the training continued.
         resumed_from: what it continues from; ``None`` if it is new.
         keeps_modules: whether the results of finished members have their trained modules.
+        has_card: whether each finished member leaves a ``model_card.md``.
         logs_live: whether ``train.log`` is written while it trains.
         started_at: when it started.
         started: the same by the monotonic clock.
@@ -62,8 +65,21 @@ class TrainingFacts:
     left_out: Collection[int] = ()
     resumed_from: str | None = None
     keeps_modules: bool = False
+    has_card: bool = False
     logs_live: bool = False
     started_at: datetime.datetime = dataclasses.field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc)
     )
     started: float = dataclasses.field(default_factory=time.monotonic)
+
+
+def with_module(
+    result: TrainingResult, member: Member, last: MemberState | None, best: MemberState | None
+) -> TrainingResult:
+    """The result with the trained module, in the weights that are reported, and the optimizer's last state."""
+    if last is None:
+        return result
+    state = best if result.weights == "best" and best is not None else last
+    module = build_module(member.config, member.data, member.own).to(member.data.dtype)
+    module.load_state_dict(state.weights)
+    return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))

@@ -20,17 +20,21 @@ _OVERFITTED = 1.1
 
 def announcement(config: Config, data: TabularDataModule, parameters: int, last_step: int) -> str:
     """What is about to be trained."""
+    data_name = config.data.title if isinstance(config.data, OwnDataConfig) else config.data.name
+    rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
+    return (
+        f"Training {network_name(config, data)} ({parameters} parameters) on {data_name} ({rows} rows) with"
+        f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
+    )
+
+
+def network_name(config: Config, data: TabularDataModule) -> str:
+    """Widths and activation of the network, or the class of the user's own."""
     widths = "-".join(str(one) for one in [data.in_features, *config.model.layer_widths, data.out_features])
     if isinstance(config.model, OwnModelConfig):
         widths = config.model._target_
     activation = f" {config.model.activation}" if config.model.layer_widths else ""
-    residual = " residual" if config.model.residual else ""
-    data_name = config.data.title if isinstance(config.data, OwnDataConfig) else config.data.name
-    rows = ", ".join(f"{len(part)} {name}" for name, part in data.splits.items())
-    return (
-        f"Training {widths}{residual}{activation} ({parameters} parameters) on {data_name} ({rows} rows) with"
-        f" {config.optimizer.name}, learning rate {config.optimizer.lr:g}, {last_step} steps"
-    )
+    return f"{widths}{' residual' if config.model.residual else ''}{activation}"
 
 
 def how_to_continue(config: Config, folder: RunFolder) -> str:

@@ -26,8 +26,8 @@ from mlp_lightning.runs.files import atomic_write, names_file
 # libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PACKAGES = ("mlp-lightning", "torch", "lightning", "torchmetrics", "scikit-learn", "hydra-core", "tensorboard")
-# What a run is called and how it is shown and kept does not change what is computed.
-_NOT_IN_HASH = (
+#: What a run is called and how it is shown and kept does not change what is computed.
+NOT_IN_HASH = (
     *("name", "verbosity", "sweep", "search", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
     "data.suggested_lr",
 )
@@ -61,6 +61,10 @@ class RunFolder:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def card(self) -> Path:
+        return self.path / "model_card.md"
 
     @property
     def last_checkpoint(self) -> Path:
@@ -208,7 +212,7 @@ def config_hash(config: Config) -> str:
     texts = {
         name: _texts_of_hash[name](one) if name in _texts_of_hash else json.dumps(one)
         for name, one in sections.items()
-        if name not in _NOT_IN_HASH
+        if name not in NOT_IN_HASH
     }
     text = ", ".join(f'"{name}": {texts[name]}' for name in sorted(texts))
     return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
@@ -220,7 +224,7 @@ def _without(names: Collection[str]) -> Callable[[Mapping[str, Any]], str]:
 
 
 _texts_of_hash = {
-    name: Remembered(_without([key.partition(".")[2] for key in _NOT_IN_HASH if key.startswith(f"{name}.")]))
+    name: Remembered(_without([key.partition(".")[2] for key in NOT_IN_HASH if key.startswith(f"{name}.")]))
     for name in SECTIONS
 }
 

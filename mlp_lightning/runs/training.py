@@ -80,6 +80,7 @@ class Options:
         objects: parts of the user's own that the caller has, by the key of their import paths.
         keeps_modules: whether the results have the trained modules.
         claims: whether the folders have to be claimed yet.
+        has_card: whether each finished run leaves a ``model_card.md``.
         logs_live: whether ``train.log`` is written by the host.
         state_file: for the state of all members together; if it is there, the training continues from it.
         rows: fingerprint that the rows must have; ``None``: any.
@@ -95,6 +96,7 @@ class Options:
     objects: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keeps_modules: bool = False
     claims: bool = True
+    has_card: bool = False
     logs_live: bool = False
     state_file: Path | None = None
     rows: Mapping[str, Any] | None = None
@@ -218,6 +220,7 @@ class Training:
             [number for number, run in enumerate(self.runs) if run is None],
             self.resumed_from,
             self.options.keeps_modules,
+            self.options.has_card,
             self.options.logs_live,
         )
         self.facts = facts

@@ -14,17 +14,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mlp_lightning.engines.choice import STACKS
 from mlp_lightning.engines.protocol import MemberState
 from mlp_lightning.errors import NonFiniteLossError, TrainingError
 from mlp_lightning.runs.assessment import Plateau, assess, describe_baseline, plateaus_of
-from mlp_lightning.runs.build import build_module, count_parameters
-from mlp_lightning.runs.checkpoints import PENDING_KEY, run_checkpoint, write_checkpoint, write_checkpoints
+from mlp_lightning.runs.build import count_parameters
+from mlp_lightning.runs.calibration import of_validation
+from mlp_lightning.runs.card import write_card_of_run
+from mlp_lightning.runs.checkpoints import PENDING_KEY, add_to, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
-from mlp_lightning.runs.member import Member, TrainingFacts
+from mlp_lightning.runs.member import Member, TrainingFacts, with_module
 from mlp_lightning.runs.metric_files import MetricFiles
 from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
@@ -181,7 +185,8 @@ class FolderWriter:
         ]
         last, best = self._states(policies, endings, slots, snapshot)
         if has_checkpoints:
-            self._write_checkpoints(policies, endings, snapshot, last, best)
+            kept = [self._calibration(policies, one, slot, measured) for one, slot in zip(endings, slots, strict=True)]
+            self._write_checkpoints(policies, endings, snapshot, last, best, kept)
         endings, metrics, final = self._judged(policies, endings, metrics)
         self._files.finish(
             [one.member for one in endings], [one.status for one in endings], final, [one.steps for one in endings]
@@ -196,8 +201,9 @@ class FolderWriter:
             if result.status == "finished":
                 result = dataclasses.replace(result, validation=measured.validation_of(slot, result))
                 if measured.predictions is not None:
-                    said = member.data.describe_predictions(measured.predictions[slot])
-            result = self._with_module(result, member, states)
+                    said = member.data.describe_predictions(measured.predictions[slot].astype(np.float32))
+            if self._training.keeps_modules and result.status != "failed":
+                result = with_module(result, member, *states)
             results.append(result)
             details.append(said)
         if not self._training.logs_live:
@@ -210,7 +216,7 @@ class FolderWriter:
         """Metrics over all rows of every split, and training predictions."""
         finished = [one for one in endings if one.status == "finished"]
         if not finished:
-            return Measured({}, {}, None)
+            return Measured({}, {}, None, None)
         engine, first = policies.engine, self._training.members[0]
         metrics = {split: engine.evaluate(split) for split in first.data.splits}
         last_losses = metrics["train"]["loss"]
@@ -223,7 +229,17 @@ class FolderWriter:
         if best:
             metrics = {split: engine.evaluate(split, best=True) for split in first.data.splits}
         predictions = engine.predictions("train", best) if first.data.describes_predictions else None
-        return Measured(metrics, validation, predictions, last_losses)
+        keeps_residuals = first.config.callbacks.checkpoint is not None and first.data.task == "regression"
+        held_out = engine.predictions("val", best) if keeps_residuals and "val" in metrics else None
+        return Measured(metrics, validation, predictions, held_out, last_losses)
+
+    def _calibration(self, policies: Policies, ending: Ending, slot: int, measured: Measured) -> dict[str, Any]:
+        """What the checkpoint with the weights that are reported says of the validation rows."""
+        if measured.held_out is None or ending.status != "finished":
+            return {}
+        reports_best = self.weights == "best" and policies.best[ending.member].step is not None
+        chosen = reports_best and policies.monitor.endswith("/val")
+        return of_validation(self._training.members[ending.member], measured.held_out[slot], chosen)
 
     def _states(
         self, policies: Policies, endings: Sequence[Ending], slots: Sequence[int], snapshot: Snapshot
@@ -242,16 +258,23 @@ class FolderWriter:
         snapshot: Snapshot,
         last: Sequence[MemberState | None],
         best: Sequence[MemberState | None],
+        further: Sequence[Mapping[str, Any]],
     ) -> None:
-        """The checkpoints of members that have not failed; those of a single run but for the best of its very end."""
+        """The checkpoints of members that have not failed, with more in those that have the weights to report.
+
+        Those of a single run are there, but for the best of its very end.
+        """
         if self._is_single:
             known = policies.best[0]
             if endings[0].status != "failed" and known.step not in (None, self._saved_best.step):
                 content = self._best_content(policies, known, after_training=True)
                 write_checkpoint(self._training.members[0].folder.best_checkpoint, content)
                 self._saved_best = known
+            if further[0]:
+                folder, is_best = self._training.members[0].folder, self.weights == "best" and known.step is not None
+                add_to(folder.best_checkpoint if is_best else folder.last_checkpoint, further[0])
             return
-        for ending, last_state, best_state in zip(endings, last, best, strict=True):
+        for ending, last_state, best_state, more in zip(endings, last, best, further, strict=True):
             if ending.status == "failed":
                 continue
             assert last_state is not None
@@ -262,10 +285,11 @@ class FolderWriter:
             common = (self._training.engine, policies.monitor)
             stopping = snapshot.stopping[ending.member]
             last_content = run_checkpoint(member, last_state, *common, Best() if at_end else known, stopping)
-            self._store.put_checkpoint(ending.member, "last", last_content)
+            is_best = self.weights == "best" and best_state is not None
+            self._store.put_checkpoint(ending.member, "last", last_content if is_best else {**last_content, **more})
             if best_state is not None:
                 best_content = run_checkpoint(member, best_state, *common, known, known.stopping or stopping, at_end)
-                self._store.put_checkpoint(ending.member, "best", best_content)
+                self._store.put_checkpoint(ending.member, "best", {**best_content, **more} if is_best else best_content)
 
     def _judged(
         self, policies: Policies, endings: Sequence[Ending], metrics: Sequence[Mapping[str, Mapping[str, float]]]
@@ -332,18 +356,6 @@ class FolderWriter:
             return None
         return {"monitor": policies.monitor, "value": best.value, "step": best.step}
 
-    def _with_module(
-        self, result: TrainingResult, member: Member, states: tuple[MemberState | None, MemberState | None]
-    ) -> TrainingResult:
-        """The result with the trained module, in the weights that are reported, and the optimizer's last state."""
-        last, best = states
-        if not self._training.keeps_modules or last is None or result.status == "failed":
-            return result
-        state = best if result.weights == "best" and best is not None else last
-        module = build_module(member.config, member.data, member.own).to(member.data.dtype)
-        module.load_state_dict(state.weights)
-        return dataclasses.replace(result, module=module, optimizer_state=dict(last.optimizer))
-
     def _write_logs(self, endings: Sequence[Ending], results: Sequence[TrainingResult], details: Sequence[str]) -> None:
         """``train.log``: the lines that a single run would have printed."""
         training = self._training
@@ -376,6 +388,9 @@ class FolderWriter:
     def _write_results(self, endings: Sequence[Ending], results: Sequence[TrainingResult]) -> None:
         """``result.json`` says that all the rest of its folder is there; so it comes last."""
         members, started_at = self._training.members, self._training.started_at
+        for one, result in zip(endings, results, strict=True):
+            if self._training.has_card and result.status == "finished":
+                write_card_of_run(members[one.member], result)
         contents = {
             one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
             for one, result in zip(endings, results, strict=True)

@@ -221,7 +221,7 @@ def _train_single(
 
     raise_lost_interrupt()
     try:
-        return _outcome(train(config, folder, silent(), frame=source, rows=rows, pruner=pruner))
+        return _outcome(train(config, folder, silent(), frame=source, rows=rows, pruner=pruner, has_card=False))
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

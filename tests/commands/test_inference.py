@@ -25,6 +25,7 @@ WRONG = {
             ["repeats=1", "top=0", "rows=0", "seed=-1", "split=all"],
             ["ckpt_path = None is missing", "repeats = 1", "top = 0", "rows = 0", "seed = -1", "split = 'all'"],
         ),
+        (["ckpt_path=x.ckpt", "shapley_rows=0", "shapley_samples=9"], ["shapley_samples = 9 has no effect"]),
         (["ckpt_path=x.ckpt", "data.path=t.csv", "split=val"], ["split = 'val' has no effect with data.path"]),
     ],
     "predict.py": [

@@ -108,6 +108,9 @@ def _expanded(one: torch.Tensor) -> torch.Tensor:
 _MANY = [*map(str, range(100_000))]
 HYPER, FIRST = "hyper_parameters", "mlp.layers.linear_1.weight"
 CHANGES: dict[str, Callable[[Content], None]] = {
+    "residuals of classes": lambda content: content.update(
+        calibration={"residuals": torch.ones(9, 3).double(), "folds": None, "fold_of_member": [], "used_for": []}
+    ),
     "shared lists in the configuration": lambda content: content["config"]["model"].update(hidden_units=_shared()),
     "shared lists as the seed": lambda content: content["config"].update(seed=_shared()),
     "shared lists in the hyperparameters": lambda content: content[HYPER]["model"].update(hidden_units=_shared()),

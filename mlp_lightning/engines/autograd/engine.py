@@ -133,11 +133,11 @@ class AutogradEngine:
         return {"loss": [loss], self.task.metric_name: [metric]}
 
     @torch.no_grad()
-    def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
+    def predictions(self, split: str, best: bool = False) -> NDArray[np.float64]:
         """Probabilities (or values) for all rows of a split, ``(1, B, C)``."""
         with self._evaluating(best) as forward:
-            parts = [self.task.predictions(forward(one)).float() for one, _ in _parts(self._split(split))]
-        return torch.cat(parts)[None].cpu().numpy()
+            parts = [forward(one).cpu() for one, _ in _parts(self._split(split))]
+        return self.task.predictions(torch.cat(parts))[None].double().numpy()
 
     def after_validation(self, losses: Sequence[float]) -> None:
         """Let a schedule follow the validation loss."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,13 +120,11 @@ class StackedEngine:
     def evaluate(self, split: str, best: bool = False) -> dict[str, list[float]]:
         """Loss and metric of every slot over all rows of a split."""
         features, targets, weights = self._split(split)
-        rows, model, task = features.shape[-2], self.model, self.task
+        model, task = self.model, self.task
         # Members with fewer rows than others have rows of weight 0.
-        total_weight = rows if weights is None else weights.sum(-1)
-        part = max(1, _EVALUATED_NUMBERS // (model.members * model.widest))
+        total_weight = features.shape[-2] if weights is None else weights.sum(-1)
         total: dict[str, Tensor] = {}
-        for start in range(0, rows, part):
-            here = (slice(start, start + part),) if features.dim() == 2 else (slice(None), slice(start, start + part))
+        for here in self._parts(features):
             part_weights = None if weights is None else weights[here]
             logits_KBC = self._logits(features[here], best)
             share = (logits_KBC.shape[1] if part_weights is None else part_weights.sum(-1)) / total_weight
@@ -140,12 +138,20 @@ class StackedEngine:
         return {name: metric_K.to(model.flat_N.dtype).tolist() for name, metric_K in total.items()}
 
     @torch.no_grad()
-    def predictions(self, split: str, best: bool = False) -> NDArray[np.float32]:
+    def predictions(self, split: str, best: bool = False) -> NDArray[np.float64]:
         """Probabilities (or values) of every slot for all rows of a split, ``(K, B, C)``.
 
         A member with fewer rows than another has meaningless predictions after its own.
         """
-        return self.task.predictions(self._logits(self._split(split)[0], best)).float().cpu().numpy()
+        features = self._split(split)[0]
+        parts = [self._logits(features[here], best).cpu() for here in self._parts(features)]
+        return self.task.predictions(torch.cat(parts, dim=1)).double().numpy()
+
+    def _parts(self, features: Tensor) -> Iterator[tuple[slice, ...]]:
+        """Where the rows of a split are of which the hidden units of all members fit into memory together."""
+        rows, part = features.shape[-2], max(1, _EVALUATED_NUMBERS // (self.model.members * self.model.widest))
+        of_all = () if features.dim() == 2 else (slice(None),)
+        return ((*of_all, slice(start, start + part)) for start in range(0, rows, part))
 
     def after_validation(self, losses: Sequence[float]) -> None:
         """Let schedules follow the validation loss of each slot."""

@@ -26,6 +26,14 @@ from mlp_lightning.inference.explanation.dependence import Dependence, partial_d
 from mlp_lightning.inference.explanation.figure import Curve, importance_figure, partial_dependence_figure
 from mlp_lightning.inference.explanation.importance import Importances, permutation_importances
 from mlp_lightning.inference.explanation.rows import ExplainedRows, rows_of_split, rows_of_table
+from mlp_lightning.inference.explanation.shapley import ShapleyValues, shapley_values
+from mlp_lightning.inference.explanation.shapley_files import (
+    SHAPLEY_FILES,
+    shapley_figure,
+    shapley_record,
+    summary_table,
+    values_table,
+)
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.inference.predict import refuse_two_tables
@@ -51,6 +59,7 @@ class Explanation:
         metric_name: of the metric beside the loss.
         metric_falls: whether a worse metric is a lower one.
         files: what was written.
+        shapley: what columns add to single predictions; ``None`` if it was not asked for.
     """
 
     rows: ExplainedRows
@@ -59,6 +68,7 @@ class Explanation:
     metric_name: str
     metric_falls: bool
     files: list[Path]
+    shapley: ShapleyValues | None = None
 
     def table(self) -> Table:
         """The importances, to show in a terminal."""
@@ -117,18 +127,18 @@ def explain(
     top: int = 6,
     rows: int = 2_000,
     seed: int = 0,
+    shapley_rows: int | Sequence[int] = 200,
+    shapley_samples: int = 50,
 ) -> Explanation:
-    """Measure how much a trained model needs each column, and how its predictions follow the most important ones.
+    """Measure how much a trained model needs each column, and how its predictions follow from them.
 
-    Writes ``importance.csv`` and ``.png``, ``partial_dependence.csv`` and ``.png``, ``ice.csv`` and
-    ``explanation.json`` into a folder: all or none. The same call writes the same tables and pictures.
+    Writes tables, pictures and ``explanation.json`` into a folder: all or none. The same call writes the same.
 
     Args:
         ckpt_path: of the model.
         output_dir: the folder; made if it does not exist. An earlier explanation in it is replaced. ``None``:
             ``explanation/<split>``, ``explanation/table-<name>`` or ``explanation/frame`` in the run's folder.
-        data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
-            ``None``: a split of the data that the model was trained on, which are read and split again.
+        data_path: a table with the model's columns and targets; ``None``: a split of the data that it was trained on.
         csv: how its text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         split: which split, if there is no table; ``None``: the test rows, without them the validation rows.
         weight_column: has the weight of each row; ``None``: that of the training if the table has it.
@@ -139,6 +149,8 @@ def explain(
         top: of how many columns the partial dependence is worked out.
         rows: most rows to use; of more, so many are drawn.
         seed: decides the permutations, and which rows are drawn.
+        shapley_rows: how many rows get Shapley values, 0: none; or which, by their numbers in the table from 1.
+        shapley_samples: how many rows each is compared with, at least 2.
 
     Raises:
         CheckpointError: the model cannot be loaded, or the table that it was trained on has changed.
@@ -149,27 +161,34 @@ def explain(
     started = time.monotonic()
     of_split = data_path is None and frame is None
     numbers = {"repeats": (repeats, 2), "top": (top, 1), "rows": (rows, 1), "seed": (seed, 0)}
+    numbers["shapley_samples"] = shapley_samples, 2
     _refuse_options(output_dir, numbers, given_options(csv) if of_split else {"split": split})
     refuse_two_tables(data_path, frame, csv)
-    model = load_model(ckpt_path, device, allow_targets)
+    model, most = load_model(ckpt_path, device, allow_targets), (weight_column, rows, seed)
     with cpu_threads(model.threads):
-        if of_split:
-            used = rows_of_split(model, split, weight_column, rows, seed)
-        else:
-            used = rows_of_table(model, data_path, csv, frame, weight_column, rows, seed)
+        used = rows_of_split(model, split, *most) if of_split else rows_of_table(model, data_path, csv, frame, *most)
         measured = explained(model, used, repeats, top, seed)
+        values = shapley_values(model, used, shapley_rows, shapley_samples, seed) if shapley_rows else None
     asked = {"data_path": None if data_path is None else str(data_path), "seed": seed, "device": device}
-    record = {**_described(model, measured), **asked, "seconds": time.monotonic() - started}
-    folder = _folder(model, used, data_path) if output_dir is None else Path(output_dir).expanduser().absolute()
-    return dataclasses.replace(measured, files=_written(folder, _contents(model, measured, record)))
+    return _finished(model, dataclasses.replace(measured, shapley=values), output_dir, asked, started)
 
 
 def explained(model: TrainedModel, rows: ExplainedRows, repeats: int, top: int, seed: int) -> Explanation:
-    """Measure on these rows; writes nothing."""
+    """Measure importances and partial dependence on these rows; writes nothing."""
     importances = permutation_importances(model, rows, repeats, seed)
     names = [one.column.name for one in importances.columns[:top]]
     dependences = [partial_dependence(model, rows, name, seed) for name in names]
     return Explanation(rows, importances, dependences, model.task.metric_name, model.task.has_classes, [])
+
+
+def _finished(
+    model: TrainedModel, measured: Explanation, output_dir: str | Path | None, asked: dict[str, Any], started: float
+) -> Explanation:
+    """The explanation with its files, which are written."""
+    record = {**_described(model, measured), **asked, "seconds": time.monotonic() - started}
+    folder = _folder(model, measured.rows, asked["data_path"])
+    folder = folder if output_dir is None else Path(output_dir).expanduser().absolute()
+    return dataclasses.replace(measured, files=_written(folder, _contents(model, measured, record)))
 
 
 def _folder(model: TrainedModel, rows: ExplainedRows, data_path: str | None) -> Path:
@@ -204,6 +223,8 @@ def _written(folder: Path, by_name: dict[str, bytes]) -> list[Path]:
     try:
         complete_writes(folder, "explanation-*")  # and not those of runs that train in there
         write_all(contents, folder / f".explanation-{os.getpid()}-{time.time_ns()}.journal")
+        for name in set(SHAPLEY_FILES) - set(by_name):  # of an earlier explanation
+            (folder / name).unlink(missing_ok=True)
     except BaseException:
         if is_new:
             with contextlib.suppress(OSError):  # somebody else's files are in it
@@ -245,6 +266,7 @@ def _described(model: TrainedModel, measured: Explanation) -> dict[str, Any]:
             {"column": one.column.name, "kind": one.column.kind, "values": one.labels, "mean": one.mean_GC.tolist()}
             for one in measured.dependences
         ],
+        **({} if measured.shapley is None else {"shapley": shapley_record(measured.shapley, _outputs(model))}),
         "surprises": rows.surprises,
         "explained_at": datetime.datetime.now(datetime.timezone.utc).isoformat(),
         "versions": versions(),
@@ -272,7 +294,13 @@ def _contents(model: TrainedModel, measured: Explanation, record: dict[str, Any]
     repeats = len(columns[0].loss_R)
     importance = importance_figure(names, scores, f"Permutation importance, {repeats} repeats: {title}")
     dependence = partial_dependence_figure(curves, shown, f"Partial dependence and single rows: {title}")
+    of_shapley: dict[str, bytes] = {}
+    if (values := measured.shapley) is not None:
+        picture = shapley_figure(values, shown, f"Shapley values of {len(values.raw_BF):,} of {title}")
+        content = _csv(summary_table(values, outputs)), _csv(values_table(values, outputs)), png_bytes(picture)
+        of_shapley = dict(zip(SHAPLEY_FILES, content, strict=True))
     return {
+        **of_shapley,
         "importance.csv": _csv(pa.Table.from_pylist(measured.table_rows())),
         "partial_dependence.csv": _csv(_dependence_table(measured.dependences, outputs)),
         "ice.csv": _csv(_curves_table(measured.dependences, outputs)),

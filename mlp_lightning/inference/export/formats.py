@@ -38,12 +38,14 @@ class ExportReport:
         files: all files, ``path`` first.
         checked_rows: number of rows for which the exported model was compared with the checkpoint.
         largest_difference: between two predictions; as :func:`~mlp_lightning.inference.export.check.difference` has it.
+        not_exported: what the model can do and the files cannot; empty if they can all.
     """
 
     path: Path
     files: tuple[Path, ...]
     checked_rows: int
     largest_difference: float
+    not_exported: str
 
 
 def export_model(
@@ -82,7 +84,16 @@ def export_model(
             f"The network of {model.path} cannot be exported with format={format} ({cause})."
             " Nothing was written; export it with format=safetensors, or change its forward."
         ) from error
-    return ExportReport(files[0], files, checked.rows, checked.largest_difference)
+    return ExportReport(files[0], files, checked.rows, checked.largest_difference, _not_exported(model))
+
+
+def _not_exported(model: TrainedModel) -> str:
+    further = {
+        "the spread between the members (std_<target>)": model.is_ensemble,
+        "intervals (interval=…)": model.calibration is not None,
+    }
+    named = " and ".join(what for what, is_there in further.items() if is_there)
+    return named and f"{named}; predict.py (mlp-predict) has them"
 
 
 def _onnx_writer() -> Callable[[TrainedModel, Path], tuple[tuple[Path, ...], Checked]]:
