@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any, Union
 
 from mlp_lightning.config import names
-from mlp_lightning.config.rules import at_least, dotted_names, not_empty, one_of, option
+from mlp_lightning.config.rules import Rule, at_least, between_exclusive, dotted_names, not_empty, one_of, option
 from mlp_lightning.config.schema import CsvConfig
 from mlp_lightning.errors import Fault
 
@@ -37,12 +37,43 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     """
     faults = []
     data = getattr(options, "data", None)
+    if isinstance(options, EvaluateConfig):
+        faults += evaluation_faults(options, explicit)
     has_split = isinstance(options, (EvaluateConfig, ExplainConfig))
     if has_split and options.data.path is not None and "split" in explicit:
         faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
     if data is not None and data.path is None:
         given = {key: getattr(data.csv, key.rpartition(".")[2]) for key in explicit if key.startswith("data.csv.")}
         faults += [Fault(key, one, "has no effect without data.path", "leave it out") for key, one in given.items()]
+    return faults
+
+
+def evaluation_faults(options: EvaluateConfig, explicit: Collection[str]) -> list[Fault]:
+    """What contradicts in an evaluation, or has no effect.
+
+    Args:
+        options: of the evaluation.
+        explicit: dotted keys that the user set.
+    """
+    faults = []
+    if options.resamples == 0:
+        rule, hint = "has no effect without resamples", "leave it out, or resamples=0"
+        faults += [Fault(key, getattr(options, key), rule, hint) for key in ("confidence", "seed") if key in explicit]
+    given = options.threshold.wished
+    costs = [f"{kind}_cost" for kind in ("false_positive", "false_negative")]
+    if any(one in given for one in costs):
+        faults += [
+            Fault(f"threshold.{one}", None, "is missing beside the other cost", "give both")
+            for one in costs
+            if one not in given
+        ]
+        if all(given.get(one) == 0 for one in costs):
+            faults.append(Fault("threshold.false_positive_cost", 0, "is 0 like the other cost", "give one above 0"))
+    first, *others = [one for one in given if one != costs[1] or costs[0] not in given] or [""]
+    faults += [
+        Fault(f"threshold.{one}", given[one], f"contradicts threshold.{first}", "leave one of them out")
+        for one in others
+    ]
     return faults
 
 
@@ -54,6 +85,44 @@ class RowsConfig:
         None, not_empty(), meaning="a file, a folder of files, a pattern with *, an address, or - (standard input)"
     )
     csv: CsvAsTrained = dataclasses.field(default_factory=CsvAsTrained)
+
+
+def _threshold() -> Rule:
+    def holds(value: Any) -> bool:
+        return bool(value.strip()) if isinstance(value, str) else 0 <= value <= 1
+
+    return Rule("a number between 0 and 1, or the metrics.json of an evaluation", holds)
+
+
+def _share() -> Rule:
+    return Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdConfig:
+    """From which probability on a row is decided to be of the second class: one of these, or both costs."""
+
+    value: Union[float, str, None] = option(
+        None, _threshold(), meaning="measure this one: a number, or the metrics.json of an evaluation that chose it"
+    )
+    precision: Union[float, None] = option(None, _share(), meaning="choose the highest recall with this precision")
+    recall: Union[float, None] = option(None, _share(), meaning="choose the highest precision with this recall")
+    false_positive_cost: Union[float, None] = option(
+        None, at_least(0), meaning="choose the lowest cost: of a row of the first class that is decided wrongly"
+    )
+    false_negative_cost: Union[float, None] = option(None, at_least(0), meaning="likewise of a row of the second class")
+
+    @property
+    def wished(self) -> dict[str, Any]:
+        """What is given, by its key."""
+        return {name: one for name, one in vars(self).items() if one is not None}
+
+    @property
+    def costs(self) -> dict[str, float] | None:
+        """Of the two kinds of wrong decisions; ``None`` if they are not given."""
+        if self.false_positive_cost is None or self.false_negative_cost is None:
+            return None
+        return {"false_positive": self.false_positive_cost, "false_negative": self.false_negative_cost}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +139,20 @@ class EvaluateConfig:
     weight_column: Union[str, None] = option(
         None, not_empty(), meaning="column with the weight of each row; null: that of the training"
     )
+    group_column: Union[str, None] = option(
+        None, not_empty(), meaning="column with the group of each row, drawn as a whole; null: that of the training"
+    )
+    resamples: Union[int, None] = option(
+        None,
+        at_least(0),
+        meaning="bootstrap resamples of the confidence intervals; 0: no intervals; null: 1,000, fewer of many rows",
+    )
+    confidence: float = option(0.95, between_exclusive(0, 1), meaning="of the intervals")
+    seed: int = option(0, at_least(0), meaning="of the resamples")
+    compare: Union[str, None] = option(
+        None, not_empty(), meaning="another model on the same rows: a .ckpt file or a run folder"
+    )
+    threshold: ThresholdConfig = dataclasses.field(default_factory=ThresholdConfig)
     output: Union[str, None] = option(
         None, not_empty(), meaning="folder for the metrics; null: one in the run's folder"
     )
@@ -123,6 +206,11 @@ class PredictConfig:
     )
     id_columns: Union[list[str], str, None] = option(
         None, not_empty(), meaning="columns of the table that are copied into the predictions"
+    )
+    threshold: Union[float, str, None] = option(
+        None,
+        _threshold(),
+        meaning="from which probability on a row is of the second class; null: the most probable class",
     )
     overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")

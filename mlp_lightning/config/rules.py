@@ -74,6 +74,10 @@ def between(low: float, high: float, *, high_included: bool = False) -> Rule:
     return Rule(f"at least {low} and less than {high}", lambda value: low <= value < high)
 
 
+def between_exclusive(low: float, high: float) -> Rule:
+    return Rule(f"greater than {low} and less than {high}", lambda value: low < value < high)
+
+
 def one_of(names: Sequence[str] | Callable[[], Sequence[str]], or_path_of: str = "") -> Choice:
     return Choice(names if callable(names) else lambda: names, or_path_of)
 

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import mean_predictions, refuse_objects, write_ensemble
-from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+from mlp_lightning.ensembles.selection import greedy_weights, loss_of
 from mlp_lightning.ensembles.space import candidates
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
+from mlp_lightning.networks.calibration import best_temperature
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write

@@ -1,11 +1,9 @@
-"""Which candidates predict best together, and how sure they are: from predictions of rows that they did not train on.
+"""Which candidates predict best together: from predictions of rows that they did not train on.
 
 Shapes: ``N`` candidates, ``B`` rows, ``C`` classes or outputs.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -13,9 +11,6 @@ from torch import Tensor
 from mlp_lightning.networks.tasks import Task
 
 _ROUNDS = 40
-_TEMPERATURES = (0.3, 5.0)
-# Deviation of the logarithm of temperatures before any row is seen; set by judgement, not measured over tables.
-_SPREAD = 0.25
 
 
 def loss_of(task: Task, predictions_BC: Tensor, targets: Tensor) -> float:
@@ -45,23 +40,3 @@ def greedy_weights(task: Task, predictions_NBC: Tensor, targets: Tensor, rounds:
         total_BC = total_BC + predictions_NBC[chosen]
         found.append((losses[chosen], [count / size for count in counts]))
     return min(found)[1]
-
-
-def best_temperature(task: Task, predictions_BC: Tensor, targets: Tensor) -> float:
-    """The most probable temperature (Guo et al., 2017, section 4.2); 1 for numbers.
-
-    Its logarithm is normal around 0 before. Without that, few rows that are all predicted well would ask for the lowest
-    temperature, and one row that is predicted wrongly later would cost more than all of them gained.
-    """
-    if not task.has_classes:
-        return 1.0
-    from scipy.optimize import minimize_scalar
-
-    logits_BC = task.logits(predictions_BC)
-
-    def loss(log_temperature: float) -> float:
-        of_rows = len(targets) * task.loss(logits_BC / math.exp(log_temperature), targets).item()
-        return of_rows + log_temperature**2 / (2 * _SPREAD**2)
-
-    found = minimize_scalar(loss, bounds=tuple(map(math.log, _TEMPERATURES)), method="bounded", options={"xatol": 1e-3})
-    return math.exp(found.x)

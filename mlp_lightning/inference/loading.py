@@ -49,6 +49,8 @@ class TrainedModel:
         config: what it was trained with.
         path: of its checkpoint.
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
+        thresholds_T: from which probability on a row is of the second class of each target; ``None``: the most probable
+            class.
     """
 
     module: MLPModule | Ensemble
@@ -59,6 +61,7 @@ class TrainedModel:
     config: Config
     path: Path
     fingerprint: Mapping[str, Any] | None = None
+    thresholds_T: Floats | None = None
 
     @classmethod
     def of(
@@ -94,6 +97,13 @@ class TrainedModel:
         """How the numbers of its training rows are written, where not as programs write them."""
         return number_forms(self.preprocessing)
 
+    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
+        """The class number of each target, ``(B, T)``; ``None`` if targets have no classes."""
+        if self.thresholds_T is None:
+            return self.task.decisions(predictions_BC)
+        of_second_BT = predictions_BC[:, -len(self.thresholds_T) :]
+        return (of_second_BT >= torch.from_numpy(self.thresholds_T).to(of_second_BT.device)).long()
+
     @torch.no_grad()
     def predict(self, raw_BF: Floats) -> Floats:
         """What :meth:`Task.predictions` gives: probabilities, or values in their own units, ``(B, C)``."""
@@ -125,7 +135,7 @@ class TrainedModel:
     def _with_spread(self, ensemble: Ensemble, raw_BF: Tensor) -> tuple[Tensor, Tensor]:
         of_members_KBC = ensemble.member_predictions(raw_BF)
         predictions_BC, spread_BC = ensemble.mean(of_members_KBC), ensemble.spread(of_members_KBC)
-        decisions_BT = self.task.decisions(predictions_BC)
+        decisions_BT = self.decisions(predictions_BC)
         if decisions_BT is not None and decisions_BT.shape != spread_BC.shape:
             spread_BC = spread_BC.gather(1, decisions_BT)
         return predictions_BC, spread_BC

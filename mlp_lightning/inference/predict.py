@@ -20,6 +20,7 @@ from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
+from mlp_lightning.inference.thresholds import with_thresholds
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
@@ -60,14 +61,15 @@ def predict(
     progress: Callable[[int], None] | None = None,
     allow_targets: Sequence[str] = (),
     frame: Any = None,
+    *,
+    threshold: float | str | Path | None = None,
 ) -> PredictionReport:
     """Write the predictions of a trained model for every row of a table, in their order and in constant memory.
 
-    The columns of the file are, in this order, ``id_columns`` as in the table;
-    ``predicted_<target>`` (a class with its type: text, whole number or truth value; a value in its units) for each
-    target; of a classification, ``probability_<class>`` for each class, and of several targets of two classes each
-    ``probability_<target>_<class>`` for the second class; and of an ensemble ``std_<target>``: the standard deviation
-    between its members of the value, or of the probability of the predicted class.
+    The columns are, in this order, ``id_columns`` as in the table; ``predicted_<target>`` (a class with its type: text,
+    whole number or truth value; a value in its units); of a classification, ``probability_<class>``, of several targets
+    of two classes each ``probability_<target>_<class>`` for the second class; and of an ensemble ``std_<target>``: the
+    standard deviation between its members of the value, or of the probability of the predicted class.
 
     Args:
         ckpt_path: of the model.
@@ -82,21 +84,20 @@ def predict(
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
         progress: called after some rows, and at the end, with the number of rows done.
         frame: the table, instead of ``data_path``: a data frame of pandas, polars or pyarrow.
+        threshold: as for :func:`~mlp_lightning.inference.thresholds.with_thresholds`.
 
     Raises:
         CheckpointError: the model cannot be loaded.
         ConfigError: nothing can be written to ``output``, or an id column would have the name of an output.
         DataError: a column is missing, or a value cannot be read or has no prediction.
-        OSError: the output cannot be written, for example on a full disk; no partial file is left.
+        OSError: the output cannot be written; no partial file is left.
     """
     started, surprises, rows = time.monotonic(), Surprises(), 0
     refuse_two_tables(data_path, frame, csv)
-    given = {"output": output, "data.path": data_path if frame is None else ""}
-    if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
-        raise ConfigError(missing)
-    path = Path(str(output)).expanduser().absolute()
+    path = _output_path(output, data_path, frame)
     refuse_output(path, str(output), [], overwrite)
-    model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    model = with_thresholds(load_model(ckpt_path, device, allow_targets), threshold, "threshold")
+    ids = list(dict.fromkeys(id_columns))
     source = _source(model, data_path, csv, frame, ids)
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
     _refuse_path_in_table(path, str(output), data_path)
@@ -108,6 +109,13 @@ def predict(
             if progress is not None:
                 progress(rows)
     return PredictionReport(rows, path, surprises.lines(), time.monotonic() - started)
+
+
+def _output_path(output: str | Path | None, data_path: str | None, frame: Any) -> Path:
+    given = {"output": output, "data.path": data_path if frame is None else ""}
+    if missing := [Fault(key, None, "is missing", "name a file") for key, value in given.items() if value is None]:
+        raise ConfigError(missing)
+    return Path(str(output)).expanduser().absolute()
 
 
 def _source(
@@ -215,7 +223,7 @@ def finite_predictions(model: TrainedModel, batch: EncodedBatch, source: TableSo
 def output_columns(model: TrainedModel, predictions_BC: Floats, spread_BT: Floats | None = None) -> dict[str, pa.Array]:
     """The columns of :func:`output_names` for some rows."""
     values = [pa.array(np.ascontiguousarray(one)) for one in predictions_BC.T]
-    decisions_BT = model.task.decisions(torch.from_numpy(predictions_BC))
+    decisions_BT = model.decisions(torch.from_numpy(predictions_BC))
     if decisions_BT is not None:
         decided = zip(model.target.columns, decisions_BT.T, strict=True)
         values = [*(one.values(numbers_B.numpy()) for one, numbers_B in decided), *values]

@@ -1,4 +1,4 @@
-"""Ensemble selection and temperatures, against plain loops over scikit-learn's metrics."""
+"""Ensemble selection, against plain loops over scikit-learn's metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, mean_squared_error
 
-from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+from mlp_lightning.ensembles.selection import greedy_weights, loss_of
 from mlp_lightning.networks.tasks import make_task
 
 
@@ -56,30 +56,3 @@ def test_numbers_are_weighted_by_their_squared_error() -> None:
 def test_one_candidate_has_all_the_weight() -> None:
     task = make_task("multiclass", 3)
     assert greedy_weights(task, torch.full((1, 5, 3), 1 / 3), torch.zeros(5, dtype=torch.long)) == [1.0]
-
-
-@pytest.mark.parametrize("factor", [0.5, 2.0, 3.5])
-def test_temperatures_undo_what_logits_were_multiplied_by(factor: float) -> None:
-    random = np.random.default_rng(1)
-    logits_BC = torch.from_numpy(random.normal(size=(20_000, 3)))
-    uniform_B1 = torch.from_numpy(random.random((20_000, 1)))
-    labels_B = (logits_BC.softmax(-1).cumsum(-1) < uniform_B1).sum(-1).clamp(max=2)
-    task = make_task("multiclass", 3)
-    found = best_temperature(task, (logits_BC * factor).softmax(-1), labels_B)
-    assert found == pytest.approx(factor, rel=0.05)
-
-
-def test_few_rows_that_are_all_right_change_little() -> None:
-    """Against a grid of the same posterior, from scikit-learn's log loss."""
-    labels_B = np.arange(30) % 3
-    shares_BC = np.full((30, 3), 0.02) + 0.94 * np.eye(3)[labels_B]
-    found = best_temperature(make_task("multiclass", 3), torch.from_numpy(shares_BC), torch.from_numpy(labels_B))
-    logs = np.linspace(np.log(0.3), np.log(5), 4001)
-    tempered = [shares_BC ** (1 / np.exp(one)) for one in logs]
-    losses = [30 * log_loss(labels_B, one / one.sum(1, keepdims=True)) for one in tempered]
-    assert found == pytest.approx(np.exp(logs[np.argmin(np.array(losses) + logs**2 / (2 * 0.25**2))]), rel=5e-3)
-    assert 0.7 < found < 1
-
-
-def test_temperatures_are_of_classes() -> None:
-    assert best_temperature(make_task("regression", 1), torch.rand(5, 1), torch.rand(5, 1).double()) == 1.0
