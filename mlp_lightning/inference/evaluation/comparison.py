@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.inference.evaluation.bootstrap import Bootstrap, Intervals, difference_intervals, reproduced
 from mlp_lightning.inference.evaluation.rows import EvaluatedRows
+from mlp_lightning.inference.evaluation.table import metric_name
 from mlp_lightning.inference.evaluation.weightings import metrics_of_weightings
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.networks.tasks.base import Metrics
@@ -63,7 +64,7 @@ class Comparison:
         known = baseline or {}
         return [
             {
-                "metric": key,
+                "metric": metric_name(key),
                 "this": metrics[key],
                 "other": self.metrics[key],
                 "difference": difference,

@@ -47,7 +47,7 @@ def contents(model: TrainedModel, rows: EvaluatedRows, report: EvaluationReport)
         found["precision_recall.png"] = png_bytes(precision_recall_figure(report.precision_recall, title))
         found["precision_recall.csv"] = csv_bytes(_curves_table(report.precision_recall))
     if (one := report.calibration) is not None:
-        title = f"{rows.title}\ntemperature {one.temperature:.3g}"
+        title = rows.title if one.temperature is None else f"{rows.title}\ntemperature {one.temperature:.3g}"
         found["calibration.png"] = png_bytes(reliability_figure(one.reliability, one.reliability_after, title))
         found["calibration.csv"] = csv_bytes(_reliability_table(one))
     return found
@@ -63,7 +63,8 @@ def described(model: TrainedModel, rows: EvaluatedRows, report: EvaluationReport
         more["confusion_matrix"] = by_name([one.tolist() for one in evaluation.confusion])
     if report.calibration is not None:
         one = report.calibration
-        more["calibration"] = {"temperature": one.temperature, "before": one.before, "after": one.after}
+        keys = "temperature", "parts", "before", "after"
+        more["calibration"] = {key: getattr(one, key) for key in keys}
     if report.thresholds:
         more[SECTION] = _described_thresholds(model, report)
     if report.comparison is not None:

@@ -118,26 +118,28 @@ class EvaluationReport:
             tables.append(("Thresholds", rows))
         if self.comparison is not None:
             rows = self.comparison.rows(self.metrics, self.baseline)
-            tables.append((f"Compared with {self.comparison.other}", rows))
+            tables.append((f"Compared with {self.comparison.other} (low to high: interval of the difference)", rows))
         return tables
 
     def _about_intervals(self) -> list[str]:
-        if not any(self.intervals.values()):
+        if not self.bootstrap.resamples:
             return []
+        if not any(self.intervals.values()):
+            return [f"No intervals: they need more than one of the {self.units}"]
         how = f"{self.bootstrap.resamples:,} resamples of {self.units}, seed {self.bootstrap.seed}"
-        return [f"Intervals: {self.bootstrap.confidence:.4g} of {how}"]
+        return [f"Intervals: {100 * self.bootstrap.confidence:.4g}% of {how}"]
 
     def _about_calibration(self) -> list[str]:
-        if self.calibration is None:
-            return []
         one = self.calibration
+        if one is None or one.after is None:
+            return []
         changes = [
             f"{metric_name(key)} {metric_text(value)} to {metric_text(one.after[key])}"
             for key, value in one.before.items()
         ]
         return [
             f"Calibration: a temperature of {one.temperature:.3g} brings {', '.join(changes)}"
-            f" ({one.folds} parts of these rows, each with the temperature of the others)"
+            f" ({one.parts} parts of these rows, each with the temperature of the others)"
         ]
 
     def _about_thresholds(self) -> list[str]:

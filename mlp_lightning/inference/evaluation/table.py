@@ -95,7 +95,7 @@ def _metric_cells(
     if intervals is not None and any(intervals.values()):
         limits = [intervals.get(key) for key in metrics]
         texts = ["" if one is None else f"{one[0]:.4g} to {one[1]:.4g}" for one in limits]
-        columns.append([f"{confidence:.4g} interval", *texts])
+        columns.append([f"{100 * confidence:.4g}% interval", *texts])
     if baseline is not None:
         known = [metric_text(baseline[key]) if key in baseline and key != "rows" else "" for key in metrics]
         columns.append(["baseline", *known])
