@@ -97,6 +97,12 @@ def _ignored(*more: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def grouped_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of rows in groups."""
+    return trained(tmp_path_factory.mktemp("grouped"), "big", columns=_ignored("width"), group_column="id")
+
+
+@pytest.fixture(scope="session")
 def price_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Of two numbers."""
     return trained(tmp_path_factory.mktemp("price"), ["price", "age"])
