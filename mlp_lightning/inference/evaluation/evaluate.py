@@ -102,7 +102,10 @@ def evaluate(
 
 
 def _plain(threshold: ThresholdConfig | Mapping[str, Any] | None) -> Any:
-    return threshold.wished if isinstance(threshold, ThresholdConfig) else threshold or {}
+    given = threshold.wished if isinstance(threshold, ThresholdConfig) else threshold or {}
+    if not isinstance(given, Mapping):
+        return given  # which is no section
+    return {key: str(one) if isinstance(one, Path) else one for key, one in given.items()}
 
 
 def _model(model: TrainedModel, options: EvaluateConfig, group_column: str | None) -> TrainedModel:

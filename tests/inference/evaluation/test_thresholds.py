@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +82,8 @@ def test_metrics_of_decisions_are_those_of_scikit_learn() -> None:
     one = OneAgainstRest("y", "yes", random.random(90) < 0.4, random.random(90))
     weights_B = random.random(90)
     found = decisions_metrics(one, 0.6, weights_B, {"false_positive": 2.0, "false_negative": 5.0})
-    both, weighted = (one.positive_B, one.score_B >= 0.6), {"sample_weight": weights_B}
+    both = one.positive_B, one.score_B >= 0.6
+    weighted: dict[str, Any] = {"sample_weight": weights_B}
     expected = {
         "precision": metrics.precision_score(*both, **weighted),
         "recall": metrics.recall_score(*both, **weighted),
@@ -154,6 +156,7 @@ def test_wishes_that_cannot_be_had(big_model, kind_model, price_model, tables, t
         (big_model, {"value": str(tmp_path / "none.json")}, r"none.json.* cannot be read: No such file"),
         (big_model, {"precision": 0.9, "recall": 0.9}, r"threshold.recall = 0.9 contradicts threshold.precision"),
         (big_model, {"value": 1.5}, r"threshold.value = 1.5 must be a number between 0 and 1"),
+        (big_model, {"value": tmp_path / "none.json"}, r"none.json.* cannot be read: No such file"),
         (big_model, {"precison": 0.9}, r"threshold.precison.*did you mean threshold.precision"),
     ]:
         with pytest.raises(ConfigError, match=text):

@@ -51,7 +51,7 @@ def test_a_hundred_classes() -> None:
     random = np.random.default_rng(0)
     labels_B, shares_BC = np.arange(200) % 100, random.dirichlet(np.ones(100), 200)
     target = target_of("multiclass", "a", tuple(f"{one:03d}" for one in range(100)))
-    weights_RB = np.stack([np.ones(200), random.integers(0, 2, 200)])
+    weights_RB = np.stack([np.ones(200), random.integers(0, 2, 200).astype(float)])
     found = metrics_of_weightings(target, labels_B[:, None].astype(float), shares_BC)(weights_RB)
     assert found["roc_auc"][0] == pytest.approx(metrics.roc_auc_score(labels_B, shares_BC, multi_class="ovr"))
     assert np.isnan(found["roc_auc"][1])
