@@ -101,6 +101,7 @@ def _described_thresholds(model: TrainedModel, report: EvaluationReport) -> dict
                 "metrics": one.metrics,
                 "intervals": _lists(one.intervals),
                 "at_half": one.at_half,
+                "baseline": one.baseline,
             }
             for one in report.thresholds
         ],

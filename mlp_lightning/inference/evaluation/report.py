@@ -111,9 +111,13 @@ class EvaluationReport:
             tables.append((f"Each {self.evaluation.of_each}", self.parts))
         if self.thresholds:
             rows = [
-                {"decided_by": f"P({one.target} = {one.positive}) {sign}", **metrics}
+                {"decided_by": decided_by, **metrics}
                 for one in self.thresholds
-                for sign, metrics in ((f">= {one.value:.6g}", one.metrics), ("> 0.5", one.at_half))
+                for decided_by, metrics in (
+                    (f"P({one.target} = {one.positive}) >= {one.value:.6g}", one.metrics),
+                    (f"P({one.target} = {one.positive}) > 0.5", one.at_half),
+                    (f"always {one.positive} (baseline)", one.baseline),
+                )
             ]
             tables.append(("Thresholds", rows))
         if self.comparison is not None:

@@ -38,6 +38,7 @@ class MeasuredThreshold:
         metrics: of the decisions: see :func:`decisions_of_weightings`.
         intervals: of the metrics, at this threshold: they do not know that rows chose it.
         at_half: the same metrics at one half.
+        baseline: of deciding that all rows are of the class.
     """
 
     target: str
@@ -47,6 +48,7 @@ class MeasuredThreshold:
     metrics: Metrics
     intervals: Intervals
     at_half: Metrics
+    baseline: Metrics
 
 
 def measured_thresholds(
@@ -72,13 +74,13 @@ def measured_thresholds(
         positive_B, score_B = rows.targets_BT[:, number] == 1, of_second_BT[:, number]
         question = OneAgainstRest(column.name, column.class_names[1], positive_B, score_B)
         value = chosen_threshold(question, rows.weights_B, wish) if given_T is None else float(given_T[number])
-        metrics, at_half = (
-            decisions_metrics(question, one, rows.weights_B, wish.costs) for one in (value, _ABOVE_HALF)
+        metrics, at_half, baseline = (
+            decisions_metrics(question, one, rows.weights_B, wish.costs) for one in (value, _ABOVE_HALF, 0.0)
         )
         weightings = decisions_of_weightings(question, value, wish.costs)
         limits = intervals(weightings, metrics, rows, bootstrap)
         facts = column.name, column.class_names[1], value, given_T is None
-        found.append(MeasuredThreshold(*facts, metrics, limits, at_half))
+        found.append(MeasuredThreshold(*facts, metrics, limits, at_half, baseline))
     return found
 
 

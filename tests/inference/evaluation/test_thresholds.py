@@ -133,6 +133,15 @@ def test_a_threshold_is_chosen_measured_and_used(big_model, tables, tmp_path) ->
     default_B = predicted(big_model.checkpoint, known, tmp_path, None)["predicted_big"].to_numpy()
     assert of_target["at_half"]["f1"] == pytest.approx(metrics.f1_score(truth_B, default_B))
     assert not np.array_equal(default_B, decided_B)
+    share = truth_B.mean()
+    always = {
+        "precision": share,
+        "recall": 1,
+        "f1": 2 * share / (1 + share),
+        "false_positive_rate": 1,
+        "accuracy": share,
+    }
+    assert of_target["baseline"] == pytest.approx(always)
 
     # The folder of the evaluation, its file, and the number say the same.
     for same in (str(tmp_path / "known"), str(tmp_path / "known" / "metrics.json"), value):
