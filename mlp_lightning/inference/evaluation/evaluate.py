@@ -60,8 +60,8 @@ def evaluate(
     Args:
         ckpt_path: of the model.
         output_dir: the folder; made if it does not exist. An earlier evaluation in it is replaced.
-        data_path: a table with the columns that the model sees and its targets; rows without a target are left out.
-            ``None``: a split of the data that the model was trained on, which are read and split again.
+        data_path: a table with the columns of the model and its targets; rows without a target are left out. ``None``:
+            a split of the data that the model was trained on, which are read and split again.
         csv: how its text files are read; ``None``, and what a ``CsvAsTrained`` leaves out: as in the training.
         split: which split, if there is no ``data_path``.
         weight_column: has the weight of each row; ``None``: that of the training if the table has it.
@@ -78,14 +78,12 @@ def evaluate(
 
     Raises:
         CheckpointError: a model cannot be loaded, or the table that it was trained on has changed.
-        ConfigError: an option is wrong or has no effect, no threshold has the wished precision, or the other model
-            has another target or other rows.
+        ConfigError: an option is wrong or has no effect, no threshold has the precision, or the models cannot compare.
         DataError: a column is missing, a value cannot be read, or no row has a target.
     """
     started = time.monotonic()
     refuse_two_tables(data_path, frame, csv)
-    given = {"resamples": resamples, "confidence": confidence, "seed": seed, "threshold": _plain(threshold)}
-    options = _checked(given)
+    options = _checked(resamples=resamples, confidence=confidence, seed=seed, threshold=_plain(threshold))
     model = _model(load_model(ckpt_path, device, allow_targets), options, group_column)
     other = None if compare is None else _other_model(model, compare, device, allow_targets)
     which = data_path, csv, frame, split
@@ -95,7 +93,7 @@ def evaluate(
     report = measured(model, rows, options)
     if other is not None and found is not None:
         report = dataclasses.replace(report, comparison=compared(model, rows, other, found, report.bootstrap))
-    source = {"data_path": data_path and str(data_path), "split": split if rows.numbers_B is not None else None}
+    source = {"data_path": data_path and str(data_path), "split": None if rows.numbers_B is None else split}
     record = {**described(model, rows, report), **source, **_circumstances(device, started)}
     files = _written(Path(output_dir).expanduser().absolute(), contents(model, rows, report), record)
     return dataclasses.replace(report, files=files)
@@ -130,7 +128,7 @@ def _circumstances(device: str, started: float) -> dict[str, Any]:
     }
 
 
-def _checked(given: Mapping[str, Any]) -> EvaluateConfig:
+def _checked(**given: Any) -> EvaluateConfig:
     """The options that Python hands over, checked as those of the command."""
     options = parse_section(EvaluateConfig, given)
     defaults = EvaluateConfig()
