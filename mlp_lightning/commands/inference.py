@@ -95,11 +95,16 @@ def _missing(plain: Mapping[str, Any]) -> list[Fault]:
         _checkpoint(str(plain.get("ckpt_path") or "last"))
     except ConfigError as error:
         faults += error.faults if plain.get("ckpt_path") else []
+    if plain.get("compare") is not None:
+        try:
+            _checkpoint(str(plain["compare"]), "compare")
+        except ConfigError as error:
+            faults += error.faults
     return faults
 
 
-def _checkpoint(wanted: str) -> Path:
-    """The checkpoint that ``ckpt_path`` names."""
+def _checkpoint(wanted: str, key: str = "ckpt_path") -> Path:
+    """The checkpoint that ``ckpt_path``, or another key, names."""
     if wanted in ("last", "best"):
         found = newest_checkpoint(OUTPUT_FOLDER.glob("*"), wanted, prefers_finished=True)
         best = newest_checkpoint(OUTPUT_FOLDER.glob("*"), "best", prefers_finished=True)
@@ -107,19 +112,19 @@ def _checkpoint(wanted: str) -> Path:
             newer = newest_first(OUTPUT_FOLDER.glob("*"), prefers_finished=True)
             if found is None or newer.index(best.parents[1]) < newer.index(found.parents[1]):
                 rule = f"is of a single training, and the newest run, {best.parents[1]}, is an ensemble without one"
-                raise ConfigError([Fault("ckpt_path", wanted, rule, "choose ckpt_path=best, or name a checkpoint")])
+                raise ConfigError([Fault(key, wanted, rule, f"choose {key}=best, or name a checkpoint")])
         if found is None:
             rule = f"names a checkpoint of the newest run in {OUTPUT_FOLDER}, and no run there has one"
-            raise ConfigError([Fault("ckpt_path", wanted, rule, "train one first, or give the path of a checkpoint")])
+            raise ConfigError([Fault(key, wanted, rule, "train one first, or give the path of a checkpoint")])
         return found
     path = unpacked(Path(wanted).expanduser())
     if path.is_dir():
         if (path / "fold-0").is_dir() and not (path / "checkpoints").is_dir():
             hint = f"name one of its folds, for example {path / 'fold-0'}"
-            raise ConfigError([Fault("ckpt_path", wanted, "is a cross-validation without a model of all folds", hint)])
+            raise ConfigError([Fault(key, wanted, "is a cross-validation without a model of all folds", hint)])
         path = path / "checkpoints" / "best.ckpt"
     if reason := why_no_file(path):
-        raise ConfigError([Fault("ckpt_path", wanted, reason, _WHICH_MODEL)])
+        raise ConfigError([Fault(key, wanted, reason, _WHICH_MODEL)])
     return path
 
 
@@ -158,7 +163,19 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
         options.split,
         options.weight_column,
     )
-    report = evaluate_model(checkpoint, folder, *which, device, options.allow_targets)
+    report = evaluate_model(
+        checkpoint,
+        folder,
+        *which,
+        device,
+        options.allow_targets,
+        group_column=options.group_column,
+        resamples=options.resamples,
+        confidence=options.confidence,
+        seed=options.seed,
+        compare=None if options.compare is None else _checkpoint(options.compare, "compare"),
+        threshold=options.threshold,
+    )
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))
     if console.is_terminal:
@@ -218,6 +235,7 @@ def _predict(options: PredictConfig, checkpoint: Path) -> None:
         allow_targets=options.allow_targets,
         interval=options.interval,
         member_quantiles=options.member_quantiles,
+        threshold=options.threshold,
     )
     console = RunConsole(options.verbosity)
     console.line(_model_line(options.ckpt_path, checkpoint))

@@ -8,6 +8,7 @@ from typing import Any, Union
 
 from mlp_lightning.config import names
 from mlp_lightning.config.rules import (
+    Rule,
     at_least,
     between,
     between_exclusive,
@@ -45,6 +46,8 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     """
     faults = []
     data = getattr(options, "data", None)
+    if isinstance(options, EvaluateConfig):
+        faults += evaluation_faults(options, explicit)
     has_split = isinstance(options, (EvaluateConfig, ExplainConfig))
     if has_split and options.data.path is not None and "split" in explicit:
         faults.append(Fault("split", options.split, "has no effect with data.path", "leave one of them out"))
@@ -57,6 +60,35 @@ def idle_options(options: Any, explicit: Collection[str]) -> list[Fault]:
     return faults
 
 
+def evaluation_faults(options: EvaluateConfig, explicit: Collection[str]) -> list[Fault]:
+    """What contradicts in an evaluation, or has no effect.
+
+    Args:
+        options: of the evaluation.
+        explicit: dotted keys that the user set.
+    """
+    faults = []
+    if options.resamples == 0:
+        rule, hint = "has no effect without resamples", "leave it out, or resamples=0"
+        faults += [Fault(key, getattr(options, key), rule, hint) for key in ("confidence", "seed") if key in explicit]
+    given = options.threshold.wished
+    costs = [f"{kind}_cost" for kind in ("false_positive", "false_negative")]
+    if any(one in given for one in costs):
+        faults += [
+            Fault(f"threshold.{one}", None, "is missing beside the other cost", "give both")
+            for one in costs
+            if one not in given
+        ]
+        if all(given.get(one) == 0 for one in costs):
+            faults.append(Fault("threshold.false_positive_cost", 0, "is 0 like the other cost", "give one above 0"))
+    first, *others = [one for one in given if one != costs[1] or costs[0] not in given] or [""]
+    faults += [
+        Fault(f"threshold.{one}", given[one], f"contradicts threshold.{first}", "leave one of them out")
+        for one in others
+    ]
+    return faults
+
+
 @dataclasses.dataclass(frozen=True)
 class RowsConfig:
     """The table that a model is used on."""
@@ -65,6 +97,44 @@ class RowsConfig:
         None, not_empty(), meaning="a file, a folder of files, a pattern with *, an address, or - (standard input)"
     )
     csv: CsvAsTrained = dataclasses.field(default_factory=CsvAsTrained)
+
+
+def _threshold() -> Rule:
+    def holds(value: Any) -> bool:
+        return bool(value.strip()) if isinstance(value, str) else 0 <= value <= 1
+
+    return Rule("a number between 0 and 1, or the metrics.json of an evaluation", holds)
+
+
+def _share() -> Rule:
+    return Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdConfig:
+    """From which probability on a row is decided to be of the second class: one of these, or both costs."""
+
+    value: Union[float, str, None] = option(
+        None, _threshold(), meaning="measure this one: a number, or the metrics.json of an evaluation that chose it"
+    )
+    precision: Union[float, None] = option(None, _share(), meaning="choose the highest recall with this precision")
+    recall: Union[float, None] = option(None, _share(), meaning="choose the highest precision with this recall")
+    false_positive_cost: Union[float, None] = option(
+        None, at_least(0), meaning="choose the lowest cost: of a row of the first class that is decided wrongly"
+    )
+    false_negative_cost: Union[float, None] = option(None, at_least(0), meaning="likewise of a row of the second class")
+
+    @property
+    def wished(self) -> dict[str, Any]:
+        """What is given, by its key."""
+        return {name: one for name, one in vars(self).items() if one is not None}
+
+    @property
+    def costs(self) -> dict[str, float] | None:
+        """Of the two kinds of wrong decisions; ``None`` if they are not given."""
+        if self.false_positive_cost is None or self.false_negative_cost is None:
+            return None
+        return {"false_positive": self.false_positive_cost, "false_negative": self.false_negative_cost}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +151,20 @@ class EvaluateConfig:
     weight_column: Union[str, None] = option(
         None, not_empty(), meaning="column with the weight of each row; null: that of the training"
     )
+    group_column: Union[str, None] = option(
+        None, not_empty(), meaning="column with the group of each row, drawn as a whole; null: that of the training"
+    )
+    resamples: Union[int, None] = option(
+        None,
+        at_least(0),
+        meaning="bootstrap resamples of the confidence intervals; 0: no intervals; null: 1,000, fewer of many rows",
+    )
+    confidence: float = option(0.95, between_exclusive(0, 1), meaning="of the intervals")
+    seed: int = option(0, at_least(0), meaning="of the resamples")
+    compare: Union[str, None] = option(
+        None, not_empty(), meaning="another model on the same rows: a .ckpt file or a run folder"
+    )
+    threshold: ThresholdConfig = dataclasses.field(default_factory=ThresholdConfig)
     output: Union[str, None] = option(
         None, not_empty(), meaning="folder for the metrics; null: one in the run's folder"
     )
@@ -150,6 +234,11 @@ class PredictConfig:
         None,
         between(0, 1, high_included=True),
         meaning="of what the members of an ensemble predict: their agreement, and no interval for the value",
+    )
+    threshold: Union[float, str, None] = option(
+        None,
+        _threshold(),
+        meaning="from which probability on a row is of the second class; null: the most probable class",
     )
     overwrite: bool = option(False, meaning="replace an existing output")
     accelerator: str = option("cpu", one_of(names.ACCELERATORS), meaning="auto: GPU, else MPS, else CPU")

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from mlp_lightning.config import Config
 from mlp_lightning.ensembles.ensemble import devices, mean_predictions, refuse_objects, write_ensemble
-from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+from mlp_lightning.ensembles.selection import greedy_weights, loss_of
 from mlp_lightning.ensembles.space import candidates, fixed_options
 from mlp_lightning.ensembles.training import PartOfRun, Trainings, claimed
 from mlp_lightning.errors import ConfigError, Fault, TrainingError
 from mlp_lightning.inference.loading import TrainedModel
+from mlp_lightning.networks.calibration import best_temperature
 from mlp_lightning.runs.assessment import assess, describe_baseline
 from mlp_lightning.runs.calibration import Calibration, calibration, uses_of_validation
 from mlp_lightning.runs.card import facts_of, write_card

@@ -32,12 +32,13 @@ from mlp_lightning.tables.written_numbers import read_numbers
 
 
 def source_of_rows(
-    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, weight_column: str | None
+    model: TrainedModel, data_path: str | None, csv: CsvOptions | None, frame: Any, *further: str | None
 ) -> TableSource:
     """Files, or a data frame, of which columns that are not evaluated with may hold what cannot be read."""
     if data_path is not None:
         return new_rows(str(data_path), csv, model.config.data.csv)
-    seen = [*(one.name for one in model.columns), *model.target.names, weight_column, model.config.data.weight_column]
+    of_training = model.config.data.weight_column, model.config.data.group_column
+    seen = [*(one.name for one in model.columns), *model.target.names, *further, *of_training]
     return MemorySource.of_frame(frame, [one for one in seen if one is not None])
 
 

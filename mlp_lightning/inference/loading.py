@@ -54,6 +54,8 @@ class TrainedModel:
         fingerprint: of the rows that it was trained on; ``None`` if it is not known.
         wild: by column, what new numbers are compared with.
         calibration: for intervals of its predictions; ``None`` without.
+        thresholds_T: from which probability on a row is of the second class of each target; ``None``: the most probable
+            class.
     """
 
     module: MLPModule | Ensemble
@@ -66,6 +68,7 @@ class TrainedModel:
     fingerprint: Mapping[str, Any] | None = None
     wild: Mapping[str, WildValues] = dataclasses.field(default_factory=dict)
     calibration: Calibration | None = None
+    thresholds_T: Floats | None = None
 
     @classmethod
     def of(
@@ -106,6 +109,13 @@ class TrainedModel:
         """How the numbers of its training rows are written, where not as programs write them."""
         return number_forms(self.preprocessing)
 
+    def decisions(self, predictions_BC: Tensor) -> Tensor | None:
+        """The class number of each target, ``(B, T)``; ``None`` if targets have no classes."""
+        if self.thresholds_T is None:
+            return self.task.decisions(predictions_BC)
+        of_second_BT = predictions_BC[:, -len(self.thresholds_T) :]
+        return (of_second_BT >= torch.from_numpy(self.thresholds_T).to(of_second_BT.device)).long()
+
     @torch.no_grad()
     def predict(self, raw_BF: Floats) -> Floats:
         """What :meth:`Task.predictions` gives: probabilities, or values in their own units, ``(B, C)``."""
@@ -145,7 +155,7 @@ class TrainedModel:
 
     def _with_spread(self, ensemble: Ensemble, of_members_KBC: Tensor) -> tuple[Tensor, Tensor]:
         predictions_BC, spread_BC = ensemble.mean(of_members_KBC), ensemble.spread(of_members_KBC)
-        decisions_BT = self.task.decisions(predictions_BC)
+        decisions_BT = self.decisions(predictions_BC)
         if decisions_BT is not None and decisions_BT.shape != spread_BC.shape:
             spread_BC = spread_BC.gather(1, decisions_BT)
         return predictions_BC, spread_BC

@@ -21,6 +21,7 @@ from mlp_lightning.inference.intervals import FurtherColumns
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.new_rows import CsvOptions, new_rows
 from mlp_lightning.inference.prediction_files import refuse_output, written_table
+from mlp_lightning.inference.thresholds import with_thresholds
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.batches import ROWS_AT_ONCE, EncodedBatch, encoded_batches
@@ -67,6 +68,7 @@ def predict(
     *,
     interval: float | None = None,
     member_quantiles: Sequence[float] | None = None,
+    threshold: float | str | Path | None = None,
 ) -> PredictionReport:
     """Write the predictions of a trained model for every row of a table, in their order and in constant memory.
 
@@ -90,6 +92,7 @@ def predict(
         frame: the table, instead of ``data_path``: a data frame of pandas, polars or pyarrow.
         interval: as for :class:`~mlp_lightning.inference.intervals.FurtherColumns`.
         member_quantiles: likewise.
+        threshold: as for :func:`~mlp_lightning.inference.thresholds.with_thresholds`.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -102,7 +105,8 @@ def predict(
     refuse_two_tables(data_path, frame, csv)
     path = _output_path(output, data_path, frame)
     refuse_output(path, str(output), [], overwrite)
-    model, ids = load_model(ckpt_path, device, allow_targets), list(dict.fromkeys(id_columns))
+    model = with_thresholds(load_model(ckpt_path, device, allow_targets), threshold, "threshold")
+    ids = list(dict.fromkeys(id_columns))
     further = FurtherColumns(model, interval, member_quantiles)
     source, surprises = _source(model, data_path, csv, frame, ids), model.surprises()
     refuse_output(path, str(output), [file.path for file in source.files], overwrite)
@@ -248,7 +252,7 @@ def finite_predictions(
 def output_columns(model: TrainedModel, predictions_BC: Floats, spread_BT: Floats | None = None) -> dict[str, pa.Array]:
     """The columns of :func:`output_names` for some rows."""
     values = [pa.array(np.ascontiguousarray(one)) for one in predictions_BC.T]
-    decisions_BT = model.task.decisions(torch.from_numpy(predictions_BC))
+    decisions_BT = model.decisions(torch.from_numpy(predictions_BC))
     if decisions_BT is not None:
         decided = zip(model.target.columns, decisions_BT.T, strict=True)
         values = [*(one.values(numbers_B.numpy()) for one, numbers_B in decided), *values]

@@ -151,6 +151,15 @@ def _quoted(texts: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:
     return pc.if_else(needs_quotes, pc.binary_join_element_wise('"', doubled, '"', ""), texts)
 
 
+def csv_bytes(table: pa.Table) -> bytes:
+    """A whole text table with commas."""
+    file = io.BytesIO()
+    writer = TextWriter(Path("table.csv"), file, ",", None)
+    writer.write(table)
+    writer.close()
+    return file.getvalue()
+
+
 @contextlib.contextmanager
 def written_table(path: Path) -> Iterator[TableWriter]:
     """A writer for the format of the ending of ``path``; the file appears when all of it is on the disk.

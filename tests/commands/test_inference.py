@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.csv
 import pytest
 from support.commands import ROOT, environment, run_forked, train_forked
+from support.inference_tables import flowers
 
 WRONG = {
     "evaluate.py": [
         (["ckpt_path=best"], ["ckpt_path", "no run there has one"]),
         (["ckpt_path=nothing.ckpt", "splitt=val"], ["splitt", "did you mean split?"]),
         ([], ["ckpt_path = None is missing"]),
+        (
+            ["ckpt_path=x.ckpt", "compare=y.ckpt", "resamples=-1", "confidence=1", "threshold.precision=0"],
+            ["ckpt_path = 'x.ckpt' is not", "compare = 'y.ckpt' is not", "resamples = -1", "confidence = 1"],
+        ),
+        (
+            ["ckpt_path=x.ckpt", "resamples=0", "seed=3", "threshold.value=0.4", "threshold.recall=0.9"],
+            ["seed = 3 has no effect without resamples", "threshold.recall = 0.9 contradicts threshold.value"],
+        ),
     ],
     "explain.py": [
         (["ckpt_path=best"], ["ckpt_path", "no run there has one"]),
@@ -34,6 +45,7 @@ WRONG = {
             ["did you mean data.path?", "data.path = None is missing", "output = None is missing"],
         ),
         (["ckpt_path=x.ckpt", "data.path=new.csv", "output=out.csv"], ["ckpt_path", "is not a file"]),
+        (["ckpt_path=x.ckpt", "data.path=new.csv", "output=out.csv", "threshold=1.2"], ["threshold = 1.2"]),
         (["-m", "ckpt_path=a,b"], ["--multirun"]),
     ],
     "export.py": [(["ckpt_path=best", "format=onx"], ["did you mean onnx?"])],
@@ -183,3 +195,29 @@ def test_version_is_that_of_this_package(
         runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"mlp-lightning {importlib.metadata.version('mlp-lightning')} ")
+
+
+@pytest.mark.slow
+def test_a_threshold_from_validation_rows_to_predictions(tmp_path: Path) -> None:
+    def run(script: str, *words: str, code: int = 0) -> str:
+        done = run_forked(str(ROOT / "scripts" / script), *words, folder=tmp_path)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    pyarrow.csv.write_csv(flowers(240).drop_columns(["kind", "price", "age", "weight"]), tmp_path / "flowers.csv")
+    quick = ["trainer.max_epochs=30", "verbosity=0", "logger=none", "scheduler=none"]
+    run("train.py", "data=table", "data.path=flowers.csv", "data.target=big", *quick)
+    costs = ["threshold.false_positive_cost=1", "threshold.false_negative_cost=20"]
+    printed = run("evaluate.py", "ckpt_path=best", "split=val", *costs, "output=chosen", "resamples=50")
+    assert "50 resamples of rows, seed 0" in printed
+    value = json.loads((tmp_path / "chosen" / "metrics.json").read_text())["threshold"]["values"]["big"]
+    run("evaluate.py", "ckpt_path=best", "threshold.value=chosen/metrics.json", "output=measured")
+    measured = json.loads((tmp_path / "measured" / "metrics.json").read_text())
+    assert measured["threshold"]["values"] == {"big": value}
+    assert measured["split"] == "test"
+    words = "ckpt_path=best", "data.path=flowers.csv", "threshold=chosen/metrics.json", "output=p.csv"
+    run("predict.py", *words)
+    table = pyarrow.csv.read_csv(tmp_path / "p.csv")
+    assert table["predicted_big"].to_pylist() == [one >= value for one in table["probability_True"].to_pylist()]
+    assert "is the evaluated model" in run("evaluate.py", "ckpt_path=best", "compare=best", "output=no", code=2)
+    assert not (tmp_path / "no").exists()

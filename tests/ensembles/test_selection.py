@@ -1,4 +1,4 @@
-"""Ensemble selection and temperatures, against plain loops over scikit-learn's metrics."""
+"""Ensemble selection, against plain loops over scikit-learn's metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, mean_squared_error
 
-from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+from mlp_lightning.ensembles.selection import greedy_weights, loss_of
 from mlp_lightning.networks.tasks import make_task
 
 
@@ -56,83 +56,3 @@ def test_numbers_are_weighted_by_their_squared_error() -> None:
 def test_one_candidate_has_all_the_weight() -> None:
     task = make_task("multiclass", 3)
     assert greedy_weights(task, torch.full((1, 5, 3), 1 / 3), torch.zeros(5, dtype=torch.long)) == [1.0]
-
-
-@pytest.mark.parametrize("factor", [0.5, 2.0, 3.5])
-def test_temperatures_undo_what_logits_were_multiplied_by(factor: float) -> None:
-    random = np.random.default_rng(1)
-    logits_BC = torch.from_numpy(random.normal(size=(20_000, 3)))
-    uniform_B1 = torch.from_numpy(random.random((20_000, 1)))
-    labels_B = (logits_BC.softmax(-1).cumsum(-1) < uniform_B1).sum(-1).clamp(max=2)
-    task = make_task("multiclass", 3)
-    found = best_temperature(task, (logits_BC * factor).softmax(-1), labels_B)
-    assert found == pytest.approx(factor, rel=0.05)
-
-
-def test_few_rows_that_are_all_right_change_little() -> None:
-    """Against a grid of the same posterior, from scikit-learn's log loss."""
-    labels_B = np.arange(30) % 3
-    shares_BC = np.full((30, 3), 0.02) + 0.94 * np.eye(3)[labels_B]
-    found = best_temperature(make_task("multiclass", 3), torch.from_numpy(shares_BC), torch.from_numpy(labels_B))
-    logs = np.linspace(np.log(0.3), np.log(5), 4001)
-    tempered = [shares_BC ** (1 / np.exp(one)) for one in logs]
-    losses = [30 * log_loss(labels_B, one / one.sum(1, keepdims=True)) for one in tempered]
-    assert found == pytest.approx(np.exp(logs[np.argmin(np.array(losses) + logs**2 / (2 * 0.25**2))]), rel=5e-3)
-    assert 0.7 < found < 1
-
-
-def test_temperatures_are_of_classes() -> None:
-    assert best_temperature(make_task("regression", 1), torch.rand(5, 1), torch.rand(5, 1).double()) == 1.0
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_weights_of_rows_count_as_copies_of_them_do(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    labels_B, copies_B = random.integers(0, 3, 80), random.integers(0, 4, 80)
-    shares_NBC = torch.from_numpy(np.stack([probabilities(random, labels_B, 3, noise) for noise in (1.0, 1.0, 1.1)]))
-    task, targets, rows = make_task("multiclass", 3), torch.from_numpy(labels_B), np.repeat(np.arange(80), copies_B)
-    weights_B = torch.from_numpy(copies_B * 0.7)
-    loss = loss_of(task, shares_NBC[0], targets, weights_B)
-    assert loss == pytest.approx(log_loss(labels_B, shares_NBC[0].numpy(), sample_weight=copies_B), rel=1e-9)
-    found = greedy_weights(task, shares_NBC, targets, weights_B)
-    assert found == pytest.approx(greedy_weights(task, shares_NBC[:, rows], targets[rows]))
-    assert found != greedy_weights(task, shares_NBC, targets)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_weights_of_rows_count_in_the_temperature(classes: int) -> None:
-    """Half of the rows are overconfident, the others underconfident: the weights say whose temperature it is."""
-    random = np.random.default_rng(classes)
-    logits_BC = torch.from_numpy(random.normal(size=(8000, classes)))
-    labels_B = (logits_BC.softmax(-1).cumsum(-1) < torch.from_numpy(random.random((8000, 1)))).sum(-1)
-    labels_B = labels_B.clamp(max=classes - 1)
-    factors_B1 = torch.where(torch.arange(8000) < 4000, 0.5, 2.0)[:, None]
-    task = make_task("binary" if classes == 2 else "multiclass", 1 if classes == 2 else classes)
-    targets = labels_B.double()[:, None] if classes == 2 else labels_B
-    for factor in (0.5, 2.0):
-        weights_B = (factors_B1[:, 0] == factor).double()
-        found = best_temperature(task, (logits_BC * factors_B1).softmax(-1), targets, weights_B)
-        assert found == pytest.approx(factor, rel=0.1)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_a_temperature_of_weighted_rows_knows_no_unit(scale: float) -> None:
-    labels_B, random = np.arange(40) % 2, np.random.default_rng(8)
-    shares_BC = torch.from_numpy(probabilities(random, labels_B, 2, 1.0))
-    targets, weights_B = torch.from_numpy(labels_B).double()[:, None], torch.from_numpy(random.random(40))
-    task = make_task("binary", 1)
-    found, again = (best_temperature(task, shares_BC, targets, weights_B * one) for one in (1.0, scale))
-    assert found == pytest.approx(again, rel=1e-3)
-    assert best_temperature(task, shares_BC, targets, torch.ones(40)) == pytest.approx(
-        best_temperature(task, shares_BC, targets), rel=1e-6
-    )
-
-
-@pytest.mark.parametrize("rows", [1, 2, 5])
-@pytest.mark.parametrize("is_right", [True, False])
-def test_a_few_rows_do_not_reach_the_bounds(rows: int, is_right: bool) -> None:
-    labels_B = np.arange(rows) % 2
-    shares_BC = np.where(np.eye(2)[labels_B] == is_right, 0.999, 0.001)
-    targets = torch.from_numpy(labels_B).double()[:, None]
-    found = best_temperature(make_task("binary", 1), torch.from_numpy(shares_BC), targets)
-    assert 0.31 < found < 4.9

@@ -69,9 +69,49 @@ def big_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
+def labels_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of two targets that are truth values."""
+    return trained(tmp_path_factory.mktemp("labels"), ["big", "wild"])
+
+
+@pytest.fixture(scope="session")
+def other_big_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of the same target as ``big_model``, without weights and with fewer columns."""
+    return trained(tmp_path_factory.mktemp("other"), "big", columns=_ignored("width"))
+
+
+@pytest.fixture(scope="session")
+def longer_big_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """As ``other_big_model``, with one column more; of a copy of its table."""
+    return trained(tmp_path_factory.mktemp("longer"), "big", columns=_ignored())
+
+
+@pytest.fixture(scope="session")
+def split_big_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """As ``other_big_model``, of the same table split by another seed."""
+    return trained(tmp_path_factory.mktemp("split"), "big", columns=_ignored("width"), split_seed=5)
+
+
+def _ignored(*more: str) -> dict[str, dict[str, str]]:
+    return {name: {"kind": "ignored"} for name in ["id", "kind", "price", "age", "weight", *more]}
+
+
+@pytest.fixture(scope="session")
+def grouped_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of rows in groups."""
+    return trained(tmp_path_factory.mktemp("grouped"), "big", columns=_ignored("width"), group_column="id")
+
+
+@pytest.fixture(scope="session")
 def price_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Of two numbers."""
     return trained(tmp_path_factory.mktemp("price"), ["price", "age"])
+
+
+@pytest.fixture(scope="session")
+def other_price_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of the same two numbers, with another batch size."""
+    return trained(tmp_path_factory.mktemp("other-price"), ["price", "age"], batch_size=32)
 
 
 @pytest.fixture(scope="session")

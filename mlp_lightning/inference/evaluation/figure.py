@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_lightning.runs.drawing import figure_style, png_bytes
-from mlp_lightning.runs.files import atomic_write
+from mlp_lightning.runs.drawing import figure_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,14 +101,6 @@ def residual_figure(
                 left.set_axis_off()
                 right.set_axis_off()
     return figure
-
-
-def write_png(figure: Figure, path: Path) -> Path:
-    """Write the picture, whole or not at all."""
-    content = png_bytes(figure)
-    with atomic_write(path) as file:
-        file.write(content)
-    return path
 
 
 # ---- parts of the pictures -----------------------------------------------------------------------------------

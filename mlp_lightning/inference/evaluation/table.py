@@ -24,6 +24,7 @@ _NAMES = {
 }
 
 Row = Mapping[str, "str | float | None"]
+Limits = Mapping[str, "tuple[float, float] | None"]
 
 
 def metric_name(key: str) -> str:
@@ -39,7 +40,11 @@ def metric_text(value: str | float | None) -> str:
 
 
 def evaluation_table(
-    metrics: Mapping[str, float | None], title: str, baseline: Mapping[str, float | None] | None = None
+    metrics: Mapping[str, float | None],
+    title: str,
+    baseline: Mapping[str, float | None] | None = None,
+    intervals: Limits | None = None,
+    confidence: float = 0.95,
 ) -> Table:
     """One metric per line.
 
@@ -47,15 +52,21 @@ def evaluation_table(
         metrics: as :meth:`Task.evaluation` has them.
         title: the heading.
         baseline: the same metrics of a prediction that does not look at the features, for a further column.
+        intervals: of the metrics, for a further column, if there are some.
+        confidence: of the intervals.
     """
-    return _table(_metric_cells(metrics, baseline), title)
+    return _table(_metric_cells(metrics, baseline, intervals, confidence), title)
 
 
 def evaluation_lines(
-    metrics: Mapping[str, float | None], title: str, baseline: Mapping[str, float | None] | None = None
+    metrics: Mapping[str, float | None],
+    title: str,
+    baseline: Mapping[str, float | None] | None = None,
+    intervals: Limits | None = None,
+    confidence: float = 0.95,
 ) -> list[str]:
     """The same as plain lines."""
-    return _lines(_metric_cells(metrics, baseline), title)
+    return _lines(_metric_cells(metrics, baseline, intervals, confidence), title)
 
 
 def parts_table(rows: Sequence[Row], title: str) -> Table:
@@ -74,12 +85,21 @@ def parts_lines(rows: Sequence[Row], title: str) -> list[str]:
     return [*_lines(_row_cells(rows), title), *([f"  {hidden}"] if hidden else [])]
 
 
-def _metric_cells(metrics: Mapping[str, float | None], baseline: Mapping[str, float | None] | None) -> list[list[str]]:
-    cells = [["metric", "value"], *([metric_name(key), metric_text(value)] for key, value in metrics.items())]
-    if baseline is None:
-        return cells
-    known = [metric_text(baseline[key]) if key in baseline and key != "rows" else "" for key in metrics]
-    return [[*row, text] for row, text in zip(cells, ["baseline", *known], strict=True)]
+def _metric_cells(
+    metrics: Mapping[str, float | None],
+    baseline: Mapping[str, float | None] | None,
+    intervals: Limits | None,
+    confidence: float,
+) -> list[list[str]]:
+    columns = [["metric", *map(metric_name, metrics)], ["value", *map(metric_text, metrics.values())]]
+    if intervals is not None and any(intervals.values()):
+        limits = [intervals.get(key) for key in metrics]
+        texts = ["" if one is None else f"{one[0]:.4g} to {one[1]:.4g}" for one in limits]
+        columns.append([f"{100 * confidence:.4g}% interval", *texts])
+    if baseline is not None:
+        known = [metric_text(baseline[key]) if key in baseline and key != "rows" else "" for key in metrics]
+        columns.append(["baseline", *known])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _row_cells(rows: Sequence[Row]) -> list[list[str]]:

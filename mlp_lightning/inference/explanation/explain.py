@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import io
 import json
 import os
 import time
@@ -37,7 +36,7 @@ from mlp_lightning.inference.explanation.shapley_files import (
 from mlp_lightning.inference.loading import TrainedModel, load_model
 from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.inference.predict import refuse_two_tables
-from mlp_lightning.inference.prediction_files import TextWriter
+from mlp_lightning.inference.prediction_files import csv_bytes
 from mlp_lightning.networks.tasks import task_class
 from mlp_lightning.runs.drawing import png_bytes
 from mlp_lightning.runs.files import complete_writes, write_all
@@ -297,13 +296,17 @@ def _contents(model: TrainedModel, measured: Explanation, record: dict[str, Any]
     of_shapley: dict[str, bytes] = {}
     if (values := measured.shapley) is not None:
         picture = shapley_figure(values, shown, f"Shapley values of {len(values.raw_BF):,} of {title}")
-        content = _csv(summary_table(values, outputs)), _csv(values_table(values, outputs)), png_bytes(picture)
+        content = (
+            csv_bytes(summary_table(values, outputs)),
+            csv_bytes(values_table(values, outputs)),
+            png_bytes(picture),
+        )
         of_shapley = dict(zip(SHAPLEY_FILES, content, strict=True))
     return {
         **of_shapley,
-        "importance.csv": _csv(pa.Table.from_pylist(measured.table_rows())),
-        "partial_dependence.csv": _csv(_dependence_table(measured.dependences, outputs)),
-        "ice.csv": _csv(_curves_table(measured.dependences, outputs)),
+        "importance.csv": csv_bytes(pa.Table.from_pylist(measured.table_rows())),
+        "partial_dependence.csv": csv_bytes(_dependence_table(measured.dependences, outputs)),
+        "ice.csv": csv_bytes(_curves_table(measured.dependences, outputs)),
         "importance.png": png_bytes(importance),
         "partial_dependence.png": png_bytes(dependence),
         "explanation.json": (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
@@ -338,11 +341,3 @@ def _curves_table(dependences: Sequence[Dependence], outputs: Sequence[str]) -> 
 def _array(values: Sequence[Any]) -> pa.Array:
     texts = all(one is None or isinstance(one, str) for one in values)
     return pa.array(values, pa.string() if texts else None)
-
-
-def _csv(table: pa.Table) -> bytes:
-    file = io.BytesIO()
-    writer = TextWriter(Path("table.csv"), file, ",", None)
-    writer.write(table)
-    writer.close()
-    return file.getvalue()

@@ -51,6 +51,7 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
         - ``macro_f1``: F1, averaged over the classes that occur or are predicted.
         - ``roc_auc``: area under the ROC curve of class 1; for more than two classes each against the rest,
           averaged evenly. ``None`` where a class does not occur.
+        - ``average_precision``: area under the precision-recall curve as a sum of rectangles, likewise.
         - ``log_loss``: mean of -ln(probability of the true class), in nats; a probability of 0 counts as 2e-16.
         - ``brier``: two classes: mean of (p - y)² for class 1, from 0 to 1 (Brier's score of 1950, halved, as is
           usual today); more: mean over the rows of the sum of (p - y)² over the classes, from 0 to 2.
@@ -77,6 +78,11 @@ def classification_metrics(labels_B: Labels, probabilities_BC: Floats, weights_B
         "balanced_accuracy": sklearn_metrics.recall_score(labels_B, predicted_B, labels=classes, **averaged),
         "macro_f1": sklearn_metrics.f1_score(labels_B, predicted_B, labels=classes, **averaged),
         "roc_auc": _roc_auc(labels_B, probabilities_BC, weights_B) if len(found) == len(classes) else None,
+        "average_precision": sklearn_metrics.average_precision_score(
+            labels_B, probabilities_BC[:, 1] if len(classes) == 2 else probabilities_BC, **weighted
+        )
+        if len(found) == len(classes)
+        else None,
         "log_loss": sklearn_metrics.log_loss(labels_B, probabilities_BC, labels=classes, **weighted),
         "brier": _brier(labels_B, probabilities_BC, weights_B),
         "expected_calibration_error": calibration_error(labels_B, probabilities_BC, weights_B),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -68,7 +69,8 @@ def test_classes_of_a_table(kind_model, tmp_path) -> None:
     assert found["data_path"] == str(tmp_path / "new.parquet")
     assert found["seconds"] > 0
     assert "torch" in found["versions"]
-    assert [file.name for file in report.files] == ["confusion_matrix.png", "metrics.json"]
+    curves = [f"{one}.{ending}" for one in ("roc", "precision_recall", "calibration") for ending in ("png", "csv")]
+    assert [file.name for file in report.files] == ["confusion_matrix.png", "per_class.csv", *curves, "metrics.json"]
     assert sorted(tmp_path.joinpath("out").iterdir()) == sorted(report.files)
     assert report.files[0].read_bytes().startswith(b"\x89PNG")
 
@@ -89,7 +91,7 @@ def test_values_of_a_table(price_model, tmp_path) -> None:
     for one, truth_B, guess_B in zip(found["per_output"], truth_BT.T, guess_BT.T, strict=True):
         assert one["rmse"] == pytest.approx(math.sqrt(metrics.mean_squared_error(truth_B, guess_B)))
         assert one["r2"] == pytest.approx(metrics.r2_score(truth_B, guess_B))
-    assert [file.name for file in report.files] == ["residuals.png", "metrics.json"]
+    assert [file.name for file in report.files] == ["residuals.png", "per_output.csv", "metrics.json"]
     assert "confusion_matrix" not in found
 
 
@@ -111,7 +113,7 @@ def test_the_baseline_of_classes_is_that_of_the_training_rows(kind_model, tmp_pa
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert report.baseline is not None
     assert list(report.baseline) == list(report.metrics)
-    assert report.lines()[1].split() == ["metric", "value", "baseline"]
+    assert report.lines()[1].split() == ["metric", "value", "95%", "interval", "baseline"]
     assert not any("Warning" in one for one in report.facts())
 
 
@@ -263,9 +265,13 @@ def test_undefined_metrics_are_null(kind_model, tmp_path) -> None:
 def test_an_evaluation_that_fails_leaves_no_record(kind_model, tmp_path, monkeypatch) -> None:
     """Nor one of an earlier evaluation next to a picture that may be new."""
     evaluate(kind_model.checkpoint, tmp_path)
-    monkeypatch.setattr(
-        evaluation, "write_png", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+
+    @contextlib.contextmanager
+    def full(path: Path):
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(evaluation, "atomic_write", full)
     with pytest.raises(OSError, match="No space left"):
         evaluate(kind_model.checkpoint, tmp_path)
     assert not (tmp_path / "metrics.json").exists()

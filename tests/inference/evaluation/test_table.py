@@ -85,6 +85,7 @@ def test_every_metric_has_its_name() -> None:
         "balanced accuracy",
         "macro F1",
         "ROC AUC",
+        "average precision",
         "log loss",
         "Brier score",
         "expected calibration error",

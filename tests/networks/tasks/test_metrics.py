@@ -30,6 +30,7 @@ BOUNDS = {
     "balanced_accuracy": (0, 1),
     "macro_f1": (0, 1),
     "roc_auc": (0, 1),
+    "average_precision": (0, 1),
     "log_loss": (0, -math.log(np.finfo(float).eps)),
     "brier": (0, 2),
     "expected_calibration_error": (0, 1),
@@ -85,6 +86,7 @@ def test_binary_by_hand() -> None:
             "balanced_accuracy": 0.5,
             "macro_f1": 0.5,
             "roc_auc": 0.75,  # of the pairs only (0.6, 0.3) is in the wrong order
+            "average_precision": 0.5 * 1 + 0.5 * 2 / 3,  # at 0.8 and at 0.3
             "log_loss": -(math.log(0.9) + math.log(0.4) + math.log(0.3) + math.log(0.8)) / 4,
             "brier": (0.01 + 0.36 + 0.49 + 0.04) / 4,
             # bins of 0.6, 0.7, 0.8 and 0.9: all different
@@ -106,6 +108,7 @@ def test_multiclass_by_hand() -> None:
             "balanced_accuracy": (1 + 0.5) / 2,
             "macro_f1": (4 / 5 + 2 / 3) / 2,
             "roc_auc": None,
+            "average_precision": None,
             "log_loss": -(2 * math.log(0.7) + math.log(0.3) + math.log(0.6)) / 4,
             "brier": (2 * (0.09 + 0.04 + 0.01) + (0.25 + 0.49 + 0.04) + (0.04 + 0.16 + 0.04)) / 4,
             "expected_calibration_error": (2 * 0.3 + 0.5 + 0.4) / 4,
