@@ -68,6 +68,7 @@ RUN = {
     "validation_pending?": bool,
     "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
     "dropout_masks?": str,
+    "snapshots?": {"steps": [int], "weights": Each(Tensor)},
 }
 #: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
 ENSEMBLE_KEY = "ensemble"

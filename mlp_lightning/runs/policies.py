@@ -19,54 +19,7 @@ from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
 from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
-
-# After this many steps, or at the end of a shorter run, some parameter must have changed.
-_STEPS_TO_CHANGE = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Milestones:
-    """The steps after which something happens beside training, whatever the cut into executions.
-
-    Attributes:
-        last_step: number of steps of the whole run.
-        steps_per_epoch: of the training rows.
-        validation_interval: steps between two regular validations; ``None`` without validation rows.
-        checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
-        at_every_epoch: whether the training loss decides after each epoch who stops.
-    """
-
-    last_step: int
-    steps_per_epoch: int
-    validation_interval: int | None
-    checkpoint_interval: int | None
-    at_every_epoch: bool = False
-
-    def next_after(self, step: int) -> int:
-        """The first of these steps behind ``step``."""
-        epoch = self.steps_per_epoch if self.at_every_epoch else None
-        intervals = (self.validation_interval, self.checkpoint_interval, epoch)
-        ends = [(step // one + 1) * one for one in intervals if one]
-        if step < _STEPS_TO_CHANGE:
-            ends.append(_STEPS_TO_CHANGE)
-        return min([self.last_step, *ends])
-
-    def changes_by(self, step: int) -> bool:
-        """Whether some parameter must have changed."""
-        return step >= min(_STEPS_TO_CHANGE, self.last_step)
-
-    def is_regular_validation(self, step: int) -> bool:
-        """Whether a validation after ``step`` steps belongs to the end of an epoch."""
-        return self.validation_interval is not None and step % self.validation_interval == 0
-
-    def validates(self, step: int) -> bool:
-        """Whether there is a validation; a run that ends within an epoch is validated once more."""
-        if self.validation_interval is None or self.is_regular_validation(step):
-            return self.validation_interval is not None
-        return step >= self.last_step and step % self.steps_per_epoch != 0
-
-    def is_checkpoint(self, step: int) -> bool:
-        return self.checkpoint_interval is not None and step % self.checkpoint_interval == 0
+from mlp_lightning.runs.milestones import Milestones
 
 
 class Stopping(NamedTuple):
@@ -207,6 +160,8 @@ class Policies:
     def start(self, engine: Engine) -> None:
         """Begin, before the first step."""
         self._engine = engine
+        if self.milestones.is_snapshot(0):  # what continues takes those that it had
+            engine.keep_weights()
         self.saved_at = time.monotonic()
 
     def restore_member(self, member: int, active: bool, best: Best, stopping: Stopping) -> None:
@@ -222,6 +177,8 @@ class Policies:
     def after_steps(self, trace: Trace) -> None:
         """Look at what was trained: members that failed end, and the training loss may be the best."""
         step = self.step = trace.next_step
+        if trace.steps and self.milestones.is_snapshot(step):
+            self.engine.keep_weights()
         self._end_failed(trace)
         if self._must_change and self.milestones.changes_by(step):
             self._must_change = False

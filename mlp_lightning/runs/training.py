@@ -28,11 +28,13 @@ from mlp_lightning.runs.engines import Sizing, autograd_model, engine_maker, siz
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.member import Member, TrainingFacts
 from mlp_lightning.runs.metric_files import MetricFiles
+from mlp_lightning.runs.milestones import Milestones
 from mlp_lightning.runs.own_parts import OwnParts, own_callbacks
 from mlp_lightning.runs.packed.curves import KeptCurves
-from mlp_lightning.runs.policies import Milestones, Policies, Snapshot, stops_by_training_loss
+from mlp_lightning.runs.policies import Policies, Snapshot, stops_by_training_loss
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
+from mlp_lightning.runs.snapshots import snapshot_steps
 from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
 from mlp_lightning.runs.step_count import set_epoch, set_steps
 from mlp_lightning.runs.stop import STOP_SIGNALS, stop_signals
@@ -248,6 +250,7 @@ class Training:
             interval if validates else None,
             None if checkpoint is None else checkpoint.every_n_steps,
             stops_by_training_loss(config),
+            snapshot_steps(members, self.last_step),
         )
         self.policies = Policies(config, monitor, milestones, self.writer, len(members))
         self.data, self._task = data, task

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from mlp_lightning.errors import CheckpointError
 from mlp_lightning.inference.explanation.dependence import label
 from mlp_lightning.inference.explanation.rows import ExplainedRows
 from mlp_lightning.inference.loading import TrainedModel
-from mlp_lightning.inference.report.network import NotLive, live_network
+from mlp_lightning.inference.report.network import NotLive, encoded_weights, live_network
+from mlp_lightning.runs.checkpoints import SNAPSHOTS_KEY, read_checkpoint
+from mlp_lightning.runs.run_folder import RunFolder
 from mlp_lightning.tables.columns import Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
@@ -22,6 +25,8 @@ from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 MOST_COLUMNS = 100
 # Categories that a reader can choose from.
 _MOST_CATEGORIES = 200
+# Of the weights of all snapshots together, before they become text.
+_MOST_BYTES = 300_000
 # Numbers of all rows together.
 _MOST_VALUES = 20_000
 
@@ -49,14 +54,39 @@ def live_part(
     names = [one.name for one in model.columns]
     in_order = [names.index(one) for one in importance] or list(range(len(names)))
     classes = [list(one.class_names) for one in model.target.columns]
+    snapshots = _snapshots(spec, model, folder)
     return {
         "spec": spec,
+        **({"snapshots": snapshots} if snapshots is not None else {}),
         "columns": columns,
         "axes": sorted(in_order[:2]) if len(in_order) > 1 else [0, 0],
         "outputs": _outputs(model),
         "classes": classes[0] if len(classes) == 1 and classes[0] else [],
         "points": {split: _points(one) for split, one in found.items()},
     }
+
+
+def _snapshots(spec: Mapping[str, Any], model: TrainedModel, folder: Path) -> dict[str, Any] | None:
+    """Weights of the steps that the run kept, and behind them those of the model; ``None`` if it kept none.
+
+    Of more than fit into the page, evenly many.
+    """
+    path = RunFolder(folder).last_checkpoint
+    try:
+        content = read_checkpoint(path) if path.is_file() else {}
+    except CheckpointError:  # the best may be whole where the last is damaged
+        return None
+    kept, present = content.get(SNAPSHOTS_KEY), model.module.state_dict()
+    if not kept or any(name not in kept["weights"] for name in (f"mlp.{one}" for one in spec["tensors"])):
+        return None
+    steps, weights = kept["steps"], {name: kept["weights"][f"mlp.{name}"] for name in spec["tensors"]}
+    if any(one.shape != (len(steps), *present[f"mlp.{name}"].shape) for name, one in weights.items()):
+        return None
+    bytes_of_each = sum(one[0].numel() for one in weights.values()) * (8 if spec["double"] else 4)
+    count = min(len(steps), max(2, _MOST_BYTES // bytes_of_each))
+    chosen = np.unique(np.linspace(0, len(steps) - 1, count).round().astype(int)).tolist()
+    texts = [encoded_weights(spec, {name: one[place] for name, one in weights.items()}) for place in chosen]
+    return {"steps": [*(steps[place] for place in chosen), None], "weights": [*texts, spec["weights"]]}
 
 
 def _outputs(model: TrainedModel) -> list[str]:

@@ -96,9 +96,10 @@ def encoded(numbers: Tensor | np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()).decode()
 
 
-def snapshot_weights(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+def encoded_weights(spec: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     """The weights of another moment of the same training, in the order of :func:`live_network`."""
-    return encoded(torch.cat([state[name].flatten() for name in spec["tensors"]]))
+    dtype = torch.float64 if spec["double"] else torch.float32
+    return encoded(torch.cat([state[name].to(dtype).flatten() for name in spec["tensors"]]))
 
 
 def _preprocessor(one: Preprocessor) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from support.page_scripts import TEMPLATES, run_scripts
 
 from mlp_lightning import train
 from mlp_lightning.errors import CheckpointError, ConfigError, RunFolderError
+from mlp_lightning.inference.loading import load_model
 from mlp_lightning.inference.report import curves as curves_module
 from mlp_lightning.inference.report.curves import Line, RunCurves, parsed, thinned
 from mlp_lightning.inference.report.page import json_markup, texts
 from mlp_lightning.inference.report.report import report
+from mlp_lightning.runs.checkpoints import read_checkpoint
 
 
 class Parsed(html.parser.HTMLParser):
@@ -327,3 +329,60 @@ def test_sorting_and_filtering_runs() -> None:
     found = run_scripts(["network.js", "sweep.js"], body, runs)
     expected = [["0", "1", "2", "3"], ["1", "0", "2", "3"], ["0", "2"], ["1"], ["2"], ["0", "1", "2", "3"], []]
     assert found == expected
+
+
+def test_snapshots_replay_the_learning(tmp_path: Path) -> None:
+    """The page has the weights of every step, and those of the model last."""
+    config = {
+        "data": "moons",
+        "model": {"hidden_units": 4, "norm": "batch"},
+        "callbacks": {"snapshots": 7},
+        "trainer": {"max_steps": 30, "accelerator": "cpu"},
+        "logger": {"tensorboard": False, "graph": False},
+        "verbosity": 0,
+    }
+    train(config, tmp_path / "run")
+    live = written(tmp_path / "run", tmp_path).data["live"]
+    content = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    kept, snapshots = content["snapshots"], live["snapshots"]
+    assert snapshots["steps"] == [*kept["steps"], None]
+    assert snapshots["weights"][-1] == live["spec"]["weights"]
+    body = """
+      const network = new Network(data.live.spec);
+      return data.live.snapshots.weights.map((text) => {
+        network.weights = decoded(text, data.live.spec.double);
+        return data.rows.map((row) => network.forward(row).predictions);
+      });
+    """
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    found = run_scripts(["network.js"], body, {"live": live, "rows": rows.tolist()})
+    model = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    for place, of_step in enumerate(found[:-1]):
+        state = {name: one[place] for name, one in kept["weights"].items()}
+        model.module.load_state_dict({**model.module.state_dict(), **state})
+        np.testing.assert_allclose(of_step, model.predict(rows), atol=1e-6)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"")
+    assert "snapshots" not in written(tmp_path / "run", tmp_path).data["live"]
+
+
+@pytest.mark.slow
+def test_the_page_of_1024_runs(xor_run: Path, tmp_path: Path) -> None:
+    """Copies of one run that say that they are others."""
+    names = ["config.yaml", "result.json", "metrics.csv"]
+    contents = {name: (xor_run / name).read_bytes() for name in names}
+    random = np.random.default_rng(0)
+    for number in range(1024):
+        folder = tmp_path / "sweep" / str(number)
+        (folder / ".hydra").mkdir(parents=True)
+        lr = float(random.random())
+        (folder / ".hydra" / "overrides.yaml").write_text(f"- optimizer.lr={lr}\n- seed={number}\n- name=x\n")
+        for name, content in contents.items():
+            if name == "metrics.csv":
+                lines = [f"{step},{random.random()!r},0.5,,,,,1.0" for step in range(0, 10_000, 50)]
+                content = "\n".join([content.decode().splitlines()[0], *lines, ""]).encode()
+            (folder / name).write_bytes(content)
+    page = written(tmp_path / "sweep", tmp_path)
+    (board,) = page.data["sweep"]
+    assert len(board["runs"]) == 1024
+    assert all(len(one["curve"]) >= 10 for one in board["runs"])
+    assert len(page.text.encode()) <= 2_000_000

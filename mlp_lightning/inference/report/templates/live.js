@@ -141,13 +141,13 @@ class LivePart {
 
   slider() {
     const { steps, weights } = this.live.snapshots, last = steps.length - 1;
-    const range = make("input", { type: "range", min: 0, max: last, value: last }), text = make("output", {}, steps[last].toLocaleString());
+    const range = make("input", { type: "range", min: 0, max: last, value: last }), nameOf = (index) => (steps[index] === null ? T.js_reported : steps[index].toLocaleString()), text = make("output", {}, nameOf(last));
     const play = make("button", { type: "button" }, T.js_play);
     let timer = null;
     const go = (index) => {
       this.network.weights = decoded(weights[index], this.live.spec.double);
-      text.textContent = steps[index].toLocaleString();
-      range.setAttribute("aria-valuetext", `${T.js_snapshot} ${steps[index]}`);
+      text.textContent = nameOf(index);
+      range.setAttribute("aria-valuetext", `${T.js_snapshot} ${nameOf(index)}`);
       this.changed();
     };
     const stop = () => {
