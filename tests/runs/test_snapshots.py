@@ -11,18 +11,18 @@ import torch
 from mlp_lightning import train
 from mlp_lightning.config import parse_config
 from mlp_lightning.errors import CheckpointError, ConfigError
-from mlp_lightning.runs import train_stack
+from mlp_lightning.runs import snapshots, train_stack
 from mlp_lightning.runs.checkpoints import read_checkpoint
 from mlp_lightning.runs.milestones import Milestones
 
 
-def config_of(steps: int, snapshots: int | None = 9, **sections: Any) -> dict[str, Any]:
+def config_of(steps: int, count: int | None = 9, **sections: Any) -> dict[str, Any]:
     trainer = {"max_steps": steps, "accelerator": "cpu", **sections.pop("trainer", {})}
     return {
         "data": "iris",
         "model": {"hidden_units": 5},
         "trainer": trainer,
-        "callbacks": {"snapshots": snapshots},
+        "callbacks": {"snapshots": count},
         "logger": {"tensorboard": False, "csv": False, "graph": False},
         "verbosity": 0,
         **sections,
@@ -101,6 +101,14 @@ def test_too_large(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"up to 100,000 parameters, and this one has 1,\d+,\d+"):
         train(config_of(5, model={"hidden_units": [1000, 1000]}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_too_many_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "MOST_BYTES", 10_000)
+    configs = [parse_config(config_of(5, 20, seed=seed)) for seed in range(2)]
+    with pytest.raises(ConfigError, match="for 2 networks together, and the limit is"):
+        train_stack(configs, [tmp_path / str(number) for number in range(2)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ class StackedEngine:
         kept_SN, places_N = torch.stack([*self._kept.values()]).cpu(), torch.arange(self.model.flat_N.numel())
         for number, slot in enumerate(slots):
             places = self.model.state_of(places_N, slot)
-            kept = {"steps": [*self._kept], "weights": {name: kept_SN[:, here] for name, here in places.items()}}
+            weights = {name: kept_SN[:, here].contiguous() for name, here in places.items()}
+            kept = {"steps": [*self._kept], "weights": weights}
             states[number] = dataclasses.replace(states[number], snapshots=kept)
         return states
 
