@@ -67,9 +67,8 @@ def live_part(
 
 
 def _snapshots(spec: Mapping[str, Any], model: TrainedModel, folder: Path) -> dict[str, Any] | None:
-    """Weights of the steps that the run kept, and behind them those of the model; ``None`` if it kept none.
-
-    Of more than fit into the page, evenly many.
+    """Weights of the steps that the run kept, and behind them those of the model; ``None`` if it kept none, or
+    two of them do not fit into the page. Of more than fit into the page, evenly many.
     """
     path = RunFolder(folder).last_checkpoint
     try:
@@ -83,7 +82,8 @@ def _snapshots(spec: Mapping[str, Any], model: TrainedModel, folder: Path) -> di
     if any(one.shape != (len(steps), *present[f"mlp.{name}"].shape) for name, one in weights.items()):
         return None
     bytes_of_each = sum(one[0].numel() for one in weights.values()) * (8 if spec["double"] else 4)
-    count = min(len(steps), max(2, _MOST_BYTES // bytes_of_each))
+    if (count := min(len(steps), _MOST_BYTES // bytes_of_each)) < 2:
+        return None
     chosen = np.unique(np.linspace(0, len(steps) - 1, count).round().astype(int)).tolist()
     texts = [encoded_weights(spec, {name: one[place] for name, one in weights.items()}) for place in chosen]
     return {"steps": [*(steps[place] for place in chosen), None], "weights": [*texts, spec["weights"]]}

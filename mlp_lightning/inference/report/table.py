@@ -15,6 +15,7 @@ from mlp_lightning.inference.explanation.importance import permutation_importanc
 from mlp_lightning.inference.explanation.rows import ExplainedRows
 from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.networks.tasks.base import Floats
+from mlp_lightning.tables.columns import Column
 
 _REPEATS = 5
 # Of columns: shown by importance, with their dependence, and beside the rows most wrong.
@@ -131,12 +132,16 @@ def _most_wrong(model: TrainedModel, rows: ExplainedRows, predictions_BC: Floats
                 "error": float(errors_B[place]),
                 "truth": _named(model, rows.targets_BT[place]),
                 "prediction": _named(model, decisions_BT[place]),
-                "values": [
-                    label(column, value) for column, value in zip(model.columns[:_MOST_VALUES], raw_F, strict=False)
-                ],
+                "values": [_shown(one, value) for one, value in zip(model.columns[:_MOST_VALUES], raw_F, strict=False)],
             }
         )
     return found
+
+
+def _shown(column: Column, value: float) -> str | None:
+    """A raw number as a table shows it, ``None`` if it is missing."""
+    is_number = column.kind == "numeric" and not np.isnan(value)
+    return f"{value:.6g}" if is_number else label(column, value)
 
 
 def _errors(model: TrainedModel, targets_BT: Floats, predictions_BC: Floats) -> Floats:
