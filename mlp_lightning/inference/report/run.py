@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.sizing import cpu_threads
-from mlp_lightning.errors import MLPLightningError, RunFolderError
+from mlp_lightning.errors import DataError, MLPLightningError, RunFolderError
 from mlp_lightning.inference.explanation.rows import ExplainedRows, rows_of_split
 from mlp_lightning.inference.labelled_rows import opened_split
 from mlp_lightning.inference.loading import TrainedModel, load_model
@@ -106,7 +106,7 @@ def run_section(
     }
     data: dict[str, Any] = {"curves": curves.plain(), "marks": marks(result)}
     content["has_curves"] = bool(data["curves"]["charts"])
-    content |= {"stages": [], "parameters": 0, "why_not_live": "", "table": None}
+    content |= {"stages": [], "parameters": 0, "why_not_live": "", "table": None, "why_no_table": ""}
     if (model := opened.model) is not None:
         content["stages"] = stages(model, say.texts)
         content["parameters"] = sum(one.numel() for one in model.module.parameters())
@@ -129,8 +129,11 @@ def _add_model(
     importance = []
     held_out = next((one for split in reversed(_SPLITS) if (one := opened.rows(split, _ROWS, seed))), None)
     if held_out is not None:
-        content["table"], data["table"] = table_section(model, held_out, seed, rows)
-        importance = [one["name"] for one in data["table"]["importance"]]
+        try:
+            content["table"], data["table"] = table_section(model, held_out, seed, rows)
+            importance = [one["name"] for one in data["table"]["importance"]]
+        except DataError as error:  # a network that diverged predicts no numbers
+            content["why_no_table"] = str(error)
     try:
         of_splits = {split: opened.rows(split, rows, seed) for split in _SPLITS[:2]} if rows else {}
         data["live"] = live_part(model, folder, importance, of_splits)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from sklearn import metrics
 from support.page_scripts import TEMPLATES, run_scripts
 
@@ -249,6 +250,17 @@ def test_damaged_files(xor_run: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match=r"ends in \.html"):
         report(xor_run, tmp_path / "page.txt")
     assert not (tmp_path / "other.html").exists()
+
+
+def test_a_network_that_diverged(xor_run: Path, tmp_path: Path) -> None:
+    run = copied(xor_run, tmp_path / "run", "config.yaml", "result.json", "metrics.csv", "checkpoints/last.ckpt")
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    content["state_dict"]["mlp.layers.output.bias"].fill_(float("nan"))
+    torch.save(content, run / "checkpoints" / "last.ckpt")
+    page = written(run, tmp_path)
+    assert texts("en")["no_table"] in page.words
+    assert "table" not in page.data
+    assert "live" in page.data
 
 
 # ---- what is measured -----------------------------------------------------------------------------------------------
