@@ -60,6 +60,7 @@ def test_all_commands(refusing, tmp_path) -> None:
         ["train.py", "data=table", "data.path=table.csv", "data.target=y", "trainer.max_epochs=2"],
         ["evaluate.py", "ckpt_path=last", "data.path=table.csv"],
         ["explain.py", "ckpt_path=last", "repeats=2"],
+        ["report.py", "last"],
         ["predict.py", "ckpt_path=last", "data.path=table.csv", "output=predictions.csv"],
         *(["export.py", "ckpt_path=last", f"format={one}"] for one in ("safetensors", "torch", "onnx")),
     ):

@@ -29,6 +29,10 @@ def test_contents(wheel) -> None:
     conf = {file.relative_to(ROOT / "conf").as_posix() for file in (ROOT / "conf").rglob("*.yaml")}
     assert {f"mlp_lightning/conf/{name}" for name in conf} <= names
     assert "mlp_lightning/py.typed" in names
+    report = ROOT / "mlp_lightning" / "inference" / "report"
+    pages = {one.relative_to(ROOT).as_posix() for part in ("templates", "texts") for one in (report / part).iterdir()}
+    assert pages
+    assert pages <= names
     # A namespace package has no __init__.py: it belongs to all plugins of an environment.
     plugins = {name for name in names if name.startswith("hydra_plugins/")}
     assert "hydra_plugins/mlp_lightning_vectorized/vectorized.py" in plugins

@@ -16,7 +16,14 @@ from mlp_lightning.commands.resources import missing_device, missing_tables, par
 from mlp_lightning.commands.train import EXIT_INTERRUPTED, OUTPUT_FOLDER, report_error
 from mlp_lightning.config import conf_dir
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
-from mlp_lightning.config.inference import EvaluateConfig, ExplainConfig, ExportConfig, PredictConfig, idle_options
+from mlp_lightning.config.inference import (
+    EvaluateConfig,
+    ExplainConfig,
+    ExportConfig,
+    PredictConfig,
+    ReportConfig,
+    idle_options,
+)
 from mlp_lightning.config.overrides import check_overrides
 from mlp_lightning.config.parsing import parse_section
 from mlp_lightning.errors import ConfigError, Fault, MLPLightningError, counted
@@ -26,18 +33,18 @@ from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.runs.run_folder import is_finished, newest_checkpoint, newest_first
 from mlp_lightning.runs.stop import raise_lost_interrupt, remember_interrupts
 
-_Options = TypeVar("_Options", EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig)
+_Options = TypeVar("_Options", EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig, ReportConfig)
 _WHICH_MODEL = "name a .ckpt file, a run folder, or best for the newest run"
 
 
 def evaluate() -> None:
     """Evaluate a trained model; ends the process with its exit code."""
-    _main("evaluate", EvaluateConfig, {"ckpt_path": _WHICH_MODEL}, _evaluate)
+    run_command("evaluate", EvaluateConfig, {"ckpt_path": _WHICH_MODEL}, _evaluate)
 
 
 def explain() -> None:
     """Explain a trained model; ends the process with its exit code."""
-    _main("explain", ExplainConfig, {"ckpt_path": _WHICH_MODEL}, _explain)
+    run_command("explain", ExplainConfig, {"ckpt_path": _WHICH_MODEL}, _explain)
 
 
 def predict() -> None:
@@ -47,16 +54,31 @@ def predict() -> None:
         "data.path": "name the table: a file, a folder or a pattern",
         "output": "name the file for the predictions, for example predictions.csv",
     }
-    _main("predict", PredictConfig, required, _predict)
+    run_command("predict", PredictConfig, required, _predict)
 
 
 def export() -> None:
     """Export a trained model; ends the process with its exit code."""
-    _main("export", ExportConfig, {"ckpt_path": _WHICH_MODEL}, _export)
+    run_command("export", ExportConfig, {"ckpt_path": _WHICH_MODEL}, _export)
 
 
-def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Callable[[_Options, Path], None]) -> None:
-    """Check the options of this process's command line and call ``work``."""
+def run_command(
+    name: str,
+    cls: type[_Options],
+    required: Mapping[str, str],
+    work: Callable[[_Options, Path], None],
+    find: Callable[[str], Path] | None = None,
+) -> None:
+    """Check the options of this process's command line and call ``work``.
+
+    Args:
+        name: of the command, and of its file in ``conf/``.
+        cls: its options.
+        required: what to do about options that are missing; the first names what ``find`` looks for.
+        work: takes the options and what was found.
+        find: raises a ConfigError for what is not there; ``None``: looks for a checkpoint.
+    """
+    find, key = find or checkpoint_of, next(iter(required))
     remember_interrupts()
     arguments = parse_arguments()
 
@@ -76,11 +98,11 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
             return
         if arguments.multirun:
             raise ConfigError([Fault("--multirun", True, "is only for training", "give one command for each")])
-        parse_all = parse_with(parse, _missing)
+        parse_all = parse_with(parse, lambda plain: _missing(plain, key, find))
         options = check_overrides(arguments.overrides, config_name=arguments.config_name or name, parse=parse_all)
-        checkpoint = _checkpoint(str(options.ckpt_path))
+        found = find(str(getattr(options, key)))
         import_libraries("mlp_lightning.inference.loading")
-        work(options, checkpoint)
+        work(options, found)
     except (OSError, MLPLightningError) as error:
         sys.exit(report_error(error))
     except KeyboardInterrupt:
@@ -88,22 +110,22 @@ def _main(name: str, cls: type[_Options], required: Mapping[str, str], work: Cal
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _missing(plain: Mapping[str, Any]) -> list[Fault]:
+def _missing(plain: Mapping[str, Any], key: str, find: Callable[[str], Path]) -> list[Fault]:
     """What the options name and is not there."""
     faults = [*missing_tables(plain), *missing_device("accelerator", plain.get("accelerator"))]
     try:
-        _checkpoint(str(plain.get("ckpt_path") or "last"))
+        find(str(plain.get(key) or "last"))
     except ConfigError as error:
-        faults += error.faults if plain.get("ckpt_path") else []
+        faults += error.faults if plain.get(key) else []
     if plain.get("compare") is not None:
         try:
-            _checkpoint(str(plain["compare"]), "compare")
+            checkpoint_of(str(plain["compare"]), "compare")
         except ConfigError as error:
             faults += error.faults
     return faults
 
 
-def _checkpoint(wanted: str, key: str = "ckpt_path") -> Path:
+def checkpoint_of(wanted: str, key: str = "ckpt_path") -> Path:
     """The checkpoint that ``ckpt_path``, or another key, names."""
     if wanted in ("last", "best"):
         found = newest_checkpoint(OUTPUT_FOLDER.glob("*"), wanted, prefers_finished=True)
@@ -263,4 +285,4 @@ def _export(options: ExportConfig, checkpoint: Path) -> None:
         console.line(f"Not exported: {report.not_exported}")
 
 
-__all__ = ["evaluate", "explain", "export", "predict"]
+__all__ = ["checkpoint_of", "evaluate", "explain", "export", "predict", "run_command"]

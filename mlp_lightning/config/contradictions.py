@@ -352,6 +352,12 @@ def _histograms_without_tensorboard(config: schema.Config) -> Iterator[Fault]:
         )
 
 
+def _snapshots_without_checkpoint(config: schema.Config) -> Iterator[Fault]:
+    if config.callbacks.snapshots is not None and config.callbacks.checkpoint is None:
+        rule = "are kept in last.ckpt, and callbacks.checkpoint is null"
+        yield Fault("callbacks.snapshots", config.callbacks.snapshots, rule, "use null")
+
+
 def _resume_without_name(config: schema.Config) -> Iterator[Fault]:
     if config.sweep.resume and config.sweep.name is None:
         yield Fault("sweep.resume", True, "needs sweep.name, which says what to continue", "for example widths")
@@ -379,5 +385,6 @@ _CHECKS: tuple[Callable[[schema.Config], Iterator[Fault]], ...] = (
     _nesterov,
     _best_without_checkpoint,
     _histograms_without_tensorboard,
+    _snapshots_without_checkpoint,
     _resume_without_name,
 )

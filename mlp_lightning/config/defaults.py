@@ -25,6 +25,7 @@ def _nodes() -> dict[str, Any]:
         "explain": inference.ExplainConfig,
         "predict": inference.PredictConfig,
         "export": inference.ExportConfig,
+        "report": inference.ReportConfig,
     }
     parts = {f"schema_{name}": schema.plain(section()) for name, section in sections.items()}
     run = {**schema.Config().to_dict(), "allow_targets": [], "auto_resume": False}

@@ -1,4 +1,4 @@
-"""Options of the commands that use a trained model: evaluate, explain, predict and export."""
+"""Options of the commands that use a trained model: evaluate, explain, predict, export and report."""
 
 from __future__ import annotations
 
@@ -261,3 +261,20 @@ class ExportConfig:
         [], dotted_names(), meaning="packages of your own that the network of the model may be imported from"
     )
     verbosity: int = option(1, meaning="0: errors only, 1: what was done")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Options of ``scripts/report.py``."""
+
+    path: Union[str, None] = option(
+        None, not_empty(), meaning="a run folder, a folder of runs, a .ckpt file, or best or last of the newest run"
+    )
+    output: str = option("report.html", not_empty(), meaning="the page; an earlier one is replaced")
+    lang: str = option("en", one_of(names.LANGUAGES), meaning="language of the page")
+    rows: int = option(300, at_least(0), meaning="most rows of the table of each split that the page holds; 0: none")
+    seed: int = option(0, at_least(0), meaning="of the permutations, and of the rows that are drawn")
+    allow_targets: list[str] = option(
+        [], dotted_names(), meaning="packages of your own that the network or the data set may be imported from"
+    )
+    verbosity: int = option(1, meaning="0: errors only, 1: what was written")

@@ -37,6 +37,7 @@ _COMMANDS = {
     "explain": inference.ExplainConfig,
     "predict": inference.PredictConfig,
     "export": inference.ExportConfig,
+    "report": inference.ReportConfig,
 }
 
 

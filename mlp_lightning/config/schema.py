@@ -301,6 +301,7 @@ class CallbacksConfig:
         at_least(1),
         meaning="steps between two histograms of weights and gradients; null: none, auto: at least 20 over a run",
     )
+    snapshots: Union[int, None] = option(None, at_least(2), meaning="log-spaced steps whose weights last.ckpt keeps")
     extra: list[OwnCallbackConfig] = option([], meaning="callbacks of your own, each with its _target_ and arguments")
 
 

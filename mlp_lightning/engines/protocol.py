@@ -67,6 +67,8 @@ class MemberState:
         schedule: ``state_dict`` of torch's scheduler; empty for a constant learning rate.
         epoch_loss: sum of the losses of the current epoch so far, for a schedule that reads it.
         generators: states of the random number generators, as :mod:`mlp_lightning.engines.generators` has them.
+        snapshots: what :meth:`Engine.keep_weights` kept: ``steps``, and ``weights`` by their names in the module, each
+            with a leading axis over the steps; empty if it kept none.
     """
 
     step: int
@@ -75,6 +77,7 @@ class MemberState:
     schedule: Mapping[str, Any]
     epoch_loss: float
     generators: Mapping[str, Any]
+    snapshots: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +161,10 @@ class Engine(Protocol):
 
     def remember(self, slots: Sequence[int]) -> None:
         """Keep a copy of the present state of these slots as their best."""
+        ...
+
+    def keep_weights(self) -> None:
+        """Keep a copy of the present weights of all slots, to show the training by."""
         ...
 
     def snapshot(self) -> Any:

@@ -30,7 +30,7 @@ _TAUGHT = {
         *("check_val_every_n_epoch", "steps_per_execution", "gradient_clip_val", "gradient_clip_algorithm"),
         *("label_smoothing", "accumulate_grad_batches", "threads", "engine"),
     ),
-    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps", "extra"),
+    "callbacks": ("checkpoint", "early_stopping", "lr_monitor", "histograms_every_n_steps", "snapshots", "extra"),
 }
 # Arguments of torch's optimizers, beside the learning rate. Those not listed need another implementation of the
 # update (capturable, differentiable), reverse it (maximize), or are not known to scale with the learning rate.

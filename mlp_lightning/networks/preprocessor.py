@@ -18,8 +18,8 @@ from mlp_lightning.tables.columns import CYCLES, Column
 from mlp_lightning.tables.encoding import FIRST_CATEGORY, MISSING, UNKNOWN
 
 # No scaled number is further from 0 than this, even for rows far from the training rows, so logits stay finite.
-_LIMIT = {"standard": 1e4, "robust": 3.0, "quantile": 10.0, "none": 1e15}
-SCALINGS = tuple(_LIMIT)
+LIMITS = {"standard": 1e4, "robust": 3.0, "quantile": 10.0, "none": 1e15}
+SCALINGS = tuple(LIMITS)
 _KNOTS = 65
 
 
@@ -101,6 +101,18 @@ class Preprocessor(nn.Module):
         values = [_category(self.columns[i], code) for i, code in self._one_hot]
         return [*names, *cycles, *gaps, *values, *(self.columns[i].name for i in self._embedded)]
 
+    def plan(self) -> dict[str, Any]:
+        """Which columns become which features, as plain data: what :meth:`forward` does beside scaling."""
+        return {
+            "numbers": self._numbers,
+            "cycles": self._cycles,
+            "indicators": self._indicators,
+            "one_hot": self._one_hot,
+            "embedded": [[i, MISSING if self.columns[i].missing else UNKNOWN] for i in self._embedded],
+            "knots": list(self.knots_QN.shape),
+            "scores": self._scores_Q if self.scaling == "quantile" else [],
+        }
+
     def forward(self, raw_BF: Tensor) -> Tensor:
         """Features ``(B, P)`` in double precision of raw columns ``(B, F)``, which :mod:`.encoding` describes."""
         raw_BF = raw_BF.to(self.center_N.device, torch.float64)
@@ -126,7 +138,7 @@ class Preprocessor(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _scaled(self, numbers_BN: Tensor) -> Tensor:
-        limit = _LIMIT[self.scaling]
+        limit = LIMITS[self.scaling]
         if self.scaling == "quantile":
             return self._normal_scores(numbers_BN)
         scaled_BN = (numbers_BN - self.center_N) / self.scale_N

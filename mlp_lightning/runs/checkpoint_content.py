@@ -77,6 +77,7 @@ RUN = {
     "fingerprint?": (Each({"rows": int, "columns": Each(str), "as_set": str}), type(None)),
     "dropout_masks?": str,
     f"{CALIBRATION_KEY}?": CALIBRATION,
+    "snapshots?": {"steps": [int], "weights": Each(Tensor)},
 }
 #: Names what a checkpoint of an ensemble says of its members: see :mod:`mlp_lightning.runs.ensembles`.
 ENSEMBLE_KEY = "ensemble"

@@ -174,6 +174,8 @@ def _decisive(plain: Mapping[str, Any]) -> dict[str, Any]:
 _GENERATORS, _BEST = "RandomState", "CheckpointKeeper"
 # The present epoch so far, of a run that its training loss may end.
 _EPOCH = "early_stopping_epoch"
+# Weights of earlier steps, for reports.
+SNAPSHOTS_KEY = "snapshots"
 
 
 def run_checkpoint(
@@ -228,6 +230,7 @@ def run_checkpoint(
         _EPOCH: [stopping.losses, stopping.steps],
         FINGERPRINT_KEY: data.fingerprint,
         MASKS_KEY: KIND,
+        **({SNAPSHOTS_KEY: state.snapshots} if state.snapshots else {}),
     }
 
 
@@ -265,6 +268,7 @@ def saved_run(checkpoint: Mapping[str, Any], config: Config) -> SavedRun:
         schedules[0] if schedules else {},
         checkpoint.get("epoch_loss", 0.0),
         callbacks[_GENERATORS],
+        checkpoint.get(SNAPSHOTS_KEY, {}),
     )
     best, stopping = callbacks[_BEST], None
     early_stopping = build_early_stopping(config)

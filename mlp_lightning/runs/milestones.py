@@ -1,7 +1,8 @@
-"""The steps after which something happens beside training."""
+"""The steps of a training after which something happens beside it."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 
 # After this many steps, or at the end of a shorter run, some parameter must have changed.
@@ -18,6 +19,7 @@ class Milestones:
         validation_interval: steps between two regular validations; ``None`` without validation rows.
         checkpoint_interval: ``callbacks.checkpoint.every_n_steps``.
         at_every_epoch: whether the training loss decides after each epoch who stops.
+        snapshots: steps after which weights are kept, in order.
     """
 
     last_step: int
@@ -25,6 +27,7 @@ class Milestones:
     validation_interval: int | None
     checkpoint_interval: int | None
     at_every_epoch: bool = False
+    snapshots: tuple[int, ...] = ()
 
     def next_after(self, step: int) -> int:
         """The first of these steps behind ``step``."""
@@ -33,11 +36,16 @@ class Milestones:
         ends = [(step // one + 1) * one for one in intervals if one]
         if step < _STEPS_TO_CHANGE:
             ends.append(_STEPS_TO_CHANGE)
+        ends += self.snapshots[bisect.bisect_right(self.snapshots, step) :][:1]
         return min([self.last_step, *ends])
 
     def changes_by(self, step: int) -> bool:
         """Whether some parameter must have changed."""
         return step >= min(_STEPS_TO_CHANGE, self.last_step)
+
+    def is_snapshot(self, step: int) -> bool:
+        """Whether weights are kept after ``step`` steps."""
+        return step in self.snapshots
 
     def is_regular_validation(self, step: int) -> bool:
         """Whether a validation after ``step`` steps belongs to the end of an epoch."""

@@ -189,6 +189,8 @@ class Policies:
     def start(self, engine: Engine) -> None:
         """Begin, before the first step."""
         self._engine = engine
+        if self.milestones.is_snapshot(0):  # what continues takes those that it had
+            engine.keep_weights()
         self.saved_at = time.monotonic()
 
     def restore_member(self, member: int, active: bool, best: Best, stopping: Stopping) -> None:
@@ -204,6 +206,8 @@ class Policies:
     def after_steps(self, trace: Trace) -> None:
         """Look at what was trained: members that failed end, and the training loss may be the best."""
         step = self.step = trace.next_step
+        if trace.steps and self.milestones.is_snapshot(step):
+            self.engine.keep_weights()
         self._end_failed(trace)
         if self._must_change and self.milestones.changes_by(step):
             self._must_change = False

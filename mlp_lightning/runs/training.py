@@ -35,6 +35,7 @@ from mlp_lightning.runs.policies import Policies, Snapshot, stops_by_training_lo
 from mlp_lightning.runs.pruning import Pruner, PruningOfMembers
 from mlp_lightning.runs.result import TrainingResult
 from mlp_lightning.runs.run_folder import RunFolder
+from mlp_lightning.runs.snapshots import snapshot_steps
 from mlp_lightning.runs.stack_checkpoints import PENDING_KEY, SavedStack, restore_stack, save_stack, stack_content
 from mlp_lightning.runs.step_count import set_epoch, set_steps
 from mlp_lightning.runs.stop import STOP_SIGNALS, stop_signals
@@ -255,6 +256,7 @@ class Training:
             interval if validates else None,
             None if checkpoint is None else checkpoint.every_n_steps,
             stops_by_training_loss(config),
+            snapshot_steps(members, self.last_step),
         )
         pruning = None if self.options.pruner is None else PruningOfMembers(self.options.pruner, members, milestones)
         self.policies = Policies(config, monitor, milestones, self.writer, len(members), pruning)

@@ -53,7 +53,10 @@ def test_every_option_is_documented(key, field) -> None:
     )
 
 
-COMMANDS = [inference.EvaluateConfig, inference.ExplainConfig, inference.PredictConfig, inference.ExportConfig]
+COMMANDS = [
+    *(inference.EvaluateConfig, inference.ExplainConfig, inference.PredictConfig, inference.ExportConfig),
+    inference.ReportConfig,
+]
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

@@ -95,6 +95,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "callbacks.early_stopping.monitor": {"callbacks.early_stopping": {"monitor": "accuracy/val"}},
     "callbacks.checkpoint.monitor": {"callbacks.checkpoint.monitor": "loss/val"},
     "callbacks.histograms_every_n_steps": {"logger.tensorboard": False, "callbacks.histograms_every_n_steps": 5},
+    "callbacks.snapshots": {"callbacks.checkpoint": None, "callbacks.snapshots": 9},
     "logger.graph": {"logger.tensorboard": False, "logger.graph": True},
     "preset.candidates": {"preset.candidates": 4},
     "preset.time_limit_s": {"preset.time_limit_s": 5.0},

@@ -31,7 +31,7 @@ from mlp_lightning.config import (
     parse_complete,
     parse_config,
 )
-from mlp_lightning.config.inference import EvaluateConfig, ExplainConfig, ExportConfig, PredictConfig
+from mlp_lightning.config.inference import EvaluateConfig, ExplainConfig, ExportConfig, PredictConfig, ReportConfig
 from mlp_lightning.config.names import SKLEARN_SETS
 from mlp_lightning.config.schedules import SCHEDULES
 from mlp_lightning.config.schema import OF_MLP
@@ -201,12 +201,12 @@ def flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return keys
 
 
-@pytest.mark.parametrize("group", ["evaluate", "explain", "predict", "export"])
+@pytest.mark.parametrize("group", ["evaluate", "explain", "predict", "export", "report"])
 def test_files_of_the_other_commands_are_the_defaults_of_the_schema(group: str) -> None:
     with initialize_config_dir(version_base=None, config_dir=str(conf_dir()), job_name=group):
         content = OmegaConf.to_container(compose(group))
-    configs = EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig
-    options_of = dict(zip(("evaluate", "explain", "predict", "export"), configs, strict=True))[group]
+    configs = EvaluateConfig, ExplainConfig, PredictConfig, ExportConfig, ReportConfig
+    options_of = dict(zip(("evaluate", "explain", "predict", "export", "report"), configs, strict=True))[group]
     assert content == dataclasses.asdict(options_of())
 
 

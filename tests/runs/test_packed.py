@@ -36,7 +36,7 @@ CASES: dict[str, tuple[list[str], list[list[str]]]] = {
         [["optimizer.lr=0.01"], ["optimizer.lr=1e20"], ["optimizer.lr=0.02", "seed=7"]],
     ),
     "widths, Adam, validation": (
-        [*IRIS, "optimizer=adam", "trainer.max_epochs=6", "data.test_fraction=0.2"],
+        [*IRIS, "optimizer=adam", "trainer.max_epochs=6", "data.test_fraction=0.2", "callbacks.snapshots=6"],
         [["seed=0", "model.hidden_units=3"], ["seed=0", "model.hidden_units=5"], ["seed=9", "model.hidden_units=3"]],
     ),
     "they end one after another": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlp_lightning.runs.policies import Milestones
+from mlp_lightning.runs.milestones import Milestones
 
 
 @pytest.mark.parametrize(

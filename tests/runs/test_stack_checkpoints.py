@@ -41,11 +41,13 @@ CASES: dict[str, list[str]] = {
     ],
     "residual blocks, batch norm": ["model=resnet", "model.hidden_units=8", "model.depth=2", "trainer.max_epochs=4"],
     "numeric embedding": ["model.numeric_embedding=piecewise_linear", "optimizer=adam", "trainer.max_epochs=3"],
+    "snapshots": ["trainer.max_epochs=4", "callbacks.snapshots=9"],
     "double precision": ["optimizer=adam", "trainer.precision=64", "trainer.max_epochs=3"],
 }
 EARLY = [
     *("optimizer=adam", "trainer.max_epochs=12", "callbacks=early_stopping", "callbacks.early_stopping.patience=1"),
     *("callbacks.checkpoint.every_n_seconds=0", "callbacks.early_stopping.min_delta=0.02"),
+    "callbacks.snapshots=12",
 ]
 
 

@@ -69,6 +69,8 @@ class AutogradEngine:
         self._step = 0
         self._unmeasured: list[StepTrace] = []
         self._best: MemberState | None = None
+        #: Weights of the network by the steps after which they were kept.
+        self._kept: dict[int, dict[str, Tensor]] = {}
         self._initial: dict[str, Tensor] | None = {
             name: one.detach().clone() for name, one in module.named_parameters()
         }
@@ -163,6 +165,19 @@ class AutogradEngine:
         kept = {name: _clone(one) for name, one in vars(state).items() if name not in ("weights", "generators")}
         self._best = MemberState(weights=weights, generators=state.generators, **kept)
 
+    def keep_weights(self) -> None:
+        """Keep a copy of the present weights, to show the training by."""
+        state = self.module.state_dict()
+        names = [name for name in state if name.startswith("mlp.")]
+        self._kept[self._step] = {name: state[name].detach().cpu().clone() for name in names}
+
+    def _snapshots(self) -> dict[str, Any]:
+        if not self._kept:
+            return {}
+        names = next(iter(self._kept.values()))
+        weights = {name: torch.stack([one[name] for one in self._kept.values()]) for name in names}
+        return {"steps": [*self._kept], "weights": weights}
+
     def snapshot(self) -> MemberState:
         """The present state, with the tensors that train."""
         schedule = self.loop.schedule
@@ -182,7 +197,7 @@ class AutogradEngine:
 
     def states(self, slots: Sequence[int], snapshot: MemberState) -> list[MemberState]:
         """The state at the last step, on the CPU."""
-        return [_plain(snapshot) for _ in slots]
+        return [dataclasses.replace(_plain(snapshot), snapshots=self._snapshots()) for _ in slots]
 
     def best_states(self, slots: Sequence[int]) -> list[MemberState | None]:
         """The best state, on the CPU."""
@@ -206,6 +221,8 @@ class AutogradEngine:
             weights = {name: one.to(present[name].device) for name, one in best.weights.items()}
             best = dataclasses.replace(best, weights=weights)
         self._initial, self._best = None, best
+        steps, weights = state.snapshots.get("steps", []), state.snapshots.get("weights", {})
+        self._kept = {step: {name: one[n] for name, one in weights.items()} for n, step in enumerate(steps)}
         restore_generators(state.generators)
 
     def _optimizer_state(self) -> dict[str, Any]:
@@ -277,7 +294,8 @@ class AutogradEngine:
     def saves(self, snapshot: MemberState) -> Callable[[], dict[str, Any]]:
         """What gives both states."""
         best = None if self._best is None else vars(_plain(self._best))
-        return lambda: {"present": vars(_plain(snapshot)), "best": best}
+        kept = self._snapshots()
+        return lambda: {"present": {**vars(_plain(snapshot)), "snapshots": kept}, "best": best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`save` returned."""

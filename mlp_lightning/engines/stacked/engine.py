@@ -86,6 +86,8 @@ class StackedEngine:
         self._initial_N: Tensor | None = loop.model.flat_N.detach().clone()
         self._best: list[Snapshot | None] = [None] * loop.model.members
         self._best_tensors: dict[str, Tensor] = {}
+        #: Weights by the steps after which they were kept.
+        self._kept: dict[int, Tensor] = {}
 
     @property
     def members(self) -> int:
@@ -168,6 +170,7 @@ class StackedEngine:
         self.loop = self.loop.select(slots, chosen)
         self._rows = {split: one.select(slots) for split, one in self._rows.items()}
         self._best_tensors = {name: before.selected(one, slots, chosen) for name, one in self._best_tensors.items()}
+        self._kept = {step: before.selected(one, slots, chosen) for step, one in self._kept.items()}
         if self._initial_N is not None:
             self._initial_N = before.selected(self._initial_N, slots, chosen)
         self._present = [self._present[slot] for slot in slots]
@@ -190,6 +193,10 @@ class StackedEngine:
             for kept, present in blocks:
                 kept[index] = present[index]
 
+    def keep_weights(self) -> None:
+        """Keep a copy of the present weights of all slots, to show the training by."""
+        self._kept[self._step] = self.model.flat_N.detach().clone()
+
     def snapshot(self) -> Snapshot:
         """The present state of every slot, without tensors as large as the weights."""
         loop = self.loop
@@ -203,7 +210,16 @@ class StackedEngine:
     def states(self, slots: Sequence[int], snapshot: Snapshot) -> list[MemberState]:
         """The state of these slots at the last step, on the CPU."""
         tensors = _on_cpu(self._tensors())
-        return [self._state(slot, tensors, snapshot.of(slot)) for slot in slots]
+        states = [self._state(slot, tensors, snapshot.of(slot)) for slot in slots]
+        if not self._kept:
+            return states
+        kept_SN, places_N = torch.stack([*self._kept.values()]).cpu(), torch.arange(self.model.flat_N.numel())
+        for number, slot in enumerate(slots):
+            places = self.model.state_of(places_N, slot)
+            weights = {name: kept_SN[:, here].contiguous() for name, here in places.items()}
+            kept = {"steps": [*self._kept], "weights": weights}
+            states[number] = dataclasses.replace(states[number], snapshots=kept)
+        return states
 
     def best_states(self, slots: Sequence[int]) -> list[MemberState | None]:
         """The best state of these slots, on the CPU; ``None`` for a slot without one."""
@@ -256,7 +272,7 @@ class StackedEngine:
         """What gives the state of all slots, without working it out now."""
         # Evaluating the best puts other weights into the model meanwhile.
         tensors, best_tensors, best = self._tensors(), dict(self._best_tensors), list(self._best)
-        initial_N, active = self._initial_N, list(self.loop.active)
+        initial_N, active, kept = self._initial_N, list(self.loop.active), dict(self._kept)
 
         def state() -> dict[str, Any]:
             return {
@@ -265,6 +281,7 @@ class StackedEngine:
                 "best": [None if one is None else one.to_plain() for one in best],
                 "best_tensors": _on_cpu(best_tensors),
                 "initial": None if initial_N is None else initial_N.cpu(),
+                "kept": {step: one.cpu() for step, one in kept.items()},
                 "scales_loss": self.loop.optimizer.scales_loss,
                 "active": active,
             }
@@ -280,6 +297,10 @@ class StackedEngine:
         """
         self._initial_N = None
         self._begin_at(*self._of_member(state))
+        self._kept = {}
+        for number, step in enumerate(state.snapshots.get("steps", [])):
+            weights = {name: of_steps[number] for name, of_steps in state.snapshots["weights"].items()}
+            self._kept[step] = self.model.flat_of_state(weights)
         if best is not None:
             snapshot, self._best_tensors = self._of_member(best)
             self._best = [snapshot]
@@ -331,6 +352,7 @@ class StackedEngine:
         self._best = [None if one is None else Snapshot.from_plain(one) for one in state["best"]]
         self._best_tensors = {name: one.to(flat_N.device) for name, one in state["best_tensors"].items()}
         self._initial_N = None if state["initial"] is None else state["initial"].to(flat_N.device)
+        self._kept = {step: one.to(flat_N.device) for step, one in state.get("kept", {}).items()}
 
     def _tensors(self) -> dict[str, Tensor]:
         """The present weights, called ``weights``, and the optimizer's state of each of them."""

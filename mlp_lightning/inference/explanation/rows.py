@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_lightning.data import TabularDataModule
 from mlp_lightning.errors import ConfigError, DataError, Fault
 from mlp_lightning.inference.labelled_rows import (
     column_of_weights,
@@ -25,6 +26,7 @@ from mlp_lightning.inference.loading import TrainedModel
 from mlp_lightning.inference.new_rows import CsvOptions
 from mlp_lightning.networks.tasks.base import Floats
 from mlp_lightning.tables.randomness import derived_seed
+from mlp_lightning.tables.reading.sources import TableSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,12 @@ def rows_of_table(
 
 
 def rows_of_split(
-    model: TrainedModel, split: str | None, weight_column: str | None, most: int, seed: int
+    model: TrainedModel,
+    split: str | None,
+    weight_column: str | None,
+    most: int,
+    seed: int,
+    opened: tuple[TabularDataModule, TableSource] | None = None,
 ) -> ExplainedRows:
     """Rows of a split of the model's data, drawn by the seed if there are more than ``most``.
 
@@ -132,13 +139,14 @@ def rows_of_split(
         weight_column: has their weights; ``None``: that of the training.
         most: rows.
         seed: of the draw.
+        opened: what :func:`~mlp_lightning.inference.labelled_rows.opened_split` gave; ``None``: the table is read.
 
     Raises:
         CheckpointError: the table has changed.
         ConfigError: there is no such split.
         DataError: all weights are 0.
     """
-    data, source = opened_split(model, split or "test")
+    data, source = opened or opened_split(model, split or "test")
     names = [split] if split is not None else ["test"] if model.config.data.cv.trains_all else ["test", "val"]
     found = next((one for one in names if one in data.splits), None)
     if found is None:
