@@ -195,7 +195,7 @@ def _evaluate(options: EvaluateConfig, checkpoint: Path) -> None:
         resamples=options.resamples,
         confidence=options.confidence,
         seed=options.seed,
-        compare=None if options.compare is None else _checkpoint(options.compare, "compare"),
+        compare=None if options.compare is None else checkpoint_of(options.compare, "compare"),
         threshold=options.threshold,
     )
     console = RunConsole(options.verbosity)
