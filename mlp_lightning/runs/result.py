@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_lightning.errors import TrainingError
+from mlp_lightning.runs.console import SPLIT_NAMES
+from mlp_lightning.runs.curves import charts_of, curve_steps, draw_curves, history_of, nothing_logged
 from mlp_lightning.runs.module import MLPModule
+from mlp_lightning.runs.packed.reading import packed_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +80,46 @@ class TrainingResult:
         kept = [field.name for field in dataclasses.fields(self) if field.compare]
         plain = {name: getattr(self, name) for name in kept}
         return {**plain, "run_dir": str(self.run_dir)}
+
+    @property
+    def history(self) -> Any:
+        """What was logged, a row for each step, as a data frame: of pandas if it is installed, else of pyarrow.
+
+        Raises:
+            RunFolderError: the run logged nothing, or its folder is gone.
+        """
+        return history_of(self.run_dir)
+
+    def plot(self) -> Figure:
+        """The curves of loss and metric as a picture; a notebook shows it.
+
+        Raises:
+            RunFolderError: as for :attr:`history`.
+        """
+        charts = charts_of(curve_steps(self.run_dir, packed_run(self.run_dir)))
+        if not charts:
+            raise nothing_logged(self.run_dir)
+        return draw_curves(charts, self.run_dir.name)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the metrics of every split beside their baselines, and the facts."""
+        names = list(next(iter(self.metrics.values()), {}))
+        base = (self.baseline or {}).get("metrics", {})
+        rows = [
+            [SPLIT_NAMES.get(split, split), *_beside(values, base.get(split, {}), names)]
+            for split, values in self.metrics.items()
+        ]
+        heads = ["", *(title for name in names for title in (name, "baseline"))]
+        facts = [f"{self.status}: {self.steps} steps in {self.wall_time_s:.1f} s on {self.device}"]
+        facts += [one for one in (self.stopped_by, self.error, *self.warnings) if one]
+        lines = [_html_row("th", heads), *(_html_row("td", row) for row in rows)] if rows else []
+        paragraphs = "".join(f"<p>{html.escape(one)}</p>" for one in [*facts, str(self.run_dir)])
+        return f"<table>{''.join(lines)}</table>{paragraphs}" if lines else paragraphs
+
+
+def _beside(values: dict[str, float], base: dict[str, float], names: Sequence[str]) -> list[str]:
+    return ["" if value is None else f"{value:.6g}" for name in names for value in (values.get(name), base.get(name))]
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(one)}</{tag}>' for one in cells)}</tr>"

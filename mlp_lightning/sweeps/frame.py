@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from mlp_lightning.errors import RunFolderError
-from mlp_lightning.runs.run_folder import RunFolder
+from mlp_lightning.runs.curves import curve_steps
 from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
 from mlp_lightning.sweeps.records import RunRecord, read_records
 
@@ -58,7 +55,11 @@ def load_sweep(
         for record, configuration in zip(records, configurations, strict=True)
     ]
     if curves:
-        rows = [{**run, **step} for run, record in zip(of_runs, records, strict=True) for step in _steps(record)]
+        rows = [
+            {**run, **step}
+            for run, record in zip(of_runs, records, strict=True)
+            for step in curve_steps(record.folder, record.packed)
+        ]
     else:
         rows = [{**run, **_end(record)} for run, record in zip(of_runs, records, strict=True)]
     return _frame(rows, library)
@@ -73,26 +74,6 @@ def _end(record: RunRecord) -> dict[str, Any]:
     }
     facts = {"steps": record.steps, "wall_time_s": record.wall_time_s, "error": record.error}
     return {**metrics, **facts, "folder": str(record.folder)}
-
-
-def _steps(record: RunRecord) -> Iterable[dict[str, Any]]:
-    """What ``metrics.csv`` has of each step; nothing without that file (``logger.csv=false``)."""
-    path = RunFolder(record.folder).metrics
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif record.packed is not None:
-        from mlp_lightning.runs.packed.unpacking import csv_of_run
-
-        text = csv_of_run(record.packed)
-    else:
-        return
-    with io.StringIO(text, newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                step = int(row.pop("step"))
-                yield {"step": step, **{name: float(text) if text else None for name, text in row.items()}}
-            except (TypeError, ValueError):
-                continue  # the last line of a killed run may be cut short
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
