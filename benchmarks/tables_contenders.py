@@ -84,11 +84,13 @@ def ours(job: Job, name: str) -> Prediction:
 
 
 def _predictions(model: Any, job: Job) -> Floats:
+    from mlp_lightning.inference.intervals import FurtherColumns
     from mlp_lightning.inference.predict import predicted_rows
     from mlp_lightning.tables.encoding import Surprises
     from mlp_lightning.tables.reading.memory import MemorySource
 
-    parts = predicted_rows(model, MemorySource.of_frame(job.test), [], Surprises())
+    source, further = MemorySource.of_frame(job.test), FurtherColumns(model, None, None)
+    parts = predicted_rows(model, source, [], Surprises(), 4096, further)
     found = pd.concat([one.to_pandas() for one in parts])
     names = [f"probability_{one}" for one in job.classes] or "predicted_target"
     return found[names].to_numpy(np.float64)
@@ -106,8 +108,9 @@ def ablated(run: Path, config: Any, job: Job, whole: Floats) -> dict[str, Floats
 
     from mlp_lightning.data.reading import Given, open_source
     from mlp_lightning.ensembles.ensemble import mean_predictions
-    from mlp_lightning.ensembles.selection import best_temperature, greedy_weights, loss_of
+    from mlp_lightning.ensembles.selection import greedy_weights, loss_of
     from mlp_lightning.inference.loading import TrainedModel, load_model
+    from mlp_lightning.networks.calibration import best_temperature
     from mlp_lightning.networks.tasks import make_task
     from mlp_lightning.runs.build import build_data
     from mlp_lightning.runs.ensembles import combined

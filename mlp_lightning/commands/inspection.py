@@ -19,7 +19,7 @@ from mlp_lightning.runs.console import SPLIT_NAMES, short_path
 from mlp_lightning.runs.curves import chart_lines, charts_of, curve_steps
 from mlp_lightning.runs.packed.reading import packed_run
 from mlp_lightning.runs.run_folder import RunFolder
-from mlp_lightning.sweeps.records import UNENDED, RunRecord, packed_record, read_record
+from mlp_lightning.sweeps.records import UNENDED, RunRecord, curves_text, packed_record, read_record
 from mlp_lightning.version import version_text
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_INTERRUPTED = 1, 2, 130
@@ -85,7 +85,7 @@ def _record(run: Path) -> RunRecord:
 
 def _page(run: Path, console: Console) -> RenderableType:
     record = _record(run)
-    rows = list(curve_steps(record.folder, record.packed))
+    rows = list(curve_steps(record.folder, curves_text(record)))
     parts: list[RenderableType] = [Text(one) for one in _facts(record, rows)]
     if record.metrics:
         parts.append(_metrics(record))

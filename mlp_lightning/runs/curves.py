@@ -15,7 +15,6 @@ import numpy as np
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.console import SPLIT_NAMES
 from mlp_lightning.runs.drawing import figure_style
-from mlp_lightning.runs.packed.reading import PackedRun, packed_run
 from mlp_lightning.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _BRAILLE = 0x2800
 
 
-def curve_steps(folder: Path, packed: PackedRun | None = None) -> Iterator[dict[str, Any]]:
+def curve_steps(folder: Path, text: str | None = None) -> Iterator[dict[str, Any]]:
     """What a run has logged: for each step its number, and the metrics by name, ``None`` where there is none.
 
     Args:
         folder: of the run.
-        packed: the same run in a packed sweep, if it has no folder.
+        text: of ``metrics.csv``, of a run without a folder.
 
     Yields:
         Nothing of a run without ``metrics.csv`` (``logger.csv=false``).
@@ -46,11 +45,7 @@ def curve_steps(folder: Path, packed: PackedRun | None = None) -> Iterator[dict[
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise RunFolderError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    elif packed is not None:
-        from mlp_lightning.runs.packed.unpacking import csv_of_run
-
-        text = csv_of_run(packed)
-    else:
+    elif not text:
         return
     with io.StringIO(text, newline="") as file:
         for row in csv.DictReader(file):
@@ -69,7 +64,7 @@ def history_of(folder: Path) -> Any:
     """
     import pyarrow as pa
 
-    rows = list(curve_steps(folder, packed_run(folder)))
+    rows = list(curve_steps(folder))
     if not rows:
         raise nothing_logged(folder)
     table = pa.table({name: [row.get(name) for row in rows] for name in rows[0]})

@@ -12,7 +12,6 @@ from mlp_lightning.errors import TrainingError
 from mlp_lightning.runs.console import SPLIT_NAMES
 from mlp_lightning.runs.curves import charts_of, curve_steps, draw_curves, history_of, nothing_logged
 from mlp_lightning.runs.module import MLPModule
-from mlp_lightning.runs.packed.reading import packed_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +95,7 @@ class TrainingResult:
         Raises:
             RunFolderError: as for :attr:`history`.
         """
-        charts = charts_of(curve_steps(self.run_dir, packed_run(self.run_dir)))
+        charts = charts_of(curve_steps(self.run_dir))
         if not charts:
             raise nothing_logged(self.run_dir)
         return draw_curves(charts, self.run_dir.name)

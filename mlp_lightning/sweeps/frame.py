@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.curves import curve_steps
 from mlp_lightning.sweeps.leaderboard.keys import flat_config, value_text
-from mlp_lightning.sweeps.records import RunRecord, read_records
+from mlp_lightning.sweeps.records import RunRecord, curves_text, read_records
 
 
 def load_sweep(
@@ -58,7 +58,7 @@ def load_sweep(
         rows = [
             {**run, **step}
             for run, record in zip(of_runs, records, strict=True)
-            for step in curve_steps(record.folder, record.packed)
+            for step in curve_steps(record.folder, curves_text(record))
         ]
     else:
         rows = [{**run, **_end(record)} for run, record in zip(of_runs, records, strict=True)]

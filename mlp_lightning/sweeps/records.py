@@ -163,6 +163,15 @@ def read_record(folder: Path) -> RunRecord:
     return _ended(start, _checked(result_path, _json(result_path), dict, "a mapping of keys to values"), result_path)
 
 
+def curves_text(record: RunRecord) -> str | None:
+    """The text of ``metrics.csv`` of a packed run; ``None`` of one with a folder."""
+    if record.packed is None:
+        return None
+    from mlp_lightning.runs.packed.unpacking import csv_of_run
+
+    return csv_of_run(record.packed)
+
+
 def packed_record(run: PackedRun) -> RunRecord:
     """The record of a packed run.
 

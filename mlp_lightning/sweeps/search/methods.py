@@ -11,7 +11,7 @@ from mlp_lightning.sweeps.search.pruning import cut_to_lines
 from mlp_lightning.sweeps.search.space import Space, Values, Whole, random_points, seed_of
 
 if TYPE_CHECKING:
-    import optuna
+    import optuna  # pyright: ignore[reportMissingImports]
 
 STUDY = "optuna.journal"
 
@@ -61,9 +61,9 @@ class Optuna:
     """
 
     def __init__(self, space: Space, seed: int, folder: Path) -> None:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+        import optuna  # pyright: ignore[reportMissingImports]
+        from optuna.storages import JournalStorage  # pyright: ignore[reportMissingImports]
+        from optuna.storages.journal import JournalFileBackend  # pyright: ignore[reportMissingImports]
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna: Any = optuna
