@@ -70,6 +70,7 @@ def _watch(run: Path, seconds: float, console: Console) -> None:
         while _record(run).status == UNENDED:
             time.sleep(seconds)
             live.update(_page(run, console), refresh=True)
+        live.update(_page(run, console), refresh=True)  # it may have ended since the last look
 
 
 def _record(run: Path) -> RunRecord:

@@ -348,8 +348,7 @@ def _made(folder: Path, key: str) -> Path | None:
 
 def _quoted(path: Path | None) -> str:
     """A path quoted for Hydra's grammar."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _run(composed: DictConfig, command: _Command) -> float:
@@ -383,8 +382,8 @@ def _run(composed: DictConfig, command: _Command) -> float:
             raise
         # One failing run does not end a sweep; it is reported immediately, and by the exit code at the end.
         message = str(error) if isinstance(error, MLPLightningError) else unexpected_message(error, folder)
-        job = f"Run {hydra_config.job.num} ({' '.join(overrides)}): " if is_sweep else ""
-        print(f"{job}{message}", file=sys.stderr, flush=True)
+        message = f"Run {hydra_config.job.num} ({' '.join(overrides)}): {message}" if is_sweep else message
+        print(message, file=sys.stderr, flush=True)
         has_begun = (folder / "config.yaml").is_file()  # its folder stays
         if is_sweep and not has_begun and isinstance(error, REFUSALS):
             record_refusal(folder, plain, f"{type(error).__name__}: {error}")

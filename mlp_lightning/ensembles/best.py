@@ -8,7 +8,6 @@ Shapes: ``N`` candidates, ``B`` rows, ``C`` classes or outputs.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import itertools
 import math
@@ -23,6 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mlp_lightning.config import Config
+from mlp_lightning.ensembles.candidate import Candidate
 from mlp_lightning.ensembles.ensemble import devices, mean_predictions, refuse_objects, write_ensemble
 from mlp_lightning.ensembles.selection import greedy_weights, loss_of
 from mlp_lightning.ensembles.space import candidates, fixed_options
@@ -37,10 +37,10 @@ from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.ensembles import SharedPreprocessing
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
+from mlp_lightning.runs.folder_names import MEMBERS, fold_folder
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import MEMBERS, RunFolder, fold_folder, surroundings
+from mlp_lightning.runs.run_folder import RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_fold, of_member
-from mlp_lightning.sweeps.worker import Outcome
 
 if TYPE_CHECKING:
     from mlp_lightning.networks.tasks import Task
@@ -98,44 +98,6 @@ def train_best(
     return _Best(parsed, Path(run_dir).absolute(), RunConsole(parsed.verbosity, console), source).execute(continues)
 
 
-@dataclasses.dataclass
-class _Candidate:
-    """A configuration, and what its networks predict of the rows that their folds held out.
-
-    Attributes:
-        number: 0 is the configuration of the run itself.
-        config: of one of its networks.
-        options: in which it differs from that of the run.
-        outcomes: by fold.
-        held_out: predictions ``(B, C)``, by fold.
-        losses: of these, by fold.
-        weight: in the ensemble.
-    """
-
-    number: int
-    config: Config
-    options: Mapping[str, Any]
-    outcomes: dict[int, Outcome] = dataclasses.field(default_factory=dict)
-    held_out: dict[int, Tensor] = dataclasses.field(default_factory=dict)
-    losses: dict[int, float] = dataclasses.field(default_factory=dict)
-    weight: float = 0.0
-
-    @property
-    def failed(self) -> bool:
-        return any(one.status == "failed" for one in self.outcomes.values())
-
-    def mean_loss(self, folds: Sequence[int]) -> float:
-        """Over folds; infinite if a network of it failed."""
-        return math.inf if self.failed else sum(self.losses[one] for one in folds) / len(folds)
-
-    def plain(self) -> dict[str, Any]:
-        """What ``result.json`` says of it."""
-        mean = sum(self.losses.values()) / len(self.losses) if self.losses and not self.failed else None
-        metrics = {} if mean is None else {"val": {"loss": mean}}
-        facts = {"options": dict(self.options), "folds": len(self.losses), "weight": self.weight, "metrics": metrics}
-        return {"folder": f"{MEMBERS}/{self.number}", "seed": self.config.seed, **facts}
-
-
 class _Best:
     """One selection, from its configuration to its result."""
 
@@ -176,7 +138,7 @@ class _Best:
 
     # ---- candidates --------------------------------------------------------------------------------------
 
-    def _candidates(self) -> list[_Candidate] | None:
+    def _candidates(self) -> list[Candidate] | None:
         """The candidates, of which some have trained in all folds; ``None`` if it was asked to stop."""
         data = self._data[0]
         task_has_classes = data.target.task != "regression"
@@ -184,7 +146,7 @@ class _Best:
         if fixed := sorted(fixed_options(self.config)):
             why = f"you set that, or {self.config.optimizer.name} decides it"
             self.console.line(f"No candidate differs in {', '.join(fixed)} ({why})")
-        numbered = (_Candidate(number, *one) for number, one in enumerate(drawn))
+        numbered = (Candidate(number, *one) for number, one in enumerate(drawn))
         first = next(numbered)
         early, late = list(self._folds[:_FIRST_FOLDS]), list(self._folds[_FIRST_FOLDS:])
         seconds = self._timed([first], self._folds)
@@ -192,7 +154,7 @@ class _Best:
             return None
         network = _COST_OF_DRAWN * seconds
         limit = (self.config.preset.candidates or _MOST_CANDIDATES) - 1
-        sizes, others = [min(limit, _FIRST_ROUND), limit - _FIRST_ROUND], list[_Candidate]()
+        sizes, others = [min(limit, _FIRST_ROUND), limit - _FIRST_ROUND], list[Candidate]()
         for number, size in enumerate(sizes):  # the second by what those of the first took
             trained = len(others)
             count = self._decided(number, size, lambda n=network, k=trained: self._affordable(n, k))
@@ -215,7 +177,7 @@ class _Best:
     def _left(self) -> float:
         return self.config.preset.time_limit_s - self._seconds
 
-    def _timed(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> float | None:
+    def _timed(self, of_round: Sequence[Candidate], folds: Sequence[int]) -> float | None:
         """Train candidates in folds, and return the seconds that a network takes; ``None`` if it was asked to stop."""
         started, before = time.monotonic(), self._steps_made
         if not self._train(of_round, folds):
@@ -252,7 +214,7 @@ class _Best:
         late = _SHARE_KEPT * (len(self._folds) - _FIRST_FOLDS)
         return int((self._left / seconds - late * trained) / (_FIRST_FOLDS + late))
 
-    def _train(self, of_round: Sequence[_Candidate], folds: Sequence[int]) -> bool:
+    def _train(self, of_round: Sequence[Candidate], folds: Sequence[int]) -> bool:
         """Train candidates in folds. Returns whether all have ended."""
         pairs = [(one, fold) for one in of_round for fold in folds]
         if not pairs:
@@ -302,7 +264,7 @@ class _Best:
         of_folds = [self._data[fold].rows.row_weights for fold in folds]
         return torch.from_numpy(np.concatenate([one["val"] for one in of_folds])) if of_folds[0] else None
 
-    def _selected(self, found: Sequence[_Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
+    def _selected(self, found: Sequence[Candidate]) -> tuple[TrainingResult, dict[str, Any]]:
         """Weight the candidates, keep them as one model, and measure it."""
         whole = [one for one in found if len(one.held_out) == len(self._folds) and not one.failed]
         if not whole:
@@ -353,11 +315,11 @@ class _Best:
         of_loss, of_metric = (self._metrics(torch.cat(parts), targets, 1.0) for parts in zip(*of_folds, strict=True))
         return {"loss": of_loss["loss"], task.metric_name: of_metric[task.metric_name]}
 
-    def _model(self, one: _Candidate, fold: int, sharing: SharedPreprocessing) -> TrainedModel:
+    def _model(self, one: Candidate, fold: int, sharing: SharedPreprocessing) -> TrainedModel:
         folder = self.path / MEMBERS / str(one.number) / fold_folder(fold)
         return PartOfRun("", one.config, folder).model(one.outcomes[fold], sharing)
 
-    def _test_predictions(self, models: Sequence[TrainedModel], chosen: Sequence[_Candidate], fold: int) -> Tensor:
+    def _test_predictions(self, models: Sequence[TrainedModel], chosen: Sequence[Candidate], fold: int) -> Tensor:
         """The mean of what the networks of a fold predict of the test rows."""
         rows = self._data[fold].splits["test"]
         parts = [one.weight * mean_predictions([model], rows) for one, model in zip(chosen, models, strict=True)]
@@ -375,7 +337,7 @@ class _Best:
 
     def _result(
         self,
-        found: Sequence[_Candidate],
+        found: Sequence[Candidate],
         metrics: dict[str, dict[str, float]],
         baseline: dict[str, dict[str, float]],
     ) -> TrainingResult:
@@ -406,7 +368,7 @@ class _Best:
         limits = ["The held-out rows selected and weighted the candidates.", *facts.limits]
         write_card(RunFolder(self.path), self.config, self._data[0], facts._replace(limits=limits))
 
-    def _report(self, result: TrainingResult, found: Sequence[_Candidate], more: Mapping[str, Any]) -> None:
+    def _report(self, result: TrainingResult, found: Sequence[Candidate], more: Mapping[str, Any]) -> None:
         whole = [one for one in found if len(one.losses) == len(self._folds) and not one.failed]
         self.console.line(f"Candidates that trained in all {len(self._folds)} folds, by the loss of the held-out rows:")
         for one in sorted(whole, key=lambda one: one.mean_loss(self._folds))[:_SHOWN]:

@@ -27,7 +27,8 @@ from mlp_lightning.runs.card import Facts, Measured, write_card
 from mlp_lightning.runs.console import RunConsole, short_path
 from mlp_lightning.runs.files import atomic_write
 from mlp_lightning.runs.fit import parsed_with_rows
-from mlp_lightning.runs.run_folder import RunFolder, claim, fold_folder, surroundings
+from mlp_lightning.runs.folder_names import fold_folder
+from mlp_lightning.runs.run_folder import RunFolder, claim, surroundings
 from mlp_lightning.sweeps.folds import means_of_folds, of_fold, of_member
 
 if TYPE_CHECKING:

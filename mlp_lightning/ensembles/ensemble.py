@@ -27,10 +27,11 @@ from mlp_lightning.runs.checkpoints import CONFIG_KEY, FINGERPRINT_KEY, write_ch
 from mlp_lightning.runs.console import RunConsole
 from mlp_lightning.runs.ensembles import combined
 from mlp_lightning.runs.fit import parsed_with_rows
+from mlp_lightning.runs.folder_names import MEMBERS
 from mlp_lightning.runs.module import MLPModule
 from mlp_lightning.runs.report import network_name, report
 from mlp_lightning.runs.result import TrainingResult
-from mlp_lightning.runs.run_folder import MEMBERS, RunFolder, surroundings
+from mlp_lightning.runs.run_folder import RunFolder, surroundings
 from mlp_lightning.sweeps.folds import of_member
 from mlp_lightning.sweeps.worker import Outcome
 

@@ -88,16 +88,14 @@ def predict(
         rows_at_once: most rows in memory.
         overwrite: whether to replace an existing file.
         allow_targets: as for :func:`~mlp_lightning.inference.loading.load_model`.
-        progress: called after some rows, and at the end, with the number of rows done.
+        progress: called after some rows, and at the end, with their number.
         frame: the table, instead of ``data_path``: a data frame of pandas, polars or pyarrow.
         interval: as for :class:`~mlp_lightning.inference.intervals.FurtherColumns`.
         member_quantiles: likewise.
         threshold: as for :func:`~mlp_lightning.inference.thresholds.with_thresholds`.
 
     Raises:
-        CheckpointError: the model cannot be loaded.
-        ConfigError: the model cannot have such intervals or quantiles, nothing can be written to ``output``, or an id
-            column would have the name of an output.
+        CheckpointError, ConfigError: the model cannot be loaded or have such columns, or ``output`` is refused.
         DataError: a column is missing, or a value cannot be read or has no prediction.
         OSError: the output cannot be written; no partial file is left.
     """
@@ -113,8 +111,7 @@ def predict(
     _refuse_path_in_table(path, str(output), data_path)
     _refuse_names(ids, [*output_names(model.target, model.is_ensemble), *further.names])
     with cpu_threads(model.threads):
-        parts = predicted_rows(model, source, ids, surprises, rows_at_once, further)
-        rows = _written(path, parts, progress)
+        rows = _written(path, predicted_rows(model, source, ids, surprises, rows_at_once, further), progress)
     return PredictionReport(rows, path, surprises.lines(), further.notes(), time.monotonic() - started)
 
 

@@ -13,8 +13,8 @@ from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.protocol import Engine
 from mlp_lightning.errors import counted
 from mlp_lightning.runs.console import SPLIT_NAMES
+from mlp_lightning.runs.ending import Ending
 from mlp_lightning.runs.member import Member
-from mlp_lightning.runs.policies import Ending
 
 Metrics = Mapping[str, Mapping[str, float]]
 

@@ -65,9 +65,7 @@ def train(
     pruner: Pruner | None = None,
     has_card: bool = True,
 ) -> TrainingResult:
-    """Train one model and leave its record in ``run_dir``.
-
-    The caller's random number generators, threads, signal handlers and warning filters are as before when it returns.
+    """Train one model and leave its record in ``run_dir``; your random numbers, threads and handlers stay as before.
 
     Args:
         config: what to train, as dataclasses or as nested dicts that :func:`parse_config` takes. In these an import
@@ -82,8 +80,8 @@ def train(
             :class:`~mlp_lightning.runs.training_module.Outputs`. Hooks of Lightning's validation loop are refused.
         rows: fingerprint that the rows must have (``fingerprint`` of a ``result.json``); ``None``: any.
         keeps_folder: whether the folder stays; if not, nothing that is printed points to it.
-        pruner: may end the run early, as one of a search.
-        has_card: whether the run of a table leaves a ``model_card.md``.
+        pruner: as for :class:`~mlp_lightning.runs.training.Options`.
+        has_card: likewise.
 
     Returns:
         The result, with the trained module. An interrupted run returns too, with ``status`` saying so.

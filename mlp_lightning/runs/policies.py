@@ -5,7 +5,6 @@ Shapes: ``K`` slots of the engine.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ import torch
 from mlp_lightning.config import Config
 from mlp_lightning.config.schema import EarlyStoppingConfig
 from mlp_lightning.engines.protocol import Engine, Trace
-from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError, TrainingError
+from mlp_lightning.errors import NonFiniteLossError, NoParameterChangedError
+from mlp_lightning.runs.ending import Ending
 from mlp_lightning.runs.health import non_finite_message, unchanged_message
 from mlp_lightning.runs.milestones import Milestones
 from mlp_lightning.runs.rescue import SLOW
@@ -77,25 +77,6 @@ class Snapshot(NamedTuple):
 
     engine: Any
     stopping: list[Stopping]
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """How a member ended.
-
-    Attributes:
-        member: its number.
-        status: ``finished``, ``interrupted``, ``failed`` or ``pruned``.
-        steps: optimizer steps that it made.
-        error: what went wrong, if it failed.
-        stopped_by: why it ended before its full length, if it did.
-    """
-
-    member: int
-    status: str
-    steps: int
-    error: TrainingError | None = None
-    stopped_by: str = ""
 
 
 class RunWriter(Protocol):

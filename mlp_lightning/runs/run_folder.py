@@ -22,6 +22,7 @@ from mlp_lightning.config.shared import SECTIONS, Remembered
 from mlp_lightning.errors import RunFolderError
 from mlp_lightning.runs.checkpoint_files import why_unusable
 from mlp_lightning.runs.files import atomic_write, names_file
+from mlp_lightning.runs.folder_names import MEMBERS, fold_folder
 
 # libyaml writes the same text as the pure Python dumper, ten times as fast; not every build of PyYAML has it.
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -31,13 +32,6 @@ NOT_IN_HASH = (
     *("name", "verbosity", "sweep", "search", "ckpt_path", "logger", "trainer.print_every_n_steps", "trainer.engine"),
     "data.suggested_lr",
 )
-#: The folder of the runs of an ensemble's members, inside of that of the ensemble.
-MEMBERS = "members"
-
-
-def fold_folder(fold: int) -> str:
-    """The name of the run folder of a fold, inside of the folder of its cross-validation."""
-    return f"fold-{fold}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import datetime
 import functools
 import math
 import time
@@ -25,12 +24,13 @@ from mlp_lightning.runs.calibration import of_validation
 from mlp_lightning.runs.card import write_card_of_run
 from mlp_lightning.runs.checkpoints import PENDING_KEY, add_to, run_checkpoint, write_checkpoint, write_checkpoints
 from mlp_lightning.runs.console import level_of
+from mlp_lightning.runs.ending import Ending
 from mlp_lightning.runs.health import no_best_message, non_finite_metrics_message
 from mlp_lightning.runs.history import MetricsHistory
 from mlp_lightning.runs.measured import Measured, Metrics, of_slot
-from mlp_lightning.runs.member import Member, TrainingFacts, with_module
+from mlp_lightning.runs.member import TrainingFacts, with_module
 from mlp_lightning.runs.metric_files import MetricFiles
-from mlp_lightning.runs.policies import Best, Ending, Policies, Snapshot
+from mlp_lightning.runs.policies import Best, Policies, Snapshot
 from mlp_lightning.runs.report import announcement, how_to_continue, report_lines
 from mlp_lightning.runs.rescue import Rescue
 from mlp_lightning.runs.result import TrainingResult
@@ -392,11 +392,8 @@ class FolderWriter:
             if self._training.has_card and result.status == "finished":
                 write_card_of_run(members[one.member], result)
         contents = {
-            one.member: {**result.to_json(), **_surroundings(members[one.member], started_at)}
+            one.member: {**result.to_json(), **surroundings(member.config, started_at, member.data.fingerprint)}
             for one, result in zip(endings, results, strict=True)
+            for member in [members[one.member]]
         }
         self._store.put_results(contents)
-
-
-def _surroundings(member: Member, started_at: datetime.datetime) -> dict[str, Any]:
-    return surroundings(member.config, started_at, member.data.fingerprint)

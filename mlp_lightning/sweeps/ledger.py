@@ -22,8 +22,9 @@ from mlp_lightning.config import Config, parse_complete
 from mlp_lightning.config.parsing import KnownSections
 from mlp_lightning.errors import ConfigError, MLPLightningError, RunFolderError
 from mlp_lightning.runs.files import complete_writes
+from mlp_lightning.runs.folder_names import fold_folder
 from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_runs
-from mlp_lightning.runs.run_folder import RunFolder, config_hash, fold_folder
+from mlp_lightning.runs.run_folder import RunFolder, config_hash
 from mlp_lightning.sweeps.records import RunRecord, packed_record, read_record, run_folders
 
 SUPERSEDED = "superseded"

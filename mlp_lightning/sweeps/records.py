@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs.folder_names import MEMBERS, fold_folder
 from mlp_lightning.runs.packed.reading import FOLDER as PACKED
 from mlp_lightning.runs.packed.reading import UNPACKING, PackedRun, packed_run, packed_runs
-from mlp_lightning.runs.run_folder import MEMBERS, fold_folder
 
 UNENDED = "unended"
 # Of a program whose configuration file asks for a sweep: makes a single run of it.

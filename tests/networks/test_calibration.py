@@ -38,11 +38,16 @@ def test_temperatures_are_of_classes() -> None:
     assert best_temperature(make_task("regression", 1), torch.rand(5, 1), torch.rand(5, 1).double()) == 1.0
 
 
-def test_a_row_of_weight_2_counts_as_two() -> None:
+def test_rows_say_as_much_as_their_effective_number() -> None:
+    """Against a grid of the posterior; the mean loss is that of rows repeated by their weights."""
     random = np.random.default_rng(4)
     logits_BC = torch.from_numpy(3 * random.normal(size=(60, 3)))
     labels_B, weights_B = torch.from_numpy(random.integers(0, 3, 60)), torch.from_numpy(random.integers(0, 4, 60))
     task, often = make_task("multiclass", 3), torch.arange(60).repeat_interleave(weights_B)
     found = best_temperature(task, logits_BC.softmax(-1), labels_B, weights_B.double())
-    assert found == pytest.approx(best_temperature(task, logits_BC.softmax(-1)[often], labels_B[often]), rel=2e-3)
+    rows = weights_B.sum().item() ** 2 / (weights_B**2).sum().item()
+    logs = np.linspace(np.log(0.3), np.log(5), 4001)
+    tempered = [(logits_BC[often] / np.exp(one)).softmax(-1).numpy() for one in logs]
+    losses = [rows * log_loss(labels_B[often].numpy(), one, labels=[0, 1, 2]) for one in tempered]
+    assert found == pytest.approx(np.exp(logs[np.argmin(np.array(losses) + logs**2 / (2 * 0.25**2))]), rel=5e-3)
     assert found != pytest.approx(best_temperature(task, logits_BC.softmax(-1), labels_B), rel=2e-3)

@@ -229,6 +229,7 @@ def test_members_of_a_stack_are_assessed_as_alone(tmp_path) -> None:
 
 def test_weighted_rows_are_not_judged_by_unweighted_metrics(tmp_path) -> None:
     frame = rows(0.1).assign(count=1.0)
+    frame.loc[0, "count"] = 2.0
     result = train(options("bought", weight_column="count"), tmp_path / "run", frame=frame)
     assert result.baseline is not None
     assert result.warnings == []

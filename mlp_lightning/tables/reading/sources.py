@@ -155,13 +155,9 @@ def missing_column(source_name: str, name: str, known: Sequence[str], sheet: str
     if len(known) == 1:
         text += " If its first line is a title, remove it; if something else stands between columns, set"
         text += " data.csv.delimiter."
-    if any(is_decimal_number(one) for one in known):
+    if any(map(WITH_POINT.fullmatch, known)):
         text += " These seem to be values: the first line of a text table must hold the names of the columns."
     return DataError(text)
-
-
-def is_decimal_number(text: str) -> bool:
-    return WITH_POINT.fullmatch(text) is not None
 
 
 class FileSource(TableSource):
