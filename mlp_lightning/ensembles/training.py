@@ -104,7 +104,7 @@ class Trainings:
             DataError: an earlier process trained on other rows.
         """
         for parent in {one.folder.parent for one in self.parts}:
-            complete_writes(parent)
+            complete_writes(parent, within=self._states.parent)
         found = ((number, _finished(one, rows)) for number, one in enumerate(self.parts))
         self.outcomes = {number: done for number, done in found if done is not None}
         saved = self._saved_stacks()

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from mlp_lightning.errors import RunFolderError
+
 # Bytes that the configuration and the logs of a run take.
 _SMALL_FILES = 1 << 16
 # Whether a process of another machine still writes can be seen by the time of its file alone.
@@ -155,7 +157,8 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
                 waiting[path].write_bytes(content)
         bring_to_disk(waiting.values())
         with atomic_write(journal) as file:
-            file.write(json.dumps({str(name): str(path) for path, name in waiting.items()}).encode())
+            places = {os.path.relpath(name, journal.parent): path.name for path, name in waiting.items()}
+            file.write(json.dumps(places).encode())
     except BaseException:
         for name in waiting.values():
             with contextlib.suppress(OSError):
@@ -166,16 +169,44 @@ def write_all(contents: Mapping[Path, bytes], journal: Path) -> None:
     journal.unlink()
 
 
-def complete_writes(folder: Path, named: str = "*") -> None:
+def complete_writes(folder: Path, named: str = "*", within: Path | None = None) -> None:
     """Give the files their names that a killed :func:`write_all` has left waiting.
 
     Its journal is in ``folder``, or in a folder in there, and its name, without what surrounds it, is like ``named``.
+
+    Args:
+        folder: where to look for journals.
+        named: which ones.
+        within: the folder that has all the files; ``folder`` if ``None``.
+
+    Raises:
+        RunFolderError: a journal is damaged, or names anything but files that wait in that folder.
     """
+    within = folder if within is None else within
     for journal in [*folder.glob(f".{named}.journal"), *folder.glob(f"*/.{named}.journal")]:
-        for name, path in json.loads(journal.read_bytes()).items():
-            if Path(name).exists():
-                replace(Path(name), path)
+        for waiting, name in _waiting(journal, within).items():
+            if waiting.exists():
+                replace(waiting, waiting.with_name(name))
         journal.unlink()
+
+
+def _waiting(journal: Path, folder: Path) -> dict[Path, str]:
+    """The files that a journal names, which may be a stranger's, and the names that they get."""
+    hint = "Remove it if you do not know where it is from, and try again"
+    try:
+        places = json.loads(journal.read_bytes())
+        # The last part of a path: journals of earlier versions have whole ones.
+        names = {journal.parent / waiting: Path(name).name for waiting, name in places.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RunFolderError(
+            f"{journal} is damaged: it does not say which files wait for their names. {hint}."
+        ) from error
+    root = folder.resolve()
+    for waiting, name in names.items():
+        is_waiting = bool(name) and waiting.name.startswith(f".{name}.") and waiting.name.endswith(_WAITING)
+        if not (is_waiting and waiting.parent.resolve().is_relative_to(root)):
+            raise RunFolderError(f"{journal} names {waiting}, which is no waiting file in {folder}. {hint}.")
+    return names
 
 
 def bring_to_disk(files: Iterable[Path]) -> None:

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.support.commands import ROOT, environment, run_forked, train_forked
+from support.commands import ROOT, environment, run_forked, train_forked
 
 SCRIPT = str(ROOT / "scripts" / "inspect_run.py")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import signal
 import stat
@@ -15,8 +16,10 @@ import torch
 from support.configurations import ComposeConfig
 
 import mlp_lightning
+from mlp_lightning.errors import RunFolderError
+from mlp_lightning.runs import files
 from mlp_lightning.runs.checkpoints import write_checkpoint
-from mlp_lightning.runs.files import atomic_write, refuse_full_disk, write_all
+from mlp_lightning.runs.files import atomic_write, complete_writes, refuse_full_disk, write_all
 from mlp_lightning.sweeps.worker import train_part, unexpected_message
 
 pytestmark = pytest.mark.posix
@@ -94,3 +97,74 @@ def test_a_disk_that_fills_up(tmp_path: Path, compose_config: ComposeConfig, mon
     monkeypatch.undo()
     resumed = mlp_lightning.train(dataclasses.replace(config, ckpt_path=str(last)), tmp_path / "resumed")
     assert resumed.metrics == mlp_lightning.train(config, tmp_path / "whole").metrics
+
+
+# ---- journals of files that wait for their names -------------------------------------------------------------
+
+
+def _left_waiting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process leaves that is killed after its journal: ``a`` and ``x/b`` wait for their names."""
+    genuine, count = files.replace, 0
+
+    def killed(source: Path, target: Path) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            raise KeyboardInterrupt
+        genuine(source, target)
+
+    (folder / "x").mkdir(parents=True)
+    monkeypatch.setattr(files, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_all({folder / "a": b"1", folder / "x" / "b": b"2"}, folder / ".7.journal")
+    monkeypatch.setattr(files, "replace", genuine)
+
+
+def test_waiting_files_get_their_names_where_their_folder_is_now(tmp_path: Path, monkeypatch) -> None:
+    _left_waiting(tmp_path / "before", monkeypatch)
+    (tmp_path / "before").rename(tmp_path / "after")
+    complete_writes(tmp_path / "after")
+    found = {one.relative_to(tmp_path).as_posix(): one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()}
+    assert found == {"after/a": b"1", "after/x/b": b"2"}
+
+
+def test_journals_of_earlier_versions_have_whole_paths(tmp_path: Path) -> None:
+    waiting = tmp_path / ".a.host.7.waiting.tmp"
+    waiting.write_bytes(b"1")
+    (tmp_path / ".7.journal").write_text(json.dumps({str(waiting): str(tmp_path / "a")}))
+    complete_writes(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "name"),
+    [
+        ("../.mine.host.7.waiting.tmp", "mine"),
+        ("{outside}/.mine.host.7.waiting.tmp", "mine"),
+        ("link/.mine.host.7.waiting.tmp", "mine"),
+        ("../mine", "stolen"),
+        ("theirs", "other"),
+        (".theirs.host.7.waiting.tmp", "mine"),
+        (".theirs.host.7.waiting.tmp", ""),
+        (".theirs.host.7.waiting.tmp", ".."),
+    ],
+)
+def test_a_journal_of_a_stranger_moves_nothing_else(tmp_path: Path, waiting: str, name: str) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    for file in (tmp_path / "mine", tmp_path / ".mine.host.7.waiting.tmp", folder / "theirs"):
+        file.write_text(file.name)
+    (folder / ".theirs.host.7.waiting.tmp").write_text("theirs")
+    (folder / ".9.journal").write_text(json.dumps({waiting.format(outside=tmp_path): name}))
+    before = {one: one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()}
+    with pytest.raises(RunFolderError, match=r"no waiting file in .*Remove it"):
+        complete_writes(folder)
+    assert {one: one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"a": 1}', b"\xff", b"[" * 10**5])
+def test_a_damaged_journal_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".9.journal").write_bytes(content)
+    with pytest.raises(RunFolderError, match="journal is damaged"):
+        complete_writes(tmp_path)
