@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlp_lightning.inference.evaluation.evaluate import evaluate
     from mlp_lightning.inference.explanation.explain import explain
     from mlp_lightning.inference.predict import predict
+    from mlp_lightning.inference.report.report import report
     from mlp_lightning.networks import MLP
     from mlp_lightning.runs import TrainingResult, train
     from mlp_lightning.runs.module import MLPModule
@@ -42,6 +43,7 @@ _HOME = {
     "load_sweep": "mlp_lightning.sweeps.frame",
     "parse_config": "mlp_lightning.config",
     "predict": "mlp_lightning.inference.predict",
+    "report": "mlp_lightning.inference.report.report",
     "train": "mlp_lightning.runs",
     "train_best": "mlp_lightning.ensembles.best",
     "train_ensemble": "mlp_lightning.ensembles.ensemble",
@@ -63,6 +65,7 @@ __all__ = [
     "load_sweep",
     "parse_config",
     "predict",
+    "report",
     "train",
     "train_best",
     "train_ensemble",

@@ -128,6 +128,7 @@ def loaded_study(folder: Path):
 
 
 def test_trials_that_leave_are_reported_to_optuna(tmp_path) -> None:
+    pytest.importorskip("optuna")
     run("-m", *OPTUNA, "data=iris", "trainer.max_epochs=54", folder=tmp_path)
     rows, study = leaderboard_rows(tmp_path, "iris"), loaded_study(tmp_path)
     states = {"finished": "COMPLETE", "pruned": "PRUNED"}
