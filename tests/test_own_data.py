@@ -142,7 +142,7 @@ def test_folds(tmp_path: Path) -> None:
         ({"name": "moons"}, r"contradicts data\.name = 'moons'; choose data=table"),
         ({"target": None}, r"data\.target = None is missing"),
         ({"samples": 1000}, r"data\.samples = 1000 is an option of our synthetic data sets"),
-        ({"csv": {"decimal": ","}}, r"data\.csv = .*has no effect: data\._target_ = .* brings its own rows"),
+        ({"csv": {"decimal": ","}}, r"data\.csv\.decimal = .*has no effect: data\._target_ = .* brings its own rows"),
         ({"hours": {"_target_": "os.listdir"}}, r"data\.hours\._target_ = 'os.listdir' is not an argument"),
     ],
 )
