@@ -160,7 +160,8 @@ class Preparation:
             self.notes += self.report.notes
             for one in self.report.columns:
                 self.notes += notes_on_case(one.name, one.vocabulary)
-            refuse_idle_options(options, self.report.columns, table)
+            if given.target is None:  # an estimator decides by itself what it hands over
+                refuse_idle_options(options, self.report.columns, table)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")
             self.target = target.with_statistics(targets_BT[train], counts_B)

@@ -134,7 +134,7 @@ def test_choice(compose_config: ComposeConfig) -> None:
     asked = compose_config("data=iris", "trainer.engine=stacked")
     assert choose_engine(asked, 1, SHORT) == ("stacked", "as trainer.engine says")
     asked, embedding = compose_config("data=iris", "trainer.engine=compiled"), "a learned embedding"
-    with pytest.raises(ConfigError, match=r"trainer\.engine.*a learned embedding.*trainer\.engine=autograd"):
+    with pytest.raises(ConfigError, match=r"trainer\.engine.*a learned embedding.*trainer\.engine=stacked"):
         choose_engine(asked, 1, SHORT, embedding)
     assert choose_engine(config, 70, SMALL, embedding) == ("stacked", f"70 runs together; {embedding}")
 
@@ -160,7 +160,7 @@ def test_choice_for_a_stack(compose_config: ComposeConfig, monkeypatch: pytest.M
 def test_engine_that_cannot_train_the_run_is_refused(tmp_path: Path, compose_config: ComposeConfig) -> None:
     config = compose_config("data=iris", "trainer.engine=compiled", "model.norm=batch")
     with pytest.raises(
-        ConfigError, match=r"model\.norm = batch is not in the compiled kernel.*trainer\.engine=autograd"
+        ConfigError, match=r"model\.norm = batch is not in the compiled kernel.*trainer\.engine=stacked"
     ):
         mlp_lightning.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -119,7 +119,7 @@ def test_models_of_one_split_hold_one_preprocessor(tmp_path: Path, monkeypatch: 
 
     kept: list[Any] = []
     write = ensemble.write_ensemble
-    monkeypatch.setattr(ensemble, "write_ensemble", lambda *args: kept.extend(args[2]) or write(*args))
+    monkeypatch.setattr(ensemble, "write_ensemble", lambda *args, **more: kept.extend(args[2]) or write(*args, **more))
     train_ensemble({**asked("value", cv={}), "ensemble": {"members": 4}}, tmp_path / "run", frame=frame())
     assert len(kept) == 4
     assert len({id(one.module.preprocessor) for one in kept}) == 1

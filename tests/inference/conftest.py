@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pytest
-from support.inference_tables import flowers
+from support.inference_tables import flowers, in_threes
 
 from mlp_lightning import train
 from mlp_lightning.runs import TrainingResult
@@ -26,9 +27,9 @@ class Trained:
         return self.result.run_dir / "checkpoints" / f"{self.result.weights}.ckpt"
 
 
-def trained(folder: Path, target: str | list[str], **options: object) -> Trained:
+def trained(folder: Path, target: str | list[str], table: pa.Table | None = None, **options: object) -> Trained:
     path = folder / "flowers.csv"
-    pyarrow.csv.write_csv(flowers(), path)
+    pyarrow.csv.write_csv(flowers() if table is None else table, path)
     outputs = ["kind", "big", "price", "age", "weight"]
     data = {
         "name": "table",
@@ -99,7 +100,8 @@ def _ignored(*more: str) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="session")
 def grouped_model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Of rows in groups."""
-    return trained(tmp_path_factory.mktemp("grouped"), "big", columns=_ignored("width"), group_column="id")
+    columns = _ignored("width")
+    return trained(tmp_path_factory.mktemp("grouped"), "big", in_threes(), columns=columns, group_column="plant")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mlp_lightning.config import parse_config
-from mlp_lightning.runs.run_folder import _NOT_IN_HASH, config_hash, config_yaml
+from mlp_lightning.runs.run_folder import NOT_IN_HASH, config_hash, config_yaml
 
 CONFIGURATIONS = [
     {"data": {"name": "xor"}, "model": "wide_deep", "seed": 2**40},
@@ -28,7 +28,7 @@ def test_config_yaml(plain) -> None:
 @pytest.mark.parametrize("plain", CONFIGURATIONS)
 def test_config_hash(plain) -> None:
     content = parse_config(plain).to_dict()
-    for key in _NOT_IN_HASH:
+    for key in NOT_IN_HASH:
         section, _, name = key.rpartition(".")
         (content[section] if section else content).pop(name)
     expected = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

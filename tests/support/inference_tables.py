@@ -27,3 +27,8 @@ def flowers(rows: int = ROWS, seed: int = 1) -> pa.Table:
             "age": 10 - width,
         }
     )
+
+
+def in_threes(rows: int = ROWS) -> pa.Table:
+    """The same with the column ``plant``, which has a group of three rows each."""
+    return flowers(rows).append_column("plant", pa.array([f"p{row // 3}" for row in range(rows)]))

@@ -27,6 +27,7 @@ MAY_DIFFER = {
     "sweep.fail_fast",
     "sweep.keys",
     "sweep.store",
+    *(f"search.{key}" for key in ("name", "trials", "batch", "seed", "pruner", "reduction_factor", "time_limit_s")),
     "data.suggested_lr",
     "data.cv.folds",
     "data.cv.fold",

@@ -80,7 +80,7 @@ CONTENTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "20,000 different names in 20,001",
     ),
     "all_names.jsonl": (lambda: b"".join(b'{"k%d": 1}\n' % one for one in range(200_000)), "more than 100,000 columns"),
-    "many_cells.csv": (lambda: b"a,b\n" + b"1," * 200_000 + b"\n", "line 2 has 200001 values"),
+    "many_cells.csv": (lambda: b"a,b\n" + b"1," * 200_000 + b"\n", "line 2 has 200,001 values"),
 }
 
 

@@ -56,7 +56,7 @@ class Optuna:
 
     Args:
         space: to search.
-        seed: decides it, with what is told.
+        seed: decides it, with what was reported.
         folder: of the sweep.
     """
 

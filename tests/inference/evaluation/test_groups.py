@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from support.inference_tables import flowers
+from support.inference_tables import flowers, in_threes
 
 from mlp_lightning.errors import ConfigError, DataError
 from mlp_lightning.inference.evaluation.evaluate import evaluate
@@ -42,15 +42,16 @@ def test_intervals_of_groups_are_those_of_their_different_rows(kind_model, tmp_p
 
 def test_groups_of_the_training_are_used_where_the_table_has_them(grouped_model, tmp_path) -> None:
     report = evaluate(grouped_model.checkpoint, tmp_path)
-    assert report.group_column == "id"
+    assert report.group_column == "plant"
     model = load_model(grouped_model.checkpoint)
     rows = evaluated_split(model, "test", None)
-    names_B = flowers()["id"].to_numpy(zero_copy_only=False)[rows.numbers_B]
+    names_B = in_threes()["plant"].to_numpy(zero_copy_only=False)[rows.numbers_B]
     assert rows.units_B is not None
+    assert len(set(names_B)) < len(names_B)
     assert len(set(zip(names_B, rows.units_B, strict=True))) == len(set(names_B)) == rows.units_B.max() + 1
-    without = MemorySource.of_frame(flowers(50).drop_columns(["id"]))
+    without = MemorySource.of_frame(flowers(50))
     assert evaluated_table(model, without, None).units_B is None
-    assert evaluate(grouped_model.checkpoint, tmp_path, frame=flowers(50)).group_column == "id"
+    assert evaluate(grouped_model.checkpoint, tmp_path, frame=in_threes(50)).group_column == "plant"
 
 
 def test_groups_that_cannot_be_used(kind_model, price_model, tmp_path) -> None:
