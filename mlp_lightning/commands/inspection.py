@@ -102,7 +102,7 @@ def _facts(record: RunRecord, rows: list[dict[str, Any]]) -> Iterator[str]:
     if record.overrides:
         yield f"Overrides: {' '.join(record.overrides)}"
     if record.error:
-        yield f"Error: {record.error}"
+        yield f"{'Why' if record.status == 'pruned' else 'Error'}: {record.error}"
     if not rows:
         yield "No curves: metrics.csv is not there (yet), or was not asked for (logger.csv=false)."
 

@@ -22,7 +22,7 @@ UNENDED = "unended"
 SINGLE_RUN = " hydra.mode=RUN"
 # Folders without run folders of the sweep: Hydra's, that of superseded runs, and those of members of ensembles.
 _IGNORED_FOLDERS = (".hydra", "superseded", MEMBERS)
-_STATUSES = ("finished", "interrupted", "failed", "pruned")
+STATUSES = ("finished", "interrupted", "failed", "pruned")
 # The loader in C is about ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -239,8 +239,8 @@ def _text(path: Path) -> str:
 
 
 def _status(path: Path, value: Any) -> str:
-    if value not in _STATUSES:
-        raise _damaged(path, f"has the status {value!r}, which is not one of {', '.join(_STATUSES)}")
+    if value not in STATUSES:
+        raise _damaged(path, f"has the status {value!r}, which is not one of {', '.join(STATUSES)}")
     return value
 
 

@@ -27,6 +27,7 @@ from mlp_lightning.inference.report.curves import Line, RunCurves, parsed, thinn
 from mlp_lightning.inference.report.page import json_markup, texts
 from mlp_lightning.inference.report.report import report
 from mlp_lightning.runs.checkpoints import read_checkpoint
+from mlp_lightning.sweeps.records import STATUSES, UNENDED
 
 
 class Parsed(html.parser.HTMLParser):
@@ -80,6 +81,13 @@ def written(path: Path, folder: Path, **options: Any) -> Parsed:
 
 
 # ---- texts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_every_status_has_a_text(lang: str) -> None:
+    assert {f"status_{one}" for one in (*STATUSES, UNENDED)} == {
+        one for one in texts(lang) if one.startswith("status_")
+    }
 
 
 def test_all_languages_say_the_same_things() -> None:
