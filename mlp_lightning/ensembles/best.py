@@ -186,7 +186,8 @@ class _Best:
         seconds, made = time.monotonic() - started, self._steps_made - before
         # An earlier process may have done a part of it.
         seconds *= max(1.0, sum(one.steps for one in outcomes) / made) if made else 0.0
-        return max(seconds, 0.0 if made else max(one.wall_time_s for one in outcomes)) / len(outcomes)
+        least = 1e-3  # of one that failed before its first step
+        return max(seconds, least if made else max(one.wall_time_s for one in outcomes), least) / len(outcomes)
 
     def _decided(self, number: int, most: int, affordable: Callable[[], int]) -> int:
         """How many candidates to train next: what an earlier process decided, or what the time allows.

@@ -48,7 +48,9 @@ def candidates(config: Config, has_classes: bool, has_numbers: bool) -> Iterator
     data = config.data
     if data.split_follows_seed:
         data = dataclasses.replace(data, split_seed=config.seed)
-    base = dataclasses.replace(config, data=data, **quiet)
+    # Nobody looks at the pictures and replays of candidates.
+    callbacks = dataclasses.replace(config.callbacks, histograms_every_n_steps=None, snapshots=None)
+    base = dataclasses.replace(config, data=data, callbacks=callbacks, **quiet)
     yield base, {}
     fixed = fixed_options(config)
     structures = _structures(base, fixed, has_classes, has_numbers)

@@ -7,6 +7,7 @@ executed when something of them is used.
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import os
@@ -80,15 +81,18 @@ def _disabled(function: Any = None, recursive: bool = True, **_: Any) -> Any:
 def _without_compiler(function: Any) -> Any:
     """A function that torch keeps its compiler out of, which imports it for that; not before something else does.
 
-    torch looks at ``__dynamo_disable`` for what to call, and puts it there when it finds nothing.
+    torch looks at ``__dynamo_disable`` for what to call, and puts there what ``torch._dynamo.disable`` returns when it
+    finds nothing: so that has to be ``until_executed``, which never calls what looks there while it is itself there.
     """
     plain = function.__wrapped__
 
     def until_executed(*args: Any, **kwargs: Any) -> Any:
         if not is_executed(_COMPILER):
             return plain(*args, **kwargs)
-        del plain.__dynamo_disable
+        if getattr(plain, "__dynamo_disable", None) is until_executed:
+            del plain.__dynamo_disable
         return function(*args, **kwargs)
 
+    functools.update_wrapper(until_executed, plain)
     plain.__dynamo_disable = until_executed
-    return function
+    return until_executed

@@ -187,6 +187,15 @@ def test_candidates_are_drawn_alike_and_are_valid() -> None:
     assert not any("trainer.label_smoothing" in options for _, options in without)
 
 
+@pytest.mark.parametrize("callbacks", [{"histograms_every_n_steps": 5}, {"snapshots": 60}])
+def test_pictures_of_a_run_are_none_of_its_candidates(callbacks: dict[str, Any]) -> None:
+    found = drawn_of(callbacks=callbacks)
+    assert len(found) == 24
+    assert {(one.callbacks.histograms_every_n_steps, one.callbacks.snapshots) for one, _ in found} == {(None, None)}
+    for one, _ in found:
+        parse_config(one.to_dict())
+
+
 def drawn_of(count: int = 24, has_numbers: bool = True, **sections: Any) -> list[tuple[Config, dict[str, Any]]]:
     plain = asked("label", **sections)
     plain["data"] = {**plain["data"], "name": "table", "path": "t.csv"}

@@ -37,6 +37,29 @@ print(json.dumps([gc.isenabled(), "lightning" in sys.modules, {SIGNAL}, [one for
     assert printed(code) == [True, True, [], []]
 
 
+def test_what_the_compiler_is_kept_out_of_can_be_called_again_and_again() -> None:
+    """torch keeps what it has found for such a function, and asks that the next time."""
+    code = """
+import json
+from mlp_lightning.runs.libraries import import_libraries
+import_libraries()
+import torch
+made = []
+for _ in range(3):
+    with torch.device("meta"):
+        made.append(list(torch.empty(3, 2).uniform_().shape))
+        made.append(list(torch.nn.init.normal_(torch.empty(4)).shape))
+@torch._disable_dynamo
+def own(value):
+    return value + 1
+made += [own(1), own(2)]
+import torch._dynamo.config
+made += [own(3), own(4)]
+print(json.dumps(made))
+"""
+    assert printed(code) == [*([[3, 2], [4]] * 3), 2, 3, 4, 5]
+
+
 def test_torch_compiles_as_ever() -> None:
     """With modules of its compiler that are imported first, too; optimizers are then left out again."""
     code = """

@@ -60,7 +60,7 @@ def page(lang: str, content: Mapping[str, Any], data: Mapping[str, Any]) -> byte
         style=Markup(style),
         data=json_markup({**data, "texts": for_scripts, "lang": lang}),
     )
-    return text.encode()
+    return text.encode("utf-8", "replace")  # half a character, as names of files may have, is no text
 
 
 def json_markup(data: Any) -> Markup:

@@ -107,8 +107,10 @@ class Space:
         faults = []
         for one in overrides:
             key = one.get_key_element()
-            dimensions.pop(key, None)
-            fixed.pop(key, None)
+            for known in [*dimensions, *fixed]:
+                if known.lstrip("+~") == key.lstrip("+~"):  # optimizer.lr and ++optimizer.lr are one option
+                    dimensions.pop(known, None)
+                    fixed.pop(known, None)
             if not one.is_sweep_override():
                 fixed[key] = str(one.input_line) if one.is_delete() else f"{key}={one.get_value_element_as_str()}"
             elif reason := _why_no_dimension(one):

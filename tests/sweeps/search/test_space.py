@@ -41,6 +41,15 @@ def test_a_dimension_is_what_users_of_hydra_expect(text: str, dimension: Any) ->
     assert space_of(f"a.b={text}").dimensions == {"a.b": dimension}
 
 
+@pytest.mark.parametrize("first", ["optimizer.lr", "+optimizer.lr", "++optimizer.lr"])
+@pytest.mark.parametrize("last", ["optimizer.lr", "++optimizer.lr"])
+def test_a_key_is_the_same_however_it_is_set(first: str, last: str) -> None:
+    space = space_of(f"{first}=interval(0.1,1)", f"{last}=0.3")
+    assert (space.dimensions, list(space.fixed)) == ({}, [f"{last}=0.3"])
+    space = space_of(f"{first}=0.3", f"{last}=interval(0.1,1)")
+    assert (list(space.dimensions), list(space.fixed)) == ([last], [])
+
+
 def test_the_last_override_of_a_key_counts() -> None:
     space = space_of("lr=interval(0,1)", "width=1,2", "lr=0.5", "+other='a b'", "~gone")
     assert space.dimensions == {"width": Values(("1", "2"))}
