@@ -17,6 +17,7 @@ from rich.text import Text
 from mlp_lightning.errors import MLPLightningError
 from mlp_lightning.runs.console import SPLIT_NAMES, short_path
 from mlp_lightning.runs.curves import chart_lines, charts_of, curve_steps
+from mlp_lightning.runs.folder_names import MEMBERS, fold_folder
 from mlp_lightning.runs.packed.reading import packed_run
 from mlp_lightning.runs.run_folder import RunFolder
 from mlp_lightning.sweeps.records import UNENDED, RunRecord, curves_text, packed_record, read_record
@@ -103,19 +104,25 @@ def _facts(record: RunRecord, rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"Overrides: {' '.join(record.overrides)}"
     if record.error:
         yield f"{'Why' if record.status == 'pruned' else 'Error'}: {record.error}"
-    if not rows:
+    if not rows and not any((record.folder / name).is_dir() for name in (MEMBERS, fold_folder(0))):
         yield "No curves: metrics.csv is not there (yet), or was not asked for (logger.csv=false)."
 
 
 def _status(record: RunRecord, rows: list[dict[str, Any]]) -> str:
     if record.status != UNENDED:
         return f"{record.status}, {record.steps} steps in {record.wall_time_s:.1f} s"
-    files = [one for one in record.folder.rglob("*") if one.is_file()]
-    newest = max((one.stat().st_mtime for one in files), default=time.time())
+    newest = max((one for path in record.folder.rglob("*") if (one := _changed(path))), default=time.time())
     seen = f"step {rows[-1]['step']}" if rows else "no step logged yet"
     limit = record.config.get("trainer", {}).get("max_steps")
     of = f" of {limit}" if limit else ""
     return f"trains, or was killed: {seen}{of}, last written {max(0.0, time.time() - newest):.0f} s ago"
+
+
+def _changed(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime if path.is_file() else None
+    except OSError:  # a file under the name that it has while it is written
+        return None
 
 
 def _metrics(record: RunRecord) -> Table:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mlp_lightning.commands.inference import checkpoint_of, run_command
+from mlp_lightning.config.free_names import hydra_text
 from mlp_lightning.config.inference import ReportConfig
 from mlp_lightning.errors import ConfigError, Fault
 from mlp_lightning.runs.checkpoint_files import why_no_file
@@ -14,6 +15,20 @@ from mlp_lightning.runs.packed.resolving import unpacked
 from mlp_lightning.sweeps.records import run_folders
 
 _WHICH = "name a run folder, the folder of a sweep, a .ckpt file, or best for the newest run"
+
+# Hydra's options whose value is the next word.
+_TAKE_A_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+)
 
 
 def main() -> None:
@@ -25,9 +40,10 @@ def main() -> None:
 def with_path_named(words: list[str]) -> list[str]:
     """The words of a command line, in which the first that is no option and no override is the value of ``path``."""
     for number, word in enumerate(words):
+        if number and words[number - 1] in _TAKE_A_VALUE:
+            continue
         if not word.startswith("-") and ("=" not in word or Path(word).exists()):
-            text = word.replace("\\", "\\\\").replace("'", "\\'")
-            return [*words[:number], f"path='{text}'", *words[number + 1 :]]
+            return [*words[:number], f"path={hydra_text(word)}", *words[number + 1 :]]
     return words
 
 

@@ -29,6 +29,7 @@ from mlp_lightning.commands.auto_resume import (
 from mlp_lightning.commands.resources import parse_training
 from mlp_lightning.commands.sweep_options import check_sweep, refuse_options_of_sweeps
 from mlp_lightning.config import Config, conf_dir, parse_complete
+from mlp_lightning.config.free_names import hydra_text
 from mlp_lightning.config.hydra_arguments import is_question, options_given, parse_arguments, run_hydra
 from mlp_lightning.config.overrides import CheckedCommand, check_command, explicit_keys, with_open_sections
 from mlp_lightning.errors import REFUSALS, ConfigError, Fault, MLPLightningError
@@ -233,7 +234,7 @@ def _resumed(command: _Command, config: Config) -> list[str]:
         return []
     if earlier.fault:
         print(earlier.fault, file=sys.stderr, flush=True)
-    return [] if earlier.checkpoint is None else [f"ckpt_path={_quoted(earlier.checkpoint)}"]
+    return [] if earlier.checkpoint is None else [f"ckpt_path={hydra_text(str(earlier.checkpoint))}"]
 
 
 def _check_checkpoint(config: Config, multirun: bool) -> None:
@@ -293,7 +294,7 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
     if config.ckpt_path in ("last", "best"):
         # Searched among the runs of this name, not next to a folder that you chose.
         found, fault = _checkpoint_of_newest_run(config)
-        extra.append(f"ckpt_path={_quoted(found)}")
+        extra.append(f"ckpt_path={hydra_text(str(found))}")
         if fault:
             print(fault, file=sys.stderr, flush=True)
     if config.auto_resume:
@@ -314,7 +315,7 @@ def _prepare(command: _Command, checked: CheckedCommand, overrides: list[str]) -
             folder = command.continued
         else:
             folder = command.created = new_run_dir(OUTPUT_FOLDER / config.name)
-        extra.append(f"{key}={_quoted(folder)}")
+        extra.append(f"{key}={hydra_text(str(folder))}")
     if multirun:
         is_search, given = config.search.name != "none", {"hydra/sweeper", "search"} & explicit_keys(overrides)
         command.searched = config if is_search else None
@@ -344,11 +345,6 @@ def _made(folder: Path, key: str) -> Path | None:
         cause = f"cannot be made a folder: {error.strerror} ({error.filename})"
         raise ConfigError([Fault(key, str(folder), cause, "choose another one")]) from error
     return missing[-1] if missing else None
-
-
-def _quoted(path: Path | None) -> str:
-    """A path quoted for Hydra's grammar."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _run(composed: DictConfig, command: _Command) -> float:

@@ -34,6 +34,25 @@ def column_option(name: str, option: str, value: str) -> str:
     return f"{_COLUMNS}{name}.{option}={value}" if is_plain else shlex.quote(f'{_COLUMNS}{name}.{option}="{value}"')
 
 
+def hydra_text(text: str) -> str:
+    r"""A text as Hydra's grammar has it, quoted: backslashes count only before a quote.
+
+    >>> print(hydra_text("it's a, b"))
+    'it\'s a, b'
+    """
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def path_option(key: str, path: str) -> str:
+    """What to type to name a file, before it is quoted for a shell.
+
+    >>> path_option("ckpt_path", "runs/a-1/best.ckpt")
+    'ckpt_path=runs/a-1/best.ckpt'
+    """
+    return f"{key}={path if re.fullmatch(r'[A-Za-z0-9_./-]+', path) else hydra_text(path)}"
+
+
 def with_readable_names(override: str) -> str:
     """An override whose value is a mapping, or whose key has the name of a column in it, as Hydra can read it.
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_lightning.config import Config, OwnDataConfig
+from mlp_lightning.config.free_names import path_option
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.runs.console import SPLIT_NAMES, short_path
 from mlp_lightning.runs.files import atomic_write
@@ -259,7 +260,7 @@ def _use(path: str, config: Config, data: TabularDataModule) -> list[str]:
         return ["The run kept no checkpoint (`callbacks.checkpoint` is null), so nothing can load the model."]
     targets = [getattr(part, "_target_", "") for part in (config.data, config.model)]
     own = config.allow_targets or sorted({one.partition(".")[0] for one in targets if one})
-    split = _evaluable(config, data)
+    split = evaluable_split(config, data)
     rows = ["data.path=labelled.csv"] if split is None else [f"split={split}"]
     commands = [
         ("mlp-evaluate", *rows),
@@ -268,7 +269,7 @@ def _use(path: str, config: Config, data: TabularDataModule) -> list[str]:
         ("mlp-export", "format=safetensors"),
     ]
     allowed = [f"allow_targets=[{','.join(own)}]"] if own else []
-    lines = [shlex.join([name, f"ckpt_path={path}", *words, *allowed]) for name, *words in commands]
+    lines = [shlex.join([name, path_option("ckpt_path", path), *words, *allowed]) for name, *words in commands]
     more = f", allow_targets={own!r}" if own else ""
     of_rows = "'labelled.csv'" if split is None else f"split={split!r}"
     python = [
@@ -287,7 +288,7 @@ def _use(path: str, config: Config, data: TabularDataModule) -> list[str]:
     return [about, code(lines, "sh"), code(python, "python")]
 
 
-def _evaluable(config: Config, data: TabularDataModule) -> str | None:
+def evaluable_split(config: Config, data: TabularDataModule) -> str | None:
     """The held-out rows of the run that a command finds again: a frame is not kept, and a model of folds saw all."""
     if config.data.name == "frame" and not isinstance(config.data, OwnDataConfig):
         return None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlp_lightning.config.free_names import path_option
 from mlp_lightning.data import TabularDataModule
 from mlp_lightning.engines.sizing import cpu_threads
 from mlp_lightning.errors import DataError, MLPLightningError, RunFolderError
@@ -22,6 +23,7 @@ from mlp_lightning.inference.report.network import NotLive
 from mlp_lightning.inference.report.page import texts
 from mlp_lightning.inference.report.sentences import Sentences, marks
 from mlp_lightning.inference.report.table import table_section
+from mlp_lightning.runs.card import evaluable_split
 from mlp_lightning.runs.run_folder import RunFolder
 from mlp_lightning.sweeps.records import RunRecord, configured, read_record
 from mlp_lightning.tables.reading.sources import TableSource
@@ -102,7 +104,7 @@ def run_section(
         "metrics": _metrics(record),
         "events": say.events(result, curves),
         "why_no_curves": why_no_curves,
-        "commands": _commands(record, path, program),
+        "commands": _commands(record, path, opened, allow_targets, program),
     }
     data: dict[str, Any] = {"curves": curves.plain(), "marks": marks(result)}
     content["has_curves"] = bool(data["curves"]["charts"])
@@ -254,7 +256,9 @@ def _metrics(record: RunRecord | None) -> dict[str, Any] | None:
     return {"names": names, "rows": rows}
 
 
-def _commands(record: RunRecord | None, checkpoint: Path | None, program: Program) -> list[tuple[str, str]]:
+def _commands(
+    record: RunRecord | None, checkpoint: Path | None, opened: Opened, allow_targets: Sequence[str], program: Program
+) -> list[tuple[str, str]]:
     """Commands by the key of what they do."""
     found = []
     if record is not None and record.overrides:
@@ -262,10 +266,18 @@ def _commands(record: RunRecord | None, checkpoint: Path | None, program: Progra
         found.append(("repeat", train))
         last = RunFolder(record.folder).last_checkpoint
         if last.is_file() and not any(one.startswith("ckpt_path=") for one in record.overrides):
-            found.append(("continue", f"{train} {shlex.quote(f'ckpt_path={last}')}"))
+            found.append(("continue", f"{train} {shlex.quote(path_option('ckpt_path', str(last)))}"))
     if checkpoint is not None:
-        at = shlex.quote(f"ckpt_path={checkpoint}")
-        found.append(("evaluate", f"{program('evaluate')} {at}"))
-        found.append(("predict", f"{program('predict')} {at} data.path=new.csv output=predictions.csv"))
-        found.append(("export", f"{program('export')} {at} format=onnx"))
+        split = None
+        if opened.model is not None and opened.data is not None:
+            split = evaluable_split(opened.model.config, opened.data[0])
+        of_commands = {
+            "evaluate": ["data.path=labelled.csv" if split is None else f"split={split}"],
+            "predict": ["data.path=new.csv", "output=predictions.csv"],
+            "export": ["format=onnx"],
+        }
+        allowed = [f"allow_targets=[{','.join(allow_targets)}]"] if allow_targets else []
+        for name, more in of_commands.items():
+            words = shlex.join([path_option("ckpt_path", str(checkpoint)), *more, *allowed])
+            found.append((name, f"{program(name)} {words}"))
     return found
