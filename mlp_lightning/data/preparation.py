@@ -93,7 +93,7 @@ class Preparation:
         self._read_all(source, task, seed, given)
         for split, source_of_split in of_splits.items():
             self._add_split(split, source_of_split)
-        if given.preprocessor is None and options.csv != CsvConfig():
+        if given.preprocessor is None and not given.is_trained and options.csv != CsvConfig():
             self.notes += refuse_unmatched_csv(options.csv, [source, *of_splits.values()], *self._used)
 
     @functools.cached_property
@@ -160,7 +160,7 @@ class Preparation:
             self.notes += self.report.notes
             for one in self.report.columns:
                 self.notes += notes_on_case(one.name, one.vocabulary)
-            if given.target is None:  # an estimator decides by itself what it hands over
+            if given.target is None and not given.is_trained:  # estimators decide by themselves what they hand over
                 refuse_idle_options(options, self.report.columns, table)
             if not options.shuffle and isinstance(options.batch_size, int) and options.batch_size >= len(train):
                 self.notes.append(f"data.shuffle=false has no effect: all {len(train):,} training rows are one batch")

@@ -48,6 +48,7 @@ class Given:
         splits_by_labels: whether rows of several labels are split by them. Earlier versions did not, and their models
             meet their rows again.
         allow_targets: packages and modules that a function of the user's own may be imported from, which returns them.
+        is_trained: whether a model was trained on them: earlier versions took options that have no effect.
     """
 
     source: TableSource | None = None
@@ -56,6 +57,7 @@ class Given:
     number_forms: Mapping[str, NumberForm] = dataclasses.field(default_factory=dict)
     splits_by_labels: bool = True
     allow_targets: Sequence[str] = ()
+    is_trained: bool = False
 
 
 class TypedRows:

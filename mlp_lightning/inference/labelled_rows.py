@@ -96,7 +96,7 @@ def opened_split(model: TrainedModel, split: str) -> tuple[TabularDataModule, Ta
             hint = f"out_of_fold.csv has predictions of all; or {hint}"
         raise ConfigError([Fault("split", split, rule, hint)])
     source = open_source(model.config.data, model.config.allow_targets)
-    given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint))
+    given = Given(source, splits_by_labels=splits_by_labels(model.fingerprint), is_trained=True)
     data = build_data(config, given)
     _refuse_changed(model, data)
     return data, source

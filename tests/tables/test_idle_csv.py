@@ -12,9 +12,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from mlp_lightning.config import ColumnConfig, CsvConfig
+from mlp_lightning.config import ColumnConfig, CsvConfig, parse_config
 from mlp_lightning.data import TabularDataModule
+from mlp_lightning.data.reading import Given
 from mlp_lightning.errors import ConfigError, DataError
+from mlp_lightning.runs.build import build_data
 
 
 def text(cells: list[str], delimiter: str = ";") -> str:
@@ -133,6 +135,8 @@ def test_columns_that_make_no_difference(tmp_path: Path, key: str, values: list[
     pyarrow.csv.write_csv(pa.table({"c": values, "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path)
     with pytest.raises(ConfigError, match=rf"data\.{key} = 'c' has no effect: {reason}"):
         TabularDataModule(**options).setup()
+    config = parse_config({"data": {**options, "path": str(path)}, "task": "auto"})
+    assert build_data(config, Given(is_trained=True)).splits["train"], "a model of an earlier version meets its rows"
     other = {"weight_column": 7.0, "group_column": "g1", "split_column": "val"}[key]
     pyarrow.csv.write_csv(
         pa.table({"c": [other, other, *values[2:]], "x": np.arange(40) % 7, "y": ["k", "l"] * 20}), path
