@@ -18,7 +18,10 @@ _ARGUMENTS = "arguments"
 _KEYS = (
     *("data.name", "data._target_", "data.target", "task", "data.samples", "data.noise", "data.bits"),
     *("data.split_column", "data.group_column", "data.time_column", _ARGUMENTS),
+    *("data.cv.folds", "data.cv.held_out_as", "preset.name"),
 )
+# Of runs of versions that did not know the option.
+_BEFORE = {"data.cv.held_out_as": "test", "preset.name": "default"}
 
 
 @dataclasses.dataclass
@@ -103,7 +106,8 @@ def _values(record: RunRecord, keys: Sequence[str]) -> tuple[str, ...]:
 
 def _value(record: RunRecord, key: str) -> Any:
     if key != _ARGUMENTS:
-        return configured(record.config, key)
+        value = configured(record.config, key)
+        return _BEFORE.get(key) if value is None else value
     section: Any = record.config.get("data", {})
     if "_target_" not in section:
         return {}

@@ -83,6 +83,17 @@ def test_data_sets_are_not_ranked_together(tmp_path) -> None:
         ([{"data__target": "y"}, {"data__target": "z"}], ["iris, data.target=y", "iris, data.target=z"]),
         ([{"data__noise": 0.1}, {"data__noise": 0.2}], ["iris, data.noise=0.1", "iris, data.noise=0.2"]),
         ([{"data__sample_seed": 1}, {"data__sample_seed": 2}], ["iris"]),
+        (
+            [{"preset__name": "default"}, {"preset__name": "best"}, {}],
+            ["iris, preset.name=default", "iris, preset.name=best"],
+        ),
+        (
+            [{"data__cv__folds": 5}, {"data__cv__folds": 8, "data__cv__held_out_as": "val"}],
+            [
+                "iris, data.cv.folds=5, data.cv.held_out_as=test",
+                "iris, data.cv.folds=8, data.cv.held_out_as=val",
+            ],
+        ),
         ([{"data__val_fraction": 0.1}, {"data__val_fraction": 0.2}], ["iris"]),
     ],
 )
